@@ -1,0 +1,22 @@
+{
+  "targets": [
+    {
+      "target_name": "node_kvm",
+      "sources": [
+        "native/addon.cc",
+        "native/descriptor.cc",
+        "native/mapping.cc",
+        "native/region.cc",
+        "native/run.cc",
+        "native/vcpu.cc",
+        "native/vm.cc"
+      ],
+      "include_dirs": ["<!@(node -p \"require('node-addon-api').include\")"],
+      "defines": ["NAPI_VERSION=9", "NAPI_CPP_EXCEPTIONS"],
+      "cflags": ["-Wall", "-Wextra", "-fvisibility=hidden"],
+      "cflags_cc!": ["-fno-exceptions", "-fno-rtti"],
+      "cflags_cc": ["-std=c++20", "-fexceptions"],
+      "libraries": ["-lrt", "-ldl"]
+    }
+  ]
+}

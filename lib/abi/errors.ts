@@ -1,0 +1,63 @@
+/** Every failure of the library: a code to branch on, and a message that says what was asked, what the kernel said, what to do. */
+import { getSystemErrorName } from 'node:util'
+
+export type KvmErrorCode =
+  | 'argument' // a value of the wrong type, range or alignment; `argument` names it
+  | 'closed' // the object was closed
+  | 'in-use' // something still holds it
+  | 'overlap' // two memslots would share guest addresses
+  | 'no-memslot' // no memslot there
+  | 'limit' // more than the host has
+  | 'unavailable' // the host or kernel lacks it
+  | 'permission' // the process may not
+  | 'memory' // host memory could not be mapped or reached
+  | 'busy' // another thread is in the vCPU
+  | 'assembler' // GNU as refused the source
+  | 'ioctl' // the kernel refused; errno says how
+
+export interface KvmErrorDetails {
+  /** The name of the argument that was wrong. */
+  argument?: string
+  /** `EEXIST`, `EINVAL`, ... */
+  errno?: string
+  /** The ioctl that failed: `KVM_SET_USER_MEMORY_REGION`. */
+  ioctl?: string
+  [context: string]: unknown
+}
+
+/**
+ * @example
+ * try { vm.memslots.create({ gpa: 1, mapping }) } catch (error) {
+ *   if (error instanceof KvmError && error.code === 'argument') console.log(error.argument)   // 'gpa'
+ * }
+ */
+export class KvmError extends Error {
+  override readonly name = 'KvmError'
+  readonly code: KvmErrorCode
+  declare readonly argument?: string
+  declare readonly errno?: string
+  declare readonly ioctl?: string
+
+  constructor(code: KvmErrorCode, message: string, details: KvmErrorDetails = {}) {
+    super(message)
+    this.code = code
+    Object.assign(this, details)
+  }
+}
+
+/** `EINVAL` for -22. */
+export function errnoName(negativeErrno: number): string {
+  return getSystemErrorName(negativeErrno)
+}
+
+/** Turns the negative errno of an ioctl into an error; `advice` says what usually causes it. */
+export function ioctlError(ioctl: string, negativeErrno: number, asked: string, advice = '', details: KvmErrorDetails = {}): KvmError {
+  const errno = errnoName(negativeErrno)
+  return new KvmError('ioctl', `${asked}: ${ioctl} failed with ${errno}${advice ? `; ${advice}` : ''}`, { ioctl, errno, ...details })
+}
+
+/** Throws if the call failed, else hands its result on. */
+export function checked(result: number, ioctl: string, asked: string, advice?: string): number {
+  if (result < 0) throw ioctlError(ioctl, result, asked, advice)
+  return result
+}

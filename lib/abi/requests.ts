@@ -1,0 +1,62 @@
+/**
+ * ioctl request numbers, made from the schemas (asm-generic/ioctl.h), so that they depend neither on the age of the
+ * distribution's header nor on a table copied by hand.
+ */
+import {
+  CpuidEntry, DebugRegisters, DirtyLog, EnableCap, Fpu, GuestDebug, MpState, MsrEntry, Registers, SpecialRegisters, Translation, UserspaceMemoryRegion
+} from './structures.js'
+
+const KVMIO = 0xae
+
+/** One request: its number, and the name under which api.rst documents it. */
+export interface Request {
+  readonly name: string
+  readonly number: number
+  /** Bytes the kernel reads or writes for certain; requests with a counted array take more. */
+  readonly size: number
+}
+
+function request(name: string, direction: 0 | 1 | 2 | 3, number: number, size: number): Request {
+  return { name, size, number: ((direction << 30) | (size << 16) | (KVMIO << 8) | number) >>> 0 }
+}
+const plain = (name: string, number: number) => request(name, 0, number, 0)
+const writes = (name: string, number: number, { size }: { size: number }) => request(name, 1, number, size)
+const reads = (name: string, number: number, { size }: { size: number }) => request(name, 2, number, size)
+const both = (name: string, number: number, { size }: { size: number }) => request(name, 3, number, size)
+/** kvm_cpuid2 and kvm_msrs end in a counted array, which does not count for the number. */
+const countedHeader = { size: 8 }
+
+export const KVM_GET_API_VERSION = plain('KVM_GET_API_VERSION', 0x00)
+export const KVM_CREATE_VM = plain('KVM_CREATE_VM', 0x01)
+export const KVM_GET_MSR_INDEX_LIST = both('KVM_GET_MSR_INDEX_LIST', 0x02, { size: 4 })
+export const KVM_CHECK_EXTENSION = plain('KVM_CHECK_EXTENSION', 0x03)
+export const KVM_GET_VCPU_MMAP_SIZE = plain('KVM_GET_VCPU_MMAP_SIZE', 0x04)
+export const KVM_GET_SUPPORTED_CPUID = both('KVM_GET_SUPPORTED_CPUID', 0x05, countedHeader)
+export const KVM_CREATE_VCPU = plain('KVM_CREATE_VCPU', 0x41)
+export const KVM_GET_DIRTY_LOG = writes('KVM_GET_DIRTY_LOG', 0x42, DirtyLog)
+export const KVM_SET_USER_MEMORY_REGION = writes('KVM_SET_USER_MEMORY_REGION', 0x46, UserspaceMemoryRegion)
+export const KVM_SET_TSS_ADDR = plain('KVM_SET_TSS_ADDR', 0x47)
+export const KVM_SET_IDENTITY_MAP_ADDR = writes('KVM_SET_IDENTITY_MAP_ADDR', 0x48, { size: 8 })
+export const KVM_CREATE_IRQCHIP = plain('KVM_CREATE_IRQCHIP', 0x60)
+export const KVM_RUN = plain('KVM_RUN', 0x80)
+export const KVM_GET_REGS = reads('KVM_GET_REGS', 0x81, Registers)
+export const KVM_SET_REGS = writes('KVM_SET_REGS', 0x82, Registers)
+export const KVM_GET_SREGS = reads('KVM_GET_SREGS', 0x83, SpecialRegisters)
+export const KVM_SET_SREGS = writes('KVM_SET_SREGS', 0x84, SpecialRegisters)
+export const KVM_TRANSLATE = both('KVM_TRANSLATE', 0x85, Translation)
+export const KVM_GET_MSRS = both('KVM_GET_MSRS', 0x88, countedHeader)
+export const KVM_SET_MSRS = writes('KVM_SET_MSRS', 0x89, countedHeader)
+export const KVM_GET_FPU = reads('KVM_GET_FPU', 0x8c, Fpu)
+export const KVM_SET_FPU = writes('KVM_SET_FPU', 0x8d, Fpu)
+export const KVM_SET_CPUID2 = writes('KVM_SET_CPUID2', 0x90, countedHeader)
+export const KVM_GET_CPUID2 = both('KVM_GET_CPUID2', 0x91, countedHeader)
+export const KVM_GET_MP_STATE = reads('KVM_GET_MP_STATE', 0x98, MpState)
+export const KVM_SET_MP_STATE = writes('KVM_SET_MP_STATE', 0x99, MpState)
+export const KVM_SET_GUEST_DEBUG = writes('KVM_SET_GUEST_DEBUG', 0x9b, GuestDebug)
+export const KVM_GET_DEBUGREGS = reads('KVM_GET_DEBUGREGS', 0xa1, DebugRegisters)
+export const KVM_SET_DEBUGREGS = writes('KVM_SET_DEBUGREGS', 0xa2, DebugRegisters)
+export const KVM_ENABLE_CAP = writes('KVM_ENABLE_CAP', 0xa3, EnableCap)
+export const KVM_GET_STATS_FD = plain('KVM_GET_STATS_FD', 0xce)
+
+/** Sizes of the entries behind a counted header, for the buffers handed to the kernel. */
+export const countedEntrySizes = { cpuid: CpuidEntry.size, msr: MsrEntry.size } as const

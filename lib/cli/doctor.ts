@@ -1,0 +1,21 @@
+/** `node-kvm doctor`: what this host can do. */
+import { diagnose, type Finding } from '../experiments/doctor.js'
+import { paint } from './paint.js'
+
+function line({ name, ok, detail, remedy }: Finding): string {
+  const mark = ok ? paint('green', 'yes') : paint('yellow', 'no ')
+  return `${mark}  ${name.padEnd(20)} ${detail}${remedy ? `\n     ${' '.repeat(20)} -> ${remedy}` : ''}`
+}
+
+/** Returns the exit status: 0 when VMs can be made. */
+export function doctor({ json = false }: { json?: boolean } = {}): number {
+  const diagnosis = diagnose()
+  const { host, findings, ok } = diagnosis
+  if (json) console.log(JSON.stringify(diagnosis, null, 2))
+  else {
+    console.log(`Linux ${host.kernel}, ${host.vendor}, second stage: ${host.mmu}\n`)
+    for (const finding of findings) console.log(line(finding))
+    console.log(`\n${ok ? paint('green', 'VMs can be made here.') : paint('red', 'No VM can be made here.')}`)
+  }
+  return ok ? 0 : 1
+}

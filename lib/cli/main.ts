@@ -1,0 +1,55 @@
+#!/usr/bin/env node
+/** The command line: parse, call the library, print. */
+import { readFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { KvmError } from '../abi/errors.js'
+
+interface Command {
+  says: string
+  run(options: { json: boolean }): Promise<number>
+}
+
+// Loaded on demand, so that one command does not pay for another.
+const commands: Record<string, Command> = {
+  walkthrough: { says: 'replay the KVM thread of October 2020 on a real guest, every step checked', run: async (options) => (await import('./walkthrough.js')).walkthrough(options) },
+  doctor: { says: 'what this host can do, and how to get what is missing', run: async (options) => (await import('./doctor.js')).doctor(options) }
+}
+
+function usage(): string {
+  const list = Object.entries(commands).map(([name, { says }]) => `  ${name.padEnd(14)} ${says}`)
+  return ['usage: node-kvm COMMAND [--json]', '', ...list, '', '  --json         one JSON document instead of text', '  --version      the package\'s version', '  --help         this text'].join('\n')
+}
+
+function refuse(message: string): number {
+  console.error(`node-kvm: ${message}\n\n${usage()}`)
+  return 2
+}
+
+function version(): string {
+  return JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')).version
+}
+
+async function main(argv: string[]): Promise<number> {
+  let parsed: { values: { json?: boolean; help?: boolean; version?: boolean }; positionals: string[] }
+  try {
+    parsed = parseArgs({ args: argv, allowPositionals: true, options: { json: { type: 'boolean' }, help: { type: 'boolean', short: 'h' }, version: { type: 'boolean' } } })
+  } catch (error) {
+    return refuse((error as Error).message)
+  }
+  const { values, positionals } = parsed
+  if (values.version) return console.log(version()), 0
+  if (values.help || positionals[0] === 'help') return console.log(usage()), 0
+  const [name, ...rest] = positionals
+  const command = name !== undefined && Object.hasOwn(commands, name) ? commands[name] : undefined
+  if (!command) return refuse(name === undefined ? 'a command is needed' : `there is no command '${name}'`)
+  if (rest.length > 0) return refuse(`${name} takes no '${rest[0]}'`)
+  return command.run({ json: values.json ?? false })
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2))
+} catch (error) {
+  if (!(error instanceof KvmError)) throw error
+  console.error(`node-kvm: ${error.message}`)
+  process.exitCode = 1
+}

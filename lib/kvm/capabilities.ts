@@ -1,0 +1,22 @@
+/** KVM_CAP_ numbers by name, from the kernel's uapi header up to 6.18; older hosts answer 0 for those they lack. */
+export const capabilities = {
+  USER_MEMORY: 3,
+  NR_VCPUS: 9,
+  NR_MEMSLOTS: 10,
+  SYNC_MMU: 16,
+  MAX_VCPUS: 66,
+  SYNC_REGS: 74,
+  READONLY_MEM: 81,
+  MAX_VCPU_ID: 128,
+  IMMEDIATE_EXIT: 136,
+  MANUAL_DIRTY_LOG_PROTECT2: 168,
+  DIRTY_LOG_RING: 192,
+  BINARY_STATS_FD: 203,
+  DISABLE_QUIRKS2: 213,
+  USER_MEMORY2: 231,
+  MEMORY_FAULT_INFO: 232,
+  MEMORY_ATTRIBUTES: 233,
+  GUEST_MEMFD: 234,
+  PRE_FAULT_MEMORY: 236
+} as const
+export type CapabilityName = keyof typeof capabilities

@@ -1,0 +1,99 @@
+/** The system descriptor, /dev/kvm. */
+import { argumentError, checkInteger } from '../abi/arguments.js'
+import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { type NativeKvm, native } from '../abi/native.js'
+import { KVM_CHECK_EXTENSION, KVM_GET_API_VERSION, KVM_GET_SUPPORTED_CPUID, KVM_GET_VCPU_MMAP_SIZE, type Request } from '../abi/requests.js'
+import { CpuidEntry } from '../abi/structures.js'
+import { Vm } from './vm.js'
+
+const openAdvice: Record<string, string> = {
+  ENOENT: 'load kvm_intel or kvm_amd, and enable VT-x or SVM in the firmware; in a VM, nested virtualization',
+  EACCES: 'join the group that owns it (sudo usermod -aG kvm $USER, then log in again), or run as root',
+  EPERM: 'the container or sandbox does not pass the device on',
+  ENXIO: 'the kvm module is gone; load kvm_intel or kvm_amd'
+}
+
+/**
+ * /dev/kvm.
+ * @example
+ * using kvm = Kvm.open()
+ * using vm = kvm.createVm()
+ */
+export class Kvm implements Disposable {
+  readonly #native: NativeKvm
+
+  private constructor(system: NativeKvm) {
+    this.#native = system
+  }
+
+  /**
+   * @throws KvmError `unavailable` or `permission`, saying how to get it; `node-kvm doctor` says more
+   */
+  static open(path = '/dev/kvm'): Kvm {
+    if (typeof path !== 'string') throw argumentError('path', typeof path, 'a string')
+    const system = native.open(path, true)
+    if (typeof system === 'number') {
+      const errno = errnoName(system)
+      const code = errno === 'EACCES' || errno === 'EPERM' ? 'permission' : 'unavailable'
+      throw new KvmError(code, `opening ${path}: ${errno}; ${openAdvice[errno] ?? 'see node-kvm doctor'}`, { errno, path })
+    }
+    const version = system.ioctl(KVM_GET_API_VERSION.number)
+    if (version !== 12) {
+      system.close()
+      throw new KvmError('unavailable', `${path} does not speak version 12 of the KVM API (KVM_GET_API_VERSION gave ${version}); is it KVM?`, { path })
+    }
+    return new Kvm(system)
+  }
+
+  get closed(): boolean {
+    return this.#native.fd < 0
+  }
+
+  #ask(request: Request, argument?: number | Uint8Array): number {
+    if (this.closed) throw new KvmError('closed', 'this Kvm is closed')
+    return checked(this.#native.ioctl(request.number, argument), request.name, 'asking /dev/kvm')
+  }
+
+  /** The value of a KVM_CAP_ number; 0 means absent. */
+  checkExtension(capability: number): number {
+    return this.#ask(KVM_CHECK_EXTENSION, checkInteger('capability', capability, 0, 2 ** 31 - 1))
+  }
+
+  /** What the host can give a guest by CPUID: KVM_GET_SUPPORTED_CPUID. */
+  supportedCpuid(): CpuidEntry[] {
+    if (this.closed) throw new KvmError('closed', 'this Kvm is closed')
+    for (let count = 128; ; count *= 2) {
+      const memory = new Uint8Array(8 + count * CpuidEntry.size)
+      const view = new DataView(memory.buffer)
+      view.setUint32(0, count, true)
+      const result = this.#native.ioctlCounted(KVM_GET_SUPPORTED_CPUID.number, memory, 8, CpuidEntry.size)
+      if (result < 0 && errnoName(result) !== 'E2BIG') throw ioctlError(KVM_GET_SUPPORTED_CPUID.name, result, 'asking for the supported CPUID')
+      if (result >= 0) return Array.from({ length: view.getUint32(0, true) }, (_, index) => CpuidEntry.over(memory.subarray(8 + index * CpuidEntry.size)))
+    }
+  }
+
+  /**
+   * A new machine, without memory and vCPUs: KVM_CREATE_VM. It lives on when this Kvm is closed.
+   * @param type KVM_VM_TYPE, 0 unless for confidential guests
+   */
+  createVm(type = 0): Vm {
+    checkInteger('type', type)
+    if (this.closed) throw new KvmError('closed', 'this Kvm is closed')
+    const vm = this.#native.createVm(type)
+    if (typeof vm === 'number') throw ioctlError('KVM_CREATE_VM', vm, `creating a VM of type ${type}`)
+    return new Vm(vm, {
+      memslots: this.checkExtension(10),
+      vcpus: this.checkExtension(66) || 4,
+      vcpuIds: this.checkExtension(128) || 4,
+      runPageSize: this.#ask(KVM_GET_VCPU_MMAP_SIZE)
+    })
+  }
+
+  /** Closes the descriptor; a second call does nothing. */
+  close(): void {
+    this.#native.close()
+  }
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}

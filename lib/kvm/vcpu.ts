@@ -1,0 +1,231 @@
+/** A virtual processor. */
+import { argumentError, checkBytes, checkOptions } from '../abi/arguments.js'
+import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import type { NativeVcpu } from '../abi/native.js'
+import * as requests from '../abi/requests.js'
+import type { Fields, StructInstance, StructType, ValuesOf } from '../abi/struct.js'
+import { CpuidEntry, DebugRegisters, Fpu, GuestDebug, MpState, MsrEntry, Registers, SpecialRegisters, Translation } from '../abi/structures.js'
+import { type Exit, ExitReader, exitAreaSize } from './exits.js'
+import { enterMode, type Mode, type ModeOptions } from './modes.js'
+import { Statistics } from './statistics.js'
+import { SyncRegisters } from './sync-registers.js'
+import type { Vm } from './vm.js'
+
+export interface RunOptions {
+  /** Milliseconds after which run() comes back with `{ reason: 'timeout' }`; none if absent. */
+  timeoutMs?: number
+}
+
+const timeoutExit: Exit = Object.freeze({ reason: 'timeout' })
+const interruptedExit: Exit = Object.freeze({ reason: 'interrupted' })
+
+/**
+ * A vCPU. Made by {@link Vm.createVcpu}; run by the thread that calls run().
+ * @example
+ * using vcpu = vm.createVcpu().enter('real', { ip: 0x1000 })
+ * const exit = vcpu.run({ timeoutMs: 1000 })
+ * if (exit.reason === 'io-out') console.log(exit.port, exit.data)
+ */
+export class Vcpu implements Disposable {
+  readonly id: number
+  readonly vm: Vm
+  /** Registers shared through the run page instead of by ioctl (KVM_CAP_SYNC_REGS). */
+  readonly syncRegisters: SyncRegisters
+  readonly #native: NativeVcpu
+  #area = new Uint8Array(exitAreaSize)
+  #exits = new ExitReader(this.#area)
+  #statistics: Statistics | undefined
+
+  /** @internal */
+  constructor(vcpu: NativeVcpu, id: number, vm: Vm, runPageSize: number) {
+    this.#native = vcpu
+    this.id = id
+    this.vm = vm
+    this.syncRegisters = new SyncRegisters(vcpu, runPageSize)
+  }
+
+  get closed(): boolean {
+    return this.#native.fd < 0
+  }
+
+  #open(): void {
+    if (this.closed) throw new KvmError('closed', `vCPU ${this.id} is closed`)
+  }
+
+  /**
+   * Runs the guest on this thread until an exit: KVM_RUN (api.rst 4.10). Signals that have nothing to do with the guest do not end it.
+   * The exit's object, and its `data`, belong to the vCPU: they hold until the next run().
+   * @throws KvmError `memory` when the host memory behind a slot cannot be accessed, `busy` when another thread runs this vCPU
+   */
+  run(options?: RunOptions): Exit {
+    const timeoutMs = options === undefined ? -1 : this.#limit(options)
+    if (this.#area.byteLength === 0) this.#renewArea()
+    const result = this.#native.run(this.#area, timeoutMs)
+    return result >= 0 ? this.#exits.read(result) : this.#interruption(result, timeoutMs)
+  }
+
+  #limit(options: RunOptions): number {
+    const { timeoutMs } = options
+    if (timeoutMs === undefined) {
+      checkOptions('options', options, ['timeoutMs'])
+      return -1
+    }
+    if (typeof timeoutMs !== 'number' || !(timeoutMs >= 0) || timeoutMs > 2 ** 31) throw argumentError('timeoutMs', timeoutMs, 'milliseconds from 0 to 2147483648')
+    return timeoutMs
+  }
+
+  // The caller transferred exit.data.buffer away; the next exits need memory of their own.
+  #renewArea(): void {
+    this.#area = new Uint8Array(exitAreaSize)
+    this.#exits = new ExitReader(this.#area)
+  }
+
+  #interruption(result: number, timeoutMs: number): Exit {
+    const errno = errnoName(result)
+    if (errno === 'ETIME') return timeoutExit
+    if (errno === 'EINTR') return interruptedExit
+    this.#open()
+    if (errno === 'EBUSY') throw new KvmError('busy', `vCPU ${this.id} runs on another thread`)
+    if (errno === 'EFAULT' || errno === 'EHWPOISON')
+      throw new KvmError('memory', `running vCPU ${this.id}: KVM_RUN failed with ${errno}: the host memory behind a memslot is unmapped, protected, or past the end of its file`, { errno, ioctl: 'KVM_RUN' })
+    throw ioctlError('KVM_RUN', result, `running vCPU ${this.id}${timeoutMs < 0 ? '' : ` for at most ${timeoutMs} ms`}`)
+  }
+
+  /** Ends the run in progress on whatever thread, or else the next one, with `{ reason: 'interrupted' }`. */
+  kick(): void {
+    this.#open()
+    this.#native.kick()
+  }
+
+  #get<F extends Fields>(request: requests.Request, type: StructType<F>): StructInstance<F> {
+    this.#open()
+    const value = new type()
+    checked(this.#native.ioctl(request.number, value.bytes), request.name, `reading vCPU ${this.id}`)
+    return value
+  }
+
+  #set<F extends Fields>(request: requests.Request, type: StructType<F>, values: Partial<ValuesOf<F>>, current?: () => StructInstance<F>): void {
+    this.#open()
+    if (typeof values !== 'object' || values === null) throw argumentError('values', typeof values, `the fields of ${type.structName}`)
+    let whole = values as StructInstance<F>
+    if (!(values instanceof (type as unknown as new () => object))) {
+      checkOptions<object>('values', values, Object.keys(type.fields) as never[])
+      whole = current ? current() : new type()
+      assignFields(whole, values)
+    }
+    checked(this.#native.ioctl(request.number, whole.bytes), request.name, `writing vCPU ${this.id}`, 'a field holds a value that this processor does not allow')
+  }
+
+  /** General-purpose registers, RIP and RFLAGS, as bigints: KVM_GET_REGS. */
+  getRegisters(): Registers {
+    return this.#get(requests.KVM_GET_REGS, Registers)
+  }
+  /** Writes registers: those of a getRegisters() whole, or some by name and the others kept. */
+  setRegisters(values: Partial<ValuesOf<typeof Registers.fields>>): void {
+    this.#set(requests.KVM_SET_REGS, Registers, values, () => this.getRegisters())
+  }
+  /** Segments, descriptor tables and control registers: KVM_GET_SREGS. */
+  getSpecialRegisters(): SpecialRegisters {
+    return this.#get(requests.KVM_GET_SREGS, SpecialRegisters)
+  }
+  setSpecialRegisters(values: Partial<ValuesOf<typeof SpecialRegisters.fields>>): void {
+    this.#set(requests.KVM_SET_SREGS, SpecialRegisters, values, () => this.getSpecialRegisters())
+  }
+  /** x87 and SSE state: KVM_GET_FPU. */
+  getFpu() {
+    return this.#get(requests.KVM_GET_FPU, Fpu)
+  }
+  setFpu(values: Partial<ValuesOf<typeof Fpu.fields>>): void {
+    this.#set(requests.KVM_SET_FPU, Fpu, values, () => this.getFpu())
+  }
+  getDebugRegisters() {
+    return this.#get(requests.KVM_GET_DEBUGREGS, DebugRegisters)
+  }
+  setDebugRegisters(values: Partial<ValuesOf<typeof DebugRegisters.fields>>): void {
+    this.#set(requests.KVM_SET_DEBUGREGS, DebugRegisters, values, () => this.getDebugRegisters())
+  }
+  /** 0 runnable, 3 halted, ...: KVM_GET_MP_STATE. */
+  get mpState(): number {
+    return this.#get(requests.KVM_GET_MP_STATE, MpState).mp_state
+  }
+  set mpState(state: number) {
+    this.#set(requests.KVM_SET_MP_STATE, MpState, { mp_state: state })
+  }
+  /** Single steps and breakpoints: KVM_SET_GUEST_DEBUG. */
+  setGuestDebug(values: Partial<ValuesOf<typeof GuestDebug.fields>>): void {
+    this.#set(requests.KVM_SET_GUEST_DEBUG, GuestDebug, values)
+  }
+  /** The guest's own page tables: guest-virtual to guest-physical (KVM_TRANSLATE). */
+  translateLinear(linear: bigint) {
+    if (typeof linear !== 'bigint') throw argumentError('linear', linear, 'a bigint')
+    this.#open()
+    const value = new Translation({ linear_address: linear })
+    checked(this.#native.ioctl(requests.KVM_TRANSLATE.number, value.bytes), 'KVM_TRANSLATE', `translating on vCPU ${this.id}`)
+    return value
+  }
+
+  /** What the guest's CPUID answers: KVM_SET_CPUID2. */
+  setCpuid(entries: readonly CpuidEntry[]): void {
+    this.#counted(requests.KVM_SET_CPUID2, entries, CpuidEntry.size)
+  }
+  /** Reads model-specific registers: KVM_GET_MSRS. */
+  getMsrs(indices: readonly number[]): bigint[] {
+    const memory = this.#counted(requests.KVM_GET_MSRS, indices.map((index) => new MsrEntry({ index })), MsrEntry.size, indices.length)
+    return indices.map((_, place) => MsrEntry.over(memory.subarray(8 + place * MsrEntry.size)).data)
+  }
+  /** Writes model-specific registers: KVM_SET_MSRS. */
+  setMsrs(values: ReadonlyMap<number, bigint>): void {
+    this.#counted(requests.KVM_SET_MSRS, [...values].map(([index, data]) => new MsrEntry({ index, data })), MsrEntry.size, values.size)
+  }
+
+  // KVM_GET_MSRS and KVM_SET_MSRS return how many they did: fewer means that the next one was refused.
+  #counted(request: requests.Request, entries: readonly { bytes: Uint8Array }[], entrySize: number, wanted = 0): Uint8Array {
+    this.#open()
+    const memory = new Uint8Array(8 + entries.length * entrySize)
+    new DataView(memory.buffer).setUint32(0, entries.length, true)
+    entries.forEach((entry, place) => memory.set(checkBytes('entries', entry.bytes), 8 + place * entrySize))
+    const done = checked(this.#native.ioctlCounted(request.number, memory, 8, entrySize), request.name, `on vCPU ${this.id}`)
+    if (done < wanted) throw new KvmError('ioctl', `${request.name} stopped at entry ${done} of ${wanted}: this vCPU does not have that register`, { ioctl: request.name, done })
+    return memory
+  }
+
+  /** Puts the vCPU into a processor mode, ready to run at `ip`. Returns the vCPU. */
+  enter<M extends Mode>(mode: M, options: ModeOptions[M]): this {
+    this.#open()
+    enterMode(
+      {
+        getSpecialRegisters: () => this.getSpecialRegisters(),
+        setSpecialRegisters: (values) => this.setSpecialRegisters(values),
+        setRegisters: (values) => this.setRegisters(values),
+        memory: this.vm
+      },
+      mode,
+      options
+    )
+    return this
+  }
+
+  /** Counters of this vCPU: KVM_GET_STATS_FD. */
+  get stats(): Statistics {
+    this.#open()
+    return (this.#statistics ??= Statistics.of(this.#native))
+  }
+
+  /** Closes the descriptor; a second call does nothing. */
+  close(): void {
+    this.#statistics?.close()
+    this.#native.close()
+  }
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}
+
+/** Nested structures take plain objects too, so that one field of a segment can be set. */
+function assignFields(target: object, values: object): void {
+  try {
+    Object.assign(target, values)
+  } catch (error) {
+    throw new KvmError('argument', `a register value has the wrong type: ${(error as Error).message} (registers are bigints)`, { argument: 'values' })
+  }
+}

@@ -1,0 +1,252 @@
+/** Host memory for guests: the HVA side of a memslot. */
+import { closeSync, openSync } from 'node:fs'
+import { KvmError, errnoName } from '../abi/errors.js'
+import {
+  argumentError, checkAddress, checkBytes, checkInteger, checkOneOf, checkOptions, checkSize, hex, hexRange, MiB, pageSize
+} from '../abi/arguments.js'
+import { type NativeRegion, native, type RegionOptions } from '../abi/native.js'
+
+/** madvise(2) by name; numbers from <asm-generic/mman-common.h>, since older libcs lack the newer ones. */
+const adviceNumbers = {
+  normal: 0, random: 1, sequential: 2, willneed: 3, dontneed: 4, free: 8, remove: 9, mergeable: 12, unmergeable: 13,
+  hugepage: 14, nohugepage: 15, cold: 20, pageout: 21, 'populate-read': 22, 'populate-write': 23, collapse: 25
+} as const
+export type Advice = keyof typeof adviceNumbers
+
+const protections = { none: 0, r: 1, rw: 3, rx: 5, rwx: 7 } as const
+export type Protection = keyof typeof protections
+
+export interface MappingOptions {
+  /** Fault every page in at once (MAP_POPULATE). */
+  populate?: boolean
+  /** Transparent huge pages: true asks for them, false forbids them (MADV_HUGEPAGE, MADV_NOHUGEPAGE). */
+  hugePages?: boolean
+  /** The HVA wished for, page-aligned; a hint unless `fixed`. */
+  address?: number
+  /** Exactly at `address`, or an error; never over memory that is mapped already (MAP_FIXED_NOREPLACE). */
+  fixed?: boolean
+}
+export interface HugetlbOptions extends MappingOptions {
+  /** Bytes in one huge page: 2 MiB (the default) or 1 GiB. */
+  hugePageSize?: number
+}
+export interface FileOptions extends MappingOptions {
+  /** Byte in the file at which the mapping begins, page-aligned. */
+  offset?: number
+  /** Writes go to the file (MAP_SHARED); otherwise they stay private to this process. */
+  shared?: boolean
+  /** Only reads: the file is opened and mapped read-only. */
+  readonly?: boolean
+}
+
+const commonOptions = ['populate', 'hugePages', 'address', 'fixed'] as const
+
+function memoryError(asked: string, result: number): KvmError {
+  const errno = errnoName(result)
+  const advice: Record<string, string> = {
+    ENOMEM: 'there is not enough memory (for hugetlb: raise /proc/sys/vm/nr_hugepages)',
+    EEXIST: 'something is mapped there already',
+    EPERM: 'the address lies below /proc/sys/vm/mmap_min_addr, or the process may not',
+    EFAULT: 'the memory there cannot be accessed: protected, or past the end of its file',
+    EINVAL: 'the kernel does not support it for this memory',
+    EBUSY: 'a live buffer of the mapping exists, and an access through it would crash the process'
+  }
+  return new KvmError('memory', `${asked}: ${errno}${advice[errno] ? `; ${advice[errno]}` : ''}`, { errno })
+}
+
+/**
+ * A range of host memory that can stand behind memslots. It is unmapped when no handle, no memslot and no buffer holds it.
+ * @example
+ * using ram = Mapping.anonymous(2 * MiB)
+ * ram.write(0x1000, new Uint8Array([0xf4]))
+ * vm.memslots.create({ gpa: 0, mapping: ram })
+ */
+export class Mapping implements Disposable {
+  /** How the memory is backed. */
+  readonly kind: RegionOptions['kind']
+  /** Bytes, whole pages. */
+  readonly size: number
+  /** The HVA of the first byte. */
+  readonly address: number
+  readonly #region: NativeRegion
+  #closed = false
+
+  private constructor(region: NativeRegion, kind: RegionOptions['kind']) {
+    this.#region = region
+    this.kind = kind
+    this.size = region.size
+    this.address = region.address
+  }
+
+  static #map(request: RegionOptions, options: MappingOptions): Mapping {
+    const { address, fixed = false, populate = false, hugePages } = options
+    if (address !== undefined) checkAddress('address', address, pageSize)
+    if (fixed && address === undefined) throw argumentError('fixed', fixed, 'given together with address')
+    const region = native.map({ ...request, fixed, populate, ...(address !== undefined && { address }) })
+    if (typeof region === 'number') throw memoryError(`mapping ${hex(request.size)} bytes of ${request.kind} memory${address === undefined ? '' : ` at ${hex(address)}`}`, region)
+    const mapping = new Mapping(region, request.kind)
+    if (hugePages !== undefined) mapping.advise(hugePages ? 'hugepage' : 'nohugepage')
+    return mapping
+  }
+
+  /**
+   * Private zeroed memory: mmap(MAP_ANONYMOUS). Aligned to 2 MiB when at least that large, so that huge pages can form.
+   * @param size bytes, a multiple of 4 KiB
+   * @throws KvmError `argument` or `memory`
+   */
+  static anonymous(size: number, options: MappingOptions = {}): Mapping {
+    checkOptions('options', options, commonOptions)
+    return Mapping.#map({ kind: 'anonymous', size: checkSize('size', size, pageSize) }, options)
+  }
+
+  /** Shared memory without a name: memfd_create(2), sealed against shrinking. */
+  static memfd(size: number, options: MappingOptions = {}): Mapping {
+    checkOptions('options', options, commonOptions)
+    return Mapping.#map({ kind: 'memfd', size: checkSize('size', size, pageSize) }, options)
+  }
+
+  /** Pages of the huge page pool (Documentation/admin-guide/mm/hugetlbpage.rst). */
+  static hugetlb(size: number, options: HugetlbOptions = {}): Mapping {
+    checkOptions('options', options, [...commonOptions, 'hugePageSize'])
+    const hugePageSize = checkInteger('hugePageSize', options.hugePageSize ?? 2 * MiB, pageSize)
+    if (!Number.isInteger(Math.log2(hugePageSize))) throw argumentError('hugePageSize', hugePageSize, 'a power of two')
+    return Mapping.#map({ kind: 'hugetlb', size: checkSize('size', size, hugePageSize), hugePageSize }, options)
+  }
+
+  /** A file's bytes. Reading past the file's end is an error here, and EFAULT or MMIO for a guest. */
+  static file(path: string, size: number, options: FileOptions = {}): Mapping {
+    checkOptions('options', options, [...commonOptions, 'offset', 'shared', 'readonly'])
+    if (typeof path !== 'string') throw argumentError('path', typeof path, 'a string')
+    const { shared = false, readonly = false } = options
+    const offset = checkAddress('offset', options.offset ?? 0, pageSize)
+    checkSize('size', size, pageSize)
+    const fd = openSync(path, readonly || !shared ? 'r' : 'r+')
+    try {
+      return Mapping.#map({ kind: 'file', size, fd, offset, shared, readonly }, options)
+    } finally {
+      closeSync(fd)
+    }
+  }
+
+  /** @internal what a new memslot hands to the VM */
+  get region(): NativeRegion {
+    this.#open()
+    return this.#region
+  }
+  /** @internal the same for a memslot that holds the memory already, even past the handle's end */
+  get heldRegion(): NativeRegion {
+    return this.#region
+  }
+  /** @internal a memslot let go: a handle that ended while slots held the memory lets go after the last */
+  slotGone(): void {
+    if (this.#closed && this.#region.slots === 0) this.#region.release()
+  }
+  get closed(): boolean {
+    return this.#closed
+  }
+
+  #open(): void {
+    if (this.#closed) throw new KvmError('closed', `the mapping at ${hex(this.address)} is closed`)
+  }
+
+  #range(offset: number, length: number, alignment = 1): void {
+    this.#open()
+    checkInteger('offset', offset)
+    checkInteger('length', length)
+    if (offset + length > this.size)
+      throw new KvmError('argument', `offset ${hex(offset)} and length ${hex(length)} reach past the mapping's end at ${hex(this.size)}`, { argument: 'offset' })
+    if (offset % alignment !== 0) throw argumentError('offset', offset, `a multiple of ${alignment}`)
+    if (length % alignment !== 0) throw argumentError('length', length, `a multiple of ${alignment}`)
+  }
+
+  #check(result: number, asked: string): void {
+    if (result < 0) throw memoryError(`${asked} of the mapping at ${hexRange(this.address, this.size)}`, result)
+  }
+
+  /** A copy of `length` bytes from `offset`. */
+  read(offset: number, length: number): Uint8Array {
+    this.#range(offset, length)
+    const bytes = new Uint8Array(length)
+    this.#check(this.#region.read(offset, bytes), 'read')
+    return bytes
+  }
+
+  /** Copies bytes from `offset` into `target`: no allocation. */
+  readInto(offset: number, target: Uint8Array): void {
+    this.#range(offset, checkBytes('target', target).byteLength)
+    this.#check(this.#region.read(offset, target), 'read')
+  }
+
+  /** Copies `bytes` to `offset`. */
+  write(offset: number, bytes: Uint8Array): void {
+    this.#range(offset, checkBytes('bytes', bytes).byteLength)
+    this.#check(this.#region.write(offset, bytes), 'write')
+  }
+
+  /** Sets bytes to one value. */
+  fill(value: number, offset = 0, length = this.size - offset): void {
+    checkInteger('value', value, 0, 255)
+    this.#range(offset, length)
+    this.#check(this.#region.fill(offset, length, value), 'fill')
+  }
+
+  /**
+   * Puts other pages under the same HVA: zeroed, or holding `content`. In one step, so that a running guest sees the old pages
+   * or the new. KVM's MMU notifier drops what the second stage held (Documentation/virt/kvm/locking.rst).
+   */
+  remap(offset = 0, length = this.size - offset, content?: Uint8Array): void {
+    const step = this.kind === 'hugetlb' ? 2 * MiB : pageSize
+    this.#range(offset, length, step)
+    if (length === 0) throw argumentError('length', length, 'above 0')
+    if (content !== undefined && checkBytes('content', content).byteLength !== length)
+      throw argumentError('content', `${content.byteLength} bytes`, `${length} bytes, the length remapped`)
+    this.#check(this.#region.remap(offset, length, content ?? null), 'remap')
+  }
+
+  /** madvise(2): `dontneed` gives pages back, `hugepage` asks for huge ones, `collapse` makes them now. */
+  advise(advice: Advice, offset = 0, length = this.size - offset): void {
+    checkOneOf('advice', advice, Object.keys(adviceNumbers) as Advice[])
+    this.#range(offset, length, pageSize)
+    this.#check(this.#region.advise(offset, length, adviceNumbers[advice]), `advise(${advice})`)
+  }
+
+  /** mprotect(2). Refused while a live buffer exists, unless the memory stays readable and writable. */
+  protect(protection: Protection, offset = 0, length = this.size - offset): void {
+    checkOneOf('protection', protection, Object.keys(protections) as Protection[])
+    this.#range(offset, length, pageSize)
+    this.#check(this.#region.protect(offset, length, protections[protection]), `protect(${protection})`)
+  }
+
+  /**
+   * The memory itself, not a copy; the same object at each call. The guest writes it at any moment: reads may tear.
+   * A SharedArrayBuffer where this Node can make one of foreign memory, else an ArrayBuffer.
+   * @throws KvmError `unavailable` where an access could fault: hugetlb, files, memory that was protected
+   */
+  get buffer(): ArrayBufferLike {
+    this.#open()
+    const buffer = this.#region.buffer()
+    if (typeof buffer === 'number')
+      throw new KvmError('unavailable', `no live buffer over ${this.kind} memory that can fault (${errnoName(buffer)}); use read() and write()`)
+    return buffer
+  }
+
+  /**
+   * Ends this handle, and unmaps.
+   * @throws KvmError `in-use` while a memslot or a live buffer holds the memory; leaving a `using` block lets go without that check
+   */
+  close(): void {
+    if (this.#closed) return
+    const { slots, buffered } = this.#region
+    if (slots > 0)
+      throw new KvmError('in-use', `the mapping at ${hexRange(this.address, this.size)} stands behind ${slots} memslot${slots === 1 ? '' : 's'}; delete them, or close their VM, first`, { slots })
+    if (buffered) throw new KvmError('in-use', `a live buffer over the mapping at ${hexRange(this.address, this.size)} exists; drop it first`)
+    this[Symbol.dispose]()
+  }
+
+  /** Ends this handle; the memory goes when the last memslot and buffer that hold it go. */
+  [Symbol.dispose](): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.slotGone()
+  }
+}

@@ -1,0 +1,36 @@
+// The add-on's exports. Each environment has its own constructors.
+#include <errno.h>
+#include <fcntl.h>
+#include <napi.h>
+
+#include "descriptor.h"
+#include "mapping.h"
+#include "vcpu.h"
+#include "vm.h"
+
+namespace node_kvm {
+namespace {
+
+Napi::Value Open(const Napi::CallbackInfo& info) {
+  const std::string path = info[0].ToString();
+  const int fd = open(path.c_str(), (info[1].ToBoolean() ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+  return WrapDescriptor(info.Env(), fd < 0 ? -errno : fd);
+}
+
+Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
+  auto* data = new AddonData;
+  data->descriptor = Napi::Persistent(Descriptor::Define(env));
+  data->region = Napi::Persistent(Mapping::Define(env));
+  data->vm = Napi::Persistent(Vm::Define(env));
+  data->vcpu = Napi::Persistent(Vcpu::Define(env));
+  env.SetInstanceData(data);
+  exports.Set("open", Napi::Function::New(env, Open, "open"));
+  exports.Set("map", Napi::Function::New(env, Mapping::Map, "map"));
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(node_kvm, Initialize)
+
+}  // namespace node_kvm

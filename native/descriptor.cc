@@ -1,0 +1,106 @@
+#include "descriptor.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <sys/ioctl.h>
+
+#include <cmath>
+
+#ifndef KVM_GET_STATS_FD
+#define KVM_GET_STATS_FD _IO(KVMIO, 0xce)
+#endif
+
+namespace node_kvm {
+
+ByteSpan BytesOf(const Napi::Value& value) {
+  if (!value.IsTypedArray()) throw Napi::TypeError::New(value.Env(), "a Uint8Array is needed");
+  // Not through Napi::TypedArray: that one refuses views of a SharedArrayBuffer.
+  void* data = nullptr;
+  size_t length = 0;
+  napi_typedarray_type type;
+  napi_get_typedarray_info(value.Env(), value, &type, &length, &data, nullptr, nullptr);
+  if (type != napi_uint8_array) throw Napi::TypeError::New(value.Env(), "a Uint8Array is needed");
+  return {static_cast<char*>(data), length};
+}
+
+uint64_t WholeNumber(const Napi::Value& value, const char* name, uint64_t most) {
+  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : NAN;
+  if (!(number >= 0 && number <= static_cast<double>(most)) || std::floor(number) != number)
+    throw Napi::RangeError::New(value.Env(), std::string(name) + " is out of range");
+  return static_cast<uint64_t>(number);
+}
+
+int CheckedIoctl(int fd, const Napi::CallbackInfo& info) {
+  const auto request = static_cast<unsigned long>(WholeNumber(info[0], "request", UINT32_MAX));
+  if (fd < 0) return -EBADF;
+  int result;
+  if (info.Length() < 2 || info[1].IsUndefined()) {
+    // A request that takes a structure must not be handed address 0.
+    if (_IOC_SIZE(request) != 0) return -EFAULT;
+    result = ioctl(fd, request, 0);
+  } else if (info[1].IsNumber()) {
+    if (_IOC_SIZE(request) != 0) return -EFAULT;
+    result = ioctl(fd, request, WholeNumber(info[1], "argument"));
+  } else {
+    const ByteSpan argument = BytesOf(info[1]);
+    if (argument.length < _IOC_SIZE(request) || _IOC_SIZE(request) == 0) return -E2BIG;
+    result = ioctl(fd, request, argument.data);
+  }
+  return result < 0 ? -errno : result;
+}
+
+int CheckedCountedIoctl(int fd, const Napi::CallbackInfo& info) {
+  const auto request = static_cast<unsigned long>(WholeNumber(info[0], "request", UINT32_MAX));
+  const ByteSpan argument = BytesOf(info[1]);
+  const uint64_t header = WholeNumber(info[2], "headerSize", 4096);
+  const uint64_t entry = WholeNumber(info[3], "entrySize", 4096);
+  if (fd < 0) return -EBADF;
+  if (header < sizeof(uint32_t) || header < _IOC_SIZE(request) || argument.length < header) return -E2BIG;
+  uint32_t count;
+  memcpy(&count, argument.data, sizeof count);
+  if (argument.length - header < count * entry) return -E2BIG;
+  const int result = ioctl(fd, request, argument.data);
+  return result < 0 ? -errno : result;
+}
+
+int ReadDescriptor(int fd, const Napi::CallbackInfo& info) {
+  const ByteSpan target = BytesOf(info[0]);
+  const uint64_t position = WholeNumber(info[1], "position");
+  if (fd < 0) return -EBADF;
+  const ssize_t count = pread(fd, target.data, target.length, static_cast<off_t>(position));
+  return count < 0 ? -errno : static_cast<int>(count);
+}
+
+int OpenStatistics(int fd) {
+  if (fd < 0) return -EBADF;
+  const int result = ioctl(fd, KVM_GET_STATS_FD, 0);
+  return result < 0 ? -errno : result;
+}
+
+Napi::Value WrapDescriptor(Napi::Env env, int fd) {
+  if (fd < 0) return Napi::Number::New(env, fd);
+  OwnedFd owner(fd);
+  return env.GetInstanceData<AddonData>()->descriptor.New({Napi::External<OwnedFd>::New(env, &owner)});
+}
+
+Napi::Function Descriptor::Define(Napi::Env env) {
+  auto methods = SharedMethods();
+  methods.push_back(InstanceMethod("createVm", &Descriptor::CreateVm));
+  return DefineClass(env, "Descriptor", methods);
+}
+
+Descriptor::Descriptor(const Napi::CallbackInfo& info) : DescriptorWrap(info) {
+  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
+  fd_ = std::move(*info[0].As<Napi::External<OwnedFd>>().Data());
+}
+
+Napi::Value Descriptor::CreateVm(const Napi::CallbackInfo& info) {
+  const uint64_t type = WholeNumber(info[0], "type");
+  if (fd() < 0) return Napi::Number::New(info.Env(), -EBADF);
+  const int vm = ioctl(fd(), KVM_CREATE_VM, type);
+  if (vm < 0) return Napi::Number::New(info.Env(), -errno);
+  OwnedFd owner(vm);
+  return info.Env().GetInstanceData<AddonData>()->vm.New({Napi::External<OwnedFd>::New(info.Env(), &owner)});
+}
+
+}  // namespace node_kvm

@@ -1,0 +1,88 @@
+// What every object behind a KVM descriptor offers to TypeScript. Results below 0 are a negative errno: the messages are made there.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+#include <string>
+
+#include "owned_fd.h"
+
+namespace node_kvm {
+
+// One per environment: the main thread and each Worker load the add-on for themselves.
+struct AddonData {
+  Napi::FunctionReference descriptor;
+  Napi::FunctionReference region;
+  Napi::FunctionReference vm;
+  Napi::FunctionReference vcpu;
+};
+
+// The bytes of a Uint8Array argument. Throws a TypeError for anything else.
+struct ByteSpan {
+  char* data;
+  size_t length;
+};
+ByteSpan BytesOf(const Napi::Value& value);
+
+// A whole number from 0 to `most`. Throws a RangeError for anything else.
+uint64_t WholeNumber(const Napi::Value& value, const char* name, uint64_t most = uint64_t{1} << 53);
+
+// ioctl(2) with a buffer whose size is checked against the request; any buffer must outlive the call only.
+int CheckedIoctl(int fd, const Napi::CallbackInfo& info);
+int CheckedCountedIoctl(int fd, const Napi::CallbackInfo& info);
+int ReadDescriptor(int fd, const Napi::CallbackInfo& info);
+// A new descriptor object around `fd`, or `fd` itself as a number when it is a negative errno.
+Napi::Value WrapDescriptor(Napi::Env env, int fd);
+int OpenStatistics(int fd);
+
+// The methods shared by all wraps; Derived has `int fd() const` (-1 once closed) and `void CloseHandle()`.
+template <class Derived>
+class DescriptorWrap : public Napi::ObjectWrap<Derived> {
+ public:
+  explicit DescriptorWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Derived>(info) {}
+
+  Napi::Value Fd(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), self()->fd()); }
+  Napi::Value Ioctl(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), CheckedIoctl(self()->fd(), info)); }
+  Napi::Value IoctlCounted(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), CheckedCountedIoctl(self()->fd(), info));
+  }
+  Napi::Value Read(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), ReadDescriptor(self()->fd(), info)); }
+  Napi::Value Statistics(const Napi::CallbackInfo& info) { return WrapDescriptor(info.Env(), OpenStatistics(self()->fd())); }
+  Napi::Value Close(const Napi::CallbackInfo& info) {
+    self()->CloseHandle();
+    return info.Env().Undefined();
+  }
+
+ protected:
+  using Wrap = Napi::ObjectWrap<Derived>;
+  static std::vector<Napi::ClassPropertyDescriptor<Derived>> SharedMethods() {
+    using Method = Napi::Value (Derived::*)(const Napi::CallbackInfo&);
+    return {
+        Wrap::InstanceAccessor("fd", static_cast<Method>(&Derived::Fd), nullptr),
+        Wrap::InstanceMethod("ioctl", static_cast<Method>(&Derived::Ioctl)),
+        Wrap::InstanceMethod("ioctlCounted", static_cast<Method>(&Derived::IoctlCounted)),
+        Wrap::InstanceMethod("read", static_cast<Method>(&Derived::Read)),
+        Wrap::InstanceMethod("openStatistics", static_cast<Method>(&Derived::Statistics)),
+        Wrap::InstanceMethod("close", static_cast<Method>(&Derived::Close)),
+    };
+  }
+
+ private:
+  Derived* self() { return static_cast<Derived*>(this); }
+};
+
+// /dev/kvm, and the statistics descriptors.
+class Descriptor : public DescriptorWrap<Descriptor> {
+ public:
+  static Napi::Function Define(Napi::Env env);
+  explicit Descriptor(const Napi::CallbackInfo& info);
+  int fd() const { return fd_.get(); }
+  void CloseHandle() { fd_.Reset(); }
+
+ private:
+  Napi::Value CreateVm(const Napi::CallbackInfo& info);
+  OwnedFd fd_;
+};
+
+}  // namespace node_kvm

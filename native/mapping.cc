@@ -1,0 +1,175 @@
+#include "mapping.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+
+#include <string>
+
+#include "descriptor.h"
+
+namespace node_kvm {
+namespace {
+
+constexpr napi_type_tag kTag = {0x9d3c1f7a52b84e60, 0xb1f2a6d8c4e09357};
+
+uint64_t NumberOption(const Napi::Object& options, const char* name) {
+  const Napi::Value value = options.Get(name);
+  return value.IsUndefined() ? 0 : WholeNumber(value, name);
+}
+
+RegionKind KindOf(const Napi::Object& options) {
+  const std::string kind = options.Get("kind").ToString();
+  if (kind == "anonymous") return RegionKind::kAnonymous;
+  if (kind == "memfd") return RegionKind::kMemfd;
+  if (kind == "hugetlb") return RegionKind::kHugetlb;
+  if (kind == "file") return RegionKind::kFile;
+  throw Napi::TypeError::New(options.Env(), "kind is unknown");
+}
+
+// What a buffer holds: the collector may outlive the environment, so the finalizer of a shared buffer gets none.
+using Hold = std::shared_ptr<Region>;
+void ReleaseHold(void*, void* hint) {
+  auto* hold = static_cast<Hold*>(hint);
+  (*hold)->ReleaseBuffer();
+  delete hold;
+}
+void ReleaseHoldIn(napi_env, void* data, void* hint) { ReleaseHold(data, hint); }
+
+// Node 22.23, 24.21 and 26 have it, Node 20 does not: looked up, so that one binary serves all.
+using CreateShared = napi_status (*)(napi_env, void*, size_t, void (*)(void*, void*), void*, napi_value*);
+CreateShared FindCreateShared() {
+  static const auto found = reinterpret_cast<CreateShared>(dlsym(RTLD_DEFAULT, "node_api_create_external_sharedarraybuffer"));
+  return found;
+}
+
+}  // namespace
+
+Napi::Function Mapping::Define(Napi::Env env) {
+  return DefineClass(env, "Region",
+                     {
+                         InstanceAccessor("address", &Mapping::Address, nullptr),
+                         InstanceAccessor("size", &Mapping::Size, nullptr),
+                         InstanceAccessor("slots", &Mapping::Slots, nullptr),
+                         InstanceAccessor("buffered", &Mapping::Buffered, nullptr),
+                         InstanceMethod("read", &Mapping::Read),
+                         InstanceMethod("write", &Mapping::Write),
+                         InstanceMethod("fill", &Mapping::Fill),
+                         InstanceMethod("remap", &Mapping::Remap),
+                         InstanceMethod("advise", &Mapping::Advise),
+                         InstanceMethod("protect", &Mapping::Protect),
+                         InstanceMethod("buffer", &Mapping::Buffer),
+                         InstanceMethod("release", &Mapping::Release),
+                     });
+}
+
+Napi::Value Mapping::Map(const Napi::CallbackInfo& info) {
+  const auto options = info[0].As<Napi::Object>();
+  RegionRequest request;
+  request.kind = KindOf(options);
+  request.size = NumberOption(options, "size");
+  request.huge_page_size = NumberOption(options, "hugePageSize");
+  request.address = NumberOption(options, "address");
+  request.fixed = options.Get("fixed").ToBoolean();
+  request.populate = options.Get("populate").ToBoolean();
+  request.shared = options.Get("shared").ToBoolean();
+  request.readonly = options.Get("readonly").ToBoolean();
+  request.offset = static_cast<off_t>(NumberOption(options, "offset"));
+  if (request.kind == RegionKind::kFile) request.fd = static_cast<int>(NumberOption(options, "fd"));
+  if (request.size == 0 || request.size % 4096 != 0 || (request.kind == RegionKind::kHugetlb && request.huge_page_size == 0))
+    return Napi::Number::New(info.Env(), -EINVAL);
+  Hold region;
+  if (const int error = Region::Map(request, &region); error != 0) return Napi::Number::New(info.Env(), error);
+  return info.Env().GetInstanceData<AddonData>()->region.New({Napi::External<Hold>::New(info.Env(), &region)});
+}
+
+Mapping::Mapping(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Mapping>(info) {
+  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
+  region_ = std::move(*info[0].As<Napi::External<Hold>>().Data());
+  napi_type_tag_object(info.Env(), info.This(), &kTag);
+}
+
+std::shared_ptr<Region> Mapping::RegionOf(const Napi::Value& value) {
+  bool ours = false;
+  if (value.IsObject()) napi_check_object_type_tag(value.Env(), value, &kTag, &ours);
+  if (!ours) throw Napi::TypeError::New(value.Env(), "a region is needed");
+  return Unwrap(value.As<Napi::Object>())->region_;
+}
+
+Napi::Value Mapping::Address(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), region_ ? static_cast<double>(reinterpret_cast<uintptr_t>(region_->base())) : 0);
+}
+Napi::Value Mapping::Size(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), region_ ? static_cast<double>(region_->size()) : 0);
+}
+Napi::Value Mapping::Slots(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), region_ ? region_->slots.load() : 0); }
+Napi::Value Mapping::Buffered(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), region_ && region_->buffers() > 0); }
+
+Napi::Value Mapping::Read(const Napi::CallbackInfo& info) {
+  const uint64_t offset = WholeNumber(info[0], "offset");
+  const ByteSpan target = BytesOf(info[1]);
+  return Napi::Number::New(info.Env(), region_ ? region_->Read(offset, target.data, target.length) : -EBADF);
+}
+
+Napi::Value Mapping::Write(const Napi::CallbackInfo& info) {
+  const uint64_t offset = WholeNumber(info[0], "offset");
+  const ByteSpan source = BytesOf(info[1]);
+  return Napi::Number::New(info.Env(), region_ ? region_->Write(offset, source.data, source.length) : -EBADF);
+}
+
+Napi::Value Mapping::Fill(const Napi::CallbackInfo& info) {
+  const uint64_t offset = WholeNumber(info[0], "offset");
+  const uint64_t length = WholeNumber(info[1], "length");
+  const auto value = static_cast<uint8_t>(WholeNumber(info[2], "value", 255));
+  return Napi::Number::New(info.Env(), region_ ? region_->Fill(offset, length, value) : -EBADF);
+}
+
+Napi::Value Mapping::Remap(const Napi::CallbackInfo& info) {
+  const uint64_t offset = WholeNumber(info[0], "offset");
+  const uint64_t length = WholeNumber(info[1], "length");
+  const ByteSpan content = info[2].IsNull() ? ByteSpan{nullptr, 0} : BytesOf(info[2]);
+  if (content.data != nullptr && content.length != length) return Napi::Number::New(info.Env(), -EINVAL);
+  return Napi::Number::New(info.Env(), region_ ? region_->Remap(offset, length, content.data) : -EBADF);
+}
+
+Napi::Value Mapping::Advise(const Napi::CallbackInfo& info) {
+  const uint64_t offset = WholeNumber(info[0], "offset");
+  const uint64_t length = WholeNumber(info[1], "length");
+  const auto advice = static_cast<int>(WholeNumber(info[2], "advice", INT32_MAX));
+  return Napi::Number::New(info.Env(), region_ ? region_->Advise(offset, length, advice) : -EBADF);
+}
+
+Napi::Value Mapping::Protect(const Napi::CallbackInfo& info) {
+  const uint64_t offset = WholeNumber(info[0], "offset");
+  const uint64_t length = WholeNumber(info[1], "length");
+  const auto protection = static_cast<int>(WholeNumber(info[2], "protection", 7));
+  return Napi::Number::New(info.Env(), region_ ? region_->Protect(offset, length, protection) : -EBADF);
+}
+
+Napi::Value Mapping::Buffer(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!region_) return Napi::Number::New(env, -EBADF);
+  if (!buffer_.IsEmpty()) {
+    const Napi::Value alive = buffer_.Value();
+    if (!alive.IsEmpty() && alive.IsObject()) return alive;
+  }
+  if (const int error = region_->HoldForBuffer(); error != 0) return Napi::Number::New(env, error);
+  auto* hold = new Hold(region_);
+  napi_value buffer = nullptr;
+  const CreateShared create_shared = FindCreateShared();
+  const napi_status status = create_shared != nullptr
+                                 ? create_shared(env, region_->base(), region_->size(), ReleaseHold, hold, &buffer)
+                                 : napi_create_external_arraybuffer(env, region_->base(), region_->size(), ReleaseHoldIn, hold, &buffer);
+  if (status != napi_ok) {
+    ReleaseHold(nullptr, hold);
+    return Napi::Number::New(env, -EOPNOTSUPP);
+  }
+  buffer_ = Napi::Weak(Napi::Object(env, buffer));
+  return Napi::Value(env, buffer);
+}
+
+void Mapping::Release(const Napi::CallbackInfo&) {
+  region_.reset();
+  buffer_.Reset();
+}
+
+}  // namespace node_kvm

@@ -1,0 +1,38 @@
+// A handle on a region, for TypeScript.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "region.h"
+
+namespace node_kvm {
+
+class Mapping : public Napi::ObjectWrap<Mapping> {
+ public:
+  static Napi::Function Define(Napi::Env env);
+  static Napi::Value Map(const Napi::CallbackInfo& info);
+  // The region behind a handle; null once released. Throws a TypeError for any other object.
+  static std::shared_ptr<Region> RegionOf(const Napi::Value& value);
+  explicit Mapping(const Napi::CallbackInfo& info);
+
+ private:
+  Napi::Value Address(const Napi::CallbackInfo& info);
+  Napi::Value Size(const Napi::CallbackInfo& info);
+  Napi::Value Slots(const Napi::CallbackInfo& info);
+  Napi::Value Buffered(const Napi::CallbackInfo& info);
+  Napi::Value Read(const Napi::CallbackInfo& info);
+  Napi::Value Write(const Napi::CallbackInfo& info);
+  Napi::Value Fill(const Napi::CallbackInfo& info);
+  Napi::Value Remap(const Napi::CallbackInfo& info);
+  Napi::Value Advise(const Napi::CallbackInfo& info);
+  Napi::Value Protect(const Napi::CallbackInfo& info);
+  Napi::Value Buffer(const Napi::CallbackInfo& info);
+  void Release(const Napi::CallbackInfo& info);
+
+  std::shared_ptr<Region> region_;
+  Napi::ObjectReference buffer_;
+};
+
+}  // namespace node_kvm

@@ -1,0 +1,75 @@
+// Host memory that can stand behind a memslot. A region is reference-counted: handles, memslots and JavaScript buffers hold it,
+// and only when the last of them lets go is it unmapped. No N-API here, so that the stress programs drive the same code.
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+
+#include "owned_fd.h"
+
+namespace node_kvm {
+
+enum class RegionKind { kAnonymous, kMemfd, kHugetlb, kFile };
+
+struct RegionRequest {
+  RegionKind kind = RegionKind::kAnonymous;
+  size_t size = 0;
+  size_t huge_page_size = 0;
+  uintptr_t address = 0;
+  bool fixed = false;
+  bool populate = false;
+  int fd = -1;  // kFile: duplicated
+  off_t offset = 0;
+  bool shared = false;
+  bool readonly = false;
+};
+
+class Region {
+ public:
+  // Zero, or a negative errno.
+  static int Map(const RegionRequest& request, std::shared_ptr<Region>* region);
+  ~Region();
+  Region(const Region&) = delete;
+  Region& operator=(const Region&) = delete;
+
+  char* base() const { return base_; }
+  size_t size() const { return request_.size; }
+  bool Contains(uint64_t offset, uint64_t length) const { return length <= size() && offset <= size() - length; }
+
+  // All return zero or a negative errno, and never fault: where a plain copy could, the kernel copies.
+  int Read(size_t offset, void* target, size_t length);
+  int Write(size_t offset, const void* source, size_t length);
+  int Fill(size_t offset, size_t length, uint8_t value);
+
+  // New pages under the same addresses, in one step: whoever looks sees the old pages or the new, never a gap.
+  int Remap(size_t offset, size_t length, const void* content);
+  int Advise(size_t offset, size_t length, int advice);
+  int Protect(size_t offset, size_t length, int protection);
+
+  // A live view may be handed out only while no access through it can fault; as long as it lives, Protect is refused.
+  int HoldForBuffer();
+  void ReleaseBuffer() { --buffers_; }
+  int buffers() const { return buffers_; }
+
+  std::atomic<int> slots{0};
+
+ private:
+  explicit Region(const RegionRequest& request) : request_(request) {}
+  int MapPages(void* address, size_t length, off_t offset, int flags, OwnedFd* memfd, void** mapped);
+  int MapWhole();
+
+  RegionRequest request_;
+  OwnedFd fd_;
+  char* base_ = nullptr;
+  std::mutex mutex_;
+  std::atomic<int> buffers_{0};
+  // False where an access may raise SIGSEGV or SIGBUS: another protection, a file others may truncate, a huge page pool that may run dry.
+  std::atomic<bool> plain_{true};
+};
+
+}  // namespace node_kvm

@@ -1,0 +1,32 @@
+// A vCPU's descriptor and its run page.
+#pragma once
+
+#include "descriptor.h"
+#include "run.h"
+#include "vm.h"
+
+namespace node_kvm {
+
+struct VcpuParts {
+  std::shared_ptr<VmState> vm;  // keeps the guest's memory mapped as long as the vCPU can run
+  std::unique_ptr<RunPage> page;
+};
+
+class Vcpu : public DescriptorWrap<Vcpu> {
+ public:
+  static Napi::Function Define(Napi::Env env);
+  explicit Vcpu(const Napi::CallbackInfo& info);
+  int fd() const { return parts_.page ? parts_.page->fd() : -1; }
+  void CloseHandle();
+
+ private:
+  Napi::Value Run(const Napi::CallbackInfo& info);
+  void Kick(const Napi::CallbackInfo& info);
+  Napi::Value ReadRunPage(const Napi::CallbackInfo& info);
+  Napi::Value WriteRunPage(const Napi::CallbackInfo& info);
+  bool Reaches(uint64_t offset, size_t length) const;
+
+  VcpuParts parts_;
+};
+
+}  // namespace node_kvm

@@ -1,0 +1,49 @@
+// A VM's descriptor, and the regions its memslots point to.
+#pragma once
+
+#include <map>
+#include <mutex>
+
+#include "descriptor.h"
+#include "region.h"
+
+namespace node_kvm {
+
+// KVM keeps the addresses of a memslot for as long as the VM lives, and the VM lives while any of its descriptors does. So the
+// regions belong to this state, which the Vm and each of its vCPUs share, and not to an object that a collector may take first.
+class VmState {
+ public:
+  explicit VmState(OwnedFd fd) : fd_(std::move(fd)) {}
+  ~VmState();
+  int fd() const { return fd_.get(); }
+  int SetMemoryRegion(uint32_t slot, uint32_t flags, uint64_t gpa, uint64_t size, const std::shared_ptr<Region>& region, uint64_t offset);
+  int GetDirtyLog(uint32_t slot, char* bitmap, size_t length);
+
+ private:
+  struct Slot {
+    std::shared_ptr<Region> region;
+    uint64_t size;
+  };
+  void Drop(uint32_t slot);
+
+  OwnedFd fd_;
+  std::mutex mutex_;
+  std::map<uint32_t, Slot> slots_;
+};
+
+class Vm : public DescriptorWrap<Vm> {
+ public:
+  static Napi::Function Define(Napi::Env env);
+  explicit Vm(const Napi::CallbackInfo& info);
+  int fd() const { return state_ ? state_->fd() : -1; }
+  void CloseHandle() { state_.reset(); }
+
+ private:
+  Napi::Value SetMemoryRegion(const Napi::CallbackInfo& info);
+  Napi::Value GetDirtyLog(const Napi::CallbackInfo& info);
+  Napi::Value CreateVcpu(const Napi::CallbackInfo& info);
+
+  std::shared_ptr<VmState> state_;
+};
+
+}  // namespace node_kvm

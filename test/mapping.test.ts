@@ -1,0 +1,144 @@
+import { truncateSync, unlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, describe, expect, test } from 'vitest'
+import { KiB, Kvm, Mapping, MiB } from 'node-kvm'
+import { checkedError } from './support/errors.js'
+
+const file = join(tmpdir(), `node-kvm-mapping-${process.pid}`)
+writeFileSync(file, Buffer.alloc(16 * KiB, 'x'))
+afterAll(() => unlinkSync(file))
+
+const makers = {
+  anonymous: () => Mapping.anonymous(64 * KiB),
+  memfd: () => Mapping.memfd(64 * KiB)
+}
+
+describe.each(Object.entries(makers))('%s memory', (_, make) => {
+  test('starts zeroed, keeps what is written, copies what is read', () => {
+    using mapping = make()
+    expect(mapping.read(0, 4)).toEqual(new Uint8Array(4))
+    mapping.write(100, new Uint8Array([1, 2, 3]))
+    const copy = mapping.read(100, 3)
+    mapping.fill(9)
+    expect([...copy]).toEqual([1, 2, 3])
+    expect([...mapping.read(64 * KiB - 2, 2)]).toEqual([9, 9])
+  })
+
+  test('remap puts zeroed pages, or given content, under the same address', () => {
+    using mapping = make()
+    const { address } = mapping
+    mapping.fill(7)
+    mapping.remap(4 * KiB, 4 * KiB)
+    expect(mapping.address).toBe(address)
+    expect(mapping.read(4095, 2)).toEqual(new Uint8Array([7, 0]))
+    mapping.remap(8 * KiB, 4 * KiB, new Uint8Array(4 * KiB).fill(5))
+    expect(mapping.read(8 * KiB - 1, 2)).toEqual(new Uint8Array([0, 5]))
+    expect(mapping.read(12 * KiB, 1)).toEqual(new Uint8Array([7]))
+  })
+
+  test('protected memory is an error to read, not a crash', () => {
+    using mapping = make()
+    mapping.fill(3)
+    mapping.protect('none', 0, 4 * KiB)
+    expect(checkedError(() => mapping.read(0, 1), 'memory').errno).toBe('EFAULT')
+    expect(checkedError(() => mapping.fill(1), 'memory').errno).toBe('EFAULT')
+    mapping.protect('r')
+    expect([...mapping.read(0, 1)]).toEqual([3])
+    checkedError(() => mapping.write(0, new Uint8Array(1)), 'memory')
+    mapping.protect('rw')
+    mapping.write(0, new Uint8Array([8]))
+    expect([...mapping.read(0, 1)]).toEqual([8])
+  })
+
+  test('the live buffer is one object, sees writes, and forbids a protection under which it could crash', () => {
+    const mapping = make()
+    const bytes = new Uint8Array(mapping.buffer)
+    expect(mapping.buffer).toBe(bytes.buffer)
+    bytes[5] = 42
+    expect([...mapping.read(5, 1)]).toEqual([42])
+    mapping.write(6, new Uint8Array([43]))
+    expect(bytes[6]).toBe(43)
+    expect(checkedError(() => mapping.protect('none'), 'memory').errno).toBe('EBUSY')
+    checkedError(() => mapping.close(), 'in-use')
+    mapping[Symbol.dispose]()
+    expect(bytes[5]).toBe(42)
+    checkedError(() => mapping.buffer, 'closed')
+  })
+
+  test('closing twice is nothing, use after close is an error', () => {
+    const mapping = make()
+    mapping.close()
+    mapping.close()
+    for (const use of [() => mapping.read(0, 1), () => mapping.write(0, new Uint8Array(1)), () => mapping.fill(0), () => mapping.remap(), () => mapping.advise('dontneed'), () => mapping.protect('r')])
+      checkedError(use, 'closed')
+  })
+})
+
+test('a file is mapped, and its truncation by others is an error, not a crash', () => {
+  using mapping = Mapping.file(file, 16 * KiB, { shared: true })
+  expect([...mapping.read(0, 1)]).toEqual(['x'.charCodeAt(0)])
+  checkedError(() => mapping.buffer, 'unavailable')
+  truncateSync(file, 4 * KiB)
+  checkedError(() => mapping.read(8 * KiB, 1), 'memory')
+  checkedError(() => mapping.write(8 * KiB, new Uint8Array(1)), 'memory')
+  expect(() => Mapping.file(`${file}.absent`, 4 * KiB)).toThrow(/ENOENT/)
+})
+
+test('hugetlb memory works, or says how to get it', (context) => {
+  try {
+    using mapping = Mapping.hugetlb(2 * MiB)
+    mapping.fill(1)
+    expect([...mapping.read(2 * MiB - 1, 1)]).toEqual([1])
+  } catch (error) {
+    expect(checkedError(() => { throw error }, 'memory').message).toContain('nr_hugepages')
+    context.skip('no huge pages in the pool: /proc/sys/vm/nr_hugepages')
+  }
+})
+
+test('an address is honoured, and never takes over memory that is mapped', () => {
+  using first = Mapping.anonymous(16 * KiB, { address: 0x1000_0000, fixed: true })
+  expect(first.address).toBe(0x1000_0000)
+  expect(checkedError(() => Mapping.anonymous(4 * KiB, { address: 0x1000_1000, fixed: true }), 'memory').errno).toBe('EEXIST')
+  checkedError(() => Mapping.anonymous(4 * KiB, { fixed: true }), 'argument')
+  checkedError(() => Mapping.anonymous(4 * KiB, { address: 123 }), 'argument')
+})
+
+test('large anonymous memory is aligned so that huge pages can form', () => {
+  using mapping = Mapping.anonymous(4 * MiB, { hugePages: true, populate: true })
+  expect(mapping.address % (2 * MiB)).toBe(0)
+})
+
+test('a mapping behind a slot outlives its handle, and closing it by name says what holds it', () => {
+  using kvm = Kvm.open()
+  using vm = kvm.createVm()
+  const mapping = Mapping.anonymous(8 * KiB)
+  const slot = vm.memslots.create({ gpa: 0, mapping })
+  expect(checkedError(() => mapping.close(), 'in-use').message).toContain('1 memslot')
+  expect([...mapping.read(0, 1)]).toEqual([0])
+  mapping[Symbol.dispose]()
+  slot.move(0x8000)
+  slot.resize(4 * KiB)
+  expect(slot).toMatchObject({ gpa: 0x8000, size: 4 * KiB })
+  slot.delete()
+  mapping.close()
+})
+
+describe('bad input', () => {
+  test.each([0, -4096, 1, 1.5, Number.NaN, 2 ** 53, '4096', undefined])('a size of %s', (size) => {
+    expect(checkedError(() => Mapping.anonymous(size as number), 'argument').argument).toBe('size')
+  })
+  test('more memory than there are addresses', () => {
+    expect(checkedError(() => Mapping.anonymous(2 ** 50), 'memory').errno).toBe('ENOMEM')
+  })
+  test('ranges past the end, and values of the wrong type', () => {
+    using mapping = Mapping.anonymous(4 * KiB)
+    for (const use of [
+      () => mapping.read(4 * KiB, 1), () => mapping.read(-1, 1), () => mapping.read(0, -1), () => mapping.read(Number.NaN, 1), () => mapping.write(4095, new Uint8Array(2)),
+      () => mapping.write(0, 'x' as never), () => mapping.write(0, [1] as never), () => mapping.fill(256), () => mapping.fill(1, 1, 4 * KiB), () => mapping.remap(1),
+      () => mapping.remap(0, 0), () => mapping.remap(0, 4 * KiB, new Uint8Array(5)), () => mapping.advise('nonsense' as never), () => mapping.protect('w' as never),
+      () => Mapping.anonymous(4 * KiB, { hugepages: true } as never)
+    ])
+      checkedError(use, 'argument')
+  })
+})

@@ -1,0 +1,177 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { KiB, Kvm, KvmError, Mapping, type Memslot, MiB, type Vm } from 'node-kvm'
+import { checkedError } from './support/errors.js'
+
+let kvm: Kvm
+let vm: Vm
+beforeEach(() => {
+  kvm = Kvm.open()
+  vm = kvm.createVm()
+})
+afterEach(() => {
+  vm.close()
+  kvm.close()
+})
+
+const page = () => Mapping.anonymous(4 * KiB)
+
+test('A01 every slot up to the limit can be created, and one more is refused with the limit named', () => {
+  expect(vm.memslots.limit).toBeGreaterThan(0)
+  const mapping = page()
+  for (let slot = 0; slot < vm.memslots.limit; slot++) vm.memslots.create({ gpa: slot * 4 * KiB, mapping })
+  expect(vm.memslots.length).toBe(vm.memslots.limit)
+  const error = checkedError(() => vm.memslots.create({ gpa: vm.memslots.limit * 4 * KiB, mapping }), 'limit')
+  expect(error['limit']).toBe(vm.memslots.limit)
+  const last = vm.memslots.lookup((vm.memslots.limit - 1) * 4 * KiB) as Memslot
+  last.delete()
+  expect(vm.memslots.create({ gpa: 0x1_0000_0000, mapping }).id).toBe(last.id)
+})
+
+test('A02 a vCPU without any memslot does not run: an internal error, or an exit that says so', () => {
+  using vcpu = vm.createVcpu()
+  const special = vcpu.getSpecialRegisters()
+  special.cs = Object.assign(special.cs, { base: 0n, selector: 0 })
+  vcpu.setSpecialRegisters(special)
+  vcpu.setRegisters({ rip: 0n, rflags: 2n })
+  const exit = vcpu.run({ timeoutMs: 1000 })
+  expect(['internal-error', 'mmio', 'shutdown', 'other']).toContain(exit.reason)
+  expect(exit.reason).not.toBe('timeout')
+})
+
+test('A03 an unsupported option is refused by name', () => {
+  const mapping = page()
+  for (const option of ['flags', 'guestMemfd', 'readOnly'])
+    expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping, [option]: true }), 'argument').argument).toBe(option)
+  expect(vm.memslots.length).toBe(0)
+})
+
+test('A10 a deleted slot cannot be deleted at the kernel again: a second delete does nothing, other calls say so', () => {
+  const slot = vm.memslots.create({ gpa: 0, mapping: page() })
+  slot.delete()
+  slot.delete()
+  checkedError(() => slot.move(0x1000), 'closed')
+  checkedError(() => slot.rebind(page()), 'closed')
+  checkedError(() => slot.getDirtyLog(), 'closed')
+})
+
+test('A11 READONLY of a live slot cannot change', () => {
+  const slot = vm.memslots.create({ gpa: 0, mapping: page() })
+  expect(checkedError(() => slot.setFlags({ readonly: true } as never), 'argument').argument).toBe('readonly')
+  expect(slot.readonly).toBe(false)
+})
+
+test('A12 another GPA is a move', () => {
+  const slot = vm.memslots.create({ gpa: 0xa000, mapping: page() })
+  const { hva } = slot
+  slot.move(0xe000)
+  expect(slot).toMatchObject({ gpa: 0xe000, hva })
+  expect(vm.memslots.lookup(0xa000)).toBeUndefined()
+  expect(vm.memslots.lookup(0xefff)).toBe(slot)
+})
+
+test('A13 the same placement again is accepted and changes nothing', () => {
+  const slot = vm.memslots.create({ gpa: 0xa000, mapping: page() })
+  slot.move(0xa000)
+  slot.setFlags({ logDirty: false })
+  expect(slot.gpa).toBe(0xa000)
+})
+
+test('A14 an overlap on create or move names both ranges', () => {
+  const first = vm.memslots.create({ gpa: 0x10000, mapping: Mapping.anonymous(64 * KiB) })
+  const error = checkedError(() => vm.memslots.create({ gpa: 0x1f000, mapping: Mapping.anonymous(8 * KiB) }), 'overlap')
+  expect(error.message).toContain('0x1f000-0x21000')
+  expect(error.message).toContain('0x10000-0x20000')
+  const second = vm.memslots.create({ gpa: 0x20000, mapping: page() })
+  checkedError(() => second.move(0x1f000), 'overlap')
+  checkedError(() => second.move(0x10000), 'overlap')
+  expect(second.gpa).toBe(0x20000)
+  first.move(0x11000 - 0x1000)
+  checkedError(() => first.resize(128 * KiB), 'argument')
+})
+
+test('A14 a move by less than its own size does not overlap itself', () => {
+  const slot = vm.memslots.create({ gpa: 0x10000, mapping: Mapping.anonymous(64 * KiB) })
+  slot.move(0x14000)
+  slot.move(0xc000)
+  expect(slot.gpa).toBe(0xc000)
+})
+
+describe('the table', () => {
+  test('rebind and resize keep id and GPA; a refused one leaves the slot as it was', () => {
+    const mapping = Mapping.anonymous(64 * KiB)
+    const slot = vm.memslots.create({ gpa: 0x10000, mapping, size: 32 * KiB })
+    vm.memslots.create({ gpa: 0x1c000, mapping: page() })
+    checkedError(() => slot.resize(64 * KiB), 'overlap')
+    expect(slot.size).toBe(32 * KiB)
+    slot.resize(48 * KiB)
+    const other = Mapping.memfd(64 * KiB)
+    slot.rebind(other, 16 * KiB)
+    expect(slot).toMatchObject({ id: 0, gpa: 0x10000, size: 48 * KiB, hva: other.address + 16 * KiB })
+    checkedError(() => slot.rebind(page()), 'argument')
+    expect(slot.mapping).toBe(other)
+    mapping.close()
+  })
+
+  test('looks up by GPA and iterates in order, however slots were made', () => {
+    const mapping = page()
+    const gpas = Array.from({ length: 500 }, (_, index) => ((index * 7919) % 500) * 8 * KiB)
+    for (const gpa of gpas) vm.memslots.create({ gpa, mapping })
+    expect([...vm.memslots].map((slot) => slot.gpa)).toEqual([...gpas].sort((a, b) => a - b))
+    for (const gpa of gpas) {
+      expect(vm.memslots.lookup(gpa + 4095)?.gpa).toBe(gpa)
+      expect(vm.memslots.lookup(gpa + 4096)).toBeUndefined()
+    }
+  })
+
+  test('ids of deleted slots are used again, and a refused create leaks none', () => {
+    const mapping = page()
+    for (let round = 0; round < 3 * vm.memslots.limit; round += 1000) {
+      const slot = vm.memslots.create({ gpa: 0, mapping })
+      expect(slot.id).toBe(0)
+      expect(() => vm.memslots.create({ gpa: 0, mapping })).toThrow(KvmError)
+      slot.delete()
+    }
+  })
+
+  test('guest memory is read and written across slots, all or nothing', () => {
+    vm.memslots.create({ gpa: 0, mapping: page() })
+    vm.memslots.create({ gpa: 4 * KiB, mapping: Mapping.memfd(2 * MiB), offset: 8 * KiB, size: 4 * KiB })
+    vm.write(4092, new Uint8Array([1, 2, 3, 4, 5, 6, 7, 8]))
+    expect([...vm.read(4090, 12)]).toEqual([0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0])
+    expect(checkedError(() => vm.write(8188, new Uint8Array(8).fill(9)), 'no-memslot')['gpa']).toBe(8192)
+    expect([...vm.read(8188, 4)]).toEqual([0, 0, 0, 0])
+  })
+
+  test('prints a line a slot', () => {
+    const slot = vm.memslots.create({ gpa: 0xa000, mapping: page(), logDirty: true })
+    expect(String(vm.memslots)).toBe(`slot 0: gpa 0xa000-0xb000 -> hva 0x${slot.hva.toString(16)}-0x${(slot.hva + 4096).toString(16)} dirty-logged`)
+  })
+})
+
+describe('bad input', () => {
+  const addresses = { unaligned: 1, negative: -4096, fractional: 0.5, nan: Number.NaN, infinite: Infinity, huge: 2 ** 52, text: '0x1000', big: 4096n, nothing: null }
+  test.each(Object.entries(addresses))('a gpa that is %s', (_, gpa) => {
+    expect(checkedError(() => vm.memslots.create({ gpa: gpa as number, mapping: page() }), 'argument').argument).toBe('gpa')
+    const slot = vm.memslots.create({ gpa: 0, mapping: page() })
+    expect(checkedError(() => slot.move(gpa as number), 'argument').argument).toBe('gpa')
+    expect(slot.gpa).toBe(0)
+  })
+  test.each([0, -1, 1.5, 8 * KiB, Number.NaN, '4096'])('a size of %s', (size) => {
+    expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping: page(), size: size as number }), 'argument').argument).toBe('size')
+  })
+  test('a mapping that is none, or closed', () => {
+    expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping: {} as Mapping }), 'argument').argument).toBe('mapping')
+    const closed = page()
+    closed.close()
+    checkedError(() => vm.memslots.create({ gpa: 0, mapping: closed }), 'closed')
+  })
+  test('a gpa beyond what the processor has is the kernel\'s refusal, not a crash', () => {
+    const before = vm.memslots.length
+    try {
+      vm.memslots.create({ gpa: 2 ** 52 - 4096, mapping: page() })
+    } catch (error) {
+      expect(error).toBeInstanceOf(KvmError)
+      expect(vm.memslots.length).toBe(before)
+    }
+  })
+})

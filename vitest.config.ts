@@ -1,0 +1,14 @@
+import { fileURLToPath } from 'node:url'
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  resolve: { alias: { 'node-kvm': fileURLToPath(new URL('lib/index.ts', import.meta.url)) } },
+  test: {
+    include: ['test/**/*.test.ts'],
+    // A process a file: what one file leaves behind cannot help or hurt the next.
+    pool: 'forks',
+    execArgv: ['--expose-gc'],
+    fileParallelism: false,
+    testTimeout: 60_000
+  }
+})

@@ -20,3 +20,4 @@ export { longModeTablesSize, type LongModeOptions, type Mode, type ModeOptions, 
 export { type StatisticDescriptor, Statistics, type StatisticsLayout } from './kvm/statistics.js'
 export { type Access, Guest } from './machine/guest.js'
 export { type HostPage, readPagemap } from './translation/pagemap.js'
+export { type AssembleOptions, assemble } from './machine/assemble.js'

@@ -1,5 +1,5 @@
 /** Every failure of the library: a code to branch on, and a message that says what was asked, what the kernel said, what to do. */
-import { getSystemErrorName } from 'node:util'
+import { constants } from 'node:os'
 
 export type KvmErrorCode =
   | 'argument' // a value of the wrong type, range or alignment; `argument` names it
@@ -45,9 +45,13 @@ export class KvmError extends Error {
   }
 }
 
+const errnoNames = new Map([[133, 'EHWPOISON'], ...Object.entries(constants.errno).map(([name, number]) => [number, name] as const)])
+errnoNames.set(constants.errno.EAGAIN, 'EAGAIN')
+errnoNames.set(constants.errno.EOPNOTSUPP, 'EOPNOTSUPP')
+
 /** `EINVAL` for -22. */
 export function errnoName(negativeErrno: number): string {
-  return getSystemErrorName(negativeErrno)
+  return errnoNames.get(-negativeErrno) ?? `errno ${-negativeErrno}`
 }
 
 /** Turns the negative errno of an ioctl into an error; `advice` says what usually causes it. */

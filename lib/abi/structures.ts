@@ -44,7 +44,10 @@ export const Translation = struct('kvm_translation', {
   linear_address: u64, physical_address: u64, valid: u8, writeable: u8, usermode: u8, pad: bytes(5)
 })
 
-export const GuestDebug = struct('kvm_guest_debug', { control: u32, pad: u32, debugreg: array(u64, 8) })
+export const GuestDebugRegisters = struct('kvm_guest_debug_arch', { debugreg: array(u64, 8) })
+
+/** Single steps and breakpoints: KVM_SET_GUEST_DEBUG. */
+export const GuestDebug = struct('kvm_guest_debug', { control: u32, pad: u32, arch: GuestDebugRegisters })
 
 export const CpuidEntry = struct('kvm_cpuid_entry2', {
   function: u32, index: u32, flags: u32, eax: u32, ebx: u32, ecx: u32, edx: u32, padding: array(u32, 3)

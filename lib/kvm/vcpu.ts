@@ -88,7 +88,8 @@ export class Vcpu implements Disposable {
     if (errno === 'EBUSY') throw new KvmError('busy', `vCPU ${this.id} runs on another thread`)
     if (errno === 'EFAULT' || errno === 'EHWPOISON')
       throw new KvmError('memory', `running vCPU ${this.id}: KVM_RUN failed with ${errno}: the host memory behind a memslot is unmapped, protected, or past the end of its file`, { errno, ioctl: 'KVM_RUN' })
-    throw ioctlError('KVM_RUN', result, `running vCPU ${this.id}${timeoutMs < 0 ? '' : ` for at most ${timeoutMs} ms`}`)
+    const advice = errno === 'ENOSPC' && this.vm.memslots.length === 0 ? 'the VM has no memslots, and KVM sizes its shadow page pool by them' : ''
+    throw ioctlError('KVM_RUN', result, `running vCPU ${this.id}${timeoutMs < 0 ? '' : ` for at most ${timeoutMs} ms`}`, advice)
   }
 
   /** Ends the run in progress on whatever thread, or else the next one, with `{ reason: 'interrupted' }`. */

@@ -1,0 +1,32 @@
+// A device of one register, where no memslot lies: each access is an exit, answered in place.
+import { assemble, Kvm, longModeTablesSize, Mapping, MiB } from 'node-kvm'
+
+const counterRegister = 0x8000_0000
+
+using kvm = Kvm.open()
+using vm = kvm.createVm()
+using ram = Mapping.anonymous(2 * MiB)
+vm.memslots.create({ gpa: 0, mapping: ram })
+const code = longModeTablesSize()
+// Adds 5 to the counter twice and hands back what it then holds.
+const source = `
+    mov $${counterRegister}, %ebx
+    movl $5, (%rbx)
+    movl $5, (%rbx)
+    mov (%rbx), %eax
+    out %al, $0x10
+`
+ram.write(code, assemble(source, { mode: 'long', at: code }))
+using vcpu = vm.createVcpu().enter('long', { ip: code, ring: 3, tables: 0 })
+
+let counter = 0
+for (;;) {
+  const exit = vcpu.run({ timeoutMs: 1000 })
+  if (exit.reason === 'io-out') break
+  if (exit.reason !== 'mmio' || exit.gpa !== counterRegister) throw new Error(`the guest left with ${exit.reason}`)
+  const register = new DataView(exit.data.buffer, exit.data.byteOffset, exit.length)
+  if (exit.isWrite) counter += register.getUint32(0, true)
+  else register.setUint32(0, counter, true)
+  console.log(`${exit.isWrite ? 'write' : 'read'} of the register at 0x${exit.gpa.toString(16)}: counter ${counter}`)
+}
+console.log(`the guest saw ${vcpu.getRegisters().rax}`)

@@ -1,0 +1,42 @@
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, expect, test } from 'vitest'
+import * as requests from '../lib/abi/requests.js'
+import type { Request } from '../lib/abi/requests.js'
+import type { Fields, StructType } from '../lib/abi/struct.js'
+import * as structures from '../lib/abi/structures.js'
+
+const schemas = Object.values(structures) as unknown as StructType<Fields>[]
+const all = Object.values(requests).filter((value): value is Request => typeof value === 'object' && 'number' in value)
+const folder = mkdtempSync(join(tmpdir(), 'node-kvm-abi-'))
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+/** Prints what the C compiler makes of every schema and every request that its header knows. */
+function program(): string {
+  const structs = schemas.flatMap(({ structName, fields }) => [
+    `printf("%s sizeof %zu\\n", "${structName}", sizeof(struct ${structName}));`,
+    ...Object.keys(fields).map((field) => `printf("%s ${field} %zu\\n", "${structName}", offsetof(struct ${structName}, ${field}));`)
+  ])
+  const numbers = all.map(({ name }) => `#ifdef ${name}\nprintf("${name} number %lu\\n", (unsigned long)${name});\n#endif`)
+  return `#include <linux/kvm.h>\n#include <stddef.h>\n#include <stdio.h>\nint main(void) {\n${[...structs, ...numbers].join('\n')}\nreturn 0; }\n`
+}
+
+function compile(): Map<string, number> {
+  const path = join(folder, 'abi')
+  const compiled = spawnSync('gcc', ['-x', 'c', '-', '-o', path], { input: program(), encoding: 'utf8' })
+  if (compiled.status !== 0) throw new Error(compiled.stderr)
+  const { stdout } = spawnSync(path, { encoding: 'utf8' })
+  return new Map(stdout.trim().split('\n').map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ')))]))
+}
+const truth = compile()
+
+test.each(schemas.map((schema) => [schema.structName, schema] as const))('struct %s lies as the C compiler lays it', (name, schema) => {
+  expect(schema.size).toBe(truth.get(`${name} sizeof`))
+  expect(schema.offsets).toEqual(Object.fromEntries(Object.keys(schema.fields).map((field) => [field, truth.get(`${name} ${field}`)])))
+})
+
+test.each(all.map((request) => [request.name, request] as const))('%s has the number of the C macro', (name, request) => {
+  expect(request.number).toBe(truth.get(`${name} number`))
+})

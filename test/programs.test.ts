@@ -1,0 +1,92 @@
+import { spawnSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, test } from 'vitest'
+
+const file = (path: string) => fileURLToPath(new URL(`../dist/${path}`, import.meta.url))
+const run = (path: string, args: string[] = [], options: object = {}) => spawnSync(process.execPath, [file(path), ...args], { encoding: 'utf8', timeout: 60_000, ...options })
+const command = (...args: string[]) => run('lib/cli/main.js', args)
+
+const outputs = {
+  hello: ['Hello from a guest in real mode.'],
+  'long-mode': ['Fibonacci number 90 is 2880067194370816120, says the guest at CPL 3.'],
+  'memslot-move': [
+    'slot at 0xa000: the guest reads 0xaaaaaaaaaaaaaaaa',
+    'moved to 0xe000: at 0xa000 the guest gets an MMIO exit, at 0xe000 it reads 0xaaaaaaaaaaaaaaaa',
+    'rebound: at 0xe000 the guest reads 0xbbbbbbbbbbbbbbbb',
+    'deleted: at 0xe000 the guest gets an MMIO exit'
+  ],
+  'mmio-device': ['write of the register at 0x80000000: counter 5', 'write of the register at 0x80000000: counter 10', 'read of the register at 0x80000000: counter 10', 'the guest saw 10'],
+  'dirty-log': ['after reading three pages: none', 'after writing three:       0x201000 0x202000 0x210000', 'asked again:               none', 'written by the host:       none'],
+  'minimal-vmm': ['minimal-vmm: ready', 'HELLO, MACHINE', 'minimal-vmm: off']
+}
+
+describe('examples', () => {
+  test.each(Object.entries(outputs))('%s', (name, lines) => {
+    const { stdout, stderr, status } = run(`examples/${name}.js`)
+    expect({ stdout, stderr, status }).toEqual({ stdout: `${lines.join('\n')}\n`, stderr: '', status: 0 })
+  })
+})
+
+describe('node-kvm walkthrough', () => {
+  test('checks every step, and says so', () => {
+    const { stdout, status } = command('walkthrough')
+    expect(stdout).toMatch(/\nok: \d+ checks\n$/)
+    expect(stdout).not.toContain('FAIL')
+    expect(status).toBe(0)
+  })
+  test('as JSON has six steps, each with addresses and checks', () => {
+    const { stdout, status } = command('walkthrough', '--json')
+    const result = JSON.parse(stdout)
+    expect(status).toBe(0)
+    expect(result.ok).toBe(true)
+    expect(result.steps).toHaveLength(6)
+    for (const step of result.steps) {
+      expect(step.checks.length).toBeGreaterThan(1)
+      expect(step.checks.every((check: { ok: boolean }) => check.ok)).toBe(true)
+      expect(step.gpa).toEqual(expect.any(Number))
+    }
+    const [first, remapped, moved, rebound, absent] = result.steps
+    expect(remapped.hva).toBe(first.hva)
+    if (first.hpa !== null) expect(remapped.hpa).not.toBe(first.hpa)
+    expect(moved).toMatchObject({ gpa: 0xe000, hva: first.hva })
+    expect(rebound.hva).not.toBe(first.hva)
+    expect(absent.hva).toBeNull()
+  })
+})
+
+describe('node-kvm doctor', () => {
+  test('as JSON names the second stage and finds a usable KVM', () => {
+    const { stdout, status } = command('doctor', '--json')
+    const diagnosis = JSON.parse(stdout)
+    expect(diagnosis.ok).toBe(true)
+    expect(status).toBe(0)
+    expect(['ept', 'npt', 'shadow']).toContain(diagnosis.host.mmu)
+    for (const finding of diagnosis.findings) if (!finding.ok) expect(finding.remedy).toEqual(expect.any(String))
+  })
+  test('without permission says what grants it', (context) => {
+    if (process.getuid?.() !== 0) return context.skip('needs root, to become somebody who may not open /dev/kvm')
+    // A folder that only root may enter would hide the program itself, not /dev/kvm.
+    const { stdout, stderr, status } = run('lib/cli/main.js', ['doctor', '--json'], { uid: 65534, gid: 65534 })
+    if (stderr.includes('EACCES: permission denied')) return context.skip('another user may not read this folder')
+    const device = JSON.parse(stdout).findings[0]
+    if (device.ok) return context.skip('everybody may open /dev/kvm here')
+    expect(status).toBe(1)
+    expect(device.detail).toContain('EACCES')
+    expect(device.remedy).toContain('kvm')
+  })
+})
+
+describe('bad input on the command line', () => {
+  test.each([[[], 'a command is needed'], [['nonsense'], "there is no command 'nonsense'"], [['constructor'], 'no command'], [['doctor', '--verbose'], '--verbose'], [['doctor', 'more'], "takes no 'more'"]])(
+    '%j', (args, message) => {
+      const { stderr, status } = command(...(args as string[]))
+      expect(status).toBe(2)
+      expect(stderr).toContain(message)
+      expect(stderr).toContain('usage: node-kvm')
+    }
+  )
+  test('help and version', () => {
+    expect(command('--help').stdout).toContain('usage: node-kvm')
+    expect(command('--version').stdout).toMatch(/^\d+\.\d+\.\d+\n$/)
+  })
+})

@@ -2,6 +2,7 @@ import { truncateSync, unlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
+import { skip } from './support/skip.js'
 import { KiB, Kvm, Mapping, MiB } from 'node-kvm'
 import { checkedError } from './support/errors.js'
 
@@ -92,7 +93,7 @@ test('hugetlb memory works, or says how to get it', (context) => {
     expect([...mapping.read(2 * MiB - 1, 1)]).toEqual([1])
   } catch (error) {
     expect(checkedError(() => { throw error }, 'memory').message).toContain('nr_hugepages')
-    context.skip('no huge pages in the pool: /proc/sys/vm/nr_hugepages')
+    skip(context, 'no huge pages in the pool: /proc/sys/vm/nr_hugepages')
   }
 })
 

@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
+import { skip } from './support/skip.js'
 
 const file = (path: string) => fileURLToPath(new URL(`../dist/${path}`, import.meta.url))
 const run = (path: string, args: string[] = [], options: object = {}) => spawnSync(process.execPath, [file(path), ...args], { encoding: 'utf8', timeout: 60_000, ...options })
@@ -64,12 +65,12 @@ describe('node-kvm doctor', () => {
     for (const finding of diagnosis.findings) if (!finding.ok) expect(finding.remedy).toEqual(expect.any(String))
   })
   test('without permission says what grants it', (context) => {
-    if (process.getuid?.() !== 0) return context.skip('needs root, to become somebody who may not open /dev/kvm')
+    if (process.getuid?.() !== 0) return skip(context, 'needs root, to become somebody who may not open /dev/kvm')
     // A folder that only root may enter would hide the program itself, not /dev/kvm.
     const { stdout, stderr, status } = run('lib/cli/main.js', ['doctor', '--json'], { uid: 65534, gid: 65534 })
-    if (stderr.includes('EACCES: permission denied')) return context.skip('another user may not read this folder')
+    if (stderr.includes('EACCES: permission denied')) return skip(context, 'another user may not read this folder')
     const device = JSON.parse(stdout).findings[0]
-    if (device.ok) return context.skip('everybody may open /dev/kvm here')
+    if (device.ok) return skip(context, 'everybody may open /dev/kvm here')
     expect(status).toBe(1)
     expect(device.detail).toContain('EACCES')
     expect(device.remedy).toContain('kvm')

@@ -32,7 +32,7 @@ describe.each(owners)('E03 the statistics of a %s', (_, pick) => {
   })
   test('names, types, units, bases and buckets are legal', () => {
     const names = new Set<string>()
-    for (const { name, type, unit, base, exponent, size, bucketSize } pick().descriptors) {
+    for (const { name, type, unit, base, exponent, size, bucketSize } of pick().descriptors) {
       expect(name).toMatch(/^[a-z0-9_]+$/)
       expect(names.add(name).size).toBeGreaterThan(0)
       expect(['cumulative', 'instant', 'peak', 'linear-histogram', 'log-histogram']).toContain(type)

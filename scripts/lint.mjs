@@ -1,0 +1,18 @@
+// Every check of the text, each run even when an earlier one failed.
+import { spawnSync } from 'node:child_process'
+import { globSync } from './glob.mjs'
+
+const native = globSync(['native', 'native/stress', 'bench'], /\.(cc|h|c)$/)
+const checks = [
+  ['npx', ['biome', 'lint', '--error-on-warnings']],
+  ['npx', ['tsc', '-p', 'tsconfig.test.json']],
+  ['npx', ['clang-format', '--dry-run', '-Werror', ...native]],
+  ['npx', ['publint', '--strict']]
+]
+let failed = 0
+for (const [command, args] of checks) {
+  const { status } = spawnSync(command, args, { stdio: 'inherit' })
+  if (status !== 0) failed++
+  console.log(`${status === 0 ? 'ok    ' : 'FAILED'} ${args[0]}`)
+}
+process.exit(failed === 0 ? 0 : 1)

@@ -37,8 +37,10 @@ async function main(argv: string[]): Promise<number> {
     return refuse((error as Error).message)
   }
   const { values, positionals } = parsed
-  if (values.version) return console.log(version()), 0
-  if (values.help || positionals[0] === 'help') return console.log(usage()), 0
+  if (values.version || values.help || positionals[0] === 'help') {
+    console.log(values.version ? version() : usage())
+    return 0
+  }
   const [name, ...rest] = positionals
   const command = name !== undefined && Object.hasOwn(commands, name) ? commands[name] : undefined
   if (!command) return refuse(name === undefined ? 'a command is needed' : `there is no command '${name}'`)

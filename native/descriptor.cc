@@ -13,13 +13,12 @@
 namespace node_kvm {
 
 ByteSpan BytesOf(const Napi::Value& value) {
-  if (!value.IsTypedArray()) throw Napi::TypeError::New(value.Env(), "a Uint8Array is needed");
   // Not through Napi::TypedArray: that one refuses views of a SharedArrayBuffer.
   void* data = nullptr;
   size_t length = 0;
   napi_typedarray_type type;
-  napi_get_typedarray_info(value.Env(), value, &type, &length, &data, nullptr, nullptr);
-  if (type != napi_uint8_array) throw Napi::TypeError::New(value.Env(), "a Uint8Array is needed");
+  if (napi_get_typedarray_info(value.Env(), value, &type, &length, &data, nullptr, nullptr) != napi_ok || type != napi_uint8_array)
+    throw Napi::TypeError::New(value.Env(), "a Uint8Array is needed");
   return {static_cast<char*>(data), length};
 }
 

@@ -8,7 +8,7 @@ namespace node_kvm {
 
 Napi::Function Vcpu::Define(Napi::Env env) {
   auto methods = SharedMethods();
-  methods.push_back(InstanceMethod("run", &Vcpu::Run));
+  methods.push_back(InstanceMethod<&Vcpu::Run>("run"));
   methods.push_back(InstanceMethod("kick", &Vcpu::Kick));
   methods.push_back(InstanceMethod("readRunPage", &Vcpu::ReadRunPage));
   methods.push_back(InstanceMethod("writeRunPage", &Vcpu::WriteRunPage));
@@ -27,7 +27,8 @@ void Vcpu::CloseHandle() {
 
 Napi::Value Vcpu::Run(const Napi::CallbackInfo& info) {
   const ByteSpan area = BytesOf(info[0]);
-  const double timeout = info[1].As<Napi::Number>().DoubleValue();
+  double timeout = -1;
+  napi_get_value_double(info.Env(), info[1], &timeout);
   if (!parts_.page) return Napi::Number::New(info.Env(), -EBADF);
   // Asked for at each run: the caller may have transferred the buffer away meanwhile.
   if (area.length < RunPage::kAreaSize) return Napi::Number::New(info.Env(), -E2BIG);

@@ -60,12 +60,12 @@ export type StructInstance<F extends Fields> = Struct & ValuesOf<F>
 /** The memory of one KVM structure. */
 export class Struct {
   /** The bytes given to the kernel. */
-  declare readonly bytes: Uint8Array
-  declare protected readonly view: DataView
+  readonly bytes: Uint8Array
+  protected readonly view: DataView
 
   constructor(memory: Uint8Array) {
-    Object.defineProperty(this, 'bytes', { value: memory })
-    Object.defineProperty(this, 'view', { value: new DataView(memory.buffer, memory.byteOffset, memory.byteLength) })
+    this.bytes = memory
+    this.view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength)
   }
 
   /** The fields as a plain object, copied. */

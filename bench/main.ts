@@ -1,0 +1,109 @@
+// node-kvm against C, in interleaved rounds of one run: medians and their ratio. Prints; asserts nothing.
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { GiB, KiB, Kvm, Mapping, MiB } from 'node-kvm'
+
+const rounds = Number(process.argv[2] ?? 7)
+const folder = mkdtempSync(join(tmpdir(), 'node-kvm-bench-'))
+const baseline = join(folder, 'baseline')
+const median = (values: number[]) => values.slice().sort((a, b) => a - b)[values.length >> 1] as number
+
+interface Scenario {
+  name: string
+  arguments: [scenario: string, count: number, present: number]
+  /** Nanoseconds an operation. */
+  measure(count: number, present: number): number
+}
+
+function time(count: number, work: () => void): number {
+  const start = process.hrtime.bigint()
+  work()
+  return Number(process.hrtime.bigint() - start) / count
+}
+
+function withVm<T>(use: (vm: ReturnType<Kvm['createVm']>) => T): T {
+  using kvm = Kvm.open()
+  using vm = kvm.createVm()
+  return use(vm)
+}
+
+const pio = (count: number) =>
+  withVm((vm) => {
+    using ram = Mapping.anonymous(2 * MiB)
+    vm.memslots.create({ gpa: 0, mapping: ram })
+    ram.write(0x1000, new Uint8Array([0xe6, 0x10, 0xeb, 0xfc]))
+    const vcpu = vm.createVcpu().enter('real', { ip: 0x1000 })
+    let sum = 0
+    const nanoseconds = time(count, () => {
+      for (let round = 0; round < count; round++) {
+        const exit = vcpu.run()
+        if (exit.reason !== 'io-out') throw new Error(exit.reason)
+        sum += exit.port + (exit.data[0] as number)
+      }
+    })
+    if (sum !== 0x10 * count) throw new Error(`the guest wrote something else: ${sum}`)
+    return nanoseconds
+  })
+
+const registers = (count: number) =>
+  withVm((vm) => {
+    const vcpu = vm.createVcpu()
+    return time(count, () => {
+      for (let round = 0; round < count; round++) {
+        const values = vcpu.getRegisters()
+        values.rax += 1n
+        vcpu.setRegisters(values)
+      }
+    })
+  })
+
+const slots = (count: number, present: number) =>
+  withVm((vm) => {
+    using mapping = Mapping.anonymous(4 * KiB)
+    for (let slot = 0; slot < present; slot++) vm.memslots.create({ gpa: slot * 8 * KiB, mapping })
+    const free = present * 8 * KiB
+    return time(count, () => {
+      for (let round = 0; round < count; round++) {
+        const slot = vm.memslots.create({ gpa: free, mapping })
+        slot.move(free + 64 * KiB)
+        slot.delete()
+      }
+    })
+  })
+
+const memory = (write: boolean) => () => {
+  using guest = Mapping.anonymous(GiB, { populate: true })
+  const own = new Uint8Array(MiB).fill(1)
+  return time(1, () => {
+    for (let offset = 0; offset < GiB; offset += MiB) write ? guest.write(offset, own) : guest.readInto(offset, own)
+  })
+}
+
+const scenarios: Scenario[] = [
+  { name: 'exit by port write', arguments: ['pio', 20_000, 0], measure: pio },
+  { name: 'get and set registers', arguments: ['registers', 20_000, 0], measure: registers },
+  ...[1, 1000, 32_000].map((present) => ({ name: `slot create, move, delete with ${present}`, arguments: ['slots', 300, present] as ['slots', number, number], measure: slots })),
+  { name: 'read 1 GiB', arguments: ['read', 1, 0], measure: memory(false) },
+  { name: 'write 1 GiB', arguments: ['write', 1, 0], measure: memory(true) }
+]
+
+try {
+  execFileSync('gcc', ['-O2', '-o', baseline, 'bench/baseline.c'], { stdio: 'inherit' })
+  console.log(`${'scenario'.padEnd(38)} ${'C ns'.padStart(14)} ${'node-kvm ns'.padStart(14)} ${'ratio'.padStart(7)} ${'added ns'.padStart(10)}   medians of ${rounds} rounds`)
+  for (const { name, arguments: [scenario, count, present], measure } of scenarios) {
+    const ours: number[] = []
+    const theirs: number[] = []
+    measure(count, present)
+    for (let round = 0; round < rounds; round++) {
+      theirs.push(Number(execFileSync(baseline, [scenario, String(count), String(present)], { encoding: 'utf8' })))
+      ours.push(measure(count, present))
+    }
+    const [c, node] = [median(theirs), median(ours)]
+    const ratio = median(ours.map((value, index) => value / (theirs[index] as number)))
+    console.log(`${name.padEnd(38)} ${c.toFixed(0).padStart(14)} ${node.toFixed(0).padStart(14)} ${ratio.toFixed(3).padStart(7)} ${(node - c).toFixed(0).padStart(10)}`)
+  }
+} finally {
+  rmSync(folder, { recursive: true, force: true })
+}

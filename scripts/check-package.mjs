@@ -1,8 +1,8 @@
 // The tarball as a user gets it: installed into an empty folder, once with the prebuild and once compiling.
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join, resolve } from 'node:path'
 
 function run(command, args, options = {}) {
   const { status, stdout, stderr } = spawnSync(command, args, { encoding: 'utf8', ...options })
@@ -10,11 +10,11 @@ function run(command, args, options = {}) {
   return stdout
 }
 
-function install(tarball, folder, env) {
+function install(tarball, folder) {
   writeFileSync(join(folder, 'package.json'), '{ "private": true }')
-  run('npm', ['install', '--no-audit', '--no-fund', tarball], { cwd: folder, env: { ...process.env, ...env } })
+  run('npm', ['install', '--no-audit', '--no-fund', tarball], { cwd: folder })
   // npm may leave install scripts to the user's consent; a machine without a fitting prebuild then runs this.
-  if (!readdirSync(join(folder, 'node_modules/node-kvm')).some((name) => name === 'prebuilds' || name === 'build')) run('npm', ['rebuild', 'node-kvm', '--foreground-scripts'], { cwd: folder, env: { ...process.env, ...env } })
+  if (!readdirSync(join(folder, 'node_modules/node-kvm')).some((name) => name === 'prebuilds' || name === 'build')) run('npm', ['rebuild', 'node-kvm', '--foreground-scripts'], { cwd: folder })
   const program = "import { Kvm, Mapping } from 'node-kvm'; const kvm = Kvm.open(); const vm = kvm.createVm(); vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) }); console.log(String(vm.memslots))"
   const said = run(process.execPath, ['--input-type=module', '-e', program], { cwd: folder })
   if (!said.startsWith('slot 0: gpa 0x0-0x1000')) throw new Error(`the program said ${said}`)
@@ -24,12 +24,16 @@ function install(tarball, folder, env) {
 
 const scratch = mkdtempSync(join(tmpdir(), 'node-kvm-package-'))
 try {
-  for (const withPrebuild of [true, false]) {
-    rmSync('prebuilds', { recursive: true, force: true })
-    if (withPrebuild) run('npx', ['prebuildify', '--napi', '--strip'])
-    const folder = mkdtempSync(join(scratch, 'install-'))
-    const packed = JSON.parse(run('npm', ['pack', '--ignore-scripts', '--json', '--pack-destination', scratch]))
+  // In a copy: prebuildify cleans the build that the checkout runs with.
+  const copy = join(scratch, 'package')
+  const leftOut = ['node_modules', '.git', 'build', 'build-asan', 'build-tsan', 'prebuilds']
+  cpSync('.', copy, { recursive: true, filter: (path) => !leftOut.includes(basename(path)) })
+  symlinkSync(resolve('node_modules'), join(copy, 'node_modules'))
+  for (const withPrebuild of [false, true]) {
+    if (withPrebuild) run('npx', ['prebuildify', '--napi', '--strip'], { cwd: copy })
+    const packed = JSON.parse(run('npm', ['pack', '--ignore-scripts', '--json', '--pack-destination', scratch], { cwd: copy }))
     const tarball = join(scratch, (Array.isArray(packed) ? packed[0] : Object.values(packed)[0]).filename)
+    const folder = mkdtempSync(join(scratch, 'install-'))
     install(tarball, folder)
     const built = readdirSync(join(folder, 'node_modules/node-kvm')).includes('build')
     if (built === withPrebuild) throw new Error(withPrebuild ? 'compiled although a prebuild fits' : 'nothing was compiled')
@@ -37,5 +41,4 @@ try {
   }
 } finally {
   rmSync(scratch, { recursive: true, force: true })
-  rmSync('prebuilds', { recursive: true, force: true })
 }

@@ -1,10 +1,12 @@
 // Everything that must hold, each step even when an earlier one failed; the last line counts.
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 const scratch = mkdtempSync(join(tmpdir(), 'node-kvm-ci-'))
+// One test becomes another user, who must reach the Node binaries in there.
+chmodSync(scratch, 0o755)
 const total = { passed: 0, failed: 0, skipped: 0 }
 const skips = new Map()
 const started = Date.now()

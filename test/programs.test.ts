@@ -68,7 +68,7 @@ describe('node-kvm doctor', () => {
     if (process.getuid?.() !== 0) return skip(context, 'needs root, to become somebody who may not open /dev/kvm')
     // A folder that only root may enter would hide the program itself, not /dev/kvm.
     const { stdout, stderr, status, error } = run('lib/cli/main.js', ['doctor', '--json'], { uid: 65534, gid: 65534 })
-    if (error || stderr.includes('EACCES: permission denied')) return skip(context, 'another user may not read this folder, or Node's')
+    if (error || stderr.includes('EACCES: permission denied')) return skip(context, 'another user may not read this folder, or that of the Node binary')
     const device = JSON.parse(stdout).findings[0]
     if (device.ok) return skip(context, 'everybody may open /dev/kvm here')
     expect(status).toBe(1)

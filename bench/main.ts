@@ -50,9 +50,10 @@ const pio = (count: number) =>
 const registers = (count: number) =>
   withVm((vm) => {
     const vcpu = vm.createVcpu()
+    const values = vcpu.getRegisters()
     return time(count, () => {
       for (let round = 0; round < count; round++) {
-        const values = vcpu.getRegisters()
+        vcpu.getRegisters(values)
         values.rax += 1n
         vcpu.setRegisters(values)
       }

@@ -153,6 +153,9 @@ describe('registers', () => {
     vcpu.setRegisters(values)
     vcpu.setRegisters({ rbx: 1n })
     expect(vcpu.getRegisters()).toMatchObject({ rax: 0xffff_ffff_ffff_ffffn, rbx: 1n, r15: 15n })
+    expect(vcpu.getRegisters(values)).toBe(values)
+    expect(values.rbx).toBe(1n)
+    checkedError(() => vcpu.getRegisters({} as never), 'argument')
     const special = vcpu.getSpecialRegisters()
     special.fs.base = 0x1234n
     vcpu.setSpecialRegisters(special)

@@ -98,9 +98,9 @@ export class Vcpu implements Disposable {
     this.#native.kick()
   }
 
-  #get<F extends Fields>(request: requests.Request, type: StructType<F>): StructInstance<F> {
+  #get<F extends Fields>(request: requests.Request, type: StructType<F>, value = new type()): StructInstance<F> {
     this.#open()
-    const value = new type()
+    if (!(value instanceof (type as unknown as new () => object))) throw argumentError('into', typeof value, `an instance for ${type.structName}`)
     checked(this.#native.ioctl(request.number, value.bytes), request.name, `reading vCPU ${this.id}`)
     return value
   }
@@ -117,17 +117,20 @@ export class Vcpu implements Disposable {
     checked(this.#native.ioctl(request.number, whole.bytes), request.name, `writing vCPU ${this.id}`, 'a field holds a value that this processor does not allow')
   }
 
-  /** General-purpose registers, RIP and RFLAGS, as bigints: KVM_GET_REGS. */
-  getRegisters(): Registers {
-    return this.#get(requests.KVM_GET_REGS, Registers)
+  /**
+   * General-purpose registers, RIP and RFLAGS, as bigints: KVM_GET_REGS.
+   * @param into a Registers to fill again instead of a new one, for loops
+   */
+  getRegisters(into?: Registers): Registers {
+    return this.#get(requests.KVM_GET_REGS, Registers, into)
   }
   /** Writes registers: those of a getRegisters() whole, or some by name and the others kept. */
   setRegisters(values: Partial<ValuesOf<typeof Registers.fields>>): void {
     this.#set(requests.KVM_SET_REGS, Registers, values, () => this.getRegisters())
   }
   /** Segments, descriptor tables and control registers: KVM_GET_SREGS. */
-  getSpecialRegisters(): SpecialRegisters {
-    return this.#get(requests.KVM_GET_SREGS, SpecialRegisters)
+  getSpecialRegisters(into?: SpecialRegisters): SpecialRegisters {
+    return this.#get(requests.KVM_GET_SREGS, SpecialRegisters, into)
   }
   setSpecialRegisters(values: Partial<ValuesOf<typeof SpecialRegisters.fields>>): void {
     this.#set(requests.KVM_SET_SREGS, SpecialRegisters, values, () => this.getSpecialRegisters())

@@ -36,14 +36,14 @@ int CheckedIoctl(int fd, const Napi::CallbackInfo& info) {
   if (info.Length() < 2 || info[1].IsUndefined()) {
     // A request that takes a structure must not be handed address 0.
     if (_IOC_SIZE(request) != 0) return -EFAULT;
-    result = ioctl(fd, request, 0);
+    result = IoctlUninterrupted(fd, request, 0);
   } else if (info[1].IsNumber()) {
     if (_IOC_SIZE(request) != 0) return -EFAULT;
-    result = ioctl(fd, request, WholeNumber(info[1], "argument"));
+    result = IoctlUninterrupted(fd, request, WholeNumber(info[1], "argument"));
   } else {
     const ByteSpan argument = BytesOf(info[1]);
     if (argument.length < _IOC_SIZE(request) || _IOC_SIZE(request) == 0) return -E2BIG;
-    result = ioctl(fd, request, argument.data);
+    result = IoctlUninterrupted(fd, request, argument.data);
   }
   return result < 0 ? -errno : result;
 }
@@ -58,7 +58,7 @@ int CheckedCountedIoctl(int fd, const Napi::CallbackInfo& info) {
   uint32_t count;
   memcpy(&count, argument.data, sizeof count);
   if (argument.length - header < count * entry) return -E2BIG;
-  const int result = ioctl(fd, request, argument.data);
+  const int result = IoctlUninterrupted(fd, request, argument.data);
   return result < 0 ? -errno : result;
 }
 
@@ -72,7 +72,7 @@ int ReadDescriptor(int fd, const Napi::CallbackInfo& info) {
 
 int OpenStatistics(int fd) {
   if (fd < 0) return -EBADF;
-  const int result = ioctl(fd, KVM_GET_STATS_FD, 0);
+  const int result = IoctlUninterrupted(fd, KVM_GET_STATS_FD, 0);
   return result < 0 ? -errno : result;
 }
 
@@ -96,7 +96,7 @@ Descriptor::Descriptor(const Napi::CallbackInfo& info) : DescriptorWrap(info) {
 Napi::Value Descriptor::CreateVm(const Napi::CallbackInfo& info) {
   const uint64_t type = WholeNumber(info[0], "type");
   if (fd() < 0) return Napi::Number::New(info.Env(), -EBADF);
-  const int vm = ioctl(fd(), KVM_CREATE_VM, type);
+  const int vm = IoctlUninterrupted(fd(), KVM_CREATE_VM, type);
   if (vm < 0) return Napi::Number::New(info.Env(), -errno);
   OwnedFd owner(vm);
   return info.Env().GetInstanceData<AddonData>()->vm.New({Napi::External<OwnedFd>::New(info.Env(), &owner)});

@@ -1,6 +1,8 @@
 // A file descriptor with one owner.
 #pragma once
 
+#include <errno.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <utility>
@@ -31,5 +33,15 @@ class OwnedFd {
  private:
   int fd_ = -1;
 };
+
+// ioctl(2), asked again when a signal came between: KVM_CREATE_VM gives EINTR then, and a runtime has signals of its own. Not for KVM_RUN.
+template <typename Argument>
+int IoctlUninterrupted(int fd, unsigned long request, Argument argument) {
+  int result;
+  do {
+    result = ioctl(fd, request, argument);
+  } while (result < 0 && errno == EINTR);
+  return result;
+}
 
 }  // namespace node_kvm

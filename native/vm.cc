@@ -32,7 +32,7 @@ int VmState::SetMemoryRegion(uint32_t slot, uint32_t flags, uint64_t gpa, uint64
   argument.memory_size = size;
   argument.userspace_addr = removes ? 0 : reinterpret_cast<uintptr_t>(region->base() + offset);
   const std::lock_guard lock(mutex_);
-  if (ioctl(fd(), KVM_SET_USER_MEMORY_REGION, &argument) < 0) return -errno;
+  if (IoctlUninterrupted(fd(), KVM_SET_USER_MEMORY_REGION, &argument) < 0) return -errno;
   if (!removes && size != 0) ++region->slots;
   Drop(slot);
   if (!removes && size != 0) slots_[slot] = {region, size};
@@ -48,7 +48,7 @@ int VmState::GetDirtyLog(uint32_t slot, char* bitmap, size_t length) {
   kvm_dirty_log argument{};
   argument.slot = slot;
   argument.dirty_bitmap = bitmap;
-  return ioctl(fd(), KVM_GET_DIRTY_LOG, &argument) < 0 ? -errno : 0;
+  return IoctlUninterrupted(fd(), KVM_GET_DIRTY_LOG, &argument) < 0 ? -errno : 0;
 }
 
 Napi::Function Vm::Define(Napi::Env env) {
@@ -85,7 +85,7 @@ Napi::Value Vm::CreateVcpu(const Napi::CallbackInfo& info) {
   const uint64_t id = WholeNumber(info[0], "id", UINT32_MAX);
   const uint64_t mmap_size = WholeNumber(info[1], "mmapSize", 1 << 30);
   if (state_ == nullptr) return Napi::Number::New(info.Env(), -EBADF);
-  const int fd = ioctl(state_->fd(), KVM_CREATE_VCPU, id);
+  const int fd = IoctlUninterrupted(state_->fd(), KVM_CREATE_VCPU, id);
   if (fd < 0) return Napi::Number::New(info.Env(), -errno);
   VcpuParts parts{state_, std::make_unique<RunPage>()};
   if (const int error = parts.page->Open(fd, mmap_size); error != 0) return Napi::Number::New(info.Env(), error);

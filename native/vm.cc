@@ -4,10 +4,19 @@
 #include <linux/kvm.h>
 #include <sys/ioctl.h>
 
+#include <cstring>
+
 #include "mapping.h"
 #include "vcpu.h"
 
 namespace node_kvm {
+namespace {
+
+constexpr unsigned kSetUserMemoryRegion = 0x46;
+constexpr unsigned kSetUserMemoryRegion2 = 0x49;
+constexpr unsigned kCreateGuestMemfd = 0xd4;
+
+}  // namespace
 
 VmState::~VmState() {
   fd_.Reset();
@@ -21,21 +30,21 @@ void VmState::Drop(uint32_t slot) {
   slots_.erase(found);
 }
 
-int VmState::SetMemoryRegion(uint32_t slot, uint32_t flags, uint64_t gpa, uint64_t size, const std::shared_ptr<Region>& region,
-                             uint64_t offset) {
+int VmState::SetMemoryRegion(unsigned long request, char* argument, size_t length, const std::shared_ptr<Region>& region, uint64_t offset) {
+  const bool known = _IOC_TYPE(request) == KVMIO && (_IOC_NR(request) == kSetUserMemoryRegion || _IOC_NR(request) == kSetUserMemoryRegion2);
+  if (!known || length < _IOC_SIZE(request) || length < sizeof(kvm_userspace_memory_region)) return -E2BIG;
+  // Both forms begin with the same fields (api.rst 4.140).
+  kvm_userspace_memory_region head;
+  memcpy(&head, argument, sizeof head);
   const bool removes = region == nullptr;
-  if (removes ? size != 0 : !region->Contains(offset, size)) return -ERANGE;
-  kvm_userspace_memory_region argument{};
-  argument.slot = slot;
-  argument.flags = flags;
-  argument.guest_phys_addr = gpa;
-  argument.memory_size = size;
-  argument.userspace_addr = removes ? 0 : reinterpret_cast<uintptr_t>(region->base() + offset);
+  if (removes ? head.memory_size != 0 : !region->Contains(offset, head.memory_size)) return -ERANGE;
+  head.userspace_addr = removes ? 0 : reinterpret_cast<uintptr_t>(region->base() + offset);
+  memcpy(argument, &head, sizeof head);
   const std::lock_guard lock(mutex_);
-  if (IoctlUninterrupted(fd(), KVM_SET_USER_MEMORY_REGION, &argument) < 0) return -errno;
-  if (!removes && size != 0) ++region->slots;
-  Drop(slot);
-  if (!removes && size != 0) slots_[slot] = {region, size};
+  if (IoctlUninterrupted(fd(), request, argument) < 0) return -errno;
+  if (head.memory_size != 0) ++region->slots;
+  Drop(head.slot);
+  if (head.memory_size != 0) slots_[head.slot] = {region, head.memory_size};
   return 0;
 }
 
@@ -55,6 +64,7 @@ Napi::Function Vm::Define(Napi::Env env) {
   auto methods = SharedMethods();
   methods.push_back(InstanceMethod("setMemoryRegion", &Vm::SetMemoryRegion));
   methods.push_back(InstanceMethod("getDirtyLog", &Vm::GetDirtyLog));
+  methods.push_back(InstanceMethod("createGuestMemfd", &Vm::CreateGuestMemfd));
   methods.push_back(InstanceMethod("createVcpu", &Vm::CreateVcpu));
   return DefineClass(env, "Vm", methods);
 }
@@ -65,20 +75,29 @@ Vm::Vm(const Napi::CallbackInfo& info) : DescriptorWrap(info) {
 }
 
 Napi::Value Vm::SetMemoryRegion(const Napi::CallbackInfo& info) {
-  const auto slot = static_cast<uint32_t>(WholeNumber(info[0], "slot", UINT32_MAX));
-  const auto flags = static_cast<uint32_t>(WholeNumber(info[1], "flags", UINT32_MAX));
-  const uint64_t gpa = WholeNumber(info[2], "gpa");
-  const uint64_t size = WholeNumber(info[3], "size");
-  const std::shared_ptr<Region> region = info[4].IsNull() ? nullptr : Mapping::RegionOf(info[4]);
-  const uint64_t offset = WholeNumber(info[5], "offset");
-  if (state_ == nullptr || (region == nullptr && !info[4].IsNull())) return Napi::Number::New(info.Env(), -EBADF);
-  return Napi::Number::New(info.Env(), state_->SetMemoryRegion(slot, flags, gpa, size, region, offset));
+  const auto request = static_cast<unsigned long>(WholeNumber(info[0], "request", UINT32_MAX));
+  const ByteSpan argument = BytesOf(info[1]);
+  const std::shared_ptr<Region> region = info[2].IsNull() ? nullptr : Mapping::RegionOf(info[2]);
+  const uint64_t offset = WholeNumber(info[3], "offset");
+  if (state_ == nullptr || (region == nullptr && !info[2].IsNull())) return Napi::Number::New(info.Env(), -EBADF);
+  return Napi::Number::New(info.Env(), state_->SetMemoryRegion(request, argument.data, argument.length, region, offset));
 }
 
 Napi::Value Vm::GetDirtyLog(const Napi::CallbackInfo& info) {
   const auto slot = static_cast<uint32_t>(WholeNumber(info[0], "slot", UINT32_MAX));
   const ByteSpan bitmap = BytesOf(info[1]);
   return Napi::Number::New(info.Env(), state_ == nullptr ? -EBADF : state_->GetDirtyLog(slot, bitmap.data, bitmap.length));
+}
+
+// Its own descriptor object: the kernel's memslot holds the file, so that closing the handle first is harmless.
+Napi::Value Vm::CreateGuestMemfd(const Napi::CallbackInfo& info) {
+  const auto request = static_cast<unsigned long>(WholeNumber(info[0], "request", UINT32_MAX));
+  const ByteSpan argument = BytesOf(info[1]);
+  if (fd() < 0) return Napi::Number::New(info.Env(), -EBADF);
+  if (_IOC_NR(request) != kCreateGuestMemfd || _IOC_TYPE(request) != KVMIO || argument.length < _IOC_SIZE(request))
+    return Napi::Number::New(info.Env(), -E2BIG);
+  const int memfd = IoctlUninterrupted(fd(), request, argument.data);
+  return WrapDescriptor(info.Env(), memfd < 0 ? -errno : memfd);
 }
 
 Napi::Value Vm::CreateVcpu(const Napi::CallbackInfo& info) {

@@ -16,7 +16,9 @@ class VmState {
   explicit VmState(OwnedFd fd) : fd_(std::move(fd)) {}
   ~VmState();
   int fd() const { return fd_.get(); }
-  int SetMemoryRegion(uint32_t slot, uint32_t flags, uint64_t gpa, uint64_t size, const std::shared_ptr<Region>& region, uint64_t offset);
+  // KVM_SET_USER_MEMORY_REGION or its second form, as `request` says; `argument` is the structure without its userspace_addr, which is
+  // filled in here: the address is never the caller's to choose. A null region is for a slot's deletion.
+  int SetMemoryRegion(unsigned long request, char* argument, size_t length, const std::shared_ptr<Region>& region, uint64_t offset);
   int GetDirtyLog(uint32_t slot, char* bitmap, size_t length);
 
  private:
@@ -41,6 +43,7 @@ class Vm : public DescriptorWrap<Vm> {
  private:
   Napi::Value SetMemoryRegion(const Napi::CallbackInfo& info);
   Napi::Value GetDirtyLog(const Napi::CallbackInfo& info);
+  Napi::Value CreateGuestMemfd(const Napi::CallbackInfo& info);
   Napi::Value CreateVcpu(const Napi::CallbackInfo& info);
 
   std::shared_ptr<VmState> state_;

@@ -1,6 +1,11 @@
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { describeHost, KiB, Kvm, KvmError, Mapping, type Memslot, MiB, type Vm } from 'node-kvm'
+import { afterEach, beforeEach, describe, expect, type TestContext, test } from 'vitest'
+import { capabilities, describeHost, KiB, Kvm, KvmError, Mapping, type Memslot, MiB, type Vm } from 'node-kvm'
+import { errnoName } from '../lib/abi/errors.js'
+import { type NativeKvm, type NativeVm, native } from '../lib/abi/native.js'
+import { KVM_SET_USER_MEMORY_REGION } from '../lib/abi/requests.js'
+import { UserspaceMemoryRegion } from '../lib/abi/structures.js'
 import { checkedError } from './support/errors.js'
+import { skip } from './support/skip.js'
 
 let kvm: Kvm
 let vm: Vm
@@ -41,14 +46,33 @@ test('A02 a vCPU without any memslot does not run: an internal error, or ENOSPC 
   } else expect(vcpu.run({ timeoutMs: 1000 }).reason).toBe('internal-error')
 })
 
-test('A03 an unsupported option is refused by name', () => {
+test('A03 every flag bit that the kernel does not support is EINVAL, and so is one of the second form on the first', () => {
   const mapping = page()
-  for (const option of ['flags', 'guestMemfd', 'readOnly'])
+  // 1 LOG_DIRTY_PAGES, 2 READONLY, 4 GUEST_MEMFD, which is a flag of the second form.
+  const unsupported = Array.from({ length: 32 }, (_, bit) => 2 ** bit).filter((flag) => flag > 2)
+  expect(unsupported.length).toBe(30)
+  for (const flags of unsupported) expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping, flags }), 'ioctl').errno).toBe('EINVAL')
+  expect(vm.memslots.length).toBe(0)
+  vm.memslots.create({ gpa: 0, mapping, flags: 1 }).change({ flags: 0 })
+})
+
+test('A03 an unknown option is refused by name', () => {
+  const mapping = page()
+  for (const option of ['guestmemfd', 'readOnly'])
     expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping, [option]: true }), 'argument').argument).toBe(option)
   expect(vm.memslots.length).toBe(0)
 })
 
-test('A10 a deleted slot cannot be deleted at the kernel again: a second delete does nothing, other calls say so', () => {
+test('A10 deleting a slot that does not exist is EINVAL at the kernel', () => {
+  const system = native.open('/dev/kvm', true) as NativeKvm
+  const bare = system.createVm(0) as NativeVm
+  const unknown = new UserspaceMemoryRegion({ slot: 7 })
+  expect(errnoName(bare.setMemoryRegion(KVM_SET_USER_MEMORY_REGION.number, unknown.bytes, null, 0))).toBe('EINVAL')
+  bare.close()
+  system.close()
+})
+
+test('A10 a second delete does nothing, other calls on a deleted slot say so', () => {
   const slot = vm.memslots.create({ gpa: 0, mapping: page() })
   slot.delete()
   slot.delete()
@@ -57,7 +81,18 @@ test('A10 a deleted slot cannot be deleted at the kernel again: a second delete 
   checkedError(() => slot.getDirtyLog(), 'closed')
 })
 
-test('A11 READONLY of a live slot cannot change', () => {
+test('A11 another HVA, size or READONLY on a live slot is EINVAL, and the slot stays as it was', () => {
+  const mapping = Mapping.anonymous(16 * KiB)
+  const slot = vm.memslots.create({ gpa: 0, mapping, size: 8 * KiB })
+  const before = slot.toJSON()
+  for (const change of [{ mapping: Mapping.anonymous(16 * KiB) }, { offset: 4 * KiB }, { size: 4 * KiB }, { size: 16 * KiB }, { flags: 2 }])
+    expect(checkedError(() => slot.change(change), 'ioctl').errno).toBe('EINVAL')
+  expect(slot.toJSON()).toEqual(before)
+  slot.change({ gpa: 0x1_0000, flags: 1 })
+  expect(slot).toMatchObject({ gpa: 0x1_0000, logDirty: true })
+})
+
+test('A11 setFlags says why READONLY cannot change', () => {
   const slot = vm.memslots.create({ gpa: 0, mapping: page() })
   expect(checkedError(() => slot.setFlags({ readonly: true } as never), 'argument').argument).toBe('readonly')
   expect(slot.readonly).toBe(false)
@@ -97,6 +132,49 @@ test('A14 a move by less than its own size does not overlap itself', () => {
   slot.move(0x14000)
   slot.move(0xc000)
   expect(slot.gpa).toBe(0xc000)
+})
+
+describe('a guest_memfd', () => {
+  const need = (context: TestContext) => vm.checkExtension(capabilities.GUEST_MEMFD) > 0 || skip(context, 'KVM_CAP_GUEST_MEMFD is 0 for VMs of type 0: this kernel has no guest_memfd for them')
+
+  test('A15 its slot can only be deleted', (context) => {
+    need(context)
+    using guestMemfd = vm.createGuestMemfd({ size: 64 * KiB })
+    const slot = vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(64 * KiB), guestMemfd })
+    for (const change of [{ gpa: 0x10_0000 }, { flags: 5 }, { size: 4 * KiB }]) expect(checkedError(() => slot.change(change), 'ioctl').errno).toBe('EINVAL')
+    expect(slot).toMatchObject({ gpa: 0, size: 64 * KiB, guestMemfd })
+    slot.delete()
+    expect(vm.memslots.length).toBe(0)
+    expect(vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(64 * KiB), guestMemfd }).id).toBe(slot.id)
+  })
+
+  test('A03 with a dirty log it is EINVAL', (context) => {
+    need(context)
+    using guestMemfd = vm.createGuestMemfd({ size: 64 * KiB })
+    expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(64 * KiB), guestMemfd, logDirty: true }), 'ioctl').errno).toBe('EINVAL')
+  })
+
+  test('A08 one of another VM is EINVAL, and pages bound already are refused', (context) => {
+    need(context)
+    using other = kvm.createVm()
+    using foreign = other.createGuestMemfd({ size: 64 * KiB })
+    using own = vm.createGuestMemfd({ size: 64 * KiB })
+    const mapping = Mapping.anonymous(64 * KiB)
+    expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping, guestMemfd: foreign }), 'ioctl').errno).toBe('EINVAL')
+    vm.memslots.create({ gpa: 0, mapping, guestMemfd: own })
+    // EEXIST where the guest addresses overlap too; for the pages alone 6.18 says EINVAL.
+    expect(['EEXIST', 'EINVAL']).toContain(checkedError(() => vm.memslots.create({ gpa: 0x10_0000, mapping, guestMemfd: own }), 'ioctl').errno)
+    expect(checkedError(() => vm.memslots.create({ gpa: 0x20_0000, mapping, guestMemfd: own, guestMemfdOffset: 4 * KiB }), 'argument').argument).toBe('guestMemfdOffset')
+    expect(checkedError(() => vm.memslots.create({ gpa: 0x20_0000, mapping, guestMemfd: mapping as never }), 'argument').argument).toBe('guestMemfd')
+  })
+
+  test('closed, of size 0 or unknown to the host it is refused by name', (context) => {
+    expect(checkedError(() => vm.createGuestMemfd({ size: 0 }), 'argument').argument).toBe('size')
+    need(context)
+    const guestMemfd = vm.createGuestMemfd({ size: 4 * KiB })
+    guestMemfd.close()
+    checkedError(() => vm.memslots.create({ gpa: 0, mapping: page(), guestMemfd }), 'closed')
+  })
 })
 
 describe('the table', () => {

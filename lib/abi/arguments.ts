@@ -35,6 +35,11 @@ export function checkSize(argument: string, value: unknown, alignment = 1): numb
   return value as number
 }
 
+export function checkBoolean(argument: string, value: unknown): boolean {
+  if (typeof value !== 'boolean') throw argumentError(argument, value, 'true or false')
+  return value
+}
+
 export function checkBytes(argument: string, value: unknown): Uint8Array {
   if (!(value instanceof Uint8Array)) throw argumentError(argument, value === null ? 'null' : typeof value, 'a Uint8Array')
   return value

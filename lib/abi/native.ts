@@ -22,8 +22,10 @@ export interface NativeKvm extends NativeDescriptor {
 }
 
 export interface NativeVm extends NativeDescriptor {
-  /** KVM_SET_USER_MEMORY_REGION; the VM holds the region as long as the slot exists. A null region deletes the slot. */
-  setMemoryRegion(slot: number, flags: number, gpa: number, size: number, region: NativeRegion | null, offset: number): number
+  /** KVM_SET_USER_MEMORY_REGION or its second form; `userspace_addr` is filled in from the region, which the VM holds as long as the
+   * slot exists. A null region deletes the slot. */
+  setMemoryRegion(request: number, argument: Uint8Array, region: NativeRegion | null, offset: number): number
+  createGuestMemfd(request: number, argument: Uint8Array): NativeDescriptor | number
   /** KVM_GET_DIRTY_LOG; refused with -EINVAL when the bitmap is smaller than the slot needs. */
   getDirtyLog(slot: number, bitmap: Uint8Array): number
   createVcpu(id: number, mmapSize: number): NativeVcpu | number

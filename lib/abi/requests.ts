@@ -3,7 +3,8 @@
  * distribution's header nor on a table copied by hand.
  */
 import {
-  CpuidEntry, DebugRegisters, DirtyLog, EnableCap, Fpu, GuestDebug, MpState, MsrEntry, Registers, SpecialRegisters, Translation, UserspaceMemoryRegion
+  CpuidEntry, CreateGuestMemfd, DebugRegisters, DirtyLog, EnableCap, Fpu, GuestDebug, MpState, MsrEntry, Registers, SpecialRegisters, Translation, UserspaceMemoryRegion,
+  UserspaceMemoryRegion2
 } from './structures.js'
 
 const KVMIO = 0xae
@@ -35,6 +36,7 @@ export const KVM_GET_SUPPORTED_CPUID = both('KVM_GET_SUPPORTED_CPUID', 0x05, cou
 export const KVM_CREATE_VCPU = plain('KVM_CREATE_VCPU', 0x41)
 export const KVM_GET_DIRTY_LOG = writes('KVM_GET_DIRTY_LOG', 0x42, DirtyLog)
 export const KVM_SET_USER_MEMORY_REGION = writes('KVM_SET_USER_MEMORY_REGION', 0x46, UserspaceMemoryRegion)
+export const KVM_SET_USER_MEMORY_REGION2 = writes('KVM_SET_USER_MEMORY_REGION2', 0x49, UserspaceMemoryRegion2)
 export const KVM_SET_TSS_ADDR = plain('KVM_SET_TSS_ADDR', 0x47)
 export const KVM_SET_IDENTITY_MAP_ADDR = writes('KVM_SET_IDENTITY_MAP_ADDR', 0x48, { size: 8 })
 export const KVM_CREATE_IRQCHIP = plain('KVM_CREATE_IRQCHIP', 0x60)
@@ -56,6 +58,7 @@ export const KVM_SET_GUEST_DEBUG = writes('KVM_SET_GUEST_DEBUG', 0x9b, GuestDebu
 export const KVM_GET_DEBUGREGS = reads('KVM_GET_DEBUGREGS', 0xa1, DebugRegisters)
 export const KVM_SET_DEBUGREGS = writes('KVM_SET_DEBUGREGS', 0xa2, DebugRegisters)
 export const KVM_ENABLE_CAP = writes('KVM_ENABLE_CAP', 0xa3, EnableCap)
+export const KVM_CREATE_GUEST_MEMFD = both('KVM_CREATE_GUEST_MEMFD', 0xd4, CreateGuestMemfd)
 export const KVM_GET_STATS_FD = plain('KVM_GET_STATS_FD', 0xce)
 
 /** Sizes of the entries behind a counted header, for the buffers handed to the kernel. */

@@ -9,6 +9,21 @@ export const UserspaceMemoryRegion = struct('kvm_userspace_memory_region', {
   userspace_addr: address
 })
 
+/** The second form, for slots with a guest_memfd (api.rst 4.140); it begins as the first. */
+export const UserspaceMemoryRegion2 = struct('kvm_userspace_memory_region2', {
+  slot: u32,
+  flags: u32,
+  guest_phys_addr: address,
+  memory_size: address,
+  userspace_addr: address,
+  guest_memfd_offset: address,
+  guest_memfd: u32,
+  pad1: u32,
+  pad2: array(u64, 14)
+})
+
+export const CreateGuestMemfd = struct('kvm_create_guest_memfd', { size: address, flags: u64, reserved: array(u64, 6) })
+
 /** General-purpose registers: KVM_GET_REGS, KVM_SET_REGS. */
 export const Registers = struct('kvm_regs', {
   rax: u64, rbx: u64, rcx: u64, rdx: u64, rsi: u64, rdi: u64, rsp: u64, rbp: u64,

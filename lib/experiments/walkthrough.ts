@@ -10,7 +10,7 @@ import type { Vcpu } from '../kvm/vcpu.js'
 import type { Vm } from '../kvm/vm.js'
 import { type Access, Guest } from '../machine/guest.js'
 import { Mapping } from '../memory/mapping.js'
-import type { Memslot } from '../memory/memslots.js'
+import type { Memslot } from '../memory/memslot.js'
 import { readPagemap } from '../translation/pagemap.js'
 
 export interface Check {

@@ -17,6 +17,7 @@ export const capabilities = {
   MEMORY_FAULT_INFO: 232,
   MEMORY_ATTRIBUTES: 233,
   GUEST_MEMFD: 234,
-  PRE_FAULT_MEMORY: 236
+  PRE_FAULT_MEMORY: 236,
+  GUEST_MEMFD_FLAGS: 244
 } as const
 export type CapabilityName = keyof typeof capabilities

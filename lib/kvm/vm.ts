@@ -4,6 +4,7 @@ import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import type { NativeVm } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP, KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR, type Request } from '../abi/requests.js'
 import { EnableCap } from '../abi/structures.js'
+import { GuestMemfd, type GuestMemfdOptions } from '../memory/guest-memfd.js'
 import { Memslots } from '../memory/memslots.js'
 import { Statistics } from './statistics.js'
 import { Vcpu } from './vcpu.js'
@@ -77,6 +78,15 @@ export class Vm implements Disposable {
     const made = new Vcpu(vcpu, id, this, runPageSize)
     this.#vcpus.set(id, made)
     return made
+  }
+
+  /**
+   * Memory that only the guest reaches, for memslots of this VM: KVM_CREATE_GUEST_MEMFD.
+   * @throws KvmError `unavailable` on kernels and VM types without it
+   */
+  createGuestMemfd(options: GuestMemfdOptions): GuestMemfd {
+    this.#open()
+    return GuestMemfd.create(this.#native, options)
   }
 
   /** The value of a KVM_CAP_ number for this VM. */

@@ -2,7 +2,7 @@
 import { closeSync, openSync } from 'node:fs'
 import { KvmError, errnoName } from '../abi/errors.js'
 import {
-  argumentError, checkAddress, checkBytes, checkInteger, checkOneOf, checkOptions, checkSize, hex, hexRange, MiB, pageSize
+  argumentError, checkAddress, checkBoolean, checkBytes, checkInteger, checkOneOf, checkOptions, checkSize, hex, hexRange, MiB, pageSize
 } from '../abi/arguments.js'
 import { type NativeRegion, native, type RegionOptions } from '../abi/native.js'
 
@@ -80,6 +80,7 @@ export class Mapping implements Disposable {
 
   static #map(request: RegionOptions, options: MappingOptions): Mapping {
     const { address, fixed = false, populate = false, hugePages } = options
+    for (const [name, value] of Object.entries({ fixed, populate, hugePages: hugePages ?? false })) checkBoolean(name, value)
     if (address !== undefined) checkAddress('address', address, pageSize)
     if (fixed && address === undefined) throw argumentError('fixed', fixed, 'given together with address')
     const region = native.map({ ...request, fixed, populate, ...(address !== undefined && { address }) })
@@ -118,6 +119,8 @@ export class Mapping implements Disposable {
     checkOptions('options', options, [...commonOptions, 'offset', 'shared', 'readonly'])
     if (typeof path !== 'string') throw argumentError('path', typeof path, 'a string')
     const { shared = false, readonly = false } = options
+    checkBoolean('shared', shared)
+    checkBoolean('readonly', readonly)
     const offset = checkAddress('offset', options.offset ?? 0, pageSize)
     checkSize('size', size, pageSize)
     const fd = openSync(path, readonly || !shared ? 'r' : 'r+')

@@ -1,0 +1,61 @@
+/** Memory that only the guest reaches: KVM_CREATE_GUEST_MEMFD (api.rst 4.142). */
+import { checkInteger, checkOptions, checkSize, hex, pageSize } from '../abi/arguments.js'
+import { errnoName, KvmError } from '../abi/errors.js'
+import type { NativeDescriptor, NativeVm } from '../abi/native.js'
+import { KVM_CREATE_GUEST_MEMFD } from '../abi/requests.js'
+import { CreateGuestMemfd } from '../abi/structures.js'
+
+export interface GuestMemfdOptions {
+  /** Bytes, a multiple of 4 KiB. */
+  size: number
+  /** GUEST_MEMFD_FLAG_ bits; which there are says the capability GUEST_MEMFD_FLAGS. */
+  flags?: number
+}
+
+/**
+ * A guest_memfd of one VM. Made by {@link Vm.createGuestMemfd}; a memslot created with it keeps it alive in the kernel.
+ * @example
+ * using secret = vm.createGuestMemfd({ size: 2 * MiB })
+ * vm.memslots.create({ gpa: 0x10_0000, mapping, guestMemfd: secret })
+ */
+export class GuestMemfd implements Disposable {
+  /** Bytes. */
+  readonly size: number
+  readonly #native: NativeDescriptor
+
+  private constructor(memfd: NativeDescriptor, size: number) {
+    this.#native = memfd
+    this.size = size
+  }
+
+  /** @internal */
+  static create(vm: NativeVm, options: GuestMemfdOptions): GuestMemfd {
+    checkOptions('options', options, ['size', 'flags'])
+    const size = checkSize('size', options.size, pageSize)
+    const argument = new CreateGuestMemfd({ size, flags: BigInt(checkInteger('flags', options.flags ?? 0)) })
+    const memfd = vm.createGuestMemfd(KVM_CREATE_GUEST_MEMFD.number, argument.bytes)
+    if (typeof memfd !== 'number') return new GuestMemfd(memfd, size)
+    const errno = errnoName(memfd)
+    throw new KvmError(errno === 'ENOTTY' ? 'unavailable' : 'ioctl', `creating a guest_memfd of ${hex(size)} bytes: ${errno}; it needs Linux 6.8 or later and a VM type that has private memory (KVM_CAP_GUEST_MEMFD)`, { errno, ioctl: KVM_CREATE_GUEST_MEMFD.name })
+  }
+
+  get closed(): boolean {
+    return this.#native.fd < 0
+  }
+  /** @internal */
+  get fd(): number {
+    return this.#native.fd
+  }
+  /** @internal */
+  checkOpen(): void {
+    if (this.closed) throw new KvmError('closed', 'this guest_memfd is closed')
+  }
+
+  /** Closes the handle; slots made with it keep the memory. A second call does nothing. */
+  close(): void {
+    this.#native.close()
+  }
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}

@@ -1,0 +1,208 @@
+/** One row of the first table, and what may stand in it. */
+import { argumentError, checkAddress, checkBoolean, checkInteger, checkOptions, checkSize, hex, hexRange, pageSize } from '../abi/arguments.js'
+import { KvmError } from '../abi/errors.js'
+import { GuestMemfd } from './guest-memfd.js'
+import { Mapping } from './mapping.js'
+import type { Memslots } from './memslots.js'
+
+const logDirtyFlag = 1
+const readonlyFlag = 2
+const guestMemfdFlag = 4
+
+export interface MemslotFlags {
+  /** Keep a bitmap of the pages the guest wrote (KVM_MEM_LOG_DIRTY_PAGES). */
+  logDirty?: boolean
+}
+export interface MemslotOptions extends MemslotFlags {
+  /** Where the guest sees it; a multiple of 4 KiB. */
+  gpa: number
+  mapping: Mapping
+  /** Where in the mapping it begins; a multiple of 4 KiB, 0 if absent. */
+  offset?: number
+  /** Bytes; the rest of the mapping if absent. */
+  size?: number
+  /** Guest writes become MMIO exits (KVM_MEM_READONLY). */
+  readonly?: boolean
+  /** Where the guest's private pages come from (KVM_MEM_GUEST_MEMFD). Such a slot can only be deleted. */
+  guestMemfd?: GuestMemfd
+  /** Where in the guest_memfd it begins; a multiple of 4 KiB, 0 if absent. */
+  guestMemfdOffset?: number
+  /** KVM_MEM_ bits beside those above, as they are: for flags that this library does not know. */
+  flags?: number
+}
+/** What {@link Memslot.change} asks the kernel to change. */
+export type MemslotChange = Partial<Pick<MemslotOptions, 'gpa' | 'mapping' | 'offset' | 'size' | 'flags'>>
+
+/** @internal */
+export interface Placement {
+  gpa: number
+  mapping: Mapping
+  offset: number
+  size: number
+  flags: number
+  guestMemfd: GuestMemfd | undefined
+  guestMemfdOffset: number
+}
+
+/** @internal */
+export function placementOf(options: MemslotOptions): Placement {
+  checkOptions('options', options, ['gpa', 'mapping', 'offset', 'size', 'readonly', 'logDirty', 'guestMemfd', 'guestMemfdOffset', 'flags'])
+  const { gpa, mapping, offset = 0, readonly = false, logDirty = false, guestMemfd, guestMemfdOffset = 0, flags = 0 } = options
+  if (!(mapping instanceof Mapping)) throw argumentError('mapping', typeof mapping, 'a Mapping')
+  if (guestMemfd !== undefined && !(guestMemfd instanceof GuestMemfd)) throw argumentError('guestMemfd', typeof guestMemfd, 'a GuestMemfd')
+  const named = (checkBoolean('logDirty', logDirty) ? logDirtyFlag : 0) | (checkBoolean('readonly', readonly) ? readonlyFlag : 0) | (guestMemfd ? guestMemfdFlag : 0)
+  const size = options.size ?? mapping.size - offset
+  return { gpa, mapping, offset, size, guestMemfd, guestMemfdOffset, flags: (named | checkInteger('flags', flags, 0, 0xffff_ffff)) >>> 0 }
+}
+
+/** @internal */
+export function checkPlacement({ gpa, mapping, offset, size, guestMemfd, guestMemfdOffset }: Placement): void {
+  checkAddress('gpa', gpa, pageSize)
+  if (!(mapping instanceof Mapping)) throw argumentError('mapping', typeof mapping, 'a Mapping')
+  checkAddress('offset', offset, pageSize)
+  if (offset >= mapping.size) throw argumentError('offset', offset, `below the mapping's size, ${hex(mapping.size)}`)
+  checkSize('size', size, pageSize)
+  checkEnd('size', size, offset, mapping.size, 'mapping')
+  checkAddress('guestMemfdOffset', guestMemfdOffset, pageSize)
+  if (guestMemfd === undefined) return
+  guestMemfd.checkOpen()
+  checkEnd('guestMemfdOffset', size, guestMemfdOffset, guestMemfd.size, 'guest_memfd')
+}
+
+function checkEnd(argument: string, size: number, offset: number, end: number, of: string): void {
+  if (offset + size > end) throw new KvmError('argument', `size ${hex(size)} at offset ${hex(offset)} reaches past the ${of}'s end at ${hex(end)}`, { argument })
+}
+
+/** One row of the table. Made by {@link Memslots.create}. */
+export class Memslot {
+  /** The kernel's slot number. */
+  readonly id: number
+  readonly #table: Memslots
+  #placement: Placement
+  #deleted = false
+
+  /** @internal */
+  constructor(table: Memslots, id: number, placement: Placement) {
+    this.#table = table
+    this.id = id
+    this.#placement = placement
+  }
+
+  get gpa(): number {
+    return this.#placement.gpa
+  }
+  get size(): number {
+    return this.#placement.size
+  }
+  /** The HVA of the first byte. */
+  get hva(): number {
+    return this.#placement.mapping.address + this.#placement.offset
+  }
+  get mapping(): Mapping {
+    return this.#placement.mapping
+  }
+  /** Where in the mapping the slot begins. */
+  get offset(): number {
+    return this.#placement.offset
+  }
+  /** Its KVM_MEM_ bits. */
+  get flags(): number {
+    return this.#placement.flags
+  }
+  get readonly(): boolean {
+    return (this.#placement.flags & readonlyFlag) !== 0
+  }
+  /** The guest_memfd behind private pages, if it has one. */
+  get guestMemfd(): GuestMemfd | undefined {
+    return this.#placement.guestMemfd
+  }
+  get logDirty(): boolean {
+    return (this.#placement.flags & logDirtyFlag) !== 0
+  }
+  get deleted(): boolean {
+    return this.#deleted || this.#table.closed
+  }
+  /** @internal */
+  get placement(): Placement {
+    return this.#placement
+  }
+  /** @internal */
+  placed(placement: Placement | null): void {
+    if (placement === null) this.#deleted = true
+    else this.#placement = placement
+  }
+
+  #alive(): void {
+    if (this.deleted) throw new KvmError('closed', `memslot ${this.id} is deleted, or its VM is closed`)
+  }
+
+  /** The same memory at another GPA, in one ioctl. KVM drops every translation of the slot. */
+  move(gpa: number): void {
+    this.#alive()
+    this.#table.replace(this, { ...this.#placement, gpa })
+  }
+
+  /**
+   * One KVM_SET_USER_MEMORY_REGION for this slot with these fields changed, for those who study what the kernel says: it accepts another
+   * GPA and another logDirty bit, and refuses another HVA, another size or another READONLY bit with EINVAL. On refusal the slot is as before.
+   */
+  change(change: MemslotChange): void {
+    this.#alive()
+    checkOptions('change', change, ['gpa', 'mapping', 'offset', 'size', 'flags'])
+    checkInteger('flags', change.flags ?? 0, 0, 0xffff_ffff)
+    this.#table.replace(this, { ...this.#placement, ...change })
+  }
+
+  /** Other memory at the same GPA: delete and create, between which a running guest sees MMIO. */
+  rebind(mapping: Mapping, offset = 0): void {
+    this.#alive()
+    this.#table.exchange(this, { ...this.#placement, mapping, offset })
+  }
+
+  /** Another size over the same mapping: delete and create. */
+  resize(size: number): void {
+    this.#alive()
+    this.#table.exchange(this, { ...this.#placement, size })
+  }
+
+  /** Dirty logging on or off. READONLY of a live slot cannot change (the kernel refuses it). */
+  setFlags(flags: MemslotFlags): void {
+    this.#alive()
+    if ('readonly' in flags) throw new KvmError('argument', 'readonly of a live memslot cannot change; delete it and create it again', { argument: 'readonly' })
+    checkOptions('flags', flags, ['logDirty'])
+    const kept = this.#placement.flags & ~logDirtyFlag
+    this.#table.replace(this, { ...this.#placement, flags: (kept | (checkBoolean('logDirty', flags.logDirty ?? false) ? logDirtyFlag : 0)) >>> 0 })
+  }
+
+  /**
+   * The bitmap of pages that the guest wrote since the last call, one bit a page, and clears it: KVM_GET_DIRTY_LOG.
+   * Writes made by this process through the mapping are not in it.
+   */
+  getDirtyLog(): Uint8Array {
+    this.#alive()
+    return this.#table.dirtyLog(this)
+  }
+
+  /** The GPAs of the pages in {@link getDirtyLog}, ascending. */
+  dirtyPages(): number[] {
+    const pages: number[] = []
+    this.getDirtyLog().forEach((byte, index) => {
+      for (let bit = 0; byte >> bit; bit++) if ((byte >> bit) & 1) pages.push(this.gpa + (index * 8 + bit) * pageSize)
+    })
+    return pages
+  }
+
+  /** Removes the slot; the guest's accesses there become MMIO exits. A second call does nothing. */
+  delete(): void {
+    if (!this.deleted) this.#table.remove(this)
+  }
+
+  toJSON() {
+    const { id, gpa, size, hva, readonly, logDirty } = this
+    return { id, gpa, size, hva, readonly, logDirty }
+  }
+
+  toString(): string {
+    return `slot ${this.id}: gpa ${hexRange(this.gpa, this.size)} -> hva ${hexRange(this.hva, this.size)}${this.readonly ? ' readonly' : ''}${this.logDirty ? ' dirty-logged' : ''}${this.guestMemfd ? ' guest_memfd' : ''}`
+  }
+}

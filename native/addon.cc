@@ -26,6 +26,7 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(data);
   exports.Set("open", Napi::Function::New(env, Open, "open"));
   exports.Set("map", Napi::Function::New(env, Mapping::Map, "map"));
+  Vcpu::DefineHotCalls(exports);
   return exports;
 }
 

@@ -29,21 +29,31 @@ uint64_t WholeNumber(const Napi::Value& value, const char* name, uint64_t most) 
   return static_cast<uint64_t>(number);
 }
 
-int CheckedIoctl(int fd, const Napi::CallbackInfo& info) {
-  const auto request = static_cast<unsigned long>(WholeNumber(info[0], "request", UINT32_MAX));
+napi_value Int32(napi_env env, int value) {
+  napi_value result = nullptr;
+  napi_create_int32(env, value, &result);
+  return result;
+}
+
+int CheckedIoctl(int fd, napi_env env, const napi_value* arguments, size_t count) {
+  double number;
+  if (count < 1 || napi_get_value_double(env, arguments[0], &number) != napi_ok || !(number >= 0 && number <= UINT32_MAX)) return -EINVAL;
+  const auto request = static_cast<unsigned long>(number);
   if (fd < 0) return -EBADF;
+  void* data = nullptr;
+  size_t length = 0;
+  napi_typedarray_type type = napi_int8_array;
   int result;
-  if (info.Length() < 2 || info[1].IsUndefined()) {
-    // A request that takes a structure must not be handed address 0.
-    if (_IOC_SIZE(request) != 0) return -EFAULT;
-    result = IoctlUninterrupted(fd, request, 0);
-  } else if (info[1].IsNumber()) {
-    if (_IOC_SIZE(request) != 0) return -EFAULT;
-    result = IoctlUninterrupted(fd, request, WholeNumber(info[1], "argument"));
+  if (count > 1 && napi_get_typedarray_info(env, arguments[1], &type, &length, &data, nullptr, nullptr) == napi_ok) {
+    if (type != napi_uint8_array || length < _IOC_SIZE(request) || _IOC_SIZE(request) == 0) return -E2BIG;
+    result = IoctlUninterrupted(fd, request, data);
   } else {
-    const ByteSpan argument = BytesOf(info[1]);
-    if (argument.length < _IOC_SIZE(request) || _IOC_SIZE(request) == 0) return -E2BIG;
-    result = IoctlUninterrupted(fd, request, argument.data);
+    // A request that takes a structure must not be handed a number for an address.
+    if (_IOC_SIZE(request) != 0) return -EFAULT;
+    double argument = 0;
+    if (count > 1 && napi_get_value_double(env, arguments[1], &argument) == napi_ok && !(argument >= 0 && argument <= 0x1p53))
+      return -EINVAL;
+    result = IoctlUninterrupted(fd, request, static_cast<unsigned long>(argument));
   }
   return result < 0 ? -errno : result;
 }

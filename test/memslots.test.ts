@@ -5,7 +5,7 @@ import { type NativeKvm, type NativeVm, native } from '../lib/abi/native.js'
 import { KVM_SET_USER_MEMORY_REGION } from '../lib/abi/requests.js'
 import { UserspaceMemoryRegion } from '../lib/abi/structures.js'
 import { checkedError } from './support/errors.js'
-import { skip } from './support/skip.js'
+import { skip, withoutGuestMemfd } from './support/skip.js'
 
 let kvm: Kvm
 let vm: Vm
@@ -135,7 +135,7 @@ test('A14 a move by less than its own size does not overlap itself', () => {
 })
 
 describe('a guest_memfd', () => {
-  const need = (context: TestContext) => vm.checkExtension(capabilities.GUEST_MEMFD) > 0 || skip(context, 'KVM_CAP_GUEST_MEMFD is 0 for VMs of type 0: this kernel has no guest_memfd for them')
+  const need = (context: TestContext) => vm.checkExtension(capabilities.GUEST_MEMFD) > 0 || skip(context, withoutGuestMemfd)
 
   test('A15 its slot can only be deleted', (context) => {
     need(context)

@@ -31,10 +31,15 @@ export interface NativeVm extends NativeDescriptor {
   createVcpu(id: number, mmapSize: number): NativeVcpu | number
 }
 
+declare const handleBrand: unique symbol
+/** Opaque; holds the vCPU's parts, and is harmless once the vCPU is closed. */
+export interface VcpuHandle {
+  readonly [handleBrand]: true
+}
+
 export interface NativeVcpu extends NativeDescriptor {
-  /** Runs until an exit that user space must see; copies the exit into `area` and the answer of the last one out of it.
-   * Returns the exit reason, or a negative errno; `timeoutMs` below 0 means none. */
-  run(area: Uint8Array, timeoutMs: number): number
+  /** What runVcpu() and ioctlVcpu() know it by. */
+  handle(): VcpuHandle
   /** From any thread: the run in progress, or else the next one, returns -EINTR. */
   kick(): void
   /** Copies bytes of the shared run page: sync regs and the like. */
@@ -82,6 +87,11 @@ export interface NativeAddon {
   /** open(2); a negative errno on failure. */
   open(path: string, writable: boolean): NativeKvm | number
   map(options: RegionOptions): NativeRegion | number
+  /** Runs until an exit that user space must see; copies the exit into `area` and the answer of the last one out of it.
+   * Returns the exit reason, or a negative errno; `timeoutMs` below 0 means none. */
+  runVcpu(vcpu: VcpuHandle, area: Uint8Array, timeoutMs: number): number
+  /** {@link NativeDescriptor.ioctl} of a vCPU, without the look-up of its object. */
+  ioctlVcpu(vcpu: VcpuHandle, request: number, argument: Uint8Array): number
 }
 
 const require = createRequire(import.meta.url)

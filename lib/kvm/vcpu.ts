@@ -1,7 +1,7 @@
 /** A virtual processor. */
 import { argumentError, checkBytes, checkOptions } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
-import type { NativeVcpu } from '../abi/native.js'
+import { type NativeVcpu, native, type VcpuHandle } from '../abi/native.js'
 import * as requests from '../abi/requests.js'
 import type { Fields, StructInstance, StructType, ValuesOf } from '../abi/struct.js'
 import { CpuidEntry, DebugRegisters, Fpu, GuestDebug, MpState, MsrEntry, Registers, SpecialRegisters, Translation } from '../abi/structures.js'
@@ -16,6 +16,7 @@ export interface RunOptions {
   timeoutMs?: number
 }
 
+const { runVcpu, ioctlVcpu } = native
 const timeoutExit: Exit = Object.freeze({ reason: 'timeout' })
 const interruptedExit: Exit = Object.freeze({ reason: 'interrupted' })
 
@@ -32,6 +33,7 @@ export class Vcpu implements Disposable {
   /** Registers shared through the run page instead of by ioctl (KVM_CAP_SYNC_REGS). */
   readonly syncRegisters: SyncRegisters
   readonly #native: NativeVcpu
+  readonly #handle: VcpuHandle
   #area = new Uint8Array(exitAreaSize)
   #exits = new ExitReader(this.#area)
   #statistics: Statistics | undefined
@@ -39,6 +41,7 @@ export class Vcpu implements Disposable {
   /** @internal */
   constructor(vcpu: NativeVcpu, id: number, vm: Vm, runPageSize: number) {
     this.#native = vcpu
+    this.#handle = vcpu.handle()
     this.id = id
     this.vm = vm
     this.syncRegisters = new SyncRegisters(vcpu, runPageSize)
@@ -60,7 +63,7 @@ export class Vcpu implements Disposable {
   run(options?: RunOptions): Exit {
     const timeoutMs = options === undefined ? -1 : this.#limit(options)
     if (this.#area.byteLength === 0) this.#renewArea()
-    const result = this.#native.run(this.#area, timeoutMs)
+    const result = runVcpu(this.#handle, this.#area, timeoutMs)
     return result >= 0 ? this.#exits.read(result) : this.#interruption(result, timeoutMs)
   }
 
@@ -99,22 +102,28 @@ export class Vcpu implements Disposable {
   }
 
   #get<F extends Fields>(request: requests.Request, type: StructType<F>, value = new type()): StructInstance<F> {
-    this.#open()
-    if (!(value instanceof (type as unknown as new () => object))) throw argumentError('into', typeof value, `an instance for ${type.structName}`)
-    checked(this.#native.ioctl(request.number, value.bytes), request.name, `reading vCPU ${this.id}`)
+    if (value?.constructor !== type) throw argumentError('into', typeof value, `an instance for ${type.structName}`)
+    const result = ioctlVcpu(this.#handle, request.number, value.bytes)
+    if (result < 0) this.#refused(result, request, 'reading')
     return value
   }
 
   #set<F extends Fields>(request: requests.Request, type: StructType<F>, values: Partial<ValuesOf<F>>, current?: () => StructInstance<F>): void {
-    this.#open()
     if (typeof values !== 'object' || values === null) throw argumentError('values', typeof values, `the fields of ${type.structName}`)
     let whole = values as StructInstance<F>
-    if (!(values instanceof (type as unknown as new () => object))) {
+    if (values.constructor !== type) {
       checkOptions<object>('values', values, Object.keys(type.fields) as never[])
       whole = current ? current() : new type()
       assignFields(whole, values)
     }
-    checked(this.#native.ioctl(request.number, whole.bytes), request.name, `writing vCPU ${this.id}`, 'a field holds a value that this processor does not allow')
+    const result = ioctlVcpu(this.#handle, request.number, whole.bytes)
+    if (result < 0) this.#refused(result, request, 'writing', 'a field holds a value that this processor does not allow')
+  }
+
+  // Asked only after a failure: on the way there each call into the add-on would cost as much as the check is worth.
+  #refused(result: number, request: requests.Request, doing: string, advice = ''): never {
+    this.#open()
+    throw ioctlError(request.name, result, `${doing} vCPU ${this.id}`, advice)
   }
 
   /**

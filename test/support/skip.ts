@@ -1,5 +1,8 @@
 import type { TestContext } from 'vitest'
 
+/** KVM_CAP_GUEST_MEMFD is 0 for VMs of type 0. */
+export const withoutGuestMemfd = 'this kernel has no guest_memfd for ordinary VMs (KVM_CAP_GUEST_MEMFD)'
+
 /** Skips with a reason that the report carries, so that it can be printed and counted. */
 export function skip(context: TestContext, reason: string): never {
   Object.assign(context.task.meta, { skipped: reason })

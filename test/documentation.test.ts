@@ -1,0 +1,61 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import ts from 'typescript'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import * as library from 'node-kvm'
+import { skip, withoutGuestMemfd } from './support/skip.js'
+
+const { capabilities, KiB, Kvm, Mapping, MiB } = library
+type Vm = library.Vm
+
+/** The examples of the doc comments, and the README's programs: what people copy must run. */
+function examples(): [name: string, source: string][] {
+  const found: [string, string][] = []
+  for (const path of readdirSync('lib', { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.ts')).sort())
+    for (const [, block] of readFileSync(`lib/${path}`, 'utf8').matchAll(/ \* @example\n((?: \* .*\n)+)/g)) found.push([path, block!.replaceAll(/^ \* /gm, '').replace(/^@(?!example).*$/gms, '')])
+  for (const [, block] of readFileSync('README.md', 'utf8').matchAll(/```ts\n(.*?)```/gs)) found.push(['README.md', block!.replaceAll(/^import .*$/gm, '')])
+  return found
+}
+
+let kvm: library.Kvm
+let vm: Vm
+beforeAll(() => {
+  kvm = Kvm.open()
+  vm = kvm.createVm()
+})
+afterAll(() => {
+  vm.close()
+  kvm.close()
+})
+
+/** The names an example may use without making them. */
+function context(machine: Vm): Record<string, unknown> {
+  const code = library.assemble('hlt', { mode: 'real', at: 0x1000 })
+  const ram = Mapping.anonymous(64 * KiB)
+  ram.write(0x1000, code)
+  return {
+    ...library, kvm, vm: machine, code, mapping: Mapping.anonymous(2 * MiB), page: Mapping.anonymous(4 * KiB), otherPage: Mapping.anonymous(4 * KiB),
+    get vcpu() {
+      machine.memslots.create({ gpa: 0, mapping: ram })
+      return machine.createVcpu().enter('real', { ip: 0x1000 })
+    }
+  }
+}
+
+async function run(source: string, names: Record<string, unknown>): Promise<void> {
+  const used = Object.keys(names).filter((name) => new RegExp(`\\b${name}\\b`).test(source))
+  const code = `async function example({ ${used.join(', ')} }) {{\n${source}\n}}`
+  const { outputText } = ts.transpileModule(code, { compilerOptions: { target: ts.ScriptTarget.ES2022 } })
+  await new Function(`${outputText}; return example`)()(names)
+}
+
+const all = examples()
+test('there are examples to run', () => {
+  expect(all.length).toBeGreaterThan(12)
+})
+
+for (const [name, source] of all)
+  test(`an example of ${name} runs`, async (task) => {
+    using machine = kvm.createVm()
+    if (source.includes('createGuestMemfd') && machine.checkExtension(capabilities.GUEST_MEMFD) === 0) skip(task, withoutGuestMemfd)
+    await run(source, context(machine))
+  })

@@ -1,8 +1,11 @@
 /** Checks of what callers hand in. Each names the argument, shows the value and says what would do. */
 import { KvmError } from './errors.js'
 
+/** 1024 bytes. */
 export const KiB = 1024
+/** 1024 KiB. */
 export const MiB = 1024 * KiB
+/** 1024 MiB. */
 export const GiB = 1024 * MiB
 /** Bytes in a small page. */
 export const pageSize = 4 * KiB

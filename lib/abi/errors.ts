@@ -1,6 +1,7 @@
 /** Every failure of the library: a code to branch on, and a message that says what was asked, what the kernel said, what to do. */
 import { constants } from 'node:os'
 
+/** What kind of failure: for programs to branch on. */
 export type KvmErrorCode =
   | 'argument' // a value of the wrong type, range or alignment; `argument` names it
   | 'closed' // the object was closed
@@ -15,6 +16,7 @@ export type KvmErrorCode =
   | 'assembler' // GNU as refused the source
   | 'ioctl' // the kernel refused; errno says how
 
+/** What an error carries beside its code and message. */
 export interface KvmErrorDetails {
   /** The name of the argument that was wrong. */
   argument?: string
@@ -38,6 +40,7 @@ export class KvmError extends Error {
   declare readonly errno?: string
   declare readonly ioctl?: string
 
+  /** @internal */
   constructor(code: KvmErrorCode, message: string, details: KvmErrorDetails = {}) {
     super(message)
     this.code = code

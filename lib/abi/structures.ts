@@ -32,9 +32,11 @@ export const Registers = struct('kvm_regs', {
 })
 export type Registers = StructOf<typeof Registers>
 
+/** A segment register, hidden part included (Intel SDM volume 3, 3.4.3). */
 export const Segment = struct('kvm_segment', {
   base: u64, limit: u32, selector: u16, type: u8, present: u8, dpl: u8, db: u8, s: u8, l: u8, g: u8, avl: u8, unusable: u8, padding: u8
 })
+/** An instance of {@link Segment}. */
 export type Segment = StructOf<typeof Segment>
 
 export const DescriptorTable = struct('kvm_dtable', { base: u64, limit: u16, padding: array(u16, 3) })
@@ -64,9 +66,11 @@ export const GuestDebugRegisters = struct('kvm_guest_debug_arch', { debugreg: ar
 /** Single steps and breakpoints: KVM_SET_GUEST_DEBUG. */
 export const GuestDebug = struct('kvm_guest_debug', { control: u32, pad: u32, arch: GuestDebugRegisters })
 
+/** One leaf, or sub-leaf, of CPUID: KVM_GET_SUPPORTED_CPUID, KVM_SET_CPUID2. */
 export const CpuidEntry = struct('kvm_cpuid_entry2', {
   function: u32, index: u32, flags: u32, eax: u32, ebx: u32, ecx: u32, edx: u32, padding: array(u32, 3)
 })
+/** An instance of {@link CpuidEntry}. */
 export type CpuidEntry = StructOf<typeof CpuidEntry>
 
 export const MsrEntry = struct('kvm_msr_entry', { index: u32, reserved: u32, data: u64 })

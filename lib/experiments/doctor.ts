@@ -7,6 +7,7 @@ import { Kvm } from '../kvm/kvm.js'
 import { Mapping } from '../memory/mapping.js'
 import { readPagemap } from '../translation/pagemap.js'
 
+/** One thing looked at. */
 export interface Finding {
   name: string
   ok: boolean
@@ -15,6 +16,7 @@ export interface Finding {
   remedy?: string
 }
 
+/** What {@link diagnose} found. */
 export interface Diagnosis {
   host: Host
   /** Values of KVM_CHECK_EXTENSION; null when /dev/kvm cannot be opened. */

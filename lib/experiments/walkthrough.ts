@@ -13,6 +13,7 @@ import { Mapping } from '../memory/mapping.js'
 import type { Memslot } from '../memory/memslot.js'
 import { readPagemap } from '../translation/pagemap.js'
 
+/** One thing that must hold. */
 export interface Check {
   name: string
   ok: boolean
@@ -30,6 +31,7 @@ export interface StepStatistics {
   pages4kChanged?: number
 }
 
+/** One step: the three tables after it, and what must hold. */
 export interface Step {
   name: string
   /** What the step did, in one line. */
@@ -47,6 +49,7 @@ export interface Step {
   checks: Check[]
 }
 
+/** The whole of it, as `--json` prints it. */
 export interface Walkthrough {
   host: Host
   steps: Step[]

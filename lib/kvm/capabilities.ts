@@ -20,4 +20,5 @@ export const capabilities = {
   PRE_FAULT_MEMORY: 236,
   GUEST_MEMFD_FLAGS: 244
 } as const
+/** A name in {@link capabilities}. */
 export type CapabilityName = keyof typeof capabilities

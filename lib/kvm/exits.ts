@@ -11,6 +11,7 @@ export interface IoOutExit { reason: 'io-out'; port: number; size: number; count
 export interface IoInExit { reason: 'io-in'; port: number; size: number; count: number; data: Uint8Array }
 /** An access outside every memslot, or a write to a READONLY one. For a read put the answer into `data`. */
 export interface MmioExit { reason: 'mmio'; gpa: number; isWrite: boolean; length: number; data: Uint8Array }
+/** The guest executed HLT, and no in-kernel interrupt controller waits for it. */
 export interface HltExit { reason: 'hlt' }
 /** A triple fault. */
 export interface ShutdownExit { reason: 'shutdown' }
@@ -20,16 +21,25 @@ export interface FailEntryExit { reason: 'fail-entry'; hardwareReason: bigint; c
 export interface InternalErrorExit { reason: 'internal-error'; suberror: number; data: bigint[]; instruction: Uint8Array | undefined }
 /** The guest touched memory the host cannot give. Comes with an errno in the kernel. */
 export interface MemoryFaultExit { reason: 'memory-fault'; flags: bigint; gpa: number; size: number }
+/** Reset, shutdown or crash asked for by the guest: KVM_SYSTEM_EVENT_. */
 export interface SystemEventExit { reason: 'system-event'; type: number; data: bigint[] }
 /** A breakpoint or single step asked for by KVM_SET_GUEST_DEBUG. */
 export interface DebugExit { reason: 'debug'; exception: number; pc: bigint; dr6: bigint; dr7: bigint }
+/** An exception that KVM hands on; seen on no processor of today. */
 export interface ExceptionExit { reason: 'exception'; exception: number; errorCode: number }
+/** VMCALL or VMMCALL that KVM_CAP_EXIT_HYPERCALL hands to user space. */
 export interface HypercallExit { reason: 'hypercall'; number: bigint; arguments: bigint[] }
+/** RDMSR or WRMSR that KVM_CAP_X86_USER_SPACE_MSR hands to user space; `cause` is a KVM_MSR_EXIT_REASON_ bit. */
 export interface MsrExit { reason: 'rdmsr' | 'wrmsr'; index: number; cause: number; data: bigint }
+/** The guest takes interrupts again (asked for by `request_interrupt_window`). */
 export interface IrqWindowExit { reason: 'irq-window-open' }
+/** The guest ended a level-triggered interrupt that the split interrupt controller watches. */
 export interface ApicEoiExit { reason: 'ioapic-eoi'; vector: number }
+/** The guest touched its task priority register (KVM_TPR_ACCESS_REPORTING). */
 export interface TprAccessExit { reason: 'tpr-access'; rip: bigint; isWrite: boolean }
+/** The dirty ring must be harvested and reset before the vCPU runs on. */
 export interface DirtyRingFullExit { reason: 'dirty-ring-full' }
+/** No event window opened in the guest for too long (KVM_CAP_X86_NOTIFY_VMEXIT). */
 export interface NotifyExit { reason: 'notify'; flags: number }
 /** The time limit of run() passed. The vCPU is as it was and can run again. */
 export interface TimeoutExit { reason: 'timeout' }
@@ -61,11 +71,13 @@ export class ExitReader {
   readonly #mmio: MmioExit = { reason: 'mmio', gpa: 0.5, isWrite: false, length: 0, data: this.#none }
   readonly #hlt: HltExit = { reason: 'hlt' }
 
+  /** @internal */
   constructor(area: Uint8Array) {
     this.#area = area
     this.#view = new DataView(area.buffer, area.byteOffset, area.byteLength)
   }
 
+  /** The exit of KVM's number, as the copied run page holds it. */
   read(number: number): Exit {
     if (number === 2) return this.#readIo()
     if (number === 6) return this.#readMmio()

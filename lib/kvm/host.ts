@@ -5,6 +5,7 @@ import { release } from 'node:os'
 /** How KVM translates GPA -> HPA here. */
 export type Mmu = 'ept' | 'npt' | 'shadow' | 'unknown'
 
+/** What runs here. */
 export interface Host {
   kernel: string
   vendor: string

@@ -45,6 +45,7 @@ export class Kvm implements Disposable {
     return new Kvm(system)
   }
 
+  /** Whether close() was called. Any other use then throws `closed`. */
   get closed(): boolean {
     return this.#native.fd < 0
   }
@@ -93,6 +94,7 @@ export class Kvm implements Disposable {
   close(): void {
     this.#native.close()
   }
+  /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
   }

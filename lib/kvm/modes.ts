@@ -2,6 +2,7 @@
 import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, GiB, MiB, pageSize } from '../abi/arguments.js'
 import { Segment, type SpecialRegisters } from '../abi/structures.js'
 
+/** Real mode: 16 bits, addresses up to 1 MiB. */
 export interface RealModeOptions {
   /** Where to begin; with `cs` 0, a guest-physical address below 64 KiB. */
   ip: number
@@ -9,11 +10,13 @@ export interface RealModeOptions {
   cs?: number
   sp?: number
 }
+/** 32-bit flat mode without paging. */
 export interface ProtectedModeOptions {
   /** Where to begin, flat. */
   ip: number
   sp?: number
 }
+/** 64-bit mode, with page tables, GDT and TSS written into guest memory. */
 export interface LongModeOptions {
   /** Where to begin; linear and physical addresses are equal. */
   ip: number
@@ -25,11 +28,13 @@ export interface LongModeOptions {
   /** Bytes mapped one to one from 0, in 2 MiB pages; whole GiB, 4 GiB if absent. */
   identityBytes?: number
 }
+/** The options of each mode, by its name. */
 export interface ModeOptions {
   real: RealModeOptions
   protected: ProtectedModeOptions
   long: LongModeOptions
 }
+/** A processor mode that {@link Vcpu.enter} prepares. */
 export type Mode = keyof ModeOptions
 
 /** The part of a vCPU, and of its VM's memory, that entering a mode writes. */

@@ -109,6 +109,7 @@ export class Statistics implements Disposable {
   close(): void {
     this.#file.close()
   }
+  /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
   }

@@ -52,14 +52,17 @@ export class SyncRegisters {
     this.#check(this.#native.readRunPage(registersOffset, value.bytes))
     return value
   }
+  /** Writes them into the run page; they count once marked dirty. */
   set registers(value: Registers) {
     this.#check(this.#native.writeRunPage(registersOffset, value.bytes))
   }
+  /** Segments and control registers as the last exit left them; stale unless asked for. */
   get specialRegisters(): SpecialRegisters {
     const value = new SpecialRegisters()
     this.#check(this.#native.readRunPage(specialRegistersOffset, value.bytes))
     return value
   }
+  /** Writes them into the run page; they count once marked dirty. */
   set specialRegisters(value: SpecialRegisters) {
     this.#check(this.#native.writeRunPage(specialRegistersOffset, value.bytes))
   }

@@ -11,6 +11,7 @@ import { Statistics } from './statistics.js'
 import { SyncRegisters } from './sync-registers.js'
 import type { Vm } from './vm.js'
 
+/** Of {@link Vcpu.run}. */
 export interface RunOptions {
   /** Milliseconds after which run() comes back with `{ reason: 'timeout' }`; none if absent. */
   timeoutMs?: number
@@ -47,6 +48,7 @@ export class Vcpu implements Disposable {
     this.syncRegisters = new SyncRegisters(vcpu, runPageSize)
   }
 
+  /** Whether close() was called. Any other use then throws `closed`. */
   get closed(): boolean {
     return this.#native.fd < 0
   }
@@ -141,6 +143,8 @@ export class Vcpu implements Disposable {
   getSpecialRegisters(into?: SpecialRegisters): SpecialRegisters {
     return this.#get(requests.KVM_GET_SREGS, SpecialRegisters, into)
   }
+  /** Writes segments and control registers: those of a getSpecialRegisters() whole, or some by name (KVM_SET_SREGS).
+   * @throws KvmError `ioctl` with EINVAL for a state no processor allows */
   setSpecialRegisters(values: Partial<ValuesOf<typeof SpecialRegisters.fields>>): void {
     this.#set(requests.KVM_SET_SREGS, SpecialRegisters, values, () => this.getSpecialRegisters())
   }
@@ -148,12 +152,15 @@ export class Vcpu implements Disposable {
   getFpu() {
     return this.#get(requests.KVM_GET_FPU, Fpu)
   }
+  /** Writes x87 and SSE state, some fields or all: KVM_SET_FPU. */
   setFpu(values: Partial<ValuesOf<typeof Fpu.fields>>): void {
     this.#set(requests.KVM_SET_FPU, Fpu, values, () => this.getFpu())
   }
+  /** DR0 to DR3, DR6 and DR7: KVM_GET_DEBUGREGS. */
   getDebugRegisters() {
     return this.#get(requests.KVM_GET_DEBUGREGS, DebugRegisters)
   }
+  /** Writes debug registers, some fields or all: KVM_SET_DEBUGREGS. */
   setDebugRegisters(values: Partial<ValuesOf<typeof DebugRegisters.fields>>): void {
     this.#set(requests.KVM_SET_DEBUGREGS, DebugRegisters, values, () => this.getDebugRegisters())
   }
@@ -161,6 +168,7 @@ export class Vcpu implements Disposable {
   get mpState(): number {
     return this.#get(requests.KVM_GET_MP_STATE, MpState).mp_state
   }
+  /** Wakes or halts the vCPU: KVM_SET_MP_STATE. */
   set mpState(state: number) {
     this.#set(requests.KVM_SET_MP_STATE, MpState, { mp_state: state })
   }
@@ -229,6 +237,7 @@ export class Vcpu implements Disposable {
     this.#statistics?.close()
     this.#native.close()
   }
+  /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
   }

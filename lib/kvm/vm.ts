@@ -49,6 +49,7 @@ export class Vm implements Disposable {
     if (result < 0 && !['EINVAL', 'ENOTTY', 'EEXIST', 'ENXIO'].includes(errnoName(result))) throw ioctlError(request.name, result, 'preparing the VM')
   }
 
+  /** Whether close() was called. Any other use then throws `closed`. */
   get closed(): boolean {
     return this.#native.fd < 0
   }
@@ -144,6 +145,7 @@ export class Vm implements Disposable {
     this.#native.close()
     this.memslots.released()
   }
+  /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
   }

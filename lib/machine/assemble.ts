@@ -7,6 +7,7 @@ import { argumentError, checkInteger, checkOneOf, checkOptions, hex } from '../a
 import { KvmError } from '../abi/errors.js'
 import type { Mode } from '../kvm/modes.js'
 
+/** Of {@link assemble}. */
 export interface AssembleOptions {
   /** The processor mode the code runs in. */
   mode: Mode

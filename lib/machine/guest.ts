@@ -55,7 +55,7 @@ export class Guest {
 
   /**
    * Adds a vCPU, and a memslot of 64 KiB at `base` for its code and tables.
-   * @param options.base GPA of the guest's own slot, page-aligned, below 4 GiB
+   * The base is a GPA, page-aligned, below 4 GiB.
    */
   static create(vm: Vm, { base = defaultBase }: { base?: number } = {}): Guest {
     checkAddress('base', base, pageSize)

@@ -5,6 +5,7 @@ import type { NativeDescriptor, NativeVm } from '../abi/native.js'
 import { KVM_CREATE_GUEST_MEMFD } from '../abi/requests.js'
 import { CreateGuestMemfd } from '../abi/structures.js'
 
+/** Of {@link Vm.createGuestMemfd}. */
 export interface GuestMemfdOptions {
   /** Bytes, a multiple of 4 KiB. */
   size: number
@@ -39,6 +40,7 @@ export class GuestMemfd implements Disposable {
     throw new KvmError(errno === 'ENOTTY' ? 'unavailable' : 'ioctl', `creating a guest_memfd of ${hex(size)} bytes: ${errno}; it needs Linux 6.8 or later and a VM type that has private memory (KVM_CAP_GUEST_MEMFD)`, { errno, ioctl: KVM_CREATE_GUEST_MEMFD.name })
   }
 
+  /** Whether close() was called. Any other use then throws `closed`. */
   get closed(): boolean {
     return this.#native.fd < 0
   }
@@ -55,6 +57,7 @@ export class GuestMemfd implements Disposable {
   close(): void {
     this.#native.close()
   }
+  /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
   }

@@ -11,11 +11,14 @@ const adviceNumbers = {
   normal: 0, random: 1, sequential: 2, willneed: 3, dontneed: 4, free: 8, remove: 9, mergeable: 12, unmergeable: 13,
   hugepage: 14, nohugepage: 15, cold: 20, pageout: 21, 'populate-read': 22, 'populate-write': 23, collapse: 25
 } as const
+/** Advice of madvise(2), by name. */
 export type Advice = keyof typeof adviceNumbers
 
 const protections = { none: 0, r: 1, rw: 3, rx: 5, rwx: 7 } as const
+/** Protections of mprotect(2), by name. */
 export type Protection = keyof typeof protections
 
+/** Of every kind of mapping. */
 export interface MappingOptions {
   /** Fault every page in at once (MAP_POPULATE). */
   populate?: boolean
@@ -26,10 +29,12 @@ export interface MappingOptions {
   /** Exactly at `address`, or an error; never over memory that is mapped already (MAP_FIXED_NOREPLACE). */
   fixed?: boolean
 }
+/** Of {@link Mapping.hugetlb}. */
 export interface HugetlbOptions extends MappingOptions {
   /** Bytes in one huge page: 2 MiB (the default) or 1 GiB. */
   hugePageSize?: number
 }
+/** Of {@link Mapping.file}. */
 export interface FileOptions extends MappingOptions {
   /** Byte in the file at which the mapping begins, page-aligned. */
   offset?: number
@@ -144,6 +149,7 @@ export class Mapping implements Disposable {
   slotGone(): void {
     if (this.#closed && this.#region.slots === 0) this.#region.release()
   }
+  /** Whether the handle ended; memslots and buffers may hold the memory longer. */
   get closed(): boolean {
     return this.#closed
   }

@@ -9,10 +9,12 @@ const logDirtyFlag = 1
 const readonlyFlag = 2
 const guestMemfdFlag = 4
 
+/** What {@link Memslot.setFlags} may change. */
 export interface MemslotFlags {
   /** Keep a bitmap of the pages the guest wrote (KVM_MEM_LOG_DIRTY_PAGES). */
   logDirty?: boolean
 }
+/** Of {@link Memslots.create}. */
 export interface MemslotOptions extends MemslotFlags {
   /** Where the guest sees it; a multiple of 4 KiB. */
   gpa: number
@@ -88,9 +90,11 @@ export class Memslot {
     this.#placement = placement
   }
 
+  /** The GPA of the first byte. */
   get gpa(): number {
     return this.#placement.gpa
   }
+  /** Bytes, whole pages. */
   get size(): number {
     return this.#placement.size
   }
@@ -98,6 +102,7 @@ export class Memslot {
   get hva(): number {
     return this.#placement.mapping.address + this.#placement.offset
   }
+  /** The memory behind it. */
   get mapping(): Mapping {
     return this.#placement.mapping
   }
@@ -109,6 +114,7 @@ export class Memslot {
   get flags(): number {
     return this.#placement.flags
   }
+  /** Whether guest writes are MMIO exits (KVM_MEM_READONLY). */
   get readonly(): boolean {
     return (this.#placement.flags & readonlyFlag) !== 0
   }
@@ -116,9 +122,11 @@ export class Memslot {
   get guestMemfd(): GuestMemfd | undefined {
     return this.#placement.guestMemfd
   }
+  /** Whether KVM keeps a bitmap of written pages (KVM_MEM_LOG_DIRTY_PAGES). */
   get logDirty(): boolean {
     return (this.#placement.flags & logDirtyFlag) !== 0
   }
+  /** Whether delete() was called, or the VM closed. */
   get deleted(): boolean {
     return this.#deleted || this.#table.closed
   }
@@ -197,11 +205,13 @@ export class Memslot {
     if (!this.deleted) this.#table.remove(this)
   }
 
+  /** A plain object, addresses as numbers. */
   toJSON() {
     const { id, gpa, size, hva, readonly, logDirty } = this
     return { id, gpa, size, hva, readonly, logDirty }
   }
 
+  /** One line: `slot 0: gpa 0xa000-0xb000 -> hva 0x7f..`. */
   toString(): string {
     return `slot ${this.id}: gpa ${hexRange(this.gpa, this.size)} -> hva ${hexRange(this.hva, this.size)}${this.readonly ? ' readonly' : ''}${this.logDirty ? ' dirty-logged' : ''}${this.guestMemfd ? ' guest_memfd' : ''}`
   }

@@ -32,9 +32,11 @@ export class Memslots implements Iterable<Memslot> {
     this.limit = limit
   }
 
+  /** Whether the VM is closed. */
   get closed(): boolean {
     return this.#vm.fd < 0
   }
+  /** How many there are. */
   get length(): number {
     return this.#byGpa.size
   }
@@ -76,6 +78,7 @@ export class Memslots implements Iterable<Memslot> {
   toString(): string {
     return [...this].join('\n')
   }
+  /** Plain objects, by ascending GPA. */
   toJSON() {
     return [...this].map((slot) => slot.toJSON())
   }

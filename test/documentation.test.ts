@@ -1,11 +1,11 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import ts from 'typescript'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import * as library from 'node-kvm'
 import { skip, withoutGuestMemfd } from './support/skip.js'
+import { kvm, vm } from './support/vm.js'
 
-const { capabilities, KiB, Kvm, Mapping, MiB } = library
-type Vm = library.Vm
+const { capabilities, KiB, Mapping, MiB } = library
 
 /** The examples of the doc comments, and the README's programs: what people copy must run. */
 function examples(): [name: string, source: string][] {
@@ -16,27 +16,16 @@ function examples(): [name: string, source: string][] {
   return found
 }
 
-let kvm: library.Kvm
-let vm: Vm
-beforeAll(() => {
-  kvm = Kvm.open()
-  vm = kvm.createVm()
-})
-afterAll(() => {
-  vm.close()
-  kvm.close()
-})
-
 /** The names an example may use without making them. */
-function context(machine: Vm): Record<string, unknown> {
+function context(): Record<string, unknown> {
   const code = library.assemble('hlt', { mode: 'real', at: 0x1000 })
   const ram = Mapping.anonymous(64 * KiB)
   ram.write(0x1000, code)
   return {
-    ...library, kvm, vm: machine, code, mapping: Mapping.anonymous(2 * MiB), page: Mapping.anonymous(4 * KiB), otherPage: Mapping.anonymous(4 * KiB),
+    ...library, kvm, vm, code, mapping: Mapping.anonymous(2 * MiB), page: Mapping.anonymous(4 * KiB), otherPage: Mapping.anonymous(4 * KiB),
     get vcpu() {
-      machine.memslots.create({ gpa: 0, mapping: ram })
-      return machine.createVcpu().enter('real', { ip: 0x1000 })
+      vm.memslots.create({ gpa: 0, mapping: ram })
+      return vm.createVcpu().enter('real', { ip: 0x1000 })
     }
   }
 }
@@ -55,7 +44,6 @@ test('there are examples to run', () => {
 
 for (const [name, source] of all)
   test(`an example of ${name} runs`, async (task) => {
-    using machine = kvm.createVm()
-    if (source.includes('createGuestMemfd') && machine.checkExtension(capabilities.GUEST_MEMFD) === 0) skip(task, withoutGuestMemfd)
-    await run(source, context(machine))
+    if (source.includes('createGuestMemfd') && vm.checkExtension(capabilities.GUEST_MEMFD) === 0) skip(task, withoutGuestMemfd)
+    await run(source, context())
   })

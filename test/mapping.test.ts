@@ -76,6 +76,11 @@ describe.each(Object.entries(makers))('%s memory', (_, make) => {
   })
 })
 
+test('a file that is not there, or not writable where it must be, is named', () => {
+  expect(checkedError(() => Mapping.file('/nonexistent/file', 4 * KiB), 'memory').message).toContain('/nonexistent/file')
+  expect(checkedError(() => Mapping.file('/proc/version', 4 * KiB, { shared: true }), 'memory').errno).toMatch(/EACCES|ENODEV|EIO/)
+})
+
 test('a file is mapped, and its truncation by others is an error, not a crash', () => {
   using mapping = Mapping.file(file, 16 * KiB, { shared: true })
   expect([...mapping.read(0, 1)]).toEqual(['x'.charCodeAt(0)])

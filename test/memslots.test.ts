@@ -1,22 +1,12 @@
-import { afterEach, beforeEach, describe, expect, type TestContext, test } from 'vitest'
-import { capabilities, describeHost, KiB, Kvm, KvmError, Mapping, type Memslot, MiB, type Vm } from 'node-kvm'
+import { describe, expect, type TestContext, test } from 'vitest'
+import { capabilities, describeHost, KiB, KvmError, Mapping, type Memslot, MiB } from 'node-kvm'
 import { errnoName } from '../lib/abi/errors.js'
 import { type NativeKvm, type NativeVm, native } from '../lib/abi/native.js'
 import { KVM_SET_USER_MEMORY_REGION } from '../lib/abi/requests.js'
 import { UserspaceMemoryRegion } from '../lib/abi/structures.js'
 import { checkedError } from './support/errors.js'
 import { skip, withoutGuestMemfd } from './support/skip.js'
-
-let kvm: Kvm
-let vm: Vm
-beforeEach(() => {
-  kvm = Kvm.open()
-  vm = kvm.createVm()
-})
-afterEach(() => {
-  vm.close()
-  kvm.close()
-})
+import { kvm, vm } from './support/vm.js'
 
 const page = () => Mapping.anonymous(4 * KiB)
 

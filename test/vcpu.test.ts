@@ -1,19 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { assemble, describeHost, Guest, KiB, Kvm, longModeTablesSize, Mapping, MiB, type Registers, syncBits, type Vcpu, type Vm } from 'node-kvm'
+import { describe, expect, test } from 'vitest'
+import { assemble, describeHost, Guest, KiB, Kvm, longModeTablesSize, Mapping, MiB, type Registers, syncBits, type Vcpu } from 'node-kvm'
 import { checkedError } from './support/errors.js'
-
-let kvm: Kvm
-let vm: Vm
-beforeEach(() => {
-  kvm = Kvm.open()
-  vm = kvm.createVm()
-})
-afterEach(() => {
-  vm.close()
-  kvm.close()
-})
+import { kvm, vm } from './support/vm.js'
 
 /** A vCPU about to run real-mode code at 0x1000, in 2 MiB of memory. */
 function realMode(source: string): Vcpu {

@@ -59,6 +59,15 @@ function memoryError(asked: string, result: number): KvmError {
   return new KvmError('memory', `${asked}: ${errno}${advice[errno] ? `; ${advice[errno]}` : ''}`, { errno })
 }
 
+function openBacking(path: string, mode: 'r' | 'r+'): number {
+  try {
+    return openSync(path, mode)
+  } catch (error) {
+    const { code = 'EIO' } = error as NodeJS.ErrnoException
+    throw new KvmError('memory', `opening ${path} to map it: ${code}; it must exist, and be readable${mode === 'r' ? '' : ' and writable'}`, { errno: code, path })
+  }
+}
+
 /**
  * A range of host memory that can stand behind memslots. It is unmapped when no handle, no memslot and no buffer holds it.
  * @example
@@ -128,7 +137,7 @@ export class Mapping implements Disposable {
     checkBoolean('readonly', readonly)
     const offset = checkAddress('offset', options.offset ?? 0, pageSize)
     checkSize('size', size, pageSize)
-    const fd = openSync(path, readonly || !shared ? 'r' : 'r+')
+    const fd = openBacking(path, readonly || !shared ? 'r' : 'r+')
     try {
       return Mapping.#map({ kind: 'file', size, fd, offset, shared, readonly }, options)
     } finally {

@@ -6,8 +6,11 @@
         "native/addon.cc",
         "native/descriptor.cc",
         "native/mapping.cc",
+        "native/page_rows.cc",
         "native/region.cc",
         "native/run.cc",
+        "native/table_reader.cc",
+        "native/tables.cc",
         "native/vcpu.cc",
         "native/vm.cc"
       ],

@@ -5,6 +5,7 @@
 
 #include "descriptor.h"
 #include "mapping.h"
+#include "tables.h"
 #include "vcpu.h"
 #include "vm.h"
 
@@ -27,6 +28,7 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("open", Napi::Function::New(env, Open, "open"));
   exports.Set("map", Napi::Function::New(env, Mapping::Map, "map"));
   Vcpu::DefineHotCalls(exports);
+  DefineTables(exports);
   return exports;
 }
 

@@ -1,0 +1,201 @@
+#include "page_rows.h"
+
+#include <errno.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace node_kvm {
+namespace {
+
+constexpr uint64_t kPage = 4096;
+constexpr uint64_t kChunk = 1 << 16;  // pages looked at in one go
+constexpr uint64_t kFrameBits = (uint64_t{1} << 55) - 1;
+constexpr uint8_t kMmio = 4;
+
+// PAGEMAP_SCAN of <linux/fs.h>, since 6.7; the distribution's headers may be older.
+struct ScanArgument {
+  uint64_t size, flags, start, end, walk_end, regions, region_count, most_pages, inverted, mask, any_of, returned;
+};
+struct ScanRegion {
+  uint64_t start, end, categories;
+};
+constexpr unsigned long kPagemapScan = _IOWR('f', 16, ScanArgument);
+constexpr uint64_t kIsPresent = 8, kIsSwapped = 16, kIsZeroPage = 32, kIsHuge = 64;
+
+uint64_t Span(uint8_t level) { return uint64_t{1} << (9 * (level - 1)); }
+
+class Joiner {
+ public:
+  Joiner(int pagemap, const std::vector<SlotRange>& slots, const std::vector<LeafEntry>& leaves, PageRows* result)
+      : pagemap_(pagemap), slots_(slots), leaves_(leaves), result_(*result), entries_(kChunk), categories_(kChunk), painted_(kChunk) {
+    for (size_t index = 0; index < leaves.size(); index++)
+      if (leaves[index].level > 1) huge_.push_back(index);
+  }
+
+  int Slot(size_t number, uint64_t from, uint64_t to) {
+    const SlotRange& slot = slots_[number];
+    const auto first = static_cast<uint64_t>(slot.gpa) / kPage;
+    const uint64_t end = std::min(first + static_cast<uint64_t>(slot.size) / kPage, to);
+    // Leaves are in the slots' order, but a slot may be looked at in parts.
+    for (uint64_t page = std::max(first, from); page < end; page += kChunk)
+      if (const int error = Chunk(number, page, std::min(kChunk, end - page)); error != 0) return error;
+    return 0;
+  }
+
+ private:
+  int Chunk(size_t number, uint64_t first, uint64_t pages) {
+    const SlotRange& slot = slots_[number];
+    const uint64_t hva = static_cast<uint64_t>(slot.hva) + (first * kPage - static_cast<uint64_t>(slot.gpa));
+    std::fill_n(painted_.begin(), pages, -1);
+    const bool any_leaf = Paint(slot.address_space, first, pages);
+    const int scanned = Scan(hva, pages);
+    if (scanned < 0) return scanned;
+    if (scanned == 0 && !any_leaf) return 0;
+    if (const int error = ReadEntries(hva, pages); error != 0) return error;
+    for (uint64_t page = 0; page < pages; page++) Row(number, first + page, hva + page * kPage, page);
+    Compare(slot.address_space, first, pages);
+    return 0;
+  }
+
+  template <typename Visit>
+  bool EachLeaf(uint8_t space, uint64_t first, uint64_t pages, Visit visit) {
+    bool any = false;
+    const auto look = [&](size_t index) {
+      const LeafEntry& leaf = leaves_[index];
+      const auto gfn = static_cast<uint64_t>(leaf.gpa) / kPage;
+      const uint64_t end = std::min(gfn + Span(leaf.level), first + pages);
+      for (uint64_t page = std::max(gfn, first); page < end; page++) visit(index, page - first, page - gfn), any = true;
+    };
+    for (const size_t index : huge_)
+      if (leaves_[index].address_space == space) look(index);
+    const auto key = std::pair(space, static_cast<double>(first * kPage));
+    auto at = std::lower_bound(leaves_.begin(), leaves_.end(), key,
+                               [](const LeafEntry& leaf, const auto& wanted) { return std::pair(leaf.address_space, leaf.gpa) < wanted; });
+    for (; at != leaves_.end() && at->address_space == space && at->gpa < static_cast<double>((first + pages) * kPage); ++at)
+      if (at->level == 1) look(static_cast<size_t>(at - leaves_.begin()));
+    return any;
+  }
+
+  // Smaller pages over larger, and a mapping over a note that the page is MMIO.
+  bool Paint(uint8_t space, uint64_t first, uint64_t pages) {
+    return EachLeaf(space, first, pages, [&](size_t index, uint64_t page, uint64_t) {
+      if (painted_[page] < 0 || leaves_[index].kind != kMmio) painted_[page] = static_cast<int64_t>(index);
+    });
+  }
+
+  // Whether anything is there; 1 where that cannot be told beforehand.
+  int Scan(uint64_t hva, uint64_t pages) {
+    std::fill_n(categories_.begin(), pages, 0);
+    if (!may_scan_) return 1;
+    ScanRegion regions[512];
+    uint64_t start = hva;
+    const uint64_t end = hva + pages * kPage;
+    bool any = false;
+    while (start < end) {
+      ScanArgument argument{sizeof argument,
+                            0,
+                            start,
+                            end,
+                            0,
+                            reinterpret_cast<uintptr_t>(regions),
+                            512,
+                            0,
+                            0,
+                            0,
+                            kIsPresent | kIsSwapped,
+                            kIsPresent | kIsSwapped | kIsZeroPage | kIsHuge};
+      const int found = ioctl(pagemap_, kPagemapScan, &argument);
+      if (found < 0 && errno == EINTR) continue;
+      if (found < 0) {
+        may_scan_ = false;
+        return 1;
+      }
+      result_.scanned = true;
+      for (int index = 0; index < found; index++)
+        for (uint64_t at = regions[index].start; at < regions[index].end; at += kPage)
+          categories_[(at - hva) / kPage] = static_cast<uint8_t>(regions[index].categories);
+      any = any || found > 0;
+      if (argument.walk_end <= start) break;
+      start = argument.walk_end;
+    }
+    return any ? 1 : 0;
+  }
+
+  int ReadEntries(uint64_t hva, uint64_t pages) {
+    std::fill_n(entries_.begin(), pages, 0);
+    char* target = reinterpret_cast<char*>(entries_.data());
+    size_t done = 0;
+    while (done < pages * 8) {
+      const ssize_t got = pread(pagemap_, target + done, pages * 8 - done, static_cast<off_t>(hva / kPage * 8 + done));
+      if (got < 0 && errno == EINTR) continue;
+      // Past the end of the address space the file ends: nothing is there. A process that ended reads as empty too (the caller checks).
+      if (got == 0 || (got < 0 && errno == EINVAL)) break;
+      if (got < 0) return -errno;
+      done += static_cast<size_t>(got);
+    }
+    return 0;
+  }
+
+  void Row(size_t slot, uint64_t gfn, uint64_t hva, uint64_t page) {
+    const uint64_t entry = entries_[page];
+    const bool present = entry >> 63, swapped = (entry >> 62) & 1;
+    const int64_t painted = painted_[page];
+    if (!present && !swapped && painted < 0) return;
+    PageRow row{};
+    row.gpa = static_cast<double>(gfn * kPage);
+    row.hva = static_cast<double>(hva);
+    row.slot = static_cast<uint32_t>(slot);
+    const uint64_t frame = present ? entry & kFrameBits : 0;
+    if (frame != 0) result_.frames_visible = true;
+    row.hpa = static_cast<double>(frame * kPage);
+    row.host =
+        static_cast<uint16_t>((present ? kHostPresent : 0) | (swapped ? kHostSwapped : 0) | ((entry >> 61) & 1 ? kHostFileOrShared : 0) |
+                              ((entry >> 56) & 1 ? kHostExclusive : 0) | ((entry >> 55) & 1 ? kHostSoftDirty : 0) |
+                              (categories_[page] & kIsHuge ? kHostHuge : 0) | (categories_[page] & kIsZeroPage ? kHostZeroPage : 0));
+    if (painted >= 0) {
+      const LeafEntry& leaf = leaves_[static_cast<size_t>(painted)];
+      row.second_hpa = leaf.kind == kMmio ? 0 : leaf.hpa + (row.gpa - leaf.gpa);
+      row.spte = leaf.spte;
+      row.level = leaf.level;
+      row.kind = leaf.kind;
+    }
+    result_.rows.push_back(row);
+  }
+
+  // Every leaf, not the one of each page that the row shows.
+  void Compare(uint8_t space, uint64_t first, uint64_t pages) {
+    EachLeaf(space, first, pages, [&](size_t index, uint64_t page, uint64_t within) {
+      const LeafEntry& leaf = leaves_[index];
+      const uint64_t entry = entries_[page], frame = entry >> 63 ? entry & kFrameBits : 0;
+      if (leaf.kind == kMmio || frame == 0) return;
+      result_.compared++;
+      if (static_cast<uint64_t>(leaf.hpa) / kPage + within != frame) result_.disagreeing++;
+    });
+  }
+
+  const int pagemap_;
+  const std::vector<SlotRange>& slots_;
+  const std::vector<LeafEntry>& leaves_;
+  PageRows& result_;
+  std::vector<uint64_t> entries_;
+  std::vector<uint8_t> categories_;
+  std::vector<int64_t> painted_;
+  std::vector<size_t> huge_;
+  bool may_scan_ = true;
+};
+
+}  // namespace
+
+int JoinPages(int pagemap, const std::vector<SlotRange>& slots, const std::vector<LeafEntry>& leaves, double from, double to,
+              PageRows* result) {
+  Joiner joiner(pagemap, slots, leaves, result);
+  for (size_t number = 0; number < slots.size(); number++)
+    if (const int error = joiner.Slot(number, static_cast<uint64_t>(from) / kPage, (static_cast<uint64_t>(to) + kPage - 1) / kPage);
+        error != 0)
+      return error;
+  return 0;
+}
+
+}  // namespace node_kvm

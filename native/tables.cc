@@ -1,0 +1,216 @@
+#include "tables.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include <algorithm>
+
+#include "descriptor.h"
+#include "owned_fd.h"
+#include "page_rows.h"
+#include "table_reader.h"
+
+namespace node_kvm {
+namespace {
+
+Napi::Object FailureOf(Napi::Env env, const TableFailure& failure) {
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("step", failure.step == nullptr ? "" : failure.step);
+  result.Set("error", failure.error);
+  result.Set("missingFields", failure.missing_fields);
+  result.Set("log", failure.log);
+  return result;
+}
+
+uint64_t Word(const Napi::Object& object, const char* name) {
+  const Napi::Value value = object.Get(name);
+  bool lossless = false;
+  return value.IsBigInt() ? value.As<Napi::BigInt>().Uint64Value(&lossless) : 0;
+}
+
+TableRequest RequestOf(const Napi::Value& value) {
+  if (!value.IsObject()) throw Napi::TypeError::New(value.Env(), "an object is needed");
+  const auto options = value.As<Napi::Object>();
+  TableRequest request;
+  request.pid = static_cast<uint32_t>(WholeNumber(options.Get("pid"), "pid", INT32_MAX));
+  request.fd = options.Get("fd").IsNumber() ? options.Get("fd").As<Napi::Number>().Int32Value() : -1;
+  request.tables = options.Get("tables").ToBoolean();
+  request.page_offset_base = Word(options, "pageOffsetBase");
+  request.mmio_mask_address = Word(options, "mmioMaskAddress");
+  request.mmio_value_address = Word(options, "mmioValueAddress");
+  request.me_mask_address = Word(options, "meMaskAddress");
+  return request;
+}
+
+// A typed array as a property, and where its elements lie.
+template <typename Element, typename Array>
+Element* Column(Napi::Object object, const char* name, size_t length) {
+  Array array = Array::New(object.Env(), length);
+  object.Set(name, array);
+  return reinterpret_cast<Element*>(array.Data());
+}
+
+Napi::Object SlotsOf(Napi::Env env, const TableWalk& walk, const bpf::vm_record& vm) {
+  Napi::Object slots = Napi::Object::New(env);
+  SlotColumns columns;
+  columns.gpa = Column<double, Napi::Float64Array>(slots, "gpa", vm.slots);
+  columns.size = Column<double, Napi::Float64Array>(slots, "size", vm.slots);
+  columns.hva = Column<double, Napi::Float64Array>(slots, "hva", vm.slots);
+  columns.flags = Column<uint32_t, Napi::Uint32Array>(slots, "flags", vm.slots);
+  columns.id = Column<int16_t, Napi::Int16Array>(slots, "id", vm.slots);
+  columns.address_space = Column<uint8_t, Napi::Uint8Array>(slots, "addressSpace", vm.slots);
+  columns.guest_memfd = Column<uint8_t, Napi::Uint8Array>(slots, "guestMemfd", vm.slots);
+  walk.FillSlots(vm, columns);
+  return slots;
+}
+
+Napi::Object LeavesOf(Napi::Env env, const bpf::vm_record& vm, const std::vector<Leaf>& found) {
+  Napi::Object leaves = Napi::Object::New(env);
+  LeafColumns columns;
+  columns.gpa = Column<double, Napi::Float64Array>(leaves, "gpa", found.size());
+  columns.hpa = Column<double, Napi::Float64Array>(leaves, "hpa", found.size());
+  columns.spte = Column<uint64_t, Napi::BigUint64Array>(leaves, "spte", found.size());
+  columns.role = Column<uint32_t, Napi::Uint32Array>(leaves, "role", found.size());
+  columns.level = Column<uint8_t, Napi::Uint8Array>(leaves, "level", found.size());
+  columns.address_space = Column<uint8_t, Napi::Uint8Array>(leaves, "addressSpace", found.size());
+  columns.kind = Column<uint8_t, Napi::Uint8Array>(leaves, "kind", found.size());
+  TableWalk::FillLeaves(vm, found, columns);
+  return leaves;
+}
+
+Napi::Object VmOf(Napi::Env env, const TableWalk& walk, const bpf::vm_record& vm) {
+  Napi::Object result = Napi::Object::New(env);
+  const auto number = [&](const char* name, double value) { result.Set(name, Napi::Number::New(env, value)); };
+  result.Set("kvm", Napi::BigInt::New(env, static_cast<uint64_t>(vm.kvm)));
+  result.Set("command", std::string(vm.command, strnlen(vm.command, sizeof vm.command)));
+  number("pid", vm.pid);
+  number("fd", vm.fd);
+  number("vcpus", vm.vcpus);
+  number("flags", vm.flags);
+  number("addressSpaces", vm.address_spaces);
+  number("failedReads", vm.failed_reads);
+  number("invalidationsBefore", static_cast<double>(vm.invalidations_before));
+  number("invalidationsAfter", static_cast<double>(vm.invalidations_after));
+  uint64_t* generations = Column<uint64_t, Napi::BigUint64Array>(result, "generations", 2 * MOST_ADDRESS_SPACES);
+  std::copy_n(vm.generation_before, MOST_ADDRESS_SPACES, generations);
+  std::copy_n(vm.generation_after, MOST_ADDRESS_SPACES, generations + MOST_ADDRESS_SPACES);
+  number("setSwapped", vm.set_swapped);
+  result.Set("mmioMask", Napi::BigInt::New(env, static_cast<uint64_t>(vm.mmio_mask)));
+  uint32_t lost = 0;
+  const std::vector<Leaf> leaves = walk.Leaves(vm, &lost);
+  number("lost", lost);
+  result.Set("slots", SlotsOf(env, walk, vm));
+  result.Set("leaves", LeavesOf(env, vm, leaves));
+  return result;
+}
+
+Napi::Value Load(const Napi::CallbackInfo& info) {
+  TableFailure failure;
+  if (TableReader::Instance().Load(&failure)) return info.Env().Null();
+  return FailureOf(info.Env(), failure);
+}
+
+Napi::Value Read(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Napi::Array vms = Napi::Array::New(env);
+  TableFailure failure;
+  const auto take = [&](const TableWalk& walk) {
+    for (const bpf::vm_record& vm : walk.vms()) vms.Set(vms.Length(), VmOf(env, walk, vm));
+  };
+  if (!TableReader::Instance().Walk(RequestOf(info[0]), take, &failure)) return FailureOf(env, failure);
+  return vms;
+}
+
+// The elements of one of the columns above, of which there must be `length`.
+template <typename Element>
+const Element* ColumnOf(const Napi::Object& object, const char* name, size_t length) {
+  const Napi::Value value = object.Get(name);
+  if (!value.IsTypedArray()) throw Napi::TypeError::New(object.Env(), name);
+  const auto array = value.As<Napi::TypedArray>();
+  if (array.ElementSize() != sizeof(Element) || array.ElementLength() != length) throw Napi::TypeError::New(object.Env(), name);
+  return reinterpret_cast<const Element*>(static_cast<const char*>(array.ArrayBuffer().Data()) + array.ByteOffset());
+}
+size_t LengthOf(const Napi::Object& object) {
+  const Napi::Value value = object.Get("gpa");
+  return value.IsTypedArray() ? value.As<Napi::TypedArray>().ElementLength() : 0;
+}
+
+std::vector<SlotRange> SlotRanges(const Napi::Object& object) {
+  const size_t length = LengthOf(object);
+  const auto* gpa = ColumnOf<double>(object, "gpa", length);
+  const auto* size = ColumnOf<double>(object, "size", length);
+  const auto* hva = ColumnOf<double>(object, "hva", length);
+  const auto* space = ColumnOf<uint8_t>(object, "addressSpace", length);
+  std::vector<SlotRange> slots(length);
+  for (size_t row = 0; row < length; row++) slots[row] = {gpa[row], size[row], hva[row], space[row]};
+  return slots;
+}
+
+std::vector<LeafEntry> LeafEntries(const Napi::Object& object) {
+  const size_t length = LengthOf(object);
+  const auto* gpa = ColumnOf<double>(object, "gpa", length);
+  const auto* hpa = ColumnOf<double>(object, "hpa", length);
+  const auto* spte = ColumnOf<uint64_t>(object, "spte", length);
+  const auto* level = ColumnOf<uint8_t>(object, "level", length);
+  const auto* space = ColumnOf<uint8_t>(object, "addressSpace", length);
+  const auto* kind = ColumnOf<uint8_t>(object, "kind", length);
+  std::vector<LeafEntry> leaves(length);
+  for (size_t row = 0; row < length; row++)
+    leaves[row] = {gpa[row], hpa[row], spte[row], std::clamp<uint8_t>(level[row], 1, 5), space[row], kind[row]};
+  return leaves;
+}
+
+Napi::Object RowsOf(Napi::Env env, const PageRows& pages) {
+  Napi::Object result = Napi::Object::New(env);
+  const size_t length = pages.rows.size();
+  auto* gpa = Column<double, Napi::Float64Array>(result, "gpa", length);
+  auto* hva = Column<double, Napi::Float64Array>(result, "hva", length);
+  auto* hpa = Column<double, Napi::Float64Array>(result, "hpa", length);
+  auto* second = Column<double, Napi::Float64Array>(result, "secondHpa", length);
+  auto* spte = Column<uint64_t, Napi::BigUint64Array>(result, "spte", length);
+  auto* slot = Column<uint32_t, Napi::Uint32Array>(result, "slot", length);
+  auto* host = Column<uint16_t, Napi::Uint16Array>(result, "host", length);
+  auto* level = Column<uint8_t, Napi::Uint8Array>(result, "level", length);
+  auto* kind = Column<uint8_t, Napi::Uint8Array>(result, "kind", length);
+  for (size_t index = 0; index < length; index++) {
+    const PageRow& row = pages.rows[index];
+    gpa[index] = row.gpa;
+    hva[index] = row.hva;
+    hpa[index] = row.hpa;
+    second[index] = row.second_hpa;
+    spte[index] = row.spte;
+    slot[index] = row.slot;
+    host[index] = row.host;
+    level[index] = row.level;
+    kind[index] = row.kind;
+  }
+  result.Set("framesVisible", pages.frames_visible);
+  result.Set("scanned", pages.scanned);
+  result.Set("compared", static_cast<double>(pages.compared));
+  result.Set("disagreeing", static_cast<double>(pages.disagreeing));
+  return result;
+}
+
+// (path of the pagemap, slots, leaves, from, to): rows, or a negative errno.
+Napi::Value Join(const Napi::CallbackInfo& info) {
+  const std::string path = info[0].ToString();
+  const OwnedFd pagemap(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (pagemap.get() < 0) return Napi::Number::New(info.Env(), -errno);
+  const std::vector<SlotRange> slots = SlotRanges(info[1].As<Napi::Object>());
+  const std::vector<LeafEntry> leaves = LeafEntries(info[2].As<Napi::Object>());
+  const auto from = static_cast<double>(WholeNumber(info[3], "from")), to = static_cast<double>(WholeNumber(info[4], "to"));
+  PageRows pages;
+  const int error = JoinPages(pagemap.get(), slots, leaves, from, to, &pages);
+  return error < 0 ? Napi::Value(Napi::Number::New(info.Env(), error)) : RowsOf(info.Env(), pages);
+}
+
+}  // namespace
+
+void DefineTables(Napi::Object exports) {
+  const Napi::Env env = exports.Env();
+  exports.Set("loadTables", Napi::Function::New(env, Load, "loadTables"));
+  exports.Set("readTables", Napi::Function::New(env, Read, "readTables"));
+  exports.Set("joinTables", Napi::Function::New(env, Join, "joinTables"));
+}
+
+}  // namespace node_kvm

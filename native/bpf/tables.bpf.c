@@ -6,9 +6,11 @@
 //
 // KVM's structures are described here by the fields that are used; the kernel moves each access to where its own BTF has the field
 // (CO-RE), whether KVM is built in or a module.
+// clang-format off
+#include <linux/bpf.h>  // before the helpers, which use its types
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
-#include <linux/bpf.h>  // before the helpers, which use its types
+// clang-format on
 #include <stdbool.h>
 #include <stddef.h>
 

@@ -148,7 +148,7 @@ class Joiner {
     row.hva = static_cast<double>(hva);
     row.slot = static_cast<uint32_t>(slot);
     const uint64_t frame = present ? entry & kFrameBits : 0;
-    if (frame != 0) result_.frames_visible = true;
+    if (present && frame == 0) result_.frames_hidden = true;
     row.hpa = static_cast<double>(frame * kPage);
     row.host =
         static_cast<uint16_t>((present ? kHostPresent : 0) | (swapped ? kHostSwapped : 0) | ((entry >> 61) & 1 ? kHostFileOrShared : 0) |

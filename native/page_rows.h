@@ -38,10 +38,10 @@ struct PageRow {
 
 struct PageRows {
   std::vector<PageRow> rows;
-  bool frames_visible = false;  // the kernel shows frame numbers
-  bool scanned = false;         // PAGEMAP_SCAN was there
-  uint64_t compared = 0;        // leaves' pages whose frame both sides know,
-  uint64_t disagreeing = 0;     // and of those, where it is another
+  bool frames_hidden = false;  // a page was there, and its frame number was not shown
+  bool scanned = false;        // PAGEMAP_SCAN was there
+  uint64_t compared = 0;       // leaves' pages whose frame both sides know,
+  uint64_t disagreeing = 0;    // and of those, where it is another
 };
 
 // `pagemap` is the open file of the process the slots belong to. Zero, or a negative errno. Slots and leaves are ordered by address space

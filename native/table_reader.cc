@@ -139,6 +139,14 @@ Value At(const bpf::slot_record& slot, uint32_t offset) {
   return value;
 }
 
+// Where the kernel does not say its mask but its value: EPT marks MMIO by write and execute without read, and everything else marks it by
+// reserved bits, of which value and mask are the same (kvm_mmu_set_ept_masks(), kvm_mmu_reset_all_pte_masks()).
+uint64_t MmioMask(const bpf::vm_record& vm) {
+  constexpr uint64_t kWriteExecute = 6, kEptMask = uint64_t{1} << 63 | 7;
+  if (vm.mmio_mask != 0 || vm.mmio_value == 0) return vm.mmio_mask;
+  return (vm.mmio_value & 7) == kWriteExecute ? kEptMask : vm.mmio_value;
+}
+
 bool Before(const Leaf& left, const Leaf& right) {
   if (left.address_space != right.address_space) return left.address_space < right.address_space;
   return left.gfn != right.gfn ? left.gfn < right.gfn : left.level < right.level;
@@ -249,8 +257,10 @@ bool TableReader::Walk(const TableRequest& request, const std::function<void(con
   walk.slot_room_ = slots_.room;
   walk.table_room_ = tables_.room;
   // Slots beyond all room were not copied: the VM's number of them must be that of what can be read.
-  for (bpf::vm_record& vm : walk.vms_)
+  for (bpf::vm_record& vm : walk.vms_) {
+    vm.mmio_mask = MmioMask(vm);
     if (vm.first_slot + vm.slots > slots_.room) vm.slots = vm.first_slot < slots_.room ? slots_.room - vm.first_slot : 0, vm.failed_reads++;
+  }
   visit(walk);
   return true;
 }

@@ -184,7 +184,7 @@ Napi::Object RowsOf(Napi::Env env, const PageRows& pages) {
     level[index] = row.level;
     kind[index] = row.kind;
   }
-  result.Set("framesVisible", pages.frames_visible);
+  result.Set("framesHidden", pages.frames_hidden);
   result.Set("scanned", pages.scanned);
   result.Set("compared", static_cast<double>(pages.compared));
   result.Set("disagreeing", static_cast<double>(pages.disagreeing));

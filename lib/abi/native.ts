@@ -1,4 +1,4 @@
-/** The add-on, and the types of what it exports. Only the rooms abi, memory and kvm import this. */
+/** The add-on, and the types of what it exports. Only the rooms abi, memory, kvm and translation import this. */
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 
@@ -83,7 +83,102 @@ export interface NativeRegion {
   release(): void
 }
 
+/** Why VMs cannot be read from outside: the step that was refused, and its negative errno. */
+export interface TableFailure {
+  step: 'map' | 'loader' | 'program' | 'room' | 'iterator' | 'walk' | 'fields'
+  error: number
+  /** A bit for each field the kernel lacks (native/bpf/layout.h, field_bit). */
+  missingFields: number
+  /** What the kernel's verifier said. */
+  log: string
+}
+
+/** Kernel addresses are bigints, 0n where unknown. */
+export interface TableRequest {
+  /** 0: every process. */
+  pid: number
+  /** -1: every descriptor. */
+  fd: number
+  /** Whether to read the second stage too. */
+  tables: boolean
+  pageOffsetBase: bigint
+  mmioMaskAddress: bigint
+  mmioValueAddress: bigint
+  meMaskAddress: bigint
+}
+
+/** Memslots as columns, ordered by address space and GPA. */
+export interface SlotColumns {
+  gpa: Float64Array
+  size: Float64Array
+  hva: Float64Array
+  flags: Uint32Array
+  id: Int16Array
+  addressSpace: Uint8Array
+  guestMemfd: Uint8Array
+}
+
+/** Last-level entries of the second stage as columns, ordered by address space, GPA and level. */
+export interface LeafColumns {
+  gpa: Float64Array
+  hpa: Float64Array
+  spte: BigUint64Array
+  role: Uint32Array
+  level: Uint8Array
+  addressSpace: Uint8Array
+  /** 1 a TDP MMU's, 2 a shadow page's, 3 one's whose GPAs it keeps beside, 4 a note that the page is MMIO. */
+  kind: Uint8Array
+}
+
+/** One descriptor of a VM. */
+export interface NativeMachine {
+  /** Tells one VM from another; nothing more. */
+  kvm: bigint
+  pid: number
+  fd: number
+  command: string
+  vcpus: number
+  /** 1 the process's memory is what the slots map, 2 another descriptor told of this VM, 4 TDP tables could not be found in memory. */
+  flags: number
+  addressSpaces: number
+  failedReads: number
+  /** Tables that had no room, or were given away while they were copied. */
+  lost: number
+  invalidationsBefore: number
+  invalidationsAfter: number
+  /** Of the memslots: before for each address space, then after. */
+  generations: BigUint64Array
+  setSwapped: number
+  mmioMask: bigint
+  slots: SlotColumns
+  leaves: LeafColumns
+}
+
+/** {@link NativeAddon.joinTables}: a row for each page, ordered by slot and GPA. */
+export interface PageColumns {
+  gpa: Float64Array
+  hva: Float64Array
+  /** 0 where unknown or absent. */
+  hpa: Float64Array
+  secondHpa: Float64Array
+  spte: BigUint64Array
+  /** The row in the slots. */
+  slot: Uint32Array
+  host: Uint16Array
+  level: Uint8Array
+  kind: Uint8Array
+  framesHidden: boolean
+  scanned: boolean
+  compared: number
+  disagreeing: number
+}
+
 export interface NativeAddon {
+  /** Loads the BPF program, once a process; null when it is loaded. */
+  loadTables(): TableFailure | null
+  readTables(request: TableRequest): NativeMachine[] | TableFailure
+  /** Reads the host page tables of the slots at GPAs from `from` up to `to`, and puts all three tables side by side. A negative errno on failure. */
+  joinTables(pagemapPath: string, slots: SlotColumns, leaves: LeafColumns, from: number, to: number): PageColumns | number
   /** open(2); a negative errno on failure. */
   open(path: string, writable: boolean): NativeKvm | number
   map(options: RegionOptions): NativeRegion | number

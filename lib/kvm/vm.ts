@@ -53,6 +53,10 @@ export class Vm implements Disposable {
   get closed(): boolean {
     return this.#native.fd < 0
   }
+  /** @internal its descriptor's number; -1 once closed */
+  get descriptor(): number {
+    return this.#native.fd
+  }
   /** The open vCPUs, by id. */
   get vcpus(): ReadonlyMap<number, Vcpu> {
     return this.#vcpus

@@ -1,0 +1,52 @@
+/** What stands behind a memslot: the mappings of /proc/PID/maps (proc(5)) at its HVAs. */
+import { readFileSync } from 'node:fs'
+
+/** What kind of memory. `mixed` is more than one kind in one slot, `unmapped` none at all. */
+export type Backing = 'anonymous' | 'memfd' | 'hugetlb' | 'file' | 'shared' | 'guest_memfd' | 'mixed' | 'unmapped' | 'unknown'
+
+/** One line of /proc/PID/maps. */
+export interface HostMapping {
+  start: number
+  end: number
+  backing: Backing
+  /** The file's name, where there is one. */
+  path: string
+}
+
+function kindOf(path: string): Backing {
+  if (path === '' || path.startsWith('[')) return 'anonymous'
+  if (path.startsWith('/anon_hugepage') || path.includes('/hugepages') || /\/memfd:.*huge/i.test(path)) return 'hugetlb'
+  if (path.startsWith('/memfd:')) return 'memfd'
+  if (path.startsWith('/dev/zero') || path.startsWith('/SYSV')) return 'shared'
+  if (path.startsWith('anon_inode:[kvm-gmem]')) return 'guest_memfd'
+  return 'file'
+}
+
+/** The mappings of a process by ascending address; empty where they may not be read. */
+export function hostMappings(pid: number | 'self'): HostMapping[] {
+  let text: string
+  try {
+    text = readFileSync(`/proc/${pid}/maps`, 'utf8')
+  } catch {
+    return []
+  }
+  return [...text.matchAll(/^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ *(.*)$/gm)].map(([, start, end, path]) => ({
+    start: Number.parseInt(start as string, 16), end: Number.parseInt(end as string, 16), backing: kindOf(path as string), path: path as string
+  }))
+}
+
+/** What is mapped at addresses from `hva` on, and the first file's name. */
+export function backingOf(mappings: readonly HostMapping[], hva: number, size: number): { backing: Backing; path: string } {
+  if (mappings.length === 0) return { backing: 'unknown', path: '' }
+  let low = 0
+  for (let high = mappings.length; low < high; ) {
+    const middle = (low + high) >> 1
+    if ((mappings[middle] as HostMapping).end <= hva) low = middle + 1
+    else high = middle
+  }
+  const found: HostMapping[] = []
+  for (let index = low; index < mappings.length && (mappings[index] as HostMapping).start < hva + size; index++) found.push(mappings[index] as HostMapping)
+  const kinds = new Set(found.map(({ backing }) => backing))
+  const backing = kinds.size === 0 ? 'unmapped' : kinds.size === 1 ? (found[0] as HostMapping).backing : 'mixed'
+  return { backing, path: found.find(({ path }) => path !== '')?.path ?? '' }
+}

@@ -1,0 +1,122 @@
+/** Every VM on the host, whoever runs it. */
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { checkInteger } from '../abi/arguments.js'
+import { KvmError } from '../abi/errors.js'
+import { readOptional } from '../kvm/host.js'
+import { type Evidence, evidence } from './evidence.js'
+import { type ReadMachine, readMachines } from './reader.js'
+import { type Summary, summarize } from './summary.js'
+import { readTables, type Subject, slotList, type TableSlot, type Tables } from './tables.js'
+import { type Translation, translateIn } from './translate.js'
+
+/** A VM that some process runs. */
+export class Machine {
+  readonly pid: number
+  /** The process's command line. */
+  readonly command: string
+  readonly vcpus: number
+  /** Ordered by address space and GPA. Empty when BPF could not read them: `evidence` says why. */
+  readonly memslots: TableSlot[]
+  readonly evidence: Evidence
+  readonly #subject: Subject
+
+  /** @internal */
+  constructor(subject: Subject, command: string, vcpus: number, memslots: TableSlot[], how: Evidence) {
+    this.pid = subject.pid
+    this.command = command
+    this.vcpus = vcpus
+    this.memslots = memslots
+    this.evidence = how
+    this.#subject = subject
+  }
+
+  /** The descriptor by which the process holds it. */
+  get fd(): number {
+    return this.#subject.fd
+  }
+  /** Bytes in memslots of address space 0. */
+  get memory(): number {
+    return this.memslots.filter(({ addressSpace }) => addressSpace === 0).reduce((sum, { size }) => sum + size, 0)
+  }
+
+  /**
+   * Its three tables, as columns.
+   * @throws KvmError `closed` when it is gone, `unavailable` where it cannot be read
+   */
+  tables(range?: { gpa?: number; size?: number }): Tables {
+    return readTables(this.#subject, range)
+  }
+  /** One address through the three tables. */
+  translate(gpa: number): Translation {
+    return translateIn(this.#subject, gpa)
+  }
+  /** Its tables in numbers. */
+  summary(): Summary {
+    return summarize(this.tables())
+  }
+  /** A plain object: `slots` with addresses as numbers. */
+  toJSON() {
+    const { pid, command, vcpus, evidence: how } = this
+    const slots = this.memslots.map(({ id, addressSpace, gpa, size, hva, flags, backing, path }) => ({ id, addressSpace, gpa, size, hva, flags, backing, path }))
+    return { pid, command, vcpus, slots, evidence: how }
+  }
+}
+
+function commandOf(pid: number, fallback = ''): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replace(/\0+$/, '').replaceAll('\0', ' ') || fallback
+  } catch {
+    return fallback
+  }
+}
+
+function machineOf(read: ReadMachine): Machine {
+  const { pid, fd, kvm, vcpus, torn, attempts, command } = read
+  return new Machine({ pid, fd, kvm }, commandOf(pid, command), vcpus, slotList(read.slots, pid), evidence({ source: 'bpf', torn, attempts }))
+}
+
+function descriptorsOf(pid: number): Map<number, string> {
+  const links = new Map<number, string>()
+  try {
+    for (const name of readdirSync(`/proc/${pid}/fd`)) links.set(Number(name), readlinkSync(`/proc/${pid}/fd/${name}`))
+  } catch {
+    // Ended meanwhile, or another user's: what was seen before that counts.
+  }
+  return links
+}
+
+/** Without BPF: who holds a VM, and how many vCPUs, by the names of open files. */
+function byDescriptors(pids: number[], why: string): Machine[] {
+  return pids.flatMap((pid) => {
+    const links = [...descriptorsOf(pid)]
+    const vcpus = links.filter(([, target]) => target.startsWith('anon_inode:kvm-vcpu:')).length
+    const how = evidence({ source: 'procfs', missing: [`the memslots were not read: ${why}`] })
+    return links.filter(([, target]) => target === 'anon_inode:kvm-vm').map(([fd]) => new Machine({ pid, fd }, commandOf(pid), vcpus, [], how))
+  })
+}
+
+const allPids = () => readdirSync('/proc').filter((name) => /^\d+$/.test(name)).map(Number)
+
+/** Why a process has no VM to show. */
+function noMachine(pid: number, foreign: boolean): KvmError {
+  if (!existsSync(`/proc/${pid}`)) return new KvmError('argument', `there is no process ${pid} here (in another pid namespace it has another number: look for it with node-kvm map)`, { argument: 'pid', pid })
+  const name = readOptional(`/proc/${pid}/comm`) ?? 'ended meanwhile'
+  if (foreign) return new KvmError('argument', `process ${pid} (${name}) holds a descriptor of a VM whose memory is another process's`, { argument: 'pid', pid })
+  return new KvmError('argument', `process ${pid} (${name}) runs no VM`, { argument: 'pid', pid })
+}
+
+/**
+ * Every VM on this host, of QEMU, Firecracker, this process or any other, as far as the pid namespace reaches; it is read without the VM's
+ * noticing.
+ * @param options `pid` for one process's VMs only
+ * @throws KvmError `argument` when process `pid` is none, or runs no VM
+ * @example
+ * for (const machine of machines()) console.log(machine.pid, machine.command, machine.memslots.length)
+ */
+export function machines({ pid }: { pid?: number } = {}): Machine[] {
+  if (pid !== undefined) checkInteger('pid', pid, 1, 2 ** 31 - 1)
+  const found = readMachines({ pid: pid ?? 0, tables: false })
+  const list = typeof found === 'string' ? byDescriptors(pid === undefined ? allPids() : [pid], found) : found.filter(({ flags }) => (flags & 3) === 1).map(machineOf)
+  if (list.length === 0 && pid !== undefined) throw noMachine(pid, typeof found !== 'string' && found.length > 0)
+  return list.sort((left, right) => left.pid - right.pid || left.fd - right.fd)
+}

@@ -1,0 +1,190 @@
+/** The three tables of a VM, all of them at once, as columns. */
+import { hex } from '../abi/arguments.js'
+import { errnoName, KvmError } from '../abi/errors.js'
+import { type LeafColumns, native, type PageColumns, type SlotColumns } from '../abi/native.js'
+import { describeHost } from '../kvm/host.js'
+import type { Vm } from '../kvm/vm.js'
+import { type Backing, backingOf, hostMappings } from './backing.js'
+import { type Evidence, evidence } from './evidence.js'
+import { type ReadMachine, readMachines } from './reader.js'
+import type { SpteFormat } from './spte.js'
+
+export type { LeafColumns, PageColumns } from '../abi/native.js'
+
+/** A memslot as the kernel has it. */
+export interface TableSlot {
+  id: number
+  /** 1 is system management mode's. */
+  addressSpace: number
+  gpa: number
+  size: number
+  hva: number
+  flags: { logDirty: boolean; readonly: boolean; guestMemfd: boolean; raw: number }
+  backing: Backing
+  /** The file behind it, where there is one. */
+  path: string
+}
+
+/**
+ * The three tables: a row for each 4 KiB page that the host has or the second stage maps, ordered by address space and GPA. An `hpa` of 0 is
+ * unknown or absent, a `level` of 0 no entry in the second stage. Where several entries map one page (shadow paging does), the row shows one
+ * and `leaves` has them all.
+ */
+export interface Tables extends Omit<PageColumns, 'framesHidden' | 'scanned'> {
+  slots: TableSlot[]
+  /** The second stage's last-level entries. */
+  leaves: LeafColumns
+  format: SpteFormat
+  /** Whether the host's huge pages could be told. */
+  hugeKnown: boolean
+  evidence: Evidence
+}
+
+/** Where a VM is found again. */
+export interface Subject {
+  pid: number
+  fd: number
+  kvm?: bigint
+  /** For a VM of this process: its memslots as this library keeps them, should the kernel's not be readable. */
+  own?: Vm
+}
+
+/** How often to read again when pages were taken back between the second and the third table. */
+const mostRounds = 5
+const noSlots = (): SlotColumns => ({ gpa: new Float64Array(), size: new Float64Array(), hva: new Float64Array(), flags: new Uint32Array(), id: new Int16Array(), addressSpace: new Uint8Array(), guestMemfd: new Uint8Array() })
+const noLeaves = (): LeafColumns => ({ gpa: new Float64Array(), hpa: new Float64Array(), spte: new BigUint64Array(), role: new Uint32Array(), level: new Uint8Array(), addressSpace: new Uint8Array(), kind: new Uint8Array() })
+
+/** @internal */
+export const spteFormat = (): SpteFormat => (describeHost().mmu === 'ept' ? 'ept' : 'x86')
+
+/** @internal */
+export const subjectOf = (vm: Vm): Subject => {
+  if (vm.closed) throw new KvmError('closed', 'this VM is closed')
+  return { pid: process.pid, fd: vm.descriptor, own: vm }
+}
+
+function ownSlots(vm: Vm): SlotColumns {
+  const list = [...vm.memslots]
+  const columns = noSlots()
+  return {
+    ...columns, gpa: Float64Array.from(list, ({ gpa }) => gpa), size: Float64Array.from(list, ({ size }) => size), hva: Float64Array.from(list, ({ hva }) => hva),
+    flags: Uint32Array.from(list, ({ logDirty, readonly }) => (logDirty ? 1 : 0) | (readonly ? 2 : 0)), id: Int16Array.from(list, ({ id }) => id),
+    addressSpace: new Uint8Array(list.length), guestMemfd: new Uint8Array(list.length)
+  }
+}
+
+/** @internal */
+export function slotList(columns: SlotColumns, pid: number): TableSlot[] {
+  const mappings = hostMappings(pid)
+  return Array.from(columns.gpa, (gpa, row) => {
+    const raw = columns.flags[row] as number
+    const guestMemfd = columns.guestMemfd[row] !== 0
+    const hva = columns.hva[row] as number
+    const size = columns.size[row] as number
+    const { backing, path } = backingOf(mappings, hva, size)
+    return {
+      id: columns.id[row] as number, addressSpace: columns.addressSpace[row] as number, gpa, size, hva,
+      flags: { logDirty: (raw & 1) !== 0, readonly: (raw & 2) !== 0, guestMemfd, raw }, backing: guestMemfd ? 'guest_memfd' : backing, path
+    }
+  })
+}
+
+/** @internal what one look at a VM brings */
+export interface Look {
+  slots: SlotColumns
+  leaves: LeafColumns
+  evidence: Evidence
+  machine: ReadMachine | null
+}
+
+function gone({ pid, fd }: Subject): KvmError {
+  return new KvmError('closed', `the VM behind descriptor ${fd} of process ${pid} is gone: it was closed, or the process ended`, { pid, fd })
+}
+
+/** @internal */
+export function look(subject: Subject, tables: boolean): Look {
+  const { pid, fd, kvm, own } = subject
+  const found = readMachines({ pid, fd, tables })
+  if (typeof found === 'string') {
+    if (!own) throw new KvmError('unavailable', `the VM of process ${pid} cannot be read: ${found}`, { pid })
+    return { slots: ownSlots(own), leaves: noLeaves(), machine: null, evidence: evidence({ source: 'memslots', missing: [`the second stage was not read: ${found}`] }) }
+  }
+  const machine = found.find((each) => kvm === undefined || each.kvm === kvm)
+  if (!machine) throw gone(subject)
+  const missing = machine.flags & 4 ? ['the second stage was not read: where the kernel maps memory is not known without a running vCPU or a readable /proc/kallsyms'] : []
+  return {
+    slots: machine.slots, leaves: machine.leaves, machine,
+    evidence: evidence({ source: 'bpf', secondStage: tables && missing.length === 0 ? 'bpf' : null, torn: machine.torn, lost: machine.lost, attempts: machine.attempts, missing })
+  }
+}
+
+/** The host's side of it; without the permission to read it, rows of the second stage alone. */
+function join({ pid }: Subject, seen: Look, from: number, to: number): PageColumns {
+  const rows = native.joinTables(`/proc/${pid}/pagemap`, seen.slots, seen.leaves, from, to)
+  if (typeof rows !== 'number') {
+    seen.evidence.host = 'pagemap'
+    if (rows.framesHidden) seen.evidence.missing.push('HPAs of the host page tables are hidden: frame numbers need CAP_SYS_ADMIN (run with sudo)')
+    return rows
+  }
+  const errno = errnoName(rows)
+  if (errno === 'ENOENT' || errno === 'ESRCH') throw new KvmError('closed', `process ${pid} ended meanwhile`, { pid, errno })
+  seen.evidence.missing.push(`the host page tables were not read: /proc/${pid}/pagemap: ${errno}; run as root or as the process's user`)
+  return native.joinTables('/dev/null', seen.slots, seen.leaves, from, to) as PageColumns
+}
+
+const generationOf = (machine: ReadMachine) => machine.generations.slice(machine.generations.length / 2).join()
+
+/**
+ * Looks at all three tables until nothing was taken back between the second and the third.
+ * @internal
+ */
+export function lookAtAll(subject: Subject, from: number, to: number): Look & { rows: PageColumns } {
+  for (let round = 1; ; round++) {
+    const seen = look(subject, true)
+    const rows = join(subject, seen, from, to)
+    if (!seen.machine) return { ...seen, rows }
+    const after = look({ ...subject, kvm: seen.machine.kvm }, false).machine as ReadMachine
+    const invalidations = after.invalidationsAfter - seen.machine.invalidationsBefore
+    const moved = generationOf(after) !== generationOf(seen.machine)
+    if ((invalidations === 0 && !moved) || round === mostRounds) {
+      const attempts = seen.evidence.attempts + round - 1
+      return { ...seen, rows, evidence: { ...seen.evidence, invalidations, attempts, torn: seen.evidence.torn || moved } }
+    }
+  }
+}
+
+/** @internal */
+export function readTables(subject: Subject, { gpa = 0, size = 2 ** 52 - gpa }: { gpa?: number; size?: number } = {}): Tables {
+  const { rows, slots, leaves, evidence: how } = lookAtAll(subject, gpa, gpa + size)
+  const { framesHidden: _, scanned, ...columns } = rows
+  return { ...columns, slots: slotList(slots, subject.pid), leaves, format: spteFormat(), hugeKnown: scanned, evidence: how }
+}
+
+/**
+ * All three tables of a VM of this process.
+ * @param range only the GPAs from `gpa` on, `size` bytes; everything if absent
+ * @example
+ * const { gpa, hpa, level, evidence } = tables(vm)
+ */
+export function tables(vm: Vm, range?: { gpa?: number; size?: number }): Tables {
+  return readTables(subjectOf(vm), range)
+}
+
+/** The row of a GPA, or -1. */
+export function rowOf({ gpa, slot, slots }: Tables, wanted: number, addressSpace = 0): number {
+  const page = wanted - (wanted % 4096)
+  let low = 0
+  for (let high = gpa.length; low < high; ) {
+    const middle = (low + high) >> 1
+    const space = (slots[slot[middle] as number] as TableSlot).addressSpace
+    if (space < addressSpace || (space === addressSpace && (gpa[middle] as number) < page)) low = middle + 1
+    else high = middle
+  }
+  return gpa[low] === page && slots[slot[low] as number]?.addressSpace === addressSpace ? low : -1
+}
+
+/** A line of text for a row, as the command line prints it. */
+export function describeRow(table: Tables, row: number): string {
+  const at = (column: Float64Array) => hex(column[row] as number)
+  return `${at(table.gpa)} -> ${at(table.hva)} -> ${table.hpa[row] ? at(table.hpa) : 'hidden'}; second stage ${table.level[row] ? at(table.secondHpa) : 'none'}`
+}

@@ -6,18 +6,37 @@ import { KvmError } from '../abi/errors.js'
 
 interface Command {
   says: string
-  run(options: { json: boolean }): Promise<number>
+  /** Options of this command alone. */
+  takes?: readonly (keyof CommandOptions)[]
+  run(options: CommandOptions & { json: boolean }): Promise<number>
+}
+
+interface CommandOptions {
+  pid?: string
+  gpa?: string
+  pages?: boolean
+  summary?: boolean
+  svg?: string
 }
 
 // Loaded on demand, so that one command does not pay for another.
 const commands: Record<string, Command> = {
   walkthrough: { says: 'replay the KVM thread of October 2020 on a real guest, every step checked', run: async (options) => (await import('./walkthrough.js')).walkthrough(options) },
-  doctor: { says: 'what this host can do, and how to get what is missing', run: async (options) => (await import('./doctor.js')).doctor(options) }
+  doctor: { says: 'what this host can do, and how to get what is missing', run: async (options) => (await import('./doctor.js')).doctor(options) },
+  map: {
+    says: 'every VM on this host; with --pid one VM\'s memslots and what they lead to', takes: ['pid', 'gpa', 'pages', 'summary', 'svg'],
+    run: async (options) => (await import('./map.js')).map(options)
+  }
 }
+
+const commandOptions = { pid: { type: 'string' }, gpa: { type: 'string' }, pages: { type: 'boolean' }, summary: { type: 'boolean' }, svg: { type: 'string' } } as const
 
 function usage(): string {
   const list = Object.entries(commands).map(([name, { says }]) => `  ${name.padEnd(14)} ${says}`)
-  return ['usage: node-kvm COMMAND [--json]', '', ...list, '', '  --json         one JSON document instead of text', '  --version      the package\'s version', '  --help         this text'].join('\n')
+  return [
+    'usage: node-kvm COMMAND [--json]', '', ...list, '', '  --json         one JSON document instead of text', '  --pid PID      map: this process\'s VM', '  --gpa ADDRESS  map: one address through the three tables', '  --pages        map: all pages',
+    '  --summary      map: counts by page size and state', '  --svg FILE     map: a picture of guest memory against host memory', '  --version      the package\'s version', '  --help         this text'
+  ].join('\n')
 }
 
 function refuse(message: string): number {
@@ -30,9 +49,9 @@ function version(): string {
 }
 
 async function main(argv: string[]): Promise<number> {
-  let parsed: { values: { json?: boolean; help?: boolean; version?: boolean }; positionals: string[] }
+  let parsed: { values: CommandOptions & { json?: boolean; help?: boolean; version?: boolean }; positionals: string[] }
   try {
-    parsed = parseArgs({ args: argv, allowPositionals: true, options: { json: { type: 'boolean' }, help: { type: 'boolean', short: 'h' }, version: { type: 'boolean' } } })
+    parsed = parseArgs({ args: argv, allowPositionals: true, options: { json: { type: 'boolean' }, help: { type: 'boolean', short: 'h' }, version: { type: 'boolean' }, ...commandOptions } })
   } catch (error) {
     return refuse((error as Error).message)
   }
@@ -45,7 +64,10 @@ async function main(argv: string[]): Promise<number> {
   const command = name !== undefined && Object.hasOwn(commands, name) ? commands[name] : undefined
   if (!command) return refuse(name === undefined ? 'a command is needed' : `there is no command '${name}'`)
   if (rest.length > 0) return refuse(`${name} takes no '${rest[0]}'`)
-  return command.run({ json: values.json ?? false })
+  const { json = false, help: _, version: __, ...options } = values
+  const stray = Object.keys(options).find((option) => !command.takes?.includes(option as keyof CommandOptions))
+  if (stray !== undefined) return refuse(`${name} takes no '--${stray}'`)
+  return command.run({ ...options, json })
 }
 
 try {

@@ -19,7 +19,10 @@ export interface TableSlot {
   gpa: number
   size: number
   hva: number
-  flags: { logDirty: boolean; readonly: boolean; guestMemfd: boolean; raw: number }
+  /** KVM_MEM_ flags. */
+  flags: number
+  logDirty: boolean
+  readonly: boolean
   backing: Backing
   /** The file behind it, where there is one. */
   path: string
@@ -77,14 +80,14 @@ function ownSlots(vm: Vm): SlotColumns {
 export function slotList(columns: SlotColumns, pid: number): TableSlot[] {
   const mappings = hostMappings(pid)
   return Array.from(columns.gpa, (gpa, row) => {
-    const raw = columns.flags[row] as number
+    const flags = columns.flags[row] as number
     const guestMemfd = columns.guestMemfd[row] !== 0
     const hva = columns.hva[row] as number
     const size = columns.size[row] as number
     const { backing, path } = backingOf(mappings, hva, size)
     return {
       id: columns.id[row] as number, addressSpace: columns.addressSpace[row] as number, gpa, size, hva,
-      flags: { logDirty: (raw & 1) !== 0, readonly: (raw & 2) !== 0, guestMemfd, raw }, backing: guestMemfd ? 'guest_memfd' : backing, path
+      flags, logDirty: (flags & 1) !== 0, readonly: (flags & 2) !== 0, backing: guestMemfd ? 'guest_memfd' : backing, path
     }
   })
 }

@@ -59,10 +59,10 @@ function leavesAt(leaves: LeafColumns, gpa: number, addressSpace: number): numbe
 }
 
 /** Why KVM maps in small pages what the host has in a large one (kvm_mmu_max_mapping_level(), __kvm_mmu_max_mapping_level()). */
-export function whySmall(slot: Pick<TableSlot, 'gpa' | 'hva' | 'size' | 'flags'>, gpa: number): string {
+export function whySmall(slot: Pick<TableSlot, 'gpa' | 'hva' | 'size' | 'logDirty'>, gpa: number): string {
   const huge = levelSize(2)
   const begin = gpa - (gpa % huge)
-  if (slot.flags.logDirty) return 'the slot is dirty-logged, and each 4 KiB page is told apart'
+  if (slot.logDirty) return 'the slot is dirty-logged, and each 4 KiB page is told apart'
   if (slot.gpa % huge !== slot.hva % huge) return 'GPA and HVA of the slot lie differently within 2 MiB'
   if (begin < slot.gpa || begin + huge > slot.gpa + slot.size) return 'the 2 MiB around it reach beyond the slot'
   return 'the guest maps it in small pages, or KVM split it (nx_huge_pages, a shadowed page table, an access before the host had the huge page)'

@@ -1,0 +1,153 @@
+/** `node-kvm map`: the VMs of this host, and their three tables. */
+import { writeFileSync } from 'node:fs'
+import { hex } from '../abi/arguments.js'
+import { KvmError } from '../abi/errors.js'
+import { describeHost } from '../kvm/host.js'
+import { hostBits } from '../translation/host-page.js'
+import { type Machine, machines } from '../translation/machines.js'
+import { summarize } from '../translation/summary.js'
+import type { TableSlot, Tables } from '../translation/tables.js'
+import type { Translation } from '../translation/translate.js'
+import { drawTables } from './map-drawing.js'
+import { paint } from './paint.js'
+
+/** Of `node-kvm map`. */
+export interface MapOptions {
+  json?: boolean
+  pid?: string
+  gpa?: string
+  pages?: boolean
+  summary?: boolean
+  svg?: string
+}
+
+function number(name: string, text: string): number {
+  const value = /^(0x[0-9a-f]+|\d+)$/i.test(text) ? Number(text) : Number.NaN
+  if (!Number.isSafeInteger(value)) throw new KvmError('argument', `--${name} is ${JSON.stringify(text)}; it must be a number, such as 4711 or 0xa000`, { argument: name })
+  return value
+}
+
+/** `2 MiB`: in the largest unit that leaves few digits. */
+function bytes(count: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
+  let unit = 0
+  let value = count
+  for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024
+  return `${Number.isInteger(value) ? value : value.toFixed(1)} ${units[unit]}`
+}
+
+const shorten = (text: string, most: number) => (text.length > most ? `${text.slice(0, most - 1)}…` : text)
+const notes = (missing: readonly string[]) => [...new Set(missing)].map((text) => paint('yellow', `note: ${text}`))
+
+function listLine({ pid, command, vcpus, memory, memslots, evidence }: Machine): string {
+  const known = evidence.source === 'bpf'
+  return [String(pid).padStart(8), String(vcpus).padStart(5), (known ? bytes(memory) : '?').padStart(10), (known ? String(memslots.length) : '?').padStart(6), ` ${shorten(command, 80)}`].join(' ')
+}
+
+function slotLine({ id, addressSpace, gpa, size, hva, logDirty, readonly, backing, path }: TableSlot): string {
+  const marks = [logDirty ? 'dirty-logged' : '', readonly ? 'read-only' : ''].filter(Boolean).join(', ')
+  return `${String(id).padStart(5)} ${String(addressSpace).padStart(2)}  ${hex(gpa).padEnd(14)} ${bytes(size).padStart(10)}  ${hex(hva).padEnd(16)} ${backing}${path ? ` ${path}` : ''}${marks ? ` (${marks})` : ''}`
+}
+
+const pageWords: Record<number, string> = { 1: '4 KiB', 2: '2 MiB', 3: '1 GiB' }
+const stageNames = { ept: 'EPT', npt: 'NPT', shadow: 'shadow pages', unknown: 'second stage' }
+
+function hostWords({ host, hpa }: Translation): string {
+  if (!host) return ''
+  if (host.swapped) return 'swapped out'
+  if (!host.present) return 'no page: the next access brings one'
+  const size = host.hugetlb ? 'hugetlb page' : host.huge ? '2 MiB page' : host.transparentHuge ? '4 KiB page of a transparent huge one' : '4 KiB page'
+  const what = [size, host.fileOrShared ? 'file or shared' : 'anonymous', host.ksm ? 'merged by KSM' : '', host.zeroPage ? 'the page of zeros' : ''].filter(Boolean).join(', ')
+  return hpa === null ? `${what}, address hidden` : what
+}
+
+function translationLines(translation: Translation): string[] {
+  const { gpa, slot, hva, hpa, secondStage, agrees, evidence } = translation
+  const second = secondStage.present
+    ? `${hex(gpa)} -> ${hex(secondStage.hpa)}   level ${secondStage.level} (${pageWords[secondStage.level] ?? bytes(secondStage.size)}) ${secondStage.access}${secondStage.spte.accessed ? ' A' : ''}${secondStage.spte.dirty ? 'D' : ''}${secondStage.whySmall ? `   <- huge on the host, not here: ${secondStage.whySmall}` : ''}`
+    : secondStage.reason
+  const verdict = agrees === null ? [] : [agrees ? paint('green', 'the tables agree') : paint('red', 'THE TABLES DISAGREE')]
+  const torn = evidence.torn ? [paint('red', 'torn: the memslots never kept still while they were read')] : []
+  return [
+    `GPA -> HVA   memslots           ${slot && hva !== null ? `${hex(gpa)} -> ${hex(hva)}   slot ${slot.id}, ${slot.backing}${slot.path ? ` ${slot.path}` : ''}` : `no memslot covers ${hex(gpa)}: an access is MMIO`}`,
+    `HVA -> HPA   host page tables   ${hva === null ? 'nothing' : `${hex(hva)} -> ${hpa === null ? '?' : hex(hpa)}   ${hostWords(translation)}`}`,
+    `GPA -> HPA   ${stageNames[describeHost().mmu].padEnd(18)} ${second}`, ...verdict, ...torn, ...notes(evidence.missing)
+  ]
+}
+
+function pageLines(table: Tables): string[] {
+  const word = (row: number) => {
+    const host = table.host[row] as number
+    return [host & hostBits.present ? 'present' : host & hostBits.swapped ? 'swapped' : 'absent', host & hostBits.huge ? 'huge' : '', host & hostBits.zeroPage ? 'zeros' : '', host & hostBits.fileOrShared ? 'file' : ''].filter(Boolean).join(',')
+  }
+  const at = (value: number | undefined) => (value ? hex(value) : '-')
+  return Array.from(table.gpa, (gpa, row) => `${hex(gpa).padEnd(14)} ${at(table.hva[row]).padEnd(16)} ${at(table.hpa[row]).padEnd(14)} ${word(row).padEnd(14)} ${table.kind[row] === 4 ? 'MMIO' : table.level[row] ? `${at(table.secondHpa[row])} level ${table.level[row]}` : '-'}`)
+}
+
+function summaryLines(table: Tables): string[] {
+  const { slots, memory, resident, swapped, hostHuge, mapped, hugeOnHostOnly, hugeInSecondStageOnly, whySmall, compared, disagreeing } = summarize(table)
+  return [
+    `memory in ${slots} memslots      ${bytes(memory)}`,
+    `resident on the host     ${bytes(resident)}${hostHuge === null ? '' : `, of that by huge entries ${bytes(hostHuge)}`}${swapped ? `, swapped ${bytes(swapped)}` : ''}`,
+    `mapped in second stage   ${bytes(mapped.total)}: 4 KiB ${bytes(mapped.small)}, 2 MiB ${bytes(mapped.huge2M)}, 1 GiB ${bytes(mapped.huge1G)}`,
+    `huge on the host only    ${bytes(hugeOnHostOnly)}`, ...Object.entries(whySmall).map(([why, size]) => `  ${bytes(size)}: ${why}`),
+    `huge in second stage only ${bytes(hugeInSecondStageOnly)}`,
+    `compared                 ${compared} pages, ${disagreeing === 0 ? 'all agree' : paint('red', `${disagreeing} DISAGREE`)}`
+  ]
+}
+
+/** Columns of numbers as rows of plain objects, for `--json --pages`. */
+function pageObjects(table: Tables) {
+  return Array.from(table.gpa, (gpa, row) => ({
+    gpa, hva: table.hva[row], hpa: table.hpa[row] || null, slot: table.slots[table.slot[row] as number]?.id, host: table.host[row],
+    secondStage: table.level[row] ? { hpa: table.secondHpa[row] || null, level: table.level[row], mmio: table.kind[row] === 4, spte: `0x${(table.spte[row] as bigint).toString(16)}` } : null
+  }))
+}
+
+const plain = (_: string, value: unknown) => (typeof value === 'bigint' ? hex(value) : value)
+
+function details(machine: Machine, options: MapOptions) {
+  const gpa = options.gpa === undefined ? undefined : number('gpa', options.gpa)
+  const wantsTables = options.pages || options.summary || options.svg !== undefined
+  return { machine, translation: gpa === undefined ? undefined : machine.translate(gpa), table: wantsTables ? machine.tables() : undefined }
+}
+
+function detailObject({ machine, translation, table }: ReturnType<typeof details>, options: MapOptions) {
+  return {
+    ...machine.toJSON(), ...(translation && { translation }), ...(table && options.summary && { summary: summarize(table) }),
+    ...(table && options.pages && { pages: pageObjects(table) }), ...(table && { evidence: table.evidence })
+  }
+}
+
+function printDetails({ machine, translation, table }: ReturnType<typeof details>, options: MapOptions): void {
+  const lines = [paint('bold', `process ${machine.pid}: ${shorten(machine.command, 100)}`), `${machine.vcpus} vCPUs, ${machine.memslots.length} memslots, ${bytes(machine.memory)}`]
+  if (!translation && !table) lines.push('', ' slot as  GPA                  size  HVA              backing', ...machine.memslots.map(slotLine), ...(machine.evidence.torn ? [paint('red', 'torn: the memslots never kept still while they were read')] : []))
+  if (translation) lines.push('', ...translationLines(translation))
+  if (table && options.pages) lines.push('', `${'GPA'.padEnd(14)} ${'HVA'.padEnd(16)} ${'HPA'.padEnd(14)} ${'host'.padEnd(14)} second stage`, ...pageLines(table))
+  if (table && options.summary) lines.push('', ...summaryLines(table))
+  if (table?.evidence.torn) lines.push(paint('red', 'torn: the memslots never kept still while they were read'))
+  lines.push(...notes([...machine.evidence.missing, ...(table?.evidence.missing ?? [])]))
+  console.log(lines.join('\n'))
+}
+
+function list(found: Machine[], json: boolean): void {
+  if (json) return console.log(JSON.stringify({ vms: found }, null, 2))
+  if (found.length === 0) return console.log('no VM runs here')
+  console.log(['     pid vCPUs     memory  slots  command', ...found.map(listLine), ...notes(found.flatMap(({ evidence }) => evidence.missing))].join('\n'))
+}
+
+/** Returns the exit status. */
+export function map(options: MapOptions = {}): number {
+  const wantsOne = options.gpa !== undefined || options.pages || options.summary || options.svg !== undefined
+  if (wantsOne && options.pid === undefined) throw new KvmError('argument', '--gpa, --pages, --summary and --svg need --pid', { argument: 'pid' })
+  const found = machines(options.pid === undefined ? {} : { pid: number('pid', options.pid) })
+  if (options.pid === undefined) {
+    list(found, options.json ?? false)
+    return 0
+  }
+  const all = found.map((machine) => details(machine, options))
+  if (options.svg !== undefined) writeFileSync(options.svg, drawTables(all[0]?.table as Tables, `process ${all[0]?.machine.pid}`))
+  if (options.json) console.log(JSON.stringify({ vms: all.map((each) => detailObject(each, options)) }, plain, 2))
+  else for (const each of all) printDetails(each, options)
+  return 0
+}

@@ -75,8 +75,8 @@ function scale(ranges: { start: number; end: number }[]): { place: (address: num
   return { place, marks }
 }
 
-const escape = (text: string) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;')
-const text = (x: number, y: number, what: string, size = 12) => `<text x="${x.toFixed(1)}" y="${y}" font-family="monospace" font-size="${size}">${escape(what)}</text>`
+const escapeText = (text: string) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;')
+const text = (x: number, y: number, what: string, size = 12) => `<text x="${x.toFixed(1)}" y="${y}" font-family="monospace" font-size="${size}">${escapeText(what)}</text>`
 
 /** @internal */
 export function drawTables(table: Tables, title: string): string {

@@ -131,9 +131,9 @@ function printDetails({ machine, translation, table }: ReturnType<typeof details
 }
 
 function list(found: Machine[], json: boolean): void {
-  if (json) return console.log(JSON.stringify({ vms: found }, null, 2))
-  if (found.length === 0) return console.log('no VM runs here')
-  console.log(['     pid vCPUs     memory  slots  command', ...found.map(listLine), ...notes(found.flatMap(({ evidence }) => evidence.missing))].join('\n'))
+  if (json) console.log(JSON.stringify({ vms: found }, null, 2))
+  else if (found.length === 0) console.log('no VM runs here')
+  else console.log(['     pid vCPUs     memory  slots  command', ...found.map(listLine), ...notes(found.flatMap(({ evidence }) => evidence.missing))].join('\n'))
 }
 
 /** Returns the exit status. */

@@ -1,0 +1,50 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+
+const script = fileURLToPath(new URL('target.mjs', import.meta.url))
+
+/** Another process's VM, which does what it is told and tells the truth about itself. */
+export class Target {
+  readonly pid: number
+  readonly #child: ChildProcess
+  readonly #answers: AsyncIterator<string>
+
+  private constructor(child: ChildProcess, answers: AsyncIterator<string>) {
+    this.#child = child
+    this.#answers = answers
+    this.pid = child.pid as number
+  }
+
+  /** `before` is a command that runs it: `['unshare', '--pid', '--fork']`. */
+  static async start(before: string[] = []): Promise<Target> {
+    const [command, ...args] = [...before, process.execPath, script] as [string, ...string[]]
+    const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
+    const target = new Target(child, createInterface({ input: child.stdout as NodeJS.ReadableStream })[Symbol.asyncIterator]())
+    await target.answer()
+    return target
+  }
+
+  async answer(): Promise<any> {
+    const { value, done } = await this.#answers.next()
+    if (done) throw new Error('the target ended')
+    return JSON.parse(value)
+  }
+
+  tell(what: string, rest: object = {}): void {
+    this.#child.stdin?.write(`${JSON.stringify({ do: what, ...rest })}\n`)
+  }
+
+  async do(what: string, rest: object = {}): Promise<any> {
+    this.tell(what, rest)
+    return this.answer()
+  }
+
+  /** Ends it, and waits until it is gone. */
+  async end(): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return
+    const gone = new Promise((resolve) => this.#child.once('exit', resolve))
+    this.#child.kill('SIGKILL')
+    await gone
+  }
+}

@@ -73,7 +73,7 @@ const actions = {
     return { slots: vm.memslots.length }
   },
   file({ path }) {
-    vm.memslots.create({ gpa: 0x8000_0000, mapping: Mapping.file(path, { size: MiB }) })
+    vm.memslots.create({ gpa: 0x8000_0000, mapping: Mapping.file(path, MiB) })
     vm.memslots.create({ gpa: 0x9000_0000, mapping: Mapping.memfd(MiB) })
     return {}
   }

@@ -18,7 +18,7 @@ export class Target {
 
   /** `before` is a command that runs it: `['unshare', '--pid', '--fork']`. */
   static async start(before: string[] = []): Promise<Target> {
-    const [command, ...args] = [...before, process.execPath, script] as [string, ...string[]]
+    const [command = '', ...args] = [...before, process.execPath, script]
     const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
     const target = new Target(child, createInterface({ input: child.stdout as NodeJS.ReadableStream })[Symbol.asyncIterator]())
     await target.answer()

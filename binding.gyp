@@ -8,6 +8,8 @@
         "native/mapping.cc",
         "native/region.cc",
         "native/run.cc",
+        "native/trace_ring.cc",
+        "native/tracer.cc",
         "native/vcpu.cc",
         "native/vm.cc"
       ],

@@ -1,6 +1,7 @@
 /** `node-kvm walkthrough`: the six steps, each as the thread prints its tables. */
 import { hex } from '../abi/arguments.js'
 import { runWalkthrough, type Step, type StepStatistics } from '../experiments/walkthrough.js'
+import { timeline } from '../trace/describe.js'
 import { paint } from './paint.js'
 
 const arrow = (from: number | null, to: number | null, absent: string) => (from === null ? absent : `${hex(from).padEnd(16)} -> ${to === null ? absent : hex(to)}`)
@@ -12,6 +13,12 @@ function counters({ pfFixedBefore, pfFixedAfter, pages4kBefore, pages4kChanged, 
   return parts.join('   ') || 'this kernel has no such statistics'
 }
 
+function eventLines({ events, lost }: Step): string[] {
+  if (events.length === 0) return []
+  const told = timeline(events).split('\n').map((line) => paint('dim', `     ${line}`))
+  return ['   events', ...told, ...(lost > 0 ? [`     and ${lost} lost`] : [])]
+}
+
 function printStep(step: Step, number: number): void {
   const lines = [
     '',
@@ -21,6 +28,7 @@ function printStep(step: Step, number: number): void {
     `   HVA -> HPA  host page tables  ${arrow(step.hva, step.hpa, step.hva === null ? 'nothing' : 'not visible')}`,
     `   GPA -> HPA  second stage      ${counters(step.stats)}`,
     `   guest                         ${step.access}`,
+    ...eventLines(step),
     ...step.checks.map(({ name, ok, seen }) => `   ${ok ? paint('green', 'ok  ') : paint('red', 'FAIL')} ${name}${seen ? ` (${seen})` : ''}`)
   ]
   console.log(lines.join('\n'))

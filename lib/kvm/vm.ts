@@ -6,6 +6,8 @@ import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP, KVM_SET_IDENTITY_MAP_ADDR, KVM_SET
 import { EnableCap } from '../abi/structures.js'
 import { GuestMemfd, type GuestMemfdOptions } from '../memory/guest-memfd.js'
 import { Memslots } from '../memory/memslots.js'
+import { Trace, type TraceOptions } from '../trace/trace.js'
+import { describeHost } from './host.js'
 import { Statistics } from './statistics.js'
 import { Vcpu } from './vcpu.js'
 
@@ -108,6 +110,16 @@ export class Vm implements Disposable {
   get stats(): Statistics {
     this.#open()
     return (this.#statistics ??= Statistics.of(this.#native))
+  }
+
+  /**
+   * Watches what KVM's address translation does for this VM from now on: violations, second-stage changes, MMU-notifier calls.
+   * @throws KvmError `permission` without CAP_PERFMON or root, `unavailable` without tracefs
+   */
+  trace(options?: TraceOptions): Trace {
+    this.#open()
+    const { mmu } = describeHost()
+    return Trace.of({ memslots: this.memslots, spteFormat: mmu === 'unknown' ? 'shadow' : mmu, processes: [process.pid] }, options)
   }
 
   /** A copy of guest memory, across memslots. */

@@ -17,7 +17,7 @@ const commands: Record<string, Command> = {
 
 function usage(): string {
   const list = Object.entries(commands).map(([name, { says }]) => `  ${name.padEnd(14)} ${says}`)
-  return ['usage: node-kvm COMMAND [--json]', '', ...list, '', '  --json         one JSON document instead of text', '  --version      the package\'s version', '  --help         this text'].join('\n')
+  return ['usage: node-kvm COMMAND [--json]', '', ...list, '  lab            an emulated Intel or AMD machine to run any of this in: node-kvm lab --help', '', '  --json         one JSON document instead of text', '  --version      the package\'s version', '  --help         this text'].join('\n')
 }
 
 function refuse(message: string): number {
@@ -30,6 +30,8 @@ function version(): string {
 }
 
 async function main(argv: string[]): Promise<number> {
+  // Its options are its own, and what follows -- is for the guest.
+  if (argv[0] === 'lab') return (await import('./lab.js')).lab(argv.slice(1))
   let parsed: { values: { json?: boolean; help?: boolean; version?: boolean }; positionals: string[] }
   try {
     parsed = parseArgs({ args: argv, allowPositionals: true, options: { json: { type: 'boolean' }, help: { type: 'boolean', short: 'h' }, version: { type: 'boolean' } } })

@@ -40,7 +40,13 @@ export interface Sink {
   err(data: Uint8Array): void
 }
 
-const line = (mark: string) => Buffer.from(`\n${mark}`)
+const endMark = Buffer.from(`\n${marks.end}`)
+
+/** How many bytes at the end may be the beginning of the mark. */
+function beginning(data: Buffer): number {
+  for (let length = Math.min(endMark.length, data.length); length > 0; length--) if (data.subarray(data.length - length).equals(endMark.subarray(0, length))) return length
+  return 0
+}
 
 /** The first line carries the console and, while the command runs, its standard error; the second its standard output. */
 export class Console {
@@ -77,11 +83,9 @@ export class Console {
   }
 
   #run(): void {
-    const mark = line(marks.end)
-    const end = this.#pending.indexOf(mark)
+    const end = this.#pending.indexOf(endMark)
     if (this.#pending.includes('Kernel panic')) this.stage = 'dead'
-    // What may be the beginning of the mark waits for the rest.
-    const until = end >= 0 ? end : Math.max(0, this.#pending.length - mark.length)
+    const until = end >= 0 ? end : this.#pending.length - beginning(this.#pending)
     if (until > 0) this.#sink.err(this.#pending.subarray(0, until))
     this.#pending = this.#pending.subarray(until)
     if (end >= 0) this.stage = 'ended'

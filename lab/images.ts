@@ -7,7 +7,7 @@ import { command } from './command.js'
 import { makeDisk } from './disk.js'
 import { init, nodeKvm } from './guest.js'
 import type { Kernel } from './lanes.js'
-import { copyLibraries, findProgram, type Library, libraries, stamp } from './libraries.js'
+import { copyLibraries, findProgram, type Library, libraries, stamp, withLibcParts } from './libraries.js'
 import { Modules } from './modules.js'
 import { kernelPackage, packages, packagesWithLibraries, unpackedProgram } from './packages.js'
 
@@ -72,14 +72,16 @@ const accounts = { passwd: 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:
 export async function baseDisk(): Promise<string> {
   const busybox = await findBusybox()
   const tools = ['as', 'ld', 'objcopy'].map(findProgram).filter((path) => path !== null)
-  const needed: Library[] = await libraries([process.execPath, ...tools])
-  const made = await entry('base', { needed, node: stamp(process.execPath), tools: tools.map(stamp), busybox, nodeKvm, accounts, form: 1 }, async (target) => {
+  const needed: Library[] = withLibcParts(await libraries([process.execPath, ...tools]))
+  const made = await entry('base', { needed, node: stamp(process.execPath), tools: tools.map(stamp), busybox, nodeKvm, accounts, form: 2 }, async (target) => {
     const root = join(target, 'root')
     for (const name of baseFolders) mkdirSync(join(root, name), { recursive: true })
     for (const [name, text] of Object.entries(accounts)) writeFileSync(join(root, 'etc', name), text)
     copyFileSync(busybox, join(root, 'bin/busybox'))
     const programs = await command(busybox, ['--list'])
     for (const program of programs.split('\n').filter((name) => name && name !== 'busybox')) symlinkSync('busybox', join(root, 'bin', program))
+    // Where the first line of scripts looks for it.
+    symlinkSync('/bin/env', join(root, 'usr/bin/env'))
     copyFileSync(process.execPath, join(root, 'usr/local/bin/node'))
     tools.forEach((path, index) => copyFileSync(path, join(root, 'usr/bin', ['as', 'ld', 'objcopy'][index] as string)))
     writeFileSync(join(root, 'usr/local/bin/node-kvm'), nodeKvm, { mode: 0o755 })

@@ -1,6 +1,6 @@
 /** The shared libraries that programs and add-ons of this machine need, as ldd finds them. */
 import { copyFileSync, existsSync, mkdirSync, realpathSync, statSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { command } from './command.js'
 import { LabError } from './errors.js'
 
@@ -36,6 +36,16 @@ async function ask(path: string): Promise<string[]> {
 export async function libraries(files: readonly string[]): Promise<Library[]> {
   const found = await Promise.all(files.map(ask))
   return [...new Set(found.flat())].sort().map((path) => ({ path, version: stamp(path) }))
+}
+
+/** Parts of the C library that add-ons are linked with and that a newer Node does not need. */
+const libcParts = ['libdl.so.2', 'libpthread.so.0', 'librt.so.1', 'libutil.so.1', 'libresolv.so.2', 'libm.so.6']
+
+/** The libraries, and with the C library all that belongs to it. */
+export function withLibcParts(needed: readonly Library[]): Library[] {
+  const libc = needed.find(({ path }) => basename(path) === 'libc.so.6')
+  const more = libc ? libcParts.map((name) => join(dirname(libc.path), name)).filter((path) => existsSync(path) && !needed.some((one) => one.path === path)) : []
+  return [...needed, ...more.map((path) => ({ path, version: stamp(path) }))]
 }
 
 /** Under the same path as here. */

@@ -41,6 +41,8 @@ mount -t devtmpfs dev /base/dev; mount -t proc proc /base/proc; mount -t sysfs s
 mkdir -p /base/dev/pts /base/dev/shm; mount -t devpts pts /base/dev/pts; mount -t tmpfs -o mode=1777 tmp /base/dev/shm
 mount -t tmpfs -o mode=1777 tmp /base/tmp; mount -t tmpfs run /base/run
 mount -t tracefs tracefs /base/sys/kernel/tracing; mount -t debugfs debugfs /base/sys/kernel/debug; mount -t bpf bpf /base/sys/fs/bpf
+# A mapping larger than the machine's memory is refused otherwise, though most of it is never touched.
+echo 1 >/proc/sys/vm/overcommit_memory
 ifconfig lo 127.0.0.1 up; hostname lab
 dmesg -n 1
 say "${marks.ready}"

@@ -29,7 +29,8 @@ export function lastWords(folder: string, lines = 15): string {
     const path = join(folder, name)
     // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what a console holds
     const text = existsSync(path) ? readFileSync(path, 'utf8').replace(/\x1b\[[0-9;?]*[A-Za-z]|\x1bc|\r/g, '').trim() : ''
-    if (text) return text.split('\n').slice(-lines).map((line) => `  ${line}`).join('\n')
+    const said = text.split('\n').filter((line) => line && !line.startsWith('@@lab '))
+    if (said.length > 0) return said.slice(-lines).map((line) => `  ${line}`).join('\n')
   }
   return '  (nothing)'
 }

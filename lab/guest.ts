@@ -59,7 +59,11 @@ stty -F /dev/ttyS0 raw -echo
 mkfifo /stderr
 say "${marks.start}"
 cat </stderr >/dev/ttyS0 & reader=$!
-chroot /base /bin/sh ${runFolder}/run 2>/stderr </dev/null | cat >/dev/ttyS1
+{
+  chroot /base /bin/sh ${runFolder}/run 2>/stderr </dev/null
+  # What the command left behind would keep the pipes open.
+  for process in /proc/[0-9]*; do case $(readlink $process/root) in /base*) kill -9 \${process#/proc/};; esac; done
+} | cat >/dev/ttyS1
 wait $reader
 stty -F /dev/ttyS1 raw
 sync
@@ -76,7 +80,9 @@ export function runScript(command: readonly string[], environment: Record<string
   const settings = { HOME: '/root', PATH: `${packageFolder}/node_modules/.bin:/usr/local/bin:/usr/bin:/bin`, LD_LIBRARY_PATH: '/modules/libraries', ...environment }
   return [
     ...Object.entries(settings).map(([name, value]) => `export ${name}=${quote(value)}`), 'ulimit -n 65536', `cd ${packageFolder}`,
-    `( exec ${command.map(quote).join(' ')} )`, `echo $? >${runFolder}/status`, ''
+    `( exec ${command.map(quote).join(' ')} )`,
+    // Over what stands there: a full disk refuses a new block, not this.
+    `printf '%-8s' $? | dd of=${runFolder}/status conv=notrunc 2>/dev/null`, ''
   ].join('\n')
 }
 

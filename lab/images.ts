@@ -14,7 +14,7 @@ import { kernelPackage, packages, packagesWithLibraries, unpackedProgram } from 
 /** Drivers of both lanes' disks and both KVM modules: one initramfs serves every lane. */
 const wanted = { virtio: ['virtio_pci', 'virtio_blk'], ata: ['ata_piix', 'sd_mod'], kvm_intel: ['kvm_intel'], kvm_amd: ['kvm_amd'] }
 const initFolders = ['bin', 'dev', 'proc', 'sys', 'base', 'modules']
-const initPrograms = ['sh', 'mount', 'umount', 'cat', 'echo', 'insmod', 'stty', 'sleep', 'mkdir', 'mkfifo', 'blockdev', 'chroot', 'poweroff', 'reboot', 'dmesg', 'ifconfig', 'hostname', 'sync', '[']
+const initPrograms = ['sh', 'mount', 'umount', 'cat', 'echo', 'insmod', 'stty', 'sleep', 'mkdir', 'mkfifo', 'blockdev', 'chroot', 'poweroff', 'reboot', 'dmesg', 'ifconfig', 'hostname', 'sync', '[', 'readlink', 'kill']
 
 export const findBusybox = async () => join(await packages('bookworm', ['busybox-static']), 'root/bin/busybox')
 

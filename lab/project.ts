@@ -70,6 +70,7 @@ export interface RunDisk {
 export async function runDisk(image: string, folder: string, { lane, project, command: words, environment }: RunDisk): Promise<void> {
   cpSync(project, join(folder, 'package'), { recursive: true, verbatimSymlinks: true, filter: (path) => isWanted(project, path) })
   writeFileSync(join(folder, 'run'), runScript(words, environment))
+  writeFileSync(join(folder, 'status'), ' '.repeat(8))
   writeFileSync(join(folder, 'settings'), `KVM_MODULE=${lane.module}\nKVM_ARGUMENTS='${lane.kvmArguments}'\nMODULE_ARGUMENTS='${lane.moduleArguments}'\n`)
   await makeDisk(image, folder, { label: 'lab-run', spareMiB: 256 })
 }

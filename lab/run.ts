@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { startBochs } from './bochs.js'
-import { Console, type Sink } from './console.js'
+import { Console, type Sink, type Stage } from './console.js'
 import { copyFromDisk, readFromDisk } from './disk.js'
 import { files, lastWords, type Start } from './emulator.js'
 import { LabError, outOfTime } from './errors.js'
@@ -31,6 +31,8 @@ export interface RunOptions {
 }
 
 const standardStreams: Sink = { out: (data) => process.stdout.write(data), err: (data) => process.stderr.write(data) }
+/** How far the guest came, as a message says it. */
+const stages: Record<Stage, string> = { booting: 'while it booted', ready: 'before the command began', running: 'while the command ran', ended: 'after the command, which left no status', dead: 'by a panic or a failure of its own' }
 /** From the guest's last word to the emulator's end. */
 const lingerMs = 10_000
 const pollMs = 50
@@ -93,9 +95,9 @@ async function boot(options: Required<Pick<RunOptions, 'timeoutSeconds' | 'sink'
   await stopped(child, stop)
   progress.done()
   screen.close()
-  if (failure instanceof LabError) throw new LabError(`${failure.message}; ${name} was ${screen.stage}. The end of its console:\n${lastWords(folder)}`, failure.status)
+  if (failure instanceof LabError) throw new LabError(`${name}: ${failure.message}; it came to an end ${stages[screen.stage]}. The end of its console:\n${lastWords(folder)}`, failure.status)
   const status = screen.stage === 'ended' ? await collect(join(folder, 'run.img'), out) : null
-  if (status === null) throw new LabError(`${name} died (${screen.stage}). The end of its console:\n${lastWords(folder)}`)
+  if (status === null) throw new LabError(`${name} went down ${stages[screen.stage]}. The end of its console:\n${lastWords(folder)}`)
   return status
 }
 

@@ -6,7 +6,8 @@ const signals = { SIGINT: 2, SIGTERM: 15, SIGHUP: 1 } as const
 let watching = false
 
 function undoAll(): void {
-  for (const undo of undos) {
+  // The last first: an emulator before the folder that it writes to.
+  for (const undo of [...undos].reverse()) {
     try {
       undo()
     } catch {

@@ -106,7 +106,7 @@ export async function run(options: RunOptions): Promise<number> {
   const { lane, kernel, project = findProject(), timeoutSeconds = 600, sink = standardStreams, progress = new Progress() } = options
   const prepared = await prepare(lane, kernel, project, progress)
   const folder = mkdtempSync(join(tmpdir(), 'node-kvm-lab-'))
-  const clean = undoAtExit(() => rmSync(folder, { recursive: true, force: true }))
+  const clean = undoAtExit(() => rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 }))
   try {
     progress.say('copying the package')
     const content = join(folder, 'content')

@@ -18,8 +18,9 @@ async function findMirror(): Promise<string> {
   const named = process.env['NODE_KVM_LAB_MIRROR']
   if (named) return named
   const targets = await command('apt-get', ['indextargets', '--format', '$(LABEL) $(COMPONENT) $(REPO_URI)', 'Created-By: Packages'], { from: 'apt' })
-  const mirror = /^Debian main (\S+)$/m.exec(targets)?.[1]
-  if (!mirror) throw new LabError("this machine's apt has no Debian mirror (the kernels and emulators are Debian's); name one with NODE_KVM_LAB_MIRROR=ADDRESS, or sudo apt-get update first")
+  // On a machine that never fetched its lists the targets have no labels; what would be fetched tells as much.
+  const mirror = /^Debian main (\S+)$/m.exec(targets)?.[1] ?? /'(\S+\/)dists\/(?:bookworm|trixie)\/InRelease'/.exec(await command('apt-get', ['update', '--print-uris'], { from: 'apt' }))?.[1]
+  if (!mirror) throw new LabError("this machine's apt has no Debian mirror (the kernels and emulators are Debian's); NODE_KVM_LAB_MIRROR=ADDRESS names one")
   return mirror
 }
 

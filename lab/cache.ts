@@ -3,7 +3,7 @@
  * place when it is whole, with a list of its files; one that differs from its list is made anew.
  */
 import { createHash } from 'node:crypto'
-import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { LabError } from './errors.js'
@@ -16,7 +16,7 @@ export function cacheFolder(): string {
   return base
 }
 
-export const hash = (value: unknown) => createHash('sha256').update(JSON.stringify(value)).digest('hex').slice(0, 20)
+const hash = (value: unknown) => createHash('sha256').update(JSON.stringify(value)).digest('hex').slice(0, 20)
 
 type List = Record<string, [size: number, changed: number]>
 const listName = 'contents.json'
@@ -52,6 +52,16 @@ function noSpace(error: unknown): unknown {
   return /ENOSPC|No space left|enough free space|Could not allocate block/i.test(text) ? new LabError(`no disk space left for the lab's cache; NODE_KVM_LAB_CACHE names another folder\n${text}`) : error
 }
 
+const unusedMs = 30 * 86_400_000
+
+/** Entries that nobody asked for in a month: made from a Node or a package that has changed since, mostly. */
+function prune(): void {
+  for (const name of readdirSync(cacheFolder())) {
+    const path = join(cacheFolder(), name, listName)
+    if (existsSync(path) && Date.now() - lstatSync(path).mtimeMs > unusedMs) rmSync(join(cacheFolder(), name), { recursive: true, force: true })
+  }
+}
+
 async function build(path: string, make: (folder: string) => Promise<void>): Promise<void> {
   const folder = mkdtempSync(`${path}.making-`)
   const clean = undoAtExit(() => rmSync(folder, { recursive: true, force: true }))
@@ -60,6 +70,7 @@ async function build(path: string, make: (folder: string) => Promise<void>): Pro
     writeFileSync(join(folder, listName), JSON.stringify(list(folder)))
     rmSync(path, { recursive: true, force: true })
     renameSync(folder, path)
+    prune()
   } catch (error) {
     throw noSpace(error)
   } finally {
@@ -70,7 +81,10 @@ async function build(path: string, make: (folder: string) => Promise<void>): Pro
 /** The folder of an entry, made first where it is not there or not whole. */
 export async function entry(kind: string, inputs: unknown, make: (folder: string) => Promise<void>): Promise<string> {
   const path = join(cacheFolder(), `${kind}-${hash(inputs)}`)
-  if (isWhole(path)) return path
+  if (isWhole(path)) {
+    utimesSync(join(path, listName), new Date(), new Date())
+    return path
+  }
   const release = await acquire(`${path}.lock`)
   try {
     // Somebody else may have made it meanwhile.
@@ -80,6 +94,3 @@ export async function entry(kind: string, inputs: unknown, make: (folder: string
   }
   return path
 }
-
-/** Whether an entry is there, without making it. */
-export const isCached = (kind: string, inputs: unknown) => existsSync(join(cacheFolder(), `${kind}-${hash(inputs)}`, listName))

@@ -1,5 +1,5 @@
 /** What a guest boots from: kernel, initramfs, and for Bochs a CD with both; and the disk with Node and the tools. */
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { archive, executable, folder, link } from './archive.js'
 import { entry } from './cache.js'
@@ -34,15 +34,17 @@ export async function bootFiles({ suite, metapackage }: Kernel): Promise<Boot> {
     const modules = new Modules(root, busybox)
     const files = [...initFolders.map(folder), executable('init', init), executable('bin/busybox', readFileSync(busybox)), ...initPrograms.map((program) => link(`bin/${program}`, 'busybox'))]
     const all = new Set<string>()
-    mkdirSync(join(target, 'scratch'))
+    const scratch = join(target, 'scratch')
+    mkdirSync(scratch)
     for (const [list, names] of Object.entries(wanted)) {
       const order: string[] = []
-      for (const module of names) await modules.order(module, join(target, 'scratch'), order)
+      for (const module of names) await modules.order(module, scratch, order)
       files.push(executable(`modules/${list}.order`, `${order.join('\n')}\n`))
       for (const module of order) all.add(module)
     }
     for (const module of all) files.push(executable(`modules/${module}.ko`, modules.data(module)))
     writeFileSync(join(target, 'initramfs'), archive(files))
+    rmSync(scratch, { recursive: true })
   })
   return { kernel: join(made, 'vmlinuz'), initramfs: join(made, 'initramfs') }
 }
@@ -61,6 +63,7 @@ export async function bootCd(boot: Boot, kernelArguments: string): Promise<strin
     writeFileSync(join(content, 'isolinux/isolinux.cfg'), `default lab\nprompt 0\ntimeout 0\nlabel lab\n  kernel /vmlinuz\n  initrd /initrd\n  append ${kernelArguments}\n`)
     const [program, ...start] = unpackedProgram(writer, 'usr/bin/xorriso') as [string, ...string[]]
     await command(program, [...start, '-as', 'mkisofs', '-quiet', '-o', join(target, 'boot.iso'), '-b', 'isolinux/isolinux.bin', '-c', 'isolinux/boot.cat', '-no-emul-boot', '-boot-load-size', '4', '-boot-info-table', content])
+    rmSync(content, { recursive: true })
   })
   return join(made, 'boot.iso')
 }
@@ -87,7 +90,7 @@ export async function baseDisk(): Promise<string> {
     writeFileSync(join(root, 'usr/local/bin/node-kvm'), nodeKvm, { mode: 0o755 })
     copyLibraries(needed, root)
     await makeDisk(join(target, 'base.img'), root, { label: 'lab-base' })
-    await command(busybox, ['rm', '-rf', root])
+    rmSync(root, { recursive: true })
   })
   return join(made, 'base.img')
 }

@@ -1,12 +1,10 @@
 /** The package that is copied into the guest, and the disks that carry it. */
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, statSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join, relative, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { entry } from './cache.js'
-import { command } from './command.js'
 import { makeDisk } from './disk.js'
 import { runScript } from './guest.js'
-import { findBusybox } from './images.js'
 import type { Lane } from './lanes.js'
 import { libraries, type Library } from './libraries.js'
 
@@ -49,12 +47,11 @@ export async function modulesDisk(project: string): Promise<string> {
   const lock = join(from, '.package-lock.json')
   // npm writes that list anew whenever it changes the folder.
   const content = from && existsSync(lock) ? readFileSync(lock, 'utf8') : from && String(statSync(from).mtimeMs)
-  const busybox = await findBusybox()
   const made = await entry('modules', { from, content, form: 1 }, async (target) => {
     const root = join(target, 'root')
     await fillModules(from, root)
     await makeDisk(join(target, 'modules.img'), root, { label: 'lab-modules' })
-    await command(busybox, ['rm', '-rf', root])
+    rmSync(root, { recursive: true })
   })
   return join(made, 'modules.img')
 }

@@ -56,6 +56,14 @@ export async function laneSuite(lane, kernel, { timeout = 900, quiet = false } =
 
 const cell = (count) => (count === undefined ? '-' : [`${count.passed}`, count.failed && `${count.failed} FAILED`, count.skipped && `${count.skipped} skipped`].filter(Boolean).join(', '))
 
+const keyOf = ({ file, status, reason }) => `${file}\0${status}\0${reason}`
+
+function groupBy(items, key) {
+  const groups = new Map()
+  for (const item of items) groups.set(key(item), [...(groups.get(key(item)) ?? []), item])
+  return groups
+}
+
 /** Files by lane; then every failure and every skip with its reason and where. */
 export function table(suites) {
   const files = [...new Set(suites.flatMap((suite) => [...suite.files.keys()]))].sort()
@@ -63,10 +71,17 @@ export function table(suites) {
   const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)))
   const lines = rows.map((row) => row.map((text, column) => text.padEnd(widths[column])).join('  ').trimEnd())
   const where = new Map()
-  for (const suite of suites)
-    for (const { file, fullName, status, reason } of suite.tests) {
-      const line = `${status === 'failed' ? 'FAILED ' : 'skipped'} ${file}: ${fullName}: ${reason}`
-      where.set(line, [...(where.get(line) ?? []), suite.name])
+  for (const suite of suites) {
+    // Many tests of one file with one reason are one line: a machine without a compiler, say.
+    const alike = groupBy(suite.tests, keyOf)
+    for (const tests of alike.values()) {
+      const [{ file, status, reason }] = tests
+      const names = tests.length > 3 && status === 'skipped' ? [`${tests.length} tests`] : tests.map(({ fullName }) => fullName)
+      for (const name of names) {
+        const line = `${status === 'failed' ? 'FAILED ' : 'skipped'} ${file}: ${name}: ${reason}`
+        where.set(line, [...(where.get(line) ?? []), suite.name])
+      }
     }
+  }
   return [...lines, '', ...[...where].sort().map(([line, names]) => `${line} [${names.join('; ')}]`)].join('\n')
 }

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { appendFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { appendFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -200,6 +200,13 @@ describe('the cache', () => {
     const folder = await entry('thing', 1, write('whole'))
     expect(readFileSync(join(folder, 'file'), 'utf8')).toBe('whole')
     expect(readdirSync(folder).sort()).toEqual(['contents.json', 'file'])
+  })
+  test('drops what nobody asked for in a month', async () => {
+    const [old, used] = [await entry('thing', 1, write('old')), await entry('thing', 2, write('used'))]
+    for (const folder of [old, used]) utimesSync(join(folder, 'contents.json'), 0, 0)
+    await entry('thing', 2, write('used'))
+    await entry('thing', 3, write('new'))
+    expect([existsSync(old), existsSync(used)]).toEqual([false, true])
   })
   test('keeps nothing of an entry that failed, and says when the disk is full', async () => {
     const full = entry('thing', 1, async (folder) => {

@@ -17,7 +17,7 @@ const commands: Record<string, Command> = {
 
 function usage(): string {
   const list = Object.entries(commands).map(([name, { says }]) => `  ${name.padEnd(14)} ${says}`)
-  return ['usage: node-kvm COMMAND [--json]', '', ...list, '', '  --json         one JSON document instead of text', '  --version      the package\'s version', '  --help         this text'].join('\n')
+  return ['usage: node-kvm COMMAND [--json] [--lane LANE [--kernel K]]', '', ...list, '  lab            an emulated Intel or AMD machine to run any of this in: node-kvm lab --help', '', '  --json         one JSON document instead of text', '  --lane LANE    in an emulated machine: ept, npt, ept-shadow, npt-shadow; --kernel 6.1 or 6.12', '  --version      the package\'s version', '  --help         this text'].join('\n')
 }
 
 function refuse(message: string): number {
@@ -30,9 +30,11 @@ function version(): string {
 }
 
 async function main(argv: string[]): Promise<number> {
-  let parsed: { values: { json?: boolean; help?: boolean; version?: boolean }; positionals: string[] }
+  // Its options are its own, and what follows -- is for the guest.
+  if (argv[0] === 'lab') return (await import('./lab.js')).lab(argv.slice(1))
+  let parsed: { values: { json?: boolean; help?: boolean; version?: boolean; lane?: string; kernel?: string }; positionals: string[] }
   try {
-    parsed = parseArgs({ args: argv, allowPositionals: true, options: { json: { type: 'boolean' }, help: { type: 'boolean', short: 'h' }, version: { type: 'boolean' } } })
+    parsed = parseArgs({ args: argv, allowPositionals: true, options: { json: { type: 'boolean' }, lane: { type: 'string' }, kernel: { type: 'string' }, help: { type: 'boolean', short: 'h' }, version: { type: 'boolean' } } })
   } catch (error) {
     return refuse((error as Error).message)
   }
@@ -45,7 +47,14 @@ async function main(argv: string[]): Promise<number> {
   const command = name !== undefined && Object.hasOwn(commands, name) ? commands[name] : undefined
   if (!command) return refuse(name === undefined ? 'a command is needed' : `there is no command '${name}'`)
   if (rest.length > 0) return refuse(`${name} takes no '${rest[0]}'`)
-  return command.run({ json: values.json ?? false })
+  if (values.kernel !== undefined && values.lane === undefined) return refuse('--kernel is for --lane')
+  return values.lane === undefined ? command.run({ json: values.json ?? false }) : inLane(name as string, values.lane, values)
+}
+
+/** The same command in an emulated machine. */
+async function inLane(name: string, lane: string, { json, kernel }: { json?: boolean; kernel?: string }): Promise<number> {
+  const words = ['run', lane, ...(kernel === undefined ? [] : ['--kernel', kernel]), '--', 'node-kvm', name, ...(json ? ['--json'] : [])]
+  return (await import('./lab.js')).lab(words)
 }
 
 try {
@@ -53,5 +62,6 @@ try {
 } catch (error) {
   if (!(error instanceof KvmError)) throw error
   console.error(`node-kvm: ${error.message}`)
+  if (error.code === 'unavailable' || error.code === 'permission') console.error(`\nAn emulated machine has one, with EPT or NPT, on any x86-64 Linux: node-kvm ${process.argv[2]} --lane ept (here: npm start -- --lane ept)`)
   process.exitCode = 1
 }

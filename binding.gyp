@@ -11,6 +11,8 @@
         "native/run.cc",
         "native/table_reader.cc",
         "native/tables.cc",
+        "native/trace_ring.cc",
+        "native/tracer.cc",
         "native/vcpu.cc",
         "native/vm.cc"
       ],

@@ -6,6 +6,7 @@
 #include "descriptor.h"
 #include "mapping.h"
 #include "tables.h"
+#include "tracer.h"
 #include "vcpu.h"
 #include "vm.h"
 
@@ -18,14 +19,19 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
   return WrapDescriptor(info.Env(), fd < 0 ? -errno : fd);
 }
 
+Napi::Value Tracefs(const Napi::CallbackInfo& info) { return WrapDescriptor(info.Env(), OpenTracefs()); }
+
 Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   auto* data = new AddonData;
   data->descriptor = Napi::Persistent(Descriptor::Define(env));
   data->region = Napi::Persistent(Mapping::Define(env));
   data->vm = Napi::Persistent(Vm::Define(env));
   data->vcpu = Napi::Persistent(Vcpu::Define(env));
+  data->tracer = Napi::Persistent(Tracer::Define(env));
   env.SetInstanceData(data);
   exports.Set("open", Napi::Function::New(env, Open, "open"));
+  exports.Set("trace", Napi::Function::New(env, Tracer::Open, "trace"));
+  exports.Set("openTracefs", Napi::Function::New(env, Tracefs, "openTracefs"));
   exports.Set("map", Napi::Function::New(env, Mapping::Map, "map"));
   Vcpu::DefineHotCalls(exports);
   DefineTables(exports);

@@ -16,6 +16,7 @@ struct AddonData {
   Napi::FunctionReference region;
   Napi::FunctionReference vm;
   Napi::FunctionReference vcpu;
+  Napi::FunctionReference tracer;
 };
 
 // The bytes of a Uint8Array argument. Throws a TypeError for anything else.

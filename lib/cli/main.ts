@@ -1,79 +1,64 @@
 #!/usr/bin/env node
-/** The command line: parse, call the library, print. */
+/** The command line: find the command, let it parse, run and print; tell what went wrong. */
 import { readFileSync } from 'node:fs'
-import { parseArgs } from 'node:util'
 import { KvmError } from '../abi/errors.js'
+import { type Command, execute, UsageError } from './command.js'
 
-interface Command {
+interface Entry {
   says: string
-  /** Options of this command alone. */
-  takes?: readonly (keyof CommandOptions)[]
-  run(options: CommandOptions & { json: boolean }): Promise<number>
-}
-
-interface CommandOptions {
-  pid?: string
-  gpa?: string
-  pages?: boolean
-  summary?: boolean
-  svg?: string
+  load(): Promise<Command>
 }
 
 // Loaded on demand, so that one command does not pay for another.
-const commands: Record<string, Command> = {
-  walkthrough: { says: 'replay the KVM thread of October 2020 on a real guest, every step checked', run: async (options) => (await import('./walkthrough.js')).walkthrough(options) },
-  doctor: { says: 'what this host can do, and how to get what is missing', run: async (options) => (await import('./doctor.js')).doctor(options) },
-  map: {
-    says: 'every VM on this host; with --pid one VM\'s memslots and what they lead to', takes: ['pid', 'gpa', 'pages', 'summary', 'svg'],
-    run: async (options) => (await import('./map.js')).map(options)
-  }
+const commands: Record<string, Entry> = {
+  walkthrough: { says: 'replay the KVM thread of October 2020 on a real guest, every step checked', load: async () => (await import('./walkthrough.js')).walkthrough },
+  doctor: { says: 'what this host can do, and how to get what is missing', load: async () => (await import('./doctor.js')).doctor },
+  map: { says: "every VM on this host; with --pid one VM's memslots and what they lead to", load: async () => (await import('./map.js')).map },
+  lab: { says: 'an emulated Intel or AMD machine to run any of this in', load: async () => (await import('./lab.js')).lab }
 }
-
-const commandOptions = { pid: { type: 'string' }, gpa: { type: 'string' }, pages: { type: 'boolean' }, summary: { type: 'boolean' }, svg: { type: 'string' } } as const
 
 function usage(): string {
   const list = Object.entries(commands).map(([name, { says }]) => `  ${name.padEnd(14)} ${says}`)
-  return [
-    'usage: node-kvm COMMAND [--json]', '', ...list, '', '  --json         one JSON document instead of text', '  --pid PID      map: this process\'s VM', '  --gpa ADDRESS  map: one address through the three tables', '  --pages        map: all pages',
-    '  --summary      map: counts by page size and state', '  --svg FILE     map: a picture of guest memory against host memory', '  --version      the package\'s version', '  --help         this text'
-  ].join('\n')
+  return ['usage: node-kvm COMMAND [OPTIONS]', '', ...list, '', '  --help         this text, or after a command its own', "  --version      the package's version"].join('\n')
 }
 
-function refuse(message: string): number {
-  console.error(`node-kvm: ${message}\n\n${usage()}`)
-  return 2
-}
+const version = (): string => JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')).version
 
-function version(): string {
-  return JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')).version
-}
-
-async function main(argv: string[]): Promise<number> {
-  let parsed: { values: CommandOptions & { json?: boolean; help?: boolean; version?: boolean }; positionals: string[] }
-  try {
-    parsed = parseArgs({ args: argv, allowPositionals: true, options: { json: { type: 'boolean' }, help: { type: 'boolean', short: 'h' }, version: { type: 'boolean' }, ...commandOptions } })
-  } catch (error) {
-    return refuse((error as Error).message)
-  }
-  const { values, positionals } = parsed
-  if (values.version || values.help || positionals[0] === 'help') {
-    console.log(values.version ? version() : usage())
+async function main([name, ...rest]: string[]): Promise<number> {
+  if (name === '--version' || name === '--help' || name === '-h' || name === 'help') {
+    console.log(name === '--version' ? version() : usage())
     return 0
   }
-  const [name, ...rest] = positionals
-  const command = name !== undefined && Object.hasOwn(commands, name) ? commands[name] : undefined
-  if (!command) return refuse(name === undefined ? 'a command is needed' : `there is no command '${name}'`)
-  if (rest.length > 0) return refuse(`${name} takes no '${rest[0]}'`)
-  const { json = false, help: _, version: __, ...options } = values
-  const stray = Object.keys(options).find((option) => !command.takes?.includes(option as keyof CommandOptions))
-  if (stray !== undefined) return refuse(`${name} takes no '--${stray}'`)
-  return command.run({ ...options, json })
+  const entry = name !== undefined && Object.hasOwn(commands, name) ? commands[name] : undefined
+  if (!entry) {
+    console.error(`node-kvm: ${name === undefined ? 'a command is needed' : `there is no command '${name}'`}\n\n${usage()}`)
+    return 2
+  }
+  const command = await entry.load()
+  try {
+    return await execute(command, name as string, rest)
+  } catch (error) {
+    return explain(error, name as string, command)
+  }
 }
 
-try {
-  process.exitCode = await main(process.argv.slice(2))
-} catch (error) {
+/** Prints what people can act on and returns the exit status; what nobody foresaw goes on. */
+function explain(error: unknown, name: string, { usage, inLanes }: Command): number {
+  if (error instanceof UsageError) {
+    console.error(`node-kvm ${name}: ${error.message}\n\n${usage}`)
+    return 2
+  }
+  // The lab's own failures carry their status.
+  const status = (error as { status?: unknown }).status
+  if (typeof status === 'number') {
+    console.error(`node-kvm ${name}: ${(error as Error).message}`)
+    return status
+  }
   if (!(error instanceof KvmError)) throw error
   console.error(`node-kvm: ${error.message}`)
-  process.exitCode = 1
+  if (inLanes && (error.code === 'unavailable' || error.code === 'permission'))
+    console.error(`\nAn emulated machine has one, with EPT or NPT, on any x86-64 Linux: node-kvm ${name} --lane ept${name === 'walkthrough' ? ' (here: npm start -- --lane ept)' : ''}`)
+  return 1
 }
+
+process.exitCode = await main(process.argv.slice(2))

@@ -1,7 +1,7 @@
 /** `node-kvm map --svg`: guest-physical space against host memory, coloured by page size and state. */
 import { hex } from '../abi/arguments.js'
 import { hostBits } from '../translation/host-page.js'
-import { levelSize } from '../translation/spte.js'
+import { levelSize } from '../abi/spte.js'
 import type { Tables } from '../translation/tables.js'
 
 const width = 1000

@@ -1,30 +1,37 @@
 /** `node-kvm map`: the VMs of this host, and their three tables. */
 import { writeFileSync } from 'node:fs'
 import { hex } from '../abi/arguments.js'
-import { KvmError } from '../abi/errors.js'
-import { describeHost } from '../kvm/host.js'
+import { describeHost } from '../abi/host.js'
 import { hostBits } from '../translation/host-page.js'
 import { type Machine, machines } from '../translation/machines.js'
 import { summarize } from '../translation/summary.js'
 import type { TableSlot, Tables } from '../translation/tables.js'
 import type { Translation } from '../translation/translate.js'
+import { command, parseNumber, refuseWords, UsageError } from './command.js'
 import { drawTables } from './map-drawing.js'
 import { paint } from './paint.js'
 
-/** Of `node-kvm map`. */
-export interface MapOptions {
-  json?: boolean
-  pid?: string
-  gpa?: string
-  pages?: boolean
-  summary?: boolean
-  svg?: string
-}
+const usage = `usage: node-kvm map [--json]
+       node-kvm map --pid PID [--gpa ADDRESS] [--pages] [--summary] [--svg FILE] [--json]
 
-function number(name: string, text: string): number {
-  const value = /^(0x[0-9a-f]+|\d+)$/i.test(text) ? Number(text) : Number.NaN
-  if (!Number.isSafeInteger(value)) throw new KvmError('argument', `--${name} is ${JSON.stringify(text)}; it must be a number, such as 4711 or 0xa000`, { argument: name })
-  return value
+  every VM on this host; with --pid one VM's memslots, and what they lead to
+
+  --pid PID      this process's VM
+  --gpa ADDRESS  one address through the three tables
+  --pages        all pages
+  --summary      counts by page size and state
+  --svg FILE     a picture of guest memory against host memory
+  --json         one JSON document`
+
+const options = { json: { type: 'boolean' }, pid: { type: 'string' }, gpa: { type: 'string' }, pages: { type: 'boolean' }, summary: { type: 'boolean' }, svg: { type: 'string' } } as const
+
+interface MapOptions {
+  json?: boolean | undefined
+  pid?: string | undefined
+  gpa?: string | undefined
+  pages?: boolean | undefined
+  summary?: boolean | undefined
+  svg?: string | undefined
 }
 
 /** `2 MiB`: in the largest unit that leaves few digits. */
@@ -107,7 +114,7 @@ function pageObjects(table: Tables) {
 const plain = (_: string, value: unknown) => (typeof value === 'bigint' ? hex(value) : value)
 
 function details(machine: Machine, options: MapOptions) {
-  const gpa = options.gpa === undefined ? undefined : number('gpa', options.gpa)
+  const gpa = options.gpa === undefined ? undefined : parseNumber('gpa', options.gpa)
   const wantsTables = options.pages || options.summary || options.svg !== undefined
   return { machine, translation: gpa === undefined ? undefined : machine.translate(gpa), table: wantsTables ? machine.tables() : undefined }
 }
@@ -136,11 +143,10 @@ function list(found: Machine[], json: boolean): void {
   else console.log(['     pid vCPUs     memory  slots  command', ...found.map(listLine), ...notes(found.flatMap(({ evidence }) => evidence.missing))].join('\n'))
 }
 
-/** Returns the exit status. */
-export function map(options: MapOptions = {}): number {
+function show(options: MapOptions): number {
   const wantsOne = options.gpa !== undefined || options.pages || options.summary || options.svg !== undefined
-  if (wantsOne && options.pid === undefined) throw new KvmError('argument', '--gpa, --pages, --summary and --svg need --pid', { argument: 'pid' })
-  const found = machines(options.pid === undefined ? {} : { pid: number('pid', options.pid) })
+  if (wantsOne && options.pid === undefined) throw new UsageError('--gpa, --pages, --summary and --svg need --pid')
+  const found = machines(options.pid === undefined ? {} : { pid: parseNumber('pid', options.pid) })
   if (options.pid === undefined) {
     list(found, options.json ?? false)
     return 0
@@ -151,3 +157,12 @@ export function map(options: MapOptions = {}): number {
   else for (const each of all) printDetails(each, options)
   return 0
 }
+
+/** Reads and prints; the VMs go on undisturbed. */
+export const map = command({
+  usage, options,
+  run(values, words, program) {
+    refuseWords(words, program)
+    return show(values)
+  }
+})

@@ -1,6 +1,8 @@
 /** `node-kvm walkthrough`: the six steps, each as the thread prints its tables. */
 import { hex } from '../abi/arguments.js'
 import { runWalkthrough, type Step, type StepStatistics } from '../experiments/walkthrough.js'
+import { timeline } from '../trace/describe.js'
+import { command, laneUsage, refuseWords } from './command.js'
 import { paint } from './paint.js'
 
 const arrow = (from: number | null, to: number | null, absent: string) => (from === null ? absent : `${hex(from).padEnd(16)} -> ${to === null ? absent : hex(to)}`)
@@ -12,6 +14,12 @@ function counters({ pfFixedBefore, pfFixedAfter, pages4kBefore, pages4kChanged, 
   return parts.join('   ') || 'this kernel has no such statistics'
 }
 
+function eventLines({ events, lost }: Step): string[] {
+  if (events.length === 0) return []
+  const told = timeline(events).split('\n').map((line) => paint('dim', `     ${line}`))
+  return ['   events', ...told, ...(lost > 0 ? [`     and ${lost} lost`] : [])]
+}
+
 function printStep(step: Step, number: number): void {
   const lines = [
     '',
@@ -21,13 +29,29 @@ function printStep(step: Step, number: number): void {
     `   HVA -> HPA  host page tables  ${arrow(step.hva, step.hpa, step.hva === null ? 'nothing' : 'not visible')}`,
     `   GPA -> HPA  second stage      ${counters(step.stats)}`,
     `   guest                         ${step.access}`,
+    ...eventLines(step),
     ...step.checks.map(({ name, ok, seen }) => `   ${ok ? paint('green', 'ok  ') : paint('red', 'FAIL')} ${name}${seen ? ` (${seen})` : ''}`)
   ]
   console.log(lines.join('\n'))
 }
 
-/** Returns the exit status. */
-export function walkthrough({ json = false }: { json?: boolean } = {}): number {
+const usage = `usage: node-kvm walkthrough [--json] [--lane LANE [--kernel K]]
+
+  the three tables of the KVM thread of October 2020, on a real guest, every step checked
+
+  --json         one JSON document
+${laneUsage}`
+
+/** Its exit status says whether every check held. */
+export const walkthrough = command({
+  usage, options: { json: { type: 'boolean' } }, inLanes: true,
+  run({ json = false }, words, program) {
+    refuseWords(words, program)
+    return replay(json)
+  }
+})
+
+function replay(json: boolean): number {
   if (json) {
     const result = runWalkthrough()
     console.log(JSON.stringify(result, null, 2))

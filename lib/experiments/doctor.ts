@@ -2,7 +2,7 @@
 import { accessSync, constants, existsSync } from 'node:fs'
 import { KvmError } from '../abi/errors.js'
 import { type CapabilityName, capabilities } from '../kvm/capabilities.js'
-import { describeHost, type Host, readOptional } from '../kvm/host.js'
+import { describeHost, type Host, readOptional } from '../abi/host.js'
 import { Kvm } from '../kvm/kvm.js'
 import { Mapping } from '../memory/mapping.js'
 import { readPagemap } from '../translation/pagemap.js'

@@ -4,14 +4,16 @@
  */
 import { hex, KiB, pageSize } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
-import { describeHost, type Host } from '../kvm/host.js'
+import { describeHost, type Host } from '../abi/host.js'
 import { Kvm } from '../kvm/kvm.js'
 import type { Vcpu } from '../kvm/vcpu.js'
 import type { Vm } from '../kvm/vm.js'
 import { type Access, Guest } from '../machine/guest.js'
 import { Mapping } from '../memory/mapping.js'
 import type { Memslot } from '../memory/memslot.js'
+import type { TraceEvent } from '../trace/events.js'
 import { readPagemap } from '../translation/pagemap.js'
+import { type Link, links, missingLink, Witness } from './witness.js'
 
 /** One thing that must hold. */
 export interface Check {
@@ -47,6 +49,10 @@ export interface Step {
   access: string
   stats: StepStatistics
   checks: Check[]
+  /** What the kernel was seen to do; empty where tracepoints may not be used. */
+  events: TraceEvent[]
+  /** Events that were missed. */
+  lost: number
 }
 
 /** The whole of it, as `--json` prints it. */
@@ -72,6 +78,11 @@ class Scene implements Disposable {
   readonly vm: Vm = this.kvm.createVm()
   readonly guest: Guest = Guest.create(this.vm)
   readonly vcpu: Vcpu = this.guest.vcpu
+  readonly witness: Witness
+
+  constructor({ mmu, tdpMmu }: Host) {
+    this.witness = new Witness(this.vm, mmu, tdpMmu)
+  }
 
   /** The physical address behind an HVA, or null where the process may not know it. */
   frame(hva: number): number | null {
@@ -81,12 +92,13 @@ class Scene implements Disposable {
   pfFixed = (): number | undefined => this.vcpu.stats.read()['pf_fixed'] as number | undefined
 
   [Symbol.dispose](): void {
+    this.witness[Symbol.dispose]()
     this.vm.close()
     this.kvm.close()
   }
 }
 
-type Story = Omit<Step, 'stats' | 'checks' | 'hva' | 'hpa'> & { hva: number | null }
+type Story = Omit<Step, 'stats' | 'checks' | 'hpa' | 'events' | 'lost'>
 
 /** Takes the counters around a step: `change` is what the host does, `look` the guest's next access. */
 function watch(scene: Scene, change: () => void, look: () => void): StepStatistics {
@@ -123,8 +135,14 @@ class Checks {
   }
 }
 
-function finish(scene: Scene, story: Story, stats: StepStatistics, checks: Checks): Step {
-  return { ...story, hpa: story.hva === null ? null : scene.frame(story.hva), stats, checks: checks.list }
+function finish(scene: Scene, story: Story, stats: StepStatistics, checks: Checks, told: readonly Link[]): Step {
+  const { events, lost } = scene.witness.take()
+  const shown = scene.witness.story(told)
+  if (shown.length > 0) {
+    const missing = missingLink(events, shown)
+    checks.add(`events in order: ${shown.map(([name]) => name).join(' -> ')}`, missing === undefined, `missing after the others: ${missing}; lost ${lost}`)
+  }
+  return { ...story, hpa: story.hva === null ? null : scene.frame(story.hva), stats, checks: checks.list, events, lost }
 }
 
 function firstAccess(scene: Scene, page: Mapping, slot: Memslot): Step {
@@ -139,7 +157,7 @@ function firstAccess(scene: Scene, page: Mapping, slot: Memslot): Step {
   scene.guest.write(threadGpa, words.byGuest)
   checks.same('the host reads what the guest wrote', wordAt(page), words.byGuest)
   const story = { name: 'first access', did: `the guest reads gpa ${hex(threadGpa)}`, means: 'an EPT violation makes KVM fill the third table', gpa: threadGpa, hva: slot.hva }
-  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks)
+  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks, [links.violated(threadGpa), links.set(threadGpa)])
 }
 
 function hvaRemapped(scene: Scene, page: Mapping, slot: Memslot): Step {
@@ -156,7 +174,7 @@ function hvaRemapped(scene: Scene, page: Mapping, slot: Memslot): Step {
   checks.reads('the guest\'s next access sees the new page', access, words.remapped)
   checks.faulted(stats)
   const story = { name: 'HVA remapped', did: `another page under hva ${hex(slot.hva)}`, means: 'the MMU notifier drops the entry; the next access faults it in again', gpa: threadGpa, hva: slot.hva }
-  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks)
+  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks, [links.call('mapping', 'remap'), links.notified(threadGpa), links.dropped(threadGpa), links.violated(threadGpa), links.set(threadGpa)])
 }
 
 function slotMoved(scene: Scene, slot: Memslot): Step {
@@ -171,7 +189,7 @@ function slotMoved(scene: Scene, slot: Memslot): Step {
   checks.reads('the guest reads the page at its new address', access, words.remapped)
   checks.mmio('the old address is MMIO now', scene.guest.read(threadGpa), threadGpa)
   const story = { name: 'slot moved', did: `gpa ${hex(threadGpa)} -> ${hex(movedGpa)}, one ioctl`, means: 'KVM drops all old translations of the slot', gpa: movedGpa, hva: slot.hva }
-  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks)
+  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks, [links.call('memslot', 'move'), links.zapped(), links.violated(movedGpa), links.set(movedGpa), links.mmio(threadGpa)])
 }
 
 function slotRebound(scene: Scene, slot: Memslot): Step {
@@ -189,7 +207,7 @@ function slotRebound(scene: Scene, slot: Memslot): Step {
   checks.reads('the guest reads the other page', access, words.rebound)
   checks.faulted(stats)
   const story = { name: 'slot rebound', did: `hva ${hex(before)} -> ${hex(slot.hva)}, delete and create`, means: 'a slot\'s HVA cannot be changed in place; the new slot starts with an empty third table', gpa: movedGpa, hva: slot.hva }
-  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks)
+  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks, [links.call('memslot', 'rebind'), links.zapped(), links.violated(movedGpa), links.set(movedGpa)])
 }
 
 function noMemslot(scene: Scene, slot: Memslot): Step {
@@ -201,7 +219,7 @@ function noMemslot(scene: Scene, slot: Memslot): Step {
   checks.same('no memslot covers the GPA', scene.vm.memslots.lookup(movedGpa)?.hva ?? null, null)
   checks.mmio('the guest\'s access is an MMIO exit', access, movedGpa)
   const story = { name: 'no memslot', did: 'the slot deleted', means: 'without GPA -> HVA there is nothing to translate: user space emulates the access', gpa: movedGpa, hva: null }
-  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks)
+  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks, [links.call('memslot', 'delete'), links.zapped(), links.mmio(movedGpa)])
 }
 
 /** Q2: what the layer between buys. */
@@ -222,7 +240,7 @@ function whyNotGpaIsHva(scene: Scene, notes: string[]): Step {
   checks.add('HVA 0 is not', !readPagemap(0)[0]?.present, 'a page at HVA 0')
   identity(scene, checks, notes)
   const story = { name: 'why GPA is not HVA', did: `one page at gpa ${hex(threadGpa)} and ${hex(alias)}; a page at gpa 0; a page where gpa == hva`, means: 'the layer gives aliases, addresses the host cannot use, and freedom to move', gpa: alias, hva: page.address }
-  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks)
+  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks, [links.violated(threadGpa), links.set(threadGpa), links.set(alias)])
 }
 
 /** A page whose GPA and HVA are equal, where mmap gives one. */
@@ -249,8 +267,9 @@ function identity(scene: Scene, checks: Checks, notes: string[]): void {
  * const { ok, steps } = runWalkthrough()
  */
 export function runWalkthrough(onStep: (step: Step, number: number) => void = () => {}): Walkthrough {
-  using scene = new Scene()
-  const notes: string[] = []
+  const host = describeHost()
+  using scene = new Scene(host)
+  const notes: string[] = scene.witness.note === undefined ? [] : [scene.witness.note]
   const page = Mapping.anonymous(4 * KiB)
   const slot = scene.vm.memslots.create({ gpa: threadGpa, mapping: page })
   const steps: Step[] = []

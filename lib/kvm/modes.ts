@@ -1,6 +1,6 @@
 /** Processor modes for a new vCPU: the state that firmware and a boot loader would have left. */
 import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, GiB, MiB, pageSize } from '../abi/arguments.js'
-import { Segment, type SpecialRegisters } from '../abi/structures.js'
+import { CpuidEntry, Segment, type SpecialRegisters } from '../abi/structures.js'
 
 /** Real mode: 16 bits, addresses up to 1 MiB. */
 export interface RealModeOptions {
@@ -42,6 +42,8 @@ export interface ModeTarget {
   getSpecialRegisters(): SpecialRegisters
   setSpecialRegisters(values: SpecialRegisters): void
   setRegisters(values: { rip: bigint; rsp: bigint; rflags: bigint }): void
+  /** Sets CPUID unless the caller has set it before. */
+  defaultCpuid(entries: CpuidEntry[]): void
   memory: { write(gpa: number, bytes: Uint8Array): void }
 }
 
@@ -119,6 +121,7 @@ function enterLong(target: ModeTarget, options: LongModeOptions): void {
   checkInteger('identityBytes', identityBytes, GiB, 512 * GiB)
   if (identityBytes % GiB !== 0) throw argumentError('identityBytes', identityBytes, 'whole GiB')
   if (ring !== 0 && ring !== 3) throw argumentError('ring', ring, '0 or 3')
+  target.defaultCpuid(longModeCpuid())
   target.memory.write(tables, buildTables(tables, identityBytes, ring))
   const registers = target.getSpecialRegisters()
   const user = ring === 3
@@ -134,6 +137,15 @@ function enterLong(target: ModeTarget, options: LongModeOptions): void {
   registers.efer = efer.lme | efer.lma
   target.setSpecialRegisters(registers)
   begin(target, ip, sp, user ? ioPrivilege3 : 0n)
+}
+
+/**
+ * A processor that has long mode, NX and SYSCALL, and no more to say: KVM takes EFER.LME only from a guest whose CPUID has long mode. Older
+ * kernels did not look at CPUID before it was set.
+ */
+function longModeCpuid(): CpuidEntry[] {
+  const longMode = (1 << 29) | (1 << 20) | (1 << 11)
+  return [{ function: 0, eax: 1 }, { function: 1 }, { function: 0x8000_0000, eax: 0x8000_0001 }, { function: 0x8000_0001, edx: longMode }].map((values) => new CpuidEntry(values))
 }
 
 /** GDT and TSS in the first page, then PML4, PDPT and one page directory a GiB (SDM volume 3, 4.5). */

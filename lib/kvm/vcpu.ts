@@ -38,6 +38,7 @@ export class Vcpu implements Disposable {
   #area = new Uint8Array(exitAreaSize)
   #exits = new ExitReader(this.#area)
   #statistics: Statistics | undefined
+  #hasCpuid = false
 
   /** @internal */
   constructor(vcpu: NativeVcpu, id: number, vm: Vm, runPageSize: number) {
@@ -188,6 +189,7 @@ export class Vcpu implements Disposable {
   /** What the guest's CPUID answers: KVM_SET_CPUID2. */
   setCpuid(entries: readonly CpuidEntry[]): void {
     this.#counted(requests.KVM_SET_CPUID2, entries, CpuidEntry.size)
+    this.#hasCpuid = true
   }
   /** Reads model-specific registers: KVM_GET_MSRS. */
   getMsrs(indices: readonly number[]): bigint[] {
@@ -218,6 +220,9 @@ export class Vcpu implements Disposable {
         getSpecialRegisters: () => this.getSpecialRegisters(),
         setSpecialRegisters: (values) => this.setSpecialRegisters(values),
         setRegisters: (values) => this.setRegisters(values),
+        defaultCpuid: (entries) => {
+          if (!this.#hasCpuid) this.setCpuid(entries)
+        },
         memory: this.vm
       },
       mode,

@@ -1,11 +1,15 @@
 /** A machine: its memslots and vCPUs. */
 import { checkAddress, checkBytes, checkInteger, hex } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { spteFormat } from '../abi/host.js'
 import type { NativeVm } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP, KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR, type Request } from '../abi/requests.js'
 import { EnableCap } from '../abi/structures.js'
 import { GuestMemfd, type GuestMemfdOptions } from '../memory/guest-memfd.js'
 import { Memslots } from '../memory/memslots.js'
+import { Trace, type TraceOptions } from '../trace/trace.js'
+import { readTables, type Subject, type Tables } from '../translation/tables.js'
+import { translateIn, type Translation } from '../translation/translate.js'
 import { Statistics } from './statistics.js'
 import { Vcpu } from './vcpu.js'
 
@@ -52,10 +56,6 @@ export class Vm implements Disposable {
   /** Whether close() was called. Any other use then throws `closed`. */
   get closed(): boolean {
     return this.#native.fd < 0
-  }
-  /** @internal its descriptor's number; -1 once closed */
-  get descriptor(): number {
-    return this.#native.fd
   }
   /** The open vCPUs, by id. */
   get vcpus(): ReadonlyMap<number, Vcpu> {
@@ -112,6 +112,40 @@ export class Vm implements Disposable {
   get stats(): Statistics {
     this.#open()
     return (this.#statistics ??= Statistics.of(this.#native))
+  }
+
+  /**
+   * Watches what KVM's address translation does for this VM from now on: violations, second-stage changes, MMU-notifier calls.
+   * @throws KvmError `permission` without CAP_PERFMON or root, `unavailable` without tracefs
+   */
+  trace(options?: TraceOptions): Trace {
+    this.#open()
+    return Trace.of({ memslots: this.memslots, spteFormat: spteFormat(), processes: [process.pid] }, options)
+  }
+
+  #subject(): Subject {
+    this.#open()
+    return { pid: process.pid, fd: this.#native.fd, own: this.memslots }
+  }
+
+  /**
+   * Where a GPA leads, by each of the three tables.
+   * @throws KvmError `closed`, or `argument` for what is no address
+   * @example
+   * const { hva, hpa, secondStage, agrees } = vm.translate(0xa000)
+   */
+  translate(gpa: number): Translation {
+    return translateIn(this.#subject(), gpa)
+  }
+
+  /**
+   * All three tables, as columns.
+   * @param range only the GPAs from `gpa` on, `size` bytes; everything if absent
+   * @example
+   * const { gpa, hpa, level, evidence } = vm.tables()
+   */
+  tables(range?: { gpa?: number; size?: number }): Tables {
+    return readTables(this.#subject(), range)
   }
 
   /** A copy of guest memory, across memslots. */

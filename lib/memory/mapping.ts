@@ -5,6 +5,7 @@ import {
   argumentError, checkAddress, checkBoolean, checkBytes, checkInteger, checkOneOf, checkOptions, checkSize, hex, hexRange, MiB, pageSize
 } from '../abi/arguments.js'
 import { type NativeRegion, native, type RegionOptions } from '../abi/native.js'
+import { announcing } from './changes.js'
 
 /** madvise(2) by name; numbers from <asm-generic/mman-common.h>, since older libcs lack the newer ones. */
 const adviceNumbers = {
@@ -156,7 +157,11 @@ export class Mapping implements Disposable {
   }
   /** @internal a memslot let go: a handle that ended while slots held the memory lets go after the last */
   slotGone(): void {
-    if (this.#closed && this.#region.slots === 0) this.#region.release()
+    if (this.#closed && this.#region.slots === 0) announcing(() => this.#release(), () => ({ of: 'mapping', did: 'unmap', hva: this.address, size: this.size }))
+  }
+  #release(): number {
+    this.#region.release()
+    return 0
   }
   /** Whether the handle ended; memslots and buffers may hold the memory longer. */
   get closed(): boolean {
@@ -179,6 +184,10 @@ export class Mapping implements Disposable {
 
   #check(result: number, asked: string): void {
     if (result < 0) throw memoryError(`${asked} of the mapping at ${hexRange(this.address, this.size)}`, result)
+  }
+
+  #change(did: string, offset: number, size: number, work: () => number): void {
+    this.#check(announcing(work, () => ({ of: 'mapping', did, hva: this.address + offset, size })), did)
   }
 
   /** A copy of `length` bytes from `offset`. */
@@ -218,21 +227,21 @@ export class Mapping implements Disposable {
     if (length === 0) throw argumentError('length', length, 'above 0')
     if (content !== undefined && checkBytes('content', content).byteLength !== length)
       throw argumentError('content', `${content.byteLength} bytes`, `${length} bytes, the length remapped`)
-    this.#check(this.#region.remap(offset, length, content ?? null), 'remap')
+    this.#change('remap', offset, length, () => this.#region.remap(offset, length, content ?? null))
   }
 
   /** madvise(2): `dontneed` gives pages back, `hugepage` asks for huge ones, `collapse` makes them now. */
   advise(advice: Advice, offset = 0, length = this.size - offset): void {
     checkOneOf('advice', advice, Object.keys(adviceNumbers) as Advice[])
     this.#range(offset, length, pageSize)
-    this.#check(this.#region.advise(offset, length, adviceNumbers[advice]), `advise(${advice})`)
+    this.#change(`advise(${advice})`, offset, length, () => this.#region.advise(offset, length, adviceNumbers[advice]))
   }
 
   /** mprotect(2). Refused while a live buffer exists, unless the memory stays readable and writable. */
   protect(protection: Protection, offset = 0, length = this.size - offset): void {
     checkOneOf('protection', protection, Object.keys(protections) as Protection[])
     this.#range(offset, length, pageSize)
-    this.#check(this.#region.protect(offset, length, protections[protection]), `protect(${protection})`)
+    this.#change(`protect(${protection})`, offset, length, () => this.#region.protect(offset, length, protections[protection]))
   }
 
   /**

@@ -147,7 +147,7 @@ export class Memslot {
   /** The same memory at another GPA, in one ioctl. KVM drops every translation of the slot. */
   move(gpa: number): void {
     this.#alive()
-    this.#table.replace(this, { ...this.#placement, gpa })
+    this.#table.replace(this, { ...this.#placement, gpa }, 'move')
   }
 
   /**
@@ -158,19 +158,19 @@ export class Memslot {
     this.#alive()
     checkOptions('change', change, ['gpa', 'mapping', 'offset', 'size', 'flags'])
     checkInteger('flags', change.flags ?? 0, 0, 0xffff_ffff)
-    this.#table.replace(this, { ...this.#placement, ...change })
+    this.#table.replace(this, { ...this.#placement, ...change }, 'change')
   }
 
   /** Other memory at the same GPA: delete and create, between which a running guest sees MMIO. */
   rebind(mapping: Mapping, offset = 0): void {
     this.#alive()
-    this.#table.exchange(this, { ...this.#placement, mapping, offset })
+    this.#table.exchange(this, { ...this.#placement, mapping, offset }, 'rebind')
   }
 
   /** Another size over the same mapping: delete and create. */
   resize(size: number): void {
     this.#alive()
-    this.#table.exchange(this, { ...this.#placement, size })
+    this.#table.exchange(this, { ...this.#placement, size }, 'resize')
   }
 
   /** Dirty logging on or off. READONLY of a live slot cannot change (the kernel refuses it). */
@@ -179,7 +179,7 @@ export class Memslot {
     if ('readonly' in flags) throw new KvmError('argument', 'readonly of a live memslot cannot change; delete it and create it again', { argument: 'readonly' })
     checkOptions('flags', flags, ['logDirty'])
     const kept = this.#placement.flags & ~logDirtyFlag
-    this.#table.replace(this, { ...this.#placement, flags: (kept | (checkBoolean('logDirty', flags.logDirty ?? false) ? logDirtyFlag : 0)) >>> 0 })
+    this.#table.replace(this, { ...this.#placement, flags: (kept | (checkBoolean('logDirty', flags.logDirty ?? false) ? logDirtyFlag : 0)) >>> 0 }, 'flags')
   }
 
   /**

@@ -5,10 +5,13 @@ import { KvmError, ioctlError } from '../abi/errors.js'
 import type { NativeRegion, NativeVm } from '../abi/native.js'
 import { KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2 } from '../abi/requests.js'
 import { UserspaceMemoryRegion2 } from '../abi/structures.js'
+import { announcing, type MemslotChanged, type MemslotRow } from './changes.js'
 import { checkPlacement, Memslot, type MemslotOptions, type Placement, placementOf } from './memslot.js'
 
 // A CommonJS module with a default export of its own.
 const BTree = ((BTreeModule as unknown as { default?: typeof BTreeModule }).default ?? BTreeModule) as unknown as typeof import('sorted-btree').default
+
+const rowOf = (id: number, { gpa, size, mapping, offset }: Placement): MemslotRow => ({ id, gpa, size, hva: mapping.address + offset })
 
 /**
  * A VM's memslots, ordered by GPA. Ids are allotted here and used again after a delete.
@@ -51,7 +54,8 @@ export class Memslots implements Iterable<Memslot> {
     this.#check(placement)
     const id = this.#freedIds.pop() ?? this.#nextId
     if (id >= this.limit) throw new KvmError('limit', `this host allows ${this.limit} memslots, and all are in use`, { limit: this.limit })
-    const result = this.#set(id, placement, placement.mapping.region)
+    const region = placement.mapping.region
+    const result = this.#telling('create', null, rowOf(id, placement), () => this.#set(id, placement, region))
     if (result < 0) {
       if (id !== this.#nextId) this.#freedIds.push(id)
       throw this.#refused(`creating slot ${id} at gpa ${hexRange(placement.gpa, placement.size)}`, result)
@@ -84,17 +88,23 @@ export class Memslots implements Iterable<Memslot> {
   }
 
   /** @internal another GPA or other flags: one ioctl */
-  replace(slot: Memslot, placement: Placement): void {
+  replace(slot: Memslot, placement: Placement, did: MemslotChanged['did']): void {
     this.#check(placement, slot)
-    const result = this.#set(slot.id, placement, this.#region(placement, slot))
+    const region = this.#region(placement, slot)
+    const result = this.#telling(did, slot.placement, rowOf(slot.id, placement), () => this.#set(slot.id, placement, region), slot.id)
     if (result < 0) throw this.#refused(`changing slot ${slot.id} to gpa ${hexRange(placement.gpa, placement.size)}`, result)
     this.#place(slot, placement)
   }
 
   /** @internal other memory or another size: delete and create; on failure the slot is as before */
-  exchange(slot: Memslot, placement: Placement): void {
+  exchange(slot: Memslot, placement: Placement, did: MemslotChanged['did']): void {
     this.#check(placement, slot)
     const region = this.#region(placement, slot)
+    this.#telling(did, slot.placement, rowOf(slot.id, placement), () => this.#recreate(slot, placement, region), slot.id)
+    this.#place(slot, placement)
+  }
+
+  #recreate(slot: Memslot, placement: Placement, region: NativeRegion): number {
     const { placement: before } = slot
     const removed = this.#unset(slot)
     if (removed < 0) throw this.#refused(`deleting slot ${slot.id}`, removed)
@@ -104,12 +114,16 @@ export class Memslots implements Iterable<Memslot> {
       if (this.#set(slot.id, before) < 0) this.#forget(slot)
       throw this.#refused(`creating slot ${slot.id} again`, result)
     }
-    this.#place(slot, placement)
+    return result
+  }
+
+  #telling(did: MemslotChanged['did'], before: Placement | null, after: MemslotRow | null, work: () => number, id = after?.id ?? 0): number {
+    return announcing(work, () => ({ of: 'memslot', did, table: this, before: before && rowOf(id, before), after }))
   }
 
   /** @internal */
   remove(slot: Memslot): void {
-    const result = this.#unset(slot)
+    const result = this.#telling('delete', slot.placement, null, () => this.#unset(slot), slot.id)
     if (result < 0) throw this.#refused(`deleting slot ${slot.id}`, result)
     this.#forget(slot)
   }

@@ -1,5 +1,5 @@
 /** What changed between two moments. */
-import { levelSize } from './spte.js'
+import { levelSize } from '../abi/spte.js'
 import type { Tables } from './tables.js'
 
 /** What became of a page's entry in the second stage; `host` is for a page that only the host's side changed. */
@@ -76,7 +76,7 @@ function continues(last: Change | undefined, next: Change): last is Change {
  * What happened to a VM's pages between two readings: neighbours that changed alike are one change.
  * @example
  * const before = vm.tables()
- * page.discard(0, 4096)
+ * page.advise('dontneed', 0, 4096)
  * diff(before, vm.tables())   // [] here: the guest never touched it
  */
 export function diff(before: Tables, after: Tables): Change[] {

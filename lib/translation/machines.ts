@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { checkInteger } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
-import { readOptional } from '../kvm/host.js'
+import { readOptional } from '../abi/host.js'
 import { type Evidence, evidence } from './evidence.js'
 import { type ReadMachine, readMachines } from './reader.js'
 import { type Summary, summarize } from './summary.js'

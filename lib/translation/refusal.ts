@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { errnoName } from '../abi/errors.js'
 import type { TableFailure } from '../abi/native.js'
-import { readOptional } from '../kvm/host.js'
+import { readOptional } from '../abi/host.js'
 
 /** In the order of field_bit in native/bpf/layout.h. */
 const fields = [

@@ -1,6 +1,6 @@
 /** A VM's tables in numbers. */
 import { hostBits } from './host-page.js'
-import { levelSize } from './spte.js'
+import { levelSize } from '../abi/spte.js'
 import type { TableSlot, Tables } from './tables.js'
 import { whySmall } from './translate.js'
 

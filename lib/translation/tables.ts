@@ -2,12 +2,12 @@
 import { hex } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
 import { type LeafColumns, native, type PageColumns, type SlotColumns } from '../abi/native.js'
-import { describeHost } from '../kvm/host.js'
-import type { Vm } from '../kvm/vm.js'
+import { spteFormat } from '../abi/host.js'
+import type { SpteFormat } from '../abi/spte.js'
+import type { Memslots } from '../memory/memslots.js'
 import { type Backing, backingOf, hostMappings } from './backing.js'
 import { type Evidence, evidence } from './evidence.js'
 import { type ReadMachine, readMachines } from './reader.js'
-import type { SpteFormat } from './spte.js'
 
 export type { LeafColumns, PageColumns } from '../abi/native.js'
 
@@ -49,7 +49,7 @@ export interface Subject {
   fd: number
   kvm?: bigint
   /** For a VM of this process: its memslots as this library keeps them, should the kernel's not be readable. */
-  own?: Vm
+  own?: Memslots
 }
 
 /** How often to read again when pages were taken back between the second and the third table. */
@@ -57,17 +57,8 @@ const mostRounds = 5
 const noSlots = (): SlotColumns => ({ gpa: new Float64Array(), size: new Float64Array(), hva: new Float64Array(), flags: new Uint32Array(), id: new Int16Array(), addressSpace: new Uint8Array(), guestMemfd: new Uint8Array() })
 const noLeaves = (): LeafColumns => ({ gpa: new Float64Array(), hpa: new Float64Array(), spte: new BigUint64Array(), role: new Uint32Array(), level: new Uint8Array(), addressSpace: new Uint8Array(), kind: new Uint8Array() })
 
-/** @internal */
-export const spteFormat = (): SpteFormat => (describeHost().mmu === 'ept' ? 'ept' : 'x86')
-
-/** @internal */
-export const subjectOf = (vm: Vm): Subject => {
-  if (vm.closed) throw new KvmError('closed', 'this VM is closed')
-  return { pid: process.pid, fd: vm.descriptor, own: vm }
-}
-
-function ownSlots(vm: Vm): SlotColumns {
-  const list = [...vm.memslots]
+function ownSlots(memslots: Memslots): SlotColumns {
+  const list = [...memslots]
   const columns = noSlots()
   return {
     ...columns, gpa: Float64Array.from(list, ({ gpa }) => gpa), size: Float64Array.from(list, ({ size }) => size), hva: Float64Array.from(list, ({ hva }) => hva),
@@ -161,16 +152,6 @@ export function readTables(subject: Subject, { gpa = 0, size = 2 ** 52 - gpa }: 
   const { rows, slots, leaves, evidence: how } = lookAtAll(subject, gpa, gpa + size)
   const { framesHidden: _, scanned, ...columns } = rows
   return { ...columns, slots: slotList(slots, subject.pid), leaves, format: spteFormat(), hugeKnown: scanned, evidence: how }
-}
-
-/**
- * All three tables of a VM of this process.
- * @param range only the GPAs from `gpa` on, `size` bytes; everything if absent
- * @example
- * const { gpa, hpa, level, evidence } = tables(vm)
- */
-export function tables(vm: Vm, range?: { gpa?: number; size?: number }): Tables {
-  return readTables(subjectOf(vm), range)
 }
 
 /** The row of a GPA, or -1. */

@@ -1,11 +1,11 @@
 /** One address through the three tables. */
 import { checkAddress, hex, pageSize } from '../abi/arguments.js'
 import type { LeafColumns, PageColumns } from '../abi/native.js'
-import type { Vm } from '../kvm/vm.js'
 import type { Evidence } from './evidence.js'
 import { type HostView, hostView } from './host-page.js'
-import { type DecodedSpte, decodeSpte, levelSize, type SpteFormat } from './spte.js'
-import { lookAtAll, slotList, type Subject, spteFormat, subjectOf, type TableSlot, type Tables } from './tables.js'
+import { spteFormat } from '../abi/host.js'
+import { accessText, decodeSpte, levelSize, type Spte, type SpteFormat } from '../abi/spte.js'
+import { lookAtAll, slotList, type Subject, type TableSlot, type Tables } from './tables.js'
 
 /** The second stage's entry for a GPA, or why none is known. */
 export type SecondStage =
@@ -17,7 +17,7 @@ export type SecondStage =
       size: number
       access: string
       format: SpteFormat
-      spte: DecodedSpte
+      spte: Spte
       /** Every entry for this page; shadow paging has one for each guest-virtual address. */
       entries: number
       /** Why the entry is not a huge one although the host's is. */
@@ -79,8 +79,8 @@ function secondStageOf(leaves: LeafColumns, rows: number[], gpa: number, format:
   const row = mapped[0]
   if (row === undefined) return null
   const level = leaves.level[row] as number
-  const spte = decodeSpte(leaves.spte[row] as bigint, level, format)
-  return { present: true, hpa: (leaves.hpa[row] as number) + (gpa - (leaves.gpa[row] as number)), level, size: levelSize(level), access: spte.access, format, spte, entries: mapped.length }
+  const spte = decodeSpte(format, leaves.spte[row] as bigint, level)
+  return { present: true, hpa: (leaves.hpa[row] as number) + (gpa - (leaves.gpa[row] as number)), level, size: levelSize(level), access: accessText(spte), format, spte, entries: mapped.length }
 }
 
 /** @internal */
@@ -100,16 +100,6 @@ export function translateIn(subject: Subject, gpa: number): Translation {
   if (mapped && slot && mapped.level === 1 && (host?.huge ?? host?.transparentHuge)) mapped.whySmall = whySmall(slot, gpa)
   const secondStage = mapped ?? noEntry(gpa, evidence, inLeaves.length > 0, slot !== null)
   return { gpa, slot, hva: slot && slot.hva + (gpa - slot.gpa), hpa, host, secondStage, agrees, evidence }
-}
-
-/**
- * Where a GPA of a VM of this process leads, by each of the three tables.
- * @throws KvmError `closed`, or `argument` for what is no address
- * @example
- * const { hva, hpa, secondStage, agrees } = translate(vm, 0xa000)
- */
-export function translate(vm: Vm, gpa: number): Translation {
-  return translateIn(subjectOf(vm), gpa)
 }
 
 /** The first table backwards: every GPA of an HVA, as one page may stand in several slots. Address space 0. */

@@ -8,3 +8,6 @@ export function skip(context: TestContext, reason: string): never {
   Object.assign(context.task.meta, { skipped: reason })
   return context.skip(reason)
 }
+
+/** The lane of the lab that the suite runs in; undefined outside. */
+export const inLab = process.env['NODE_KVM_LAB']

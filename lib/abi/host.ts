@@ -1,6 +1,7 @@
 /** What host this is: read from files that need no privilege, each of which may be absent. */
 import { existsSync, readFileSync } from 'node:fs'
 import { release } from 'node:os'
+import type { SpteFormat } from './spte.js'
 
 /** How KVM translates GPA -> HPA here. */
 export type Mmu = 'ept' | 'npt' | 'shadow' | 'unknown'
@@ -45,3 +46,6 @@ export function describeHost(): Host {
   const found = findMmu()
   return { kernel: release(), vendor: vendors[id] ?? id, ...found, tdpMmu: found.mmu !== 'shadow' && isOn(readOptional('/sys/module/kvm/parameters/tdp_mmu')) }
 }
+
+/** How the entries of this host's second stage are laid out. */
+export const spteFormat = (): SpteFormat => (findMmu().mmu === 'ept' ? 'ept' : 'x86')

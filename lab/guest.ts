@@ -1,0 +1,96 @@
+/** What runs inside the guest, as shell scripts for busybox. */
+
+/** What the guest says on its console about itself. */
+export const marks = { ready: '@@lab ready@@', start: '@@lab start@@', end: '@@lab end@@', failed: '@@lab failed@@' }
+
+/** Where the disk of the run, and on it the package, stands in the guest. */
+export const runFolder = '/lab'
+export const packageFolder = `${runFolder}/package`
+export const resultsFolder = '/results'
+
+/**
+ * The first process. Its first half needs nothing of the run, so that the state after it can be saved: then it looks again and again
+ * whether the disk of the run has a file system yet, past its own memory of that disk.
+ */
+export const init = `#!/bin/sh
+export PATH=/bin
+mount -t devtmpfs dev /dev; mount -t proc proc /proc; mount -t sysfs sys /sys
+say() { echo; echo "$1"; } >/dev/ttyS0
+off() {
+  stty -F /dev/ttyS1 -echo; stty -F /dev/ttyS0 opost
+  poweroff -f
+  sleep 5; reboot -f
+}
+fail() { say "${marks.failed} $1"; off; }
+load() {
+  while read -r name; do
+    [ -d /sys/module/$name ] && continue
+    case $name in kvm) arguments=$KVM_ARGUMENTS;; kvm_*) arguments=$MODULE_ARGUMENTS;; *) arguments=;; esac
+    insmod /modules/$name.ko $arguments || fail "inserting $name"
+  done </modules/$1.order
+}
+stty -F /dev/ttyS1 raw -echo 115200
+case " $(cat /proc/cmdline) " in *" lab.bus=ata "*) bus=ata disk=/dev/sd;; *) bus=virtio disk=/dev/vd;; esac
+load $bus
+tries=0
+until [ -b \${disk}c ]; do sleep 0.1; tries=$((tries+1)); [ $tries -gt 100 ] && fail "there are no disks"; done
+base=\${disk}a; run=\${disk}b; modules=\${disk}c
+mount -t ext4 -o ro,noatime $base /base || fail "mounting the base disk"
+mount -t ext4 -o ro,noatime $modules /base/modules || fail "mounting the disk of node_modules"
+mount -t devtmpfs dev /base/dev; mount -t proc proc /base/proc; mount -t sysfs sys /base/sys
+mkdir -p /base/dev/pts /base/dev/shm; mount -t devpts pts /base/dev/pts; mount -t tmpfs -o mode=1777 tmp /base/dev/shm
+mount -t tmpfs -o mode=1777 tmp /base/tmp; mount -t tmpfs run /base/run
+mount -t tracefs tracefs /base/sys/kernel/tracing; mount -t debugfs debugfs /base/sys/kernel/debug; mount -t bpf bpf /base/sys/fs/bpf
+# A mapping larger than the machine's memory is refused otherwise, though most of it is never touched.
+echo 1 >/proc/sys/vm/overcommit_memory
+ifconfig lo 127.0.0.1 up; hostname lab
+dmesg -n 1
+say "${marks.ready}"
+until blockdev --flushbufs $run && mount -t ext4 -o noatime $run /base${runFolder} 2>/dev/null; do sleep 0.1; done
+. /base${runFolder}/settings
+load $KVM_MODULE
+if [ -d /base/modules/node_modules ]; then
+  mkdir -p /base${packageFolder}/node_modules; mount -o bind /base/modules/node_modules /base${packageFolder}/node_modules
+  for name in .vite .vite-temp; do mount -t tmpfs tmp /base${packageFolder}/node_modules/$name; done
+fi
+mkdir -p /base${runFolder}${resultsFolder}; mount -o bind /base${runFolder}${resultsFolder} /base${resultsFolder}
+# What the kernel holds back until the first write to the console goes out before the mark.
+stty -F /dev/ttyS0 raw -echo
+mkfifo /stderr
+say "${marks.start}"
+cat </stderr >/dev/ttyS0 & reader=$!
+{
+  chroot /base /bin/sh ${runFolder}/run 2>/stderr </dev/null
+  # What the command left behind would keep the pipes open.
+  for process in /proc/[0-9]*; do case $(readlink $process/root) in /base*) kill -9 \${process#/proc/};; esac; done
+} | cat >/dev/ttyS1
+wait $reader
+stty -F /dev/ttyS1 raw
+sync
+umount /base${resultsFolder}; umount /base${packageFolder}/node_modules/.vite* /base${packageFolder}/node_modules; umount /base${runFolder}
+sync
+say "${marks.end}"
+off
+`
+
+const quote = (text: string) => `'${text.replaceAll("'", "'\\''")}'`
+
+/** The script that runs the command, in the root that the command sees. */
+export function runScript(command: readonly string[], environment: Record<string, string>): string {
+  const settings = { HOME: '/root', PATH: `${packageFolder}/node_modules/.bin:/usr/local/bin:/usr/bin:/bin`, LD_LIBRARY_PATH: '/modules/libraries', ...environment }
+  return [
+    ...Object.entries(settings).map(([name, value]) => `export ${name}=${quote(value)}`), 'ulimit -n 65536', `cd ${packageFolder}`,
+    `( exec ${command.map(quote).join(' ')} )`,
+    // Over what stands there: a full disk refuses a new block, not this.
+    `printf '%-8s' $? | dd of=${runFolder}/status conv=notrunc 2>/dev/null`, ''
+  ].join('\n')
+}
+
+/** `node-kvm` in the guest: the package itself, or that which it depends on. */
+export const nodeKvm = `#!/bin/sh
+for place in ${packageFolder}/node_modules/node-kvm ${packageFolder}; do
+  [ -f $place/dist/lib/cli/main.js ] && exec node $place/dist/lib/cli/main.js "$@"
+done
+echo "node-kvm: not in the package that was copied into the guest" >&2
+exit 127
+`

@@ -1,0 +1,36 @@
+/** What the lab is at, on standard error: one changing line on a terminal, a line each elsewhere. */
+export class Progress {
+  readonly #terminal = process.stderr.isTTY === true
+  readonly #quiet: boolean
+  #text = ''
+  #since = Date.now()
+  #ticker: NodeJS.Timeout | undefined
+
+  constructor({ quiet = false } = {}) {
+    this.#quiet = quiet
+  }
+
+  say(text: string): void {
+    if (this.#quiet) return
+    this.#text = text
+    this.#since = Date.now()
+    if (!this.#terminal) process.stderr.write(`lab: ${text}\n`)
+    else {
+      this.#draw()
+      this.#ticker ??= setInterval(() => this.#draw(), 1000).unref()
+    }
+  }
+
+  #draw(): void {
+    const seconds = Math.round((Date.now() - this.#since) / 1000)
+    process.stderr.write(`\r\x1b[Klab: ${this.#text}${seconds > 0 ? ` (${seconds} s)` : ''}`)
+  }
+
+  /** Before anything else is printed. */
+  done(): void {
+    clearInterval(this.#ticker)
+    this.#ticker = undefined
+    if (this.#terminal && this.#text) process.stderr.write('\r\x1b[K')
+    this.#text = ''
+  }
+}

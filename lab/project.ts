@@ -1,0 +1,73 @@
+/** The package that is copied into the guest, and the disks that carry it. */
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { basename, dirname, join, relative, sep } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { entry } from './cache.js'
+import { makeDisk } from './disk.js'
+import { runScript } from './guest.js'
+import type { Lane } from './lanes.js'
+import { libraries, type Library } from './libraries.js'
+
+/** The nearest folder with a package.json; without one, node-kvm's own. */
+export function findProject(from = process.cwd()): string {
+  for (let folder = from; ; folder = dirname(folder)) {
+    if (existsSync(join(folder, 'package.json'))) return folder
+    if (folder === dirname(folder)) return fileURLToPath(new URL('../..', import.meta.url))
+  }
+}
+
+const leftOut = new Set(['node_modules', '.git', 'coverage'])
+
+/** Of what builds leave, only the add-ons. */
+function isWanted(project: string, path: string): boolean {
+  const parts = relative(project, path).split(sep)
+  if (leftOut.has(basename(path)) || relative(project, path) === join('docs', 'api')) return false
+  if (!/^build(-|$)/.test(parts[0] ?? '')) return true
+  return parts[0] === 'build' && (parts.length === 1 || (parts.length === 2 && parts[1] === 'Release') || path.endsWith('.node'))
+}
+
+function addOns(folder: string): string[] {
+  return readdirSync(folder, { withFileTypes: true, recursive: true }).filter((item) => item.isFile() && item.name.endsWith('.node')).map((item) => join(item.parentPath ?? item.path, item.name))
+}
+
+async function fillModules(from: string, root: string): Promise<void> {
+  mkdirSync(join(root, 'libraries'), { recursive: true })
+  if (!from) return
+  cpSync(from, join(root, 'node_modules'), { recursive: true, verbatimSymlinks: true })
+  for (const name of ['.vite', '.vite-temp']) mkdirSync(join(root, 'node_modules', name), { recursive: true })
+  const needed: Library[] = await libraries(addOns(from))
+  // The C library's own parts come with Node.
+  for (const { path } of needed.filter((one) => !/^(lib(c|m|dl|rt|pthread)|ld-linux)\b/.test(basename(one.path)))) cpSync(realpathSync(path), join(root, 'libraries', basename(path)))
+}
+
+/** The disk of the package's node_modules, whole, so that whatever the package runs here it can run there. */
+export async function modulesDisk(project: string): Promise<string> {
+  const place = join(project, 'node_modules')
+  const from = existsSync(place) ? realpathSync(place) : ''
+  const lock = join(from, '.package-lock.json')
+  // npm writes that list anew whenever it changes the folder.
+  const content = from && existsSync(lock) ? readFileSync(lock, 'utf8') : from && String(statSync(from).mtimeMs)
+  const made = await entry('modules', { from, content, form: 1 }, async (target) => {
+    const root = join(target, 'root')
+    await fillModules(from, root)
+    await makeDisk(join(target, 'modules.img'), root, { label: 'lab-modules' })
+    rmSync(root, { recursive: true })
+  })
+  return join(made, 'modules.img')
+}
+
+export interface RunDisk {
+  lane: Lane
+  project: string
+  command: readonly string[]
+  environment: Record<string, string>
+}
+
+/** The disk of one run: the package, what to run in it, and room for the results. */
+export async function runDisk(image: string, folder: string, { lane, project, command: words, environment }: RunDisk): Promise<void> {
+  cpSync(project, join(folder, 'package'), { recursive: true, verbatimSymlinks: true, filter: (path) => isWanted(project, path) })
+  writeFileSync(join(folder, 'run'), runScript(words, environment))
+  writeFileSync(join(folder, 'status'), ' '.repeat(8))
+  writeFileSync(join(folder, 'settings'), `KVM_MODULE=${lane.module}\nKVM_ARGUMENTS='${lane.kvmArguments}'\nMODULE_ARGUMENTS='${lane.moduleArguments}'\n`)
+  await makeDisk(image, folder, { label: 'lab-run', spareMiB: 256 })
+}

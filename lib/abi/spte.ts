@@ -1,0 +1,65 @@
+/** An entry of the second stage, decoded (arch/x86/kvm/mmu/spte.h; Intel SDM volume 3, 29.3.2; AMD APM volume 2, 15.25). */
+
+/** How a host's entries are laid out: Intel's EPT, or the processor's ordinary page tables, which NPT and shadow paging use. */
+export type SpteFormat = 'ept' | 'x86'
+
+/** What one entry says. */
+export interface Spte {
+  /** KVM's own mark, bit 11: not so for MMIO entries, which make the processor fault on purpose. */
+  present: boolean
+  read: boolean
+  write: boolean
+  execute: boolean
+  /** Read through it, and written through it, since KVM last looked; null where the entry does not keep them. */
+  accessed: boolean | null
+  dirty: boolean | null
+  /** Maps 2 MiB or 1 GiB by itself. */
+  huge: boolean
+  /** The host may write the page, so that a guest write may be let through. */
+  hostWritable: boolean
+  /** KVM write-protected it for its own sake (dirty logging, shadowed page tables) and may undo that without a walk. */
+  mmuWritable: boolean
+  /** Of EPT: what the processor may cache; null in the other format. */
+  memoryType: 'UC' | 'WC' | 'WT' | 'WP' | 'WB' | null
+  /** Where it points: a page, or the next table. */
+  hpa: number
+}
+
+const addressMask = 0x000f_ffff_ffff_f000n
+const memoryTypes: readonly Spte['memoryType'][] = ['UC', 'WC', null, null, 'WT', 'WP', 'WB', null]
+// SPTE_TDP_AD_MASK, bits 52 and 53: 1 says that this entry keeps no accessed and dirty bits.
+const adMask = 3
+const adDisabled = 1
+const bit = (value: number, index: number) => (value & (1 << index)) !== 0
+
+/**
+ * @param level 1 for 4 KiB, 2 for 2 MiB, 3 for 1 GiB, 4 and 5 above
+ * @example
+ * decodeSpte('ept', 0x6000000032a3b77n, 1).hpa.toString(16)   // '32a3000'
+ */
+export function decodeSpte(format: SpteFormat, spte: bigint, level: number): Spte {
+  const low = Number(spte & 0xfffn)
+  const high = Number(spte >> 52n)
+  const ept = format === 'ept'
+  const present = bit(low, 11)
+  const keepsAd = present && (high & adMask) !== adDisabled
+  return {
+    present,
+    read: bit(low, 0),
+    write: bit(low, 1),
+    execute: ept ? bit(low, 2) : bit(low, 0) && !bit(high, 11),
+    accessed: keepsAd ? bit(low, ept ? 8 : 5) : null,
+    dirty: keepsAd ? bit(low, ept ? 9 : 6) : null,
+    huge: level > 1 && bit(low, 7),
+    hostWritable: ept ? bit(high, 57 - 52) : bit(low, 9),
+    mmuWritable: ept ? bit(high, 58 - 52) : bit(low, 10),
+    memoryType: present && ept ? (memoryTypes[(low >> 3) & 7] ?? null) : null,
+    hpa: Number(spte & addressMask)
+  }
+}
+
+/** `rwx`, with a dash for each right that is missing. */
+export const accessText = ({ read, write, execute }: Pick<Spte, 'read' | 'write' | 'execute'>) => `${read ? 'r' : '-'}${write ? 'w' : '-'}${execute ? 'x' : '-'}`
+
+/** Bytes that an entry of this level maps. */
+export const levelSize = (level: number): number => 4096 * 512 ** (level - 1)

@@ -1,0 +1,89 @@
+/** `node-kvm lab`: emulated Intel and AMD machines. */
+import { findKernel, findLane, type Kernel, kernels, type Lane, lanes } from '../../lab/lanes.js'
+import { prepare } from '../../lab/prepare.js'
+import { Progress } from '../../lab/progress.js'
+import { findProject } from '../../lab/project.js'
+import { run } from '../../lab/run.js'
+import { command, UsageError } from './command.js'
+
+const usage = `usage: node-kvm lab run LANE [--kernel K] [--timeout SECONDS] [--out FOLDER] -- COMMAND...
+       node-kvm lab prepare [--lane LANE] [--kernel K]
+       node-kvm lab list [--json]
+
+  run      boots the lane's machine, runs the command in a copy of this folder's package, passes its output and exit status on
+  prepare  downloads and builds what runs need, ahead of time
+  list     the lanes and kernels
+
+  --kernel K         ${kernels.map(({ version }) => version).join(' or ')}; ${kernels[0]?.version} without it
+  --timeout SECONDS  the whole run's limit; 600 without it
+  --out FOLDER       where the files go that the command leaves in /results
+
+lanes:
+${lanes.map(({ name, says }) => `  ${name.padEnd(12)} ${says}`).join('\n')}`
+
+const options = { kernel: { type: 'string' }, lane: { type: 'string' }, timeout: { type: 'string' }, out: { type: 'string' }, json: { type: 'boolean' } } as const
+const allowed: Record<string, string[]> = { run: ['kernel', 'timeout', 'out'], prepare: ['lane', 'kernel'], list: ['json'] }
+
+function refuse(message: string): never {
+  throw new UsageError(message)
+}
+
+interface Values {
+  kernel?: string | undefined
+  lane?: string | undefined
+  timeout?: string | undefined
+  out?: string | undefined
+  json?: boolean | undefined
+}
+
+const defaultKernel = kernels[0] as Kernel
+const chosenKernel = ({ kernel }: Values) => (kernel === undefined ? defaultKernel : findKernel(kernel))
+
+function seconds(text: string | undefined): number | undefined {
+  const value = Number(text)
+  if (text !== undefined && !(Number.isInteger(value) && value > 0 && value <= 86_400)) refuse(`--timeout takes whole seconds from 1 to 86400, not '${text}'`)
+  return text === undefined ? undefined : value
+}
+
+async function runCommand([name, ...more]: string[], values: Values, program: string[]): Promise<number> {
+  if (name === undefined) return refuse(`a lane is needed: ${lanes.map((lane) => lane.name).join(', ')}`)
+  const lane = findLane(name)
+  const kernel = chosenKernel(values)
+  if (more.length > 0) return refuse(`the command comes after --: node-kvm lab run ${name} -- ${more.join(' ')}`)
+  if (program.length === 0) return refuse('a command is needed after --')
+  const timeoutSeconds = seconds(values.timeout)
+  return run({ lane, kernel, command: program, ...(timeoutSeconds === undefined ? {} : { timeoutSeconds }), ...(values.out === undefined ? {} : { out: values.out }) })
+}
+
+async function prepareCommand(names: string[], values: Values): Promise<number> {
+  if (names.length > 0) return refuse(`prepare takes no '${names[0]}'`)
+  const some: readonly Lane[] = values.lane === undefined ? lanes.slice(0, 2) : [findLane(values.lane)]
+  const versions = values.kernel === undefined ? kernels : [findKernel(values.kernel)]
+  const progress = new Progress()
+  try {
+    for (const kernel of versions) for (const lane of some) await prepare(lane, kernel, findProject(), progress)
+  } finally {
+    progress.done()
+  }
+  console.log('The lab is ready.')
+  return 0
+}
+
+function list(values: Values): number {
+  if (values.json) console.log(JSON.stringify({ lanes: lanes.map(({ name, emulator, module, says }) => ({ name, emulator, module, says })), kernels: kernels.map(({ version }) => version) }, null, 2))
+  else console.log([...lanes.map(({ name, says }) => `${name.padEnd(12)} ${says}`), `kernels      ${kernels.map(({ version }) => version).join(', ')}`].join('\n'))
+  return 0
+}
+
+/** The exit status of `lab run` is the command's own, or 124 or 125 for the lab's. */
+export const lab = command({
+  usage, options,
+  run(values, [name = '', ...rest], program) {
+    if (!Object.hasOwn(allowed, name)) return refuse(name ? `lab has no '${name}'` : 'lab needs to be told what to do')
+    const stray = Object.keys(values).find((option) => !allowed[name]?.includes(option))
+    if (stray) return refuse(`lab ${name} takes no --${stray}`)
+    if (name === 'run') return runCommand(rest, values, program)
+    if (program.length > 0 || (name === 'list' && rest.length > 0)) return refuse(`lab ${name} takes no command`)
+    return name === 'prepare' ? prepareCommand(rest, values) : list(values)
+  }
+})

@@ -1,0 +1,56 @@
+/** What this process itself does to the first two tables, told to those who watch: the cause of much that KVM then does. */
+
+/** A memslot as it was at one moment. */
+export interface MemslotRow {
+  id: number
+  gpa: number
+  size: number
+  hva: number
+}
+
+/** Nanoseconds of CLOCK_MONOTONIC, the clock of process.hrtime(), around the call. */
+export interface Span {
+  begin: number
+  end: number
+}
+
+/** A change of the memslot table; `before` and `after` are null where the slot was or is absent. */
+export interface MemslotChanged extends Span {
+  of: 'memslot'
+  did: 'create' | 'move' | 'flags' | 'rebind' | 'resize' | 'delete' | 'change'
+  table: object
+  before: MemslotRow | null
+  after: MemslotRow | null
+}
+
+/** A change of what lies under host-virtual addresses. */
+export interface MappingChanged extends Span {
+  of: 'mapping'
+  did: string
+  hva: number
+  size: number
+}
+
+export type Change = MemslotChanged | MappingChanged
+type Unspanned<T> = T extends unknown ? Omit<T, keyof Span> : never
+
+const watchers = new Set<(change: Change) => void>()
+
+/** Calls `watcher` after each change of this environment, until the returned function is called. */
+export function watchChanges(watcher: (change: Change) => void): () => void {
+  watchers.add(watcher)
+  return () => watchers.delete(watcher)
+}
+
+const now = () => Number(process.hrtime.bigint())
+
+/** Does the work, and tells the watchers of it unless it failed: threw, or gave a negative errno. Nothing is spent while there are none. */
+export function announcing(work: () => number, describe: () => Unspanned<Change>): number {
+  if (watchers.size === 0) return work()
+  const begin = now()
+  const result = work()
+  if (result < 0) return result
+  const change = { ...describe(), begin, end: now() } as Change
+  for (const watcher of watchers) watcher(change)
+  return result
+}

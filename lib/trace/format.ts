@@ -1,0 +1,62 @@
+/** A tracepoint's fields, as its `format` file gives them: they differ by kernel, so nothing is known beforehand. */
+
+interface FormatField {
+  name: string
+  offset: number
+  size: number
+  signed: boolean
+}
+
+/** One tracepoint: its number in samples, and where its fields lie. */
+export interface Format {
+  /** `kvmmmu/kvm_mmu_set_spte` */
+  event: string
+  id: number
+  fields: ReadonlyMap<string, FormatField>
+}
+
+/** Reads a field of a record whose raw data begin at `at`. */
+export type Read<T> = (view: DataView, at: number) => T
+
+const fieldLine = /field:[^;]*?(\w+)(?:\[\d*\])?;\s*offset:(\d+);\s*size:(\d+);\s*signed:(\d)/g
+
+/** @param text a `format` file */
+export function parseFormat(event: string, text: string): Format {
+  const fields = new Map<string, FormatField>()
+  for (const [, name, offset, size, signed] of text.matchAll(fieldLine)) fields.set(name!, { name: name!, offset: Number(offset), size: Number(size), signed: signed === '1' })
+  return { event, id: Number(/^ID: (\d+)/m.exec(text)?.[1]), fields }
+}
+
+const absent: Read<number> = () => 0
+const absentWide: Read<bigint> = () => 0n
+
+/** A field as a number, exact below 2^53; 0 where this kernel's event has no such field. */
+export function numberField({ fields }: Format, name: string): Read<number> {
+  const field = fields.get(name)
+  if (!field) return absent
+  const { offset, size, signed } = field
+  if (size === 8) return (view, at) => view.getUint32(at + offset, true) + view.getUint32(at + offset + 4, true) * 2 ** 32
+  if (size === 4) return signed ? (view, at) => view.getInt32(at + offset, true) : (view, at) => view.getUint32(at + offset, true)
+  if (size === 2) return (view, at) => view.getUint16(at + offset, true)
+  return signed ? (view, at) => view.getInt8(at + offset) : (view, at) => view.getUint8(at + offset)
+}
+
+/** A field with all 64 bits: an SPTE, a qualification. */
+export function wideField(format: Format, name: string): Read<bigint> {
+  const field = format.fields.get(name)
+  if (!field) return absentWide
+  if (field.size === 8) return (view, at) => view.getBigUint64(at + field.offset, true)
+  const narrow = numberField(format, name)
+  return (view, at) => BigInt(narrow(view, at))
+}
+
+/** All fields of one record by name; those longer than 8 bytes are left out. */
+export function rawFields(format: Format, view: DataView, at: number): Record<string, number | bigint> {
+  const values: Record<string, number | bigint> = {}
+  for (const { name, size } of format.fields.values()) {
+    if (name.startsWith('common_') || size > 8) continue
+    const wide = size === 8 ? wideField(format, name)(view, at) : 0n
+    values[name] = size < 8 ? numberField(format, name)(view, at) : wide < 2n ** 53n ? Number(wide) : wide
+  }
+  return values
+}

@@ -1,0 +1,51 @@
+/** Why a guest-physical access faulted, bit by bit. */
+
+/** Names of Intel SDM volume 3, table "Exit Qualification for EPT Violations". */
+export interface EptQualification {
+  dataRead: boolean
+  dataWrite: boolean
+  instructionFetch: boolean
+  /** What the EPT entries allowed. */
+  readable: boolean
+  writable: boolean
+  executable: boolean
+  executableForUser: boolean
+  linearAddressValid: boolean
+  /** The access was to the address that the linear one translates to, not to a paging structure on the way. */
+  finalTranslation: boolean
+  nmiUnblocking: boolean
+}
+
+/** Names of AMD APM volume 2, "Nested Paging: EXITINFO1 of an NPF", which begins as a #PF error code. */
+export interface NestedPageFault {
+  present: boolean
+  write: boolean
+  user: boolean
+  reservedBit: boolean
+  instructionFetch: boolean
+  shadowStack: boolean
+  /** The fault was on the final address, or on the guest's own page tables. */
+  finalAddress: boolean
+  guestPageTables: boolean
+}
+
+const bit = (low: number, index: number) => (low & (1 << index)) !== 0
+
+/** Of the exit qualification that a VMX EPT violation carries. */
+export function decodeEptQualification(qualification: bigint): EptQualification {
+  const low = Number(qualification & 0xffff_ffffn) | 0
+  return {
+    dataRead: bit(low, 0), dataWrite: bit(low, 1), instructionFetch: bit(low, 2), readable: bit(low, 3), writable: bit(low, 4), executable: bit(low, 5),
+    executableForUser: bit(low, 6), linearAddressValid: bit(low, 7), finalTranslation: bit(low, 8), nmiUnblocking: bit(low, 12)
+  }
+}
+
+/** Of EXITINFO1, which an SVM nested page fault carries. */
+export function decodeNestedPageFault(information: bigint): NestedPageFault {
+  const low = Number(information & 0xffff_ffffn) | 0
+  const high = Number(information >> 32n) | 0
+  return {
+    present: bit(low, 0), write: bit(low, 1), user: bit(low, 2), reservedBit: bit(low, 3), instructionFetch: bit(low, 4), shadowStack: bit(low, 6),
+    finalAddress: bit(high, 0), guestPageTables: bit(high, 1)
+  }
+}

@@ -1,0 +1,290 @@
+/** From KVM's tracepoints to events: which there are, which kinds each gives, and how its records are read. */
+import { decodeSpte, type SpteFormat } from '../abi/spte.js'
+import type { AccessKind, MisconfigEvent, TraceEvent, TraceKind } from './events.js'
+import { type Format, numberField, wideField } from './format.js'
+import { decodeEptQualification, decodeNestedPageFault } from './qualification.js'
+import type { Rows } from './rows.js'
+
+/** What decoders share: the exit each thread is in, and the memslots of the moment. */
+export interface DecodeContext {
+  wanted: ReadonlySet<TraceKind>
+  spteFormat: SpteFormat
+  rows: Rows
+  /** Keep notifier calls that hit no memslot. */
+  everywhere: boolean
+  faulting: Map<number, { isa: number; rip: bigint; vcpu: number }>
+  misconfigs: Map<number, MisconfigEvent>
+}
+
+/** Fills the event with its kind's fields; false drops it. */
+export type Fill = (event: any, view: DataView, at: number) => boolean
+
+export interface Tracepoint {
+  event: string
+  kinds: readonly TraceKind[]
+  /** In the kernel's filter language: what is not worth a record. */
+  filter?: (wanted: ReadonlySet<TraceKind>) => string
+  /** Fields that hold an HVA range. */
+  range?: readonly [start: string, end: string]
+  decoder(format: Format, context: DecodeContext): Fill
+}
+
+// Exit reasons: Intel SDM volume 3, appendix C; AMD APM volume 2, appendix C. `isa` is KVM_ISA_VMX or KVM_ISA_SVM of arch/x86/kvm/trace.h.
+const vmx = 1
+const eptViolation = 48
+const eptMisconfig = 49
+const nestedPageFault = 0x400
+
+const mmioAccess = ['unsatisfied-read', 'read', 'write'] as const
+const spteFilter = '(old_spte & 0x800) || (new_spte & 0x800)'
+
+function accessOf(intel: boolean, errorCode: bigint): AccessKind {
+  const low = Number(errorCode & 0xffn)
+  if (intel) return low & 2 ? 'write' : low & 4 ? 'fetch' : 'read'
+  return low & 2 ? 'write' : low & 16 ? 'fetch' : 'read'
+}
+
+const exits: Tracepoint = {
+  event: 'kvm/kvm_exit',
+  kinds: ['exit', 'violation', 'misconfig'],
+  filter: (wanted) => (wanted.has('exit') ? '' : `exit_reason == ${eptViolation} || exit_reason == ${eptMisconfig} || exit_reason == ${nestedPageFault}`),
+  decoder(format, { wanted, faulting, misconfigs }) {
+    const [reason, isa, rip, vcpu] = [numberField(format, 'exit_reason'), numberField(format, 'isa'), wideField(format, 'guest_rip'), numberField(format, 'vcpu_id')]
+    return (event, view, at) => {
+      const number = reason(view, at)
+      const instructionSet = isa(view, at)
+      faulting.delete(event.thread)
+      if (instructionSet === vmx ? (number & 0xffff) === eptViolation : number === nestedPageFault)
+        faulting.set(event.thread, { isa: instructionSet, rip: rip(view, at), vcpu: vcpu(view, at) })
+      const misconfigured = instructionSet === vmx && (number & 0xffff) === eptMisconfig && wanted.has('misconfig')
+      if (!misconfigured && !wanted.has('exit')) return false
+      event.kind = misconfigured ? 'misconfig' : 'exit'
+      event.vcpu = vcpu(view, at)
+      event.rip = rip(view, at)
+      if (misconfigured) misconfigs.set(event.thread, Object.assign(event, { gpa: null }))
+      else event.reason = number
+      return true
+    }
+  }
+}
+
+const pageFaults: Tracepoint = {
+  event: 'kvm/kvm_page_fault',
+  kinds: ['violation', 'guest-fault'],
+  decoder(format, { wanted, faulting }) {
+    const [address, errorCode] = [numberField(format, 'fault_address'), wideField(format, 'error_code')]
+    const [rip, vcpu] = [wideField(format, 'guest_rip'), numberField(format, 'vcpu_id')]
+    return (event, view, at) => {
+      const fault = faulting.get(event.thread)
+      const error = errorCode(view, at)
+      event.kind = fault ? 'violation' : 'guest-fault'
+      event.vcpu = fault ? fault.vcpu : vcpu(view, at)
+      event.rip = fault ? fault.rip : rip(view, at)
+      if (!fault) {
+        event.address = address(view, at)
+        event.errorCode = Number(error)
+        return wanted.has('guest-fault')
+      }
+      const intel = fault.isa === vmx
+      event.gpa = address(view, at)
+      event.access = accessOf(intel, error)
+      event.qualification = intel ? decodeEptQualification(error) : decodeNestedPageFault(error)
+      event.present = intel ? (error & 0x38n) !== 0n : (error & 1n) !== 0n
+      faulting.delete(event.thread)
+      return wanted.has('violation')
+    }
+  }
+}
+
+const mmioFaults: Tracepoint = {
+  event: 'kvmmmu/handle_mmio_page_fault',
+  kinds: ['misconfig'],
+  decoder(format, { misconfigs }) {
+    const gfn = numberField(format, 'gfn')
+    return (event, view, at) => {
+      const misconfig = misconfigs.get(event.thread)
+      if (misconfig) misconfig.gpa = gfn(view, at) * 4096
+      misconfigs.delete(event.thread)
+      return false
+    }
+  }
+}
+
+const spteSets: Tracepoint = {
+  event: 'kvmmmu/kvm_mmu_set_spte',
+  kinds: ['spte-set'],
+  decoder(format, { spteFormat }) {
+    const [gfn, level, spte] = [numberField(format, 'gfn'), numberField(format, 'level'), wideField(format, 'spte')]
+    return (event, view, at) => {
+      event.kind = 'spte-set'
+      event.gfn = gfn(view, at)
+      event.level = level(view, at)
+      event.spte = spte(view, at)
+      event.decoded = decodeSpte(spteFormat, event.spte, event.level)
+      event.mmio = false
+      return true
+    }
+  }
+}
+
+const mmioSptes: Tracepoint = {
+  event: 'kvmmmu/mark_mmio_spte',
+  kinds: ['spte-set'],
+  decoder(format, { spteFormat }) {
+    const gfn = numberField(format, 'gfn')
+    const none = decodeSpte(spteFormat, 0n, 1)
+    return (event, view, at) => {
+      event.kind = 'spte-set'
+      event.gfn = gfn(view, at)
+      event.level = 1
+      event.spte = 0n
+      event.decoded = none
+      event.mmio = true
+      return true
+    }
+  }
+}
+
+const spteChanges: Tracepoint = {
+  event: 'kvmmmu/kvm_tdp_mmu_spte_changed',
+  kinds: ['spte-change'],
+  // A table page that goes freezes its empty entries too: thousands of changes from nothing to nothing.
+  filter: () => spteFilter,
+  decoder(format, { spteFormat }) {
+    const [gfn, level, space] = [numberField(format, 'gfn'), numberField(format, 'level'), numberField(format, 'as_id')]
+    const [before, after] = [wideField(format, 'old_spte'), wideField(format, 'new_spte')]
+    return (event, view, at) => {
+      event.kind = 'spte-change'
+      event.gfn = gfn(view, at)
+      event.level = level(view, at)
+      event.old = before(view, at)
+      event.new = after(view, at)
+      event.before = decodeSpte(spteFormat, event.old, event.level)
+      event.after = decodeSpte(spteFormat, event.new, event.level)
+      event.addressSpace = space(view, at)
+      return true
+    }
+  }
+}
+
+const tableLevel = (role: number) => role & 15
+
+const zapPages: Tracepoint = {
+  event: 'kvmmmu/kvm_mmu_prepare_zap_page',
+  kinds: ['zap-page'],
+  decoder(format) {
+    const [gfn, role] = [numberField(format, 'gfn'), numberField(format, 'role')]
+    return (event, view, at) => {
+      event.kind = 'zap-page'
+      event.gfn = gfn(view, at)
+      event.level = tableLevel(role(view, at))
+      return true
+    }
+  }
+}
+
+const hugeSplits: Tracepoint = {
+  event: 'kvmmmu/kvm_mmu_split_huge_page',
+  kinds: ['huge-split'],
+  decoder(format) {
+    const [gfn, level] = [numberField(format, 'gfn'), numberField(format, 'level')]
+    return (event, view, at) => {
+      event.kind = 'huge-split'
+      event.gfn = gfn(view, at)
+      event.level = level(view, at)
+      return true
+    }
+  }
+}
+
+function notifier(event: string, kind: 'notifier-unmap' | 'notifier-age', [start, end]: readonly [string, string]): Tracepoint {
+  return {
+    event,
+    kinds: [kind],
+    range: [start, end],
+    decoder(format, context) {
+      const [from, to] = [numberField(format, start), numberField(format, end)]
+      return (event, view, at) => {
+        event.kind = kind
+        event.hva = from(view, at)
+        event.size = start === end ? 1 : to(view, at) - event.hva
+        event.gpas = context.rows.hits(event.hva, event.size)
+        return context.everywhere || event.gpas.length > 0
+      }
+    }
+  }
+}
+
+/** An event that needs no more than its name and some numbers. */
+function simple(event: string, kind: TraceKind, numbers: Record<string, string>, more: object = {}): Tracepoint {
+  return {
+    event,
+    kinds: [kind],
+    decoder(format) {
+      const reads = Object.entries(numbers).map(([name, field]) => [name, numberField(format, field)] as const)
+      return (event, view, at) => {
+        event.kind = kind
+        for (const [name, read] of reads) event[name] = read(view, at)
+        Object.assign(event, more)
+        return true
+      }
+    }
+  }
+}
+
+/** As {@link simple}, with a last touch. */
+function finished(point: Tracepoint, finish: (event: any) => void): Tracepoint {
+  return {
+    ...point,
+    decoder(format, context) {
+      const fill = point.decoder(format, context)
+      return (event, view, at) => {
+        const keep = fill(event, view, at)
+        finish(event)
+        return keep
+      }
+    }
+  }
+}
+
+const mmio: Tracepoint = {
+  event: 'kvm/kvm_mmio',
+  kinds: ['mmio'],
+  decoder(format) {
+    const [type, gpa, length, value] = [numberField(format, 'type'), numberField(format, 'gpa'), numberField(format, 'len'), wideField(format, 'val')]
+    return (event, view, at) => {
+      event.kind = 'mmio'
+      event.access = mmioAccess[type(view, at)] ?? 'read'
+      event.gpa = gpa(view, at)
+      event.length = length(view, at)
+      event.value = value(view, at)
+      return true
+    }
+  }
+}
+
+/** All that are used, in no order. */
+export const tracepoints: readonly Tracepoint[] = [
+  exits, pageFaults, mmioFaults, spteSets, mmioSptes, spteChanges, zapPages, hugeSplits,
+  notifier('kvm/kvm_unmap_hva_range', 'notifier-unmap', ['start', 'end']),
+  notifier('kvm/kvm_age_hva', 'notifier-age', ['start', 'end']),
+  notifier('kvm/kvm_test_age_hva', 'notifier-age', ['hva', 'hva']),
+  simple('kvmmmu/kvm_mmu_zap_all_fast', 'zap-all', {}),
+  finished(simple('kvm/kvm_entry', 'entry', { vcpu: 'vcpu_id', rip: 'rip' }), (event) => { event.rip = BigInt(event.rip) }),
+  mmio,
+  finished(simple('kvm/kvm_pio', 'pio', { access: 'rw', port: 'port', size: 'size', count: 'count' }), (event) => { event.access = event.access ? 'write' : 'read' }),
+  finished(simple('kvm/kvm_emulate_insn', 'emulate', { rip: 'rip', failed: 'failed' }), (event) => { event.failed = event.failed !== 0 }),
+  simple('kvm/kvm_dirty_ring_push', 'dirty-ring', {}, { did: 'push' }),
+  simple('kvm/kvm_dirty_ring_reset', 'dirty-ring', {}, { did: 'reset' }),
+  simple('kvm/kvm_dirty_ring_exit', 'dirty-ring', {}, { did: 'full' })
+]
+
+/** The library's own, which need no tracepoint. */
+export const ownKinds: readonly TraceKind[] = ['memslot', 'mapping']
+/** What a trace shows unless told: what the three tables do, and not each entry, exit and emulated instruction. */
+export const defaultKinds: readonly TraceKind[] = ['violation', 'guest-fault', 'misconfig', 'spte-set', 'spte-change', 'zap-all', 'zap-page', 'huge-split', 'notifier-unmap', 'mmio', ...ownKinds]
+/** Every kind there is. */
+export const allKinds: readonly TraceKind[] = [...new Set([...tracepoints.flatMap(({ kinds }) => kinds), ...ownKinds])]
+
+/** For the event type of one kind. */
+export type EventOf<K extends TraceKind> = Extract<TraceEvent, { kind: K }>

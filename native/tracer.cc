@@ -1,0 +1,95 @@
+#include "tracer.h"
+
+#include <errno.h>
+
+#include <cstring>
+
+#include "descriptor.h"
+
+namespace node_kvm {
+namespace {
+
+constexpr size_t kLeastRing = 4096;
+constexpr size_t kMostRing = size_t{1} << 30;
+
+uint64_t Number(const Napi::Object& options, const char* name) { return WholeNumber(options.Get(name), name); }
+
+TraceRequest RequestOf(const Napi::Object& options) {
+  TraceRequest request;
+  const auto events = options.Get("events").As<Napi::Array>();
+  for (uint32_t index = 0; index < events.Length(); ++index) {
+    const auto event = events.Get(index).As<Napi::Object>();
+    request.events.push_back({Number(event, "id"), static_cast<uint32_t>(WholeNumber(event.Get("startOffset"), "startOffset", 4096)),
+                              static_cast<uint32_t>(WholeNumber(event.Get("endOffset"), "endOffset", 4096)),
+                              event.Get("filter").ToString()});
+  }
+  const auto processes = options.Get("processes").As<Napi::Array>();
+  for (uint32_t index = 0; index < processes.Length(); ++index)
+    request.processes.insert(static_cast<pid_t>(WholeNumber(processes.Get(index), "process", INT32_MAX)));
+  request.children = options.Get("children").ToBoolean();
+  request.ring_size = Number(options, "ringSize");
+  request.held_limit = Number(options, "heldLimit");
+  return request;
+}
+
+}  // namespace
+
+Napi::Function Tracer::Define(Napi::Env env) {
+  return DefineClass(env, "Tracer",
+                     {
+                         InstanceMethod("drain", &Tracer::Drain),
+                         InstanceMethod("lost", &Tracer::Lost),
+                         InstanceMethod("setRanges", &Tracer::SetRanges),
+                         InstanceMethod("subscribe", &Tracer::Subscribe),
+                         InstanceMethod("close", &Tracer::Close),
+                     });
+}
+
+Napi::Value Tracer::Open(const Napi::CallbackInfo& info) {
+  if (!info[0].IsObject()) throw Napi::TypeError::New(info.Env(), "options are needed");
+  const TraceRequest request = RequestOf(info[0].As<Napi::Object>());
+  const bool power = (request.ring_size & (request.ring_size - 1)) == 0;
+  if (!power || request.ring_size < kLeastRing || request.ring_size > kMostRing) return Napi::Number::New(info.Env(), -EINVAL);
+  std::unique_ptr<TraceRing> ring;
+  if (const int error = TraceRing::Open(request, &ring); error != 0) return Napi::Number::New(info.Env(), error);
+  return info.Env().GetInstanceData<AddonData>()->tracer.New({Napi::External<std::unique_ptr<TraceRing>>::New(info.Env(), &ring)});
+}
+
+Tracer::Tracer(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Tracer>(info) {
+  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
+  ring_ = std::move(*info[0].As<Napi::External<std::unique_ptr<TraceRing>>>().Data());
+}
+
+Napi::Value Tracer::Drain(const Napi::CallbackInfo& info) {
+  const auto result = Napi::Array::New(info.Env());
+  if (!ring_) return result;
+  for (const auto& records : ring_->Drain()) {
+    if (records.empty()) continue;
+    auto copy = Napi::Uint8Array::New(info.Env(), records.size());
+    memcpy(copy.Data(), records.data(), records.size());
+    result.Set(result.Length(), copy);
+  }
+  return result;
+}
+
+Napi::Value Tracer::Lost(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), ring_ ? static_cast<double>(ring_->Lost()) : 0);
+}
+
+Napi::Value Tracer::SetRanges(const Napi::CallbackInfo& info) {
+  std::vector<AddressRange> ranges;
+  const bool all = info[0].IsNull();
+  if (!all) {
+    const auto bounds = info[0].As<Napi::Array>();
+    for (uint32_t index = 0; index + 1 < bounds.Length(); index += 2)
+      ranges.push_back({WholeNumber(bounds.Get(index), "start"), WholeNumber(bounds.Get(index + 1), "end")});
+  }
+  if (ring_) ring_->SetRanges(std::move(ranges), all);
+  return info.Env().Undefined();
+}
+
+Napi::Value Tracer::Subscribe(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), ring_ ? ring_->Subscribe() : -EBADF); }
+
+void Tracer::Close(const Napi::CallbackInfo&) { ring_.reset(); }
+
+}  // namespace node_kvm

@@ -1,0 +1,16 @@
+// Wall times of the lab, from images that are there: nothing is asserted here.
+import { spawnSync } from 'node:child_process'
+
+const node = (...args) => {
+  const started = Date.now()
+  const { status } = spawnSync(process.execPath, ['dist/lib/cli/main.js', 'lab', ...args], { stdio: ['ignore', 'ignore', 'pipe'] })
+  return `${((Date.now() - started) / 1000).toFixed(1)} s${status === 0 ? '' : ` (status ${status})`}`
+}
+
+const goals = { npt: 12, ept: 35 }
+for (const [lane, goal] of Object.entries(goals))
+  for (const kernel of ['6.1', '6.12']) {
+    node('prepare', '--lane', lane, '--kernel', kernel)
+    const times = Array.from({ length: 2 }, () => node('run', lane, '--kernel', kernel, '--', 'node', '-e', '0'))
+    console.log(`lab run ${lane} --kernel ${kernel} -- node -e 0: ${times.join(', then ')} (goal ${goal} s)`)
+  }

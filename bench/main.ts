@@ -95,7 +95,11 @@ const memory = (write: boolean) => () => {
 const scenarios: Scenario[] = [
   { name: 'exit by port write', arguments: ['pio', 20_000, 0], measure: pio },
   { name: 'get and set registers', arguments: ['registers', 20_000, 0], measure: registers },
-  ...[1, 1000, 32_000].map((present) => ({ name: `slot create, move, delete with ${present}`, arguments: ['slots', 2000, present] as ['slots', number, number], measure: slots })),
+  ...[1, 1000, 32_000].map((present) => ({
+    name: `slot create, move, delete with ${present}`,
+    arguments: ['slots', 2000, present] as ['slots', number, number],
+    measure: slots
+  })),
   { name: 'read 1 GiB', arguments: ['read', 1, 0], measure: memory(false) },
   { name: 'write 1 GiB', arguments: ['write', 1, 0], measure: memory(true) }
 ]
@@ -123,14 +127,20 @@ function compare({ name, arguments: [scenario, count, present], measure }: Scena
     inside.push(inNode(scenario, count, present))
     ours.push(measure(count, present))
   }
-  const figures = [median(alone), median(inside), median(ours), median(ours.map((value, index) => value - (inside[index] as number)))].map((value) => value.toFixed(0).padStart(14))
+  const figures = [median(alone), median(inside), median(ours), median(ours.map((value, index) => value - (inside[index] as number)))].map((value) =>
+    value.toFixed(0).padStart(14)
+  )
   return `${name.padEnd(38)} ${figures.join(' ')} ${ratio(ours, alone).toFixed(3).padStart(9)} ${ratio(ours, inside).toFixed(3).padStart(9)}`
 }
 
 try {
   const inNode = compile()
-  console.log(`medians of ${rounds} rounds, nanoseconds an operation; ratios of node-kvm to C as a program of its own, and to the same C inside this process`)
-  console.log(`${'scenario'.padEnd(38)} ${['C', 'C in Node', 'node-kvm', 'added'].map((head) => head.padStart(14)).join(' ')} ${'ratio'.padStart(9)} ${'in Node'.padStart(9)}`)
+  console.log(
+    `medians of ${rounds} rounds, nanoseconds an operation; ratios of node-kvm to C as a program of its own, and to the same C inside this process`
+  )
+  console.log(
+    `${'scenario'.padEnd(38)} ${['C', 'C in Node', 'node-kvm', 'added'].map((head) => head.padStart(14)).join(' ')} ${'ratio'.padStart(9)} ${'in Node'.padStart(9)}`
+  )
   for (const scenario of scenarios.filter(({ name }) => name.includes(process.argv[3] ?? ''))) console.log(compare(scenario, inNode))
   console.log(`\nheap growth an exit, over 100,000: ${heapPerExit(100_000).toFixed(2)} bytes`)
 } finally {

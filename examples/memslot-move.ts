@@ -6,7 +6,11 @@ using vm = kvm.createVm()
 const guest = Guest.create(vm)
 const see = (gpa: number) => {
   const access = guest.read(gpa)
-  return access.reason === 'done' ? `reads 0x${access.value.toString(16)}` : access.reason === 'mmio' ? 'gets an MMIO exit' : `fails: ${access.exit.reason}`
+  return access.reason === 'done'
+    ? `reads 0x${access.value.toString(16)}`
+    : access.reason === 'mmio'
+      ? 'gets an MMIO exit'
+      : `fails: ${access.exit.reason}`
 }
 
 using page = Mapping.anonymous(4 * KiB)

@@ -28,8 +28,12 @@ function settings({ root, folder, cd }: Settings): string {
     'display_library: rfb, options="timeout=0"',
     'clock: sync=none, rtc_sync=0',
     `log: ${here(files.emulator)}`,
-    'panic: action=fatal', 'error: action=ignore', 'info: action=ignore', 'debug: action=ignore',
-    'ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14', 'ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15',
+    'panic: action=fatal',
+    'error: action=ignore',
+    'info: action=ignore',
+    'debug: action=ignore',
+    'ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14',
+    'ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15',
     `ata0-master: type=disk, path=${here('base.img')}, mode=flat`,
     `ata0-slave: type=disk, path=${here('run.img')}, mode=flat`,
     `ata1-master: type=disk, path=${here('modules.img')}, mode=flat`,
@@ -37,7 +41,10 @@ function settings({ root, folder, cd }: Settings): string {
     'boot: cdrom',
     `com1: enabled=1, mode=file, dev=${here(files.console)}`,
     `com2: enabled=1, mode=file, dev=${here(files.output)}`,
-    'port_e9_hack: enabled=1', 'speaker: enabled=0', 'pci: enabled=1, chipset=i440fx', ''
+    'port_e9_hack: enabled=1',
+    'speaker: enabled=0',
+    'pci: enabled=1, chipset=i440fx',
+    ''
   ].join('\n')
 }
 
@@ -52,6 +59,8 @@ export async function startBochs(images: Images, folder: string): Promise<Start>
   // Debian's program has a debugger, which waits for an order at the start.
   writeFileSync(join(folder, 'orders'), 'c\n')
   const words = [...unpackedProgram(unpacked, 'usr/bin/bochs-bin'), '-q', '-f', join(folder, 'bochsrc'), '-rc', join(folder, 'orders')]
-  return { words, env: { ...process.env, BXSHARE: join(root, 'usr/share/bochs'), LTDL_LIBRARY_PATH: join(root, 'usr/lib/x86_64-linux-gnu/bochs/plugins') } }
+  return {
+    words,
+    env: { ...process.env, BXSHARE: join(root, 'usr/share/bochs'), LTDL_LIBRARY_PATH: join(root, 'usr/lib/x86_64-linux-gnu/bochs/plugins') }
+  }
 }
-

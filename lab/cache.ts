@@ -41,7 +41,10 @@ function isWhole(folder: string): boolean {
   try {
     const wanted: List = JSON.parse(readFileSync(join(folder, listName), 'utf8'))
     const found = list(folder)
-    return Object.keys(wanted).length === Object.keys(found).length && Object.entries(wanted).every(([path, [size, changed]]) => found[path]?.[0] === size && found[path]?.[1] === changed)
+    return (
+      Object.keys(wanted).length === Object.keys(found).length &&
+      Object.entries(wanted).every(([path, [size, changed]]) => found[path]?.[0] === size && found[path]?.[1] === changed)
+    )
   } catch {
     return false
   }
@@ -49,7 +52,9 @@ function isWhole(folder: string): boolean {
 
 function noSpace(error: unknown): unknown {
   const text = String((error as Error).message)
-  return /ENOSPC|No space left|enough free space|Could not allocate block/i.test(text) ? new LabError(`no disk space left for the lab's cache; NODE_KVM_LAB_CACHE names another folder\n${text}`) : error
+  return /ENOSPC|No space left|enough free space|Could not allocate block/i.test(text)
+    ? new LabError(`no disk space left for the lab's cache; NODE_KVM_LAB_CACHE names another folder\n${text}`)
+    : error
 }
 
 const unusedMs = 30 * 86_400_000

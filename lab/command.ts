@@ -15,7 +15,11 @@ const withSystemPrograms = (path = '') => [...path.split(':').filter(Boolean), '
 
 /** Runs a program to its end and returns what it printed. */
 export async function command(program: string, args: string[], { cwd, env = process.env, from = program }: Options = {}): Promise<string> {
-  const child = spawn(program, args, { ...(cwd === undefined ? {} : { cwd }), env: { ...env, PATH: withSystemPrograms(env['PATH']), LC_ALL: 'C' }, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(program, args, {
+    ...(cwd === undefined ? {} : { cwd }),
+    env: { ...env, PATH: withSystemPrograms(env['PATH']), LC_ALL: 'C' },
+    stdio: ['ignore', 'pipe', 'pipe']
+  })
   const stop = undoAtExit(() => child.kill('SIGKILL'))
   const out: Buffer[] = []
   const err: Buffer[] = []
@@ -26,9 +30,18 @@ export async function command(program: string, args: string[], { cwd, env = proc
       child.on('error', reject)
       child.on('close', (...ended) => resolve(ended))
     })
-    if (code !== 0) throw new LabError(`${program} ${args.slice(0, 4).join(' ')} ended with ${code ?? signal}:\n${Buffer.concat([...err, ...out]).toString().trim().split('\n').slice(-12).join('\n')}`)
+    if (code !== 0)
+      throw new LabError(
+        `${program} ${args.slice(0, 4).join(' ')} ended with ${code ?? signal}:\n${Buffer.concat([...err, ...out])
+          .toString()
+          .trim()
+          .split('\n')
+          .slice(-12)
+          .join('\n')}`
+      )
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw new LabError(`${program} is not on this machine; sudo apt-get install ${from} installs it`)
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT')
+      throw new LabError(`${program} is not on this machine; sudo apt-get install ${from} installs it`)
     throw error
   } finally {
     child.removeAllListeners()

@@ -44,7 +44,8 @@ const endMark = Buffer.from(`\n${marks.end}`)
 
 /** How many bytes at the end may be the beginning of the mark. */
 function beginning(data: Buffer): number {
-  for (let length = Math.min(endMark.length, data.length); length > 0; length--) if (data.subarray(data.length - length).equals(endMark.subarray(0, length))) return length
+  for (let length = Math.min(endMark.length, data.length); length > 0; length--)
+    if (data.subarray(data.length - length).equals(endMark.subarray(0, length))) return length
   return 0
 }
 

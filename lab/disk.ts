@@ -33,7 +33,34 @@ export async function makeDisk(image: string, folder: string, { label, spareMiB 
   const { bytes, files } = usage(folder)
   const cylinders = Math.ceil((bytes * 1.05 + (files + 2000) * 512 + (spareMiB + 4) * MiB) / cylinder)
   const blocks = (cylinders * cylinder) / 4096
-  await command('mke2fs', ['-q', '-F', '-t', 'ext4', '-b', '4096', '-I', '256', '-N', String(files + 4000), '-O', '^has_journal,^resize_inode', '-m', '0', '-E', 'lazy_itable_init=1,root_owner=0:0', '-L', label, '-d', folder, image, String(blocks)], { from: 'e2fsprogs' })
+  await command(
+    'mke2fs',
+    [
+      '-q',
+      '-F',
+      '-t',
+      'ext4',
+      '-b',
+      '4096',
+      '-I',
+      '256',
+      '-N',
+      String(files + 4000),
+      '-O',
+      '^has_journal,^resize_inode',
+      '-m',
+      '0',
+      '-E',
+      'lazy_itable_init=1,root_owner=0:0',
+      '-L',
+      label,
+      '-d',
+      folder,
+      image,
+      String(blocks)
+    ],
+    { from: 'e2fsprogs' }
+  )
 }
 
 const inside = (image: string, request: string) => command('debugfs', ['-R', request, image], { from: 'e2fsprogs' })

@@ -1,6 +1,7 @@
 /** What an emulator must be told, and what it must tell: the same for both. */
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { stripVTControlCharacters } from 'node:util'
 
 /** The images of one run. All but the run's own are shared between runs and never written. */
 export interface Images {
@@ -27,10 +28,13 @@ export const kernelArguments = (bus: string) =>
 export function lastWords(folder: string, lines = 15): string {
   for (const name of [files.console, files.emulator]) {
     const path = join(folder, name)
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what a console holds
-    const text = existsSync(path) ? readFileSync(path, 'utf8').replace(/\x1b\[[0-9;?]*[A-Za-z]|\x1bc|\r/g, '').trim() : ''
+    const text = existsSync(path) ? stripVTControlCharacters(readFileSync(path, 'utf8')).replaceAll('\r', '').trim() : ''
     const said = text.split('\n').filter((line) => line && !line.startsWith('@@lab '))
-    if (said.length > 0) return said.slice(-lines).map((line) => `  ${line}`).join('\n')
+    if (said.length > 0)
+      return said
+        .slice(-lines)
+        .map((line) => `  ${line}`)
+        .join('\n')
   }
   return '  (nothing)'
 }

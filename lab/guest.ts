@@ -77,12 +77,20 @@ const quote = (text: string) => `'${text.replaceAll("'", "'\\''")}'`
 
 /** The script that runs the command, in the root that the command sees. */
 export function runScript(command: readonly string[], environment: Record<string, string>): string {
-  const settings = { HOME: '/root', PATH: `${packageFolder}/node_modules/.bin:/usr/local/bin:/usr/bin:/bin`, LD_LIBRARY_PATH: '/modules/libraries', ...environment }
+  const settings = {
+    HOME: '/root',
+    PATH: `${packageFolder}/node_modules/.bin:/usr/local/bin:/usr/bin:/bin`,
+    LD_LIBRARY_PATH: '/modules/libraries',
+    ...environment
+  }
   return [
-    ...Object.entries(settings).map(([name, value]) => `export ${name}=${quote(value)}`), 'ulimit -n 65536', `cd ${packageFolder}`,
+    ...Object.entries(settings).map(([name, value]) => `export ${name}=${quote(value)}`),
+    'ulimit -n 65536',
+    `cd ${packageFolder}`,
     `( exec ${command.map(quote).join(' ')} )`,
     // Over what stands there: a full disk refuses a new block, not this.
-    `printf '%-8s' $? | dd of=${runFolder}/status conv=notrunc 2>/dev/null`, ''
+    `printf '%-8s' $? | dd of=${runFolder}/status conv=notrunc 2>/dev/null`,
+    ''
   ].join('\n')
 }
 

@@ -14,7 +14,29 @@ import { kernelPackage, packages, packagesWithLibraries, unpackedProgram } from 
 /** Drivers of both lanes' disks and both KVM modules: one initramfs serves every lane. */
 const wanted = { virtio: ['virtio_pci', 'virtio_blk'], ata: ['ata_piix', 'sd_mod'], kvm_intel: ['kvm_intel'], kvm_amd: ['kvm_amd'] }
 const initFolders = ['bin', 'dev', 'proc', 'sys', 'base', 'modules']
-const initPrograms = ['sh', 'mount', 'umount', 'cat', 'echo', 'insmod', 'stty', 'sleep', 'mkdir', 'mkfifo', 'blockdev', 'chroot', 'poweroff', 'reboot', 'dmesg', 'ifconfig', 'hostname', 'sync', '[', 'readlink', 'kill']
+const initPrograms = [
+  'sh',
+  'mount',
+  'umount',
+  'cat',
+  'echo',
+  'insmod',
+  'stty',
+  'sleep',
+  'mkdir',
+  'mkfifo',
+  'blockdev',
+  'chroot',
+  'poweroff',
+  'reboot',
+  'dmesg',
+  'ifconfig',
+  'hostname',
+  'sync',
+  '[',
+  'readlink',
+  'kill'
+]
 
 export const findBusybox = async () => join(await packages('bookworm', ['busybox-static']), 'root/bin/busybox')
 
@@ -32,7 +54,12 @@ export async function bootFiles({ suite, metapackage }: Kernel): Promise<Boot> {
     const image = readdirSync(join(root, 'boot')).find((file) => file.startsWith('vmlinuz')) as string
     copyFileSync(join(root, 'boot', image), join(target, 'vmlinuz'))
     const modules = new Modules(root, busybox)
-    const files = [...initFolders.map(folder), executable('init', init), executable('bin/busybox', readFileSync(busybox)), ...initPrograms.map((program) => link(`bin/${program}`, 'busybox'))]
+    const files = [
+      ...initFolders.map(folder),
+      executable('init', init),
+      executable('bin/busybox', readFileSync(busybox)),
+      ...initPrograms.map((program) => link(`bin/${program}`, 'busybox'))
+    ]
     const all = new Set<string>()
     const scratch = join(target, 'scratch')
     mkdirSync(scratch)
@@ -60,38 +87,64 @@ export async function bootCd(boot: Boot, kernelArguments: string): Promise<strin
     copyFileSync(join(loader, 'root/usr/lib/syslinux/modules/bios/ldlinux.c32'), join(content, 'isolinux/ldlinux.c32'))
     copyFileSync(boot.kernel, join(content, 'vmlinuz'))
     copyFileSync(boot.initramfs, join(content, 'initrd'))
-    writeFileSync(join(content, 'isolinux/isolinux.cfg'), `default lab\nprompt 0\ntimeout 0\nlabel lab\n  kernel /vmlinuz\n  initrd /initrd\n  append ${kernelArguments}\n`)
+    writeFileSync(
+      join(content, 'isolinux/isolinux.cfg'),
+      `default lab\nprompt 0\ntimeout 0\nlabel lab\n  kernel /vmlinuz\n  initrd /initrd\n  append ${kernelArguments}\n`
+    )
     const [program, ...start] = unpackedProgram(writer, 'usr/bin/xorriso') as [string, ...string[]]
-    await command(program, [...start, '-as', 'mkisofs', '-quiet', '-o', join(target, 'boot.iso'), '-b', 'isolinux/isolinux.bin', '-c', 'isolinux/boot.cat', '-no-emul-boot', '-boot-load-size', '4', '-boot-info-table', content])
+    await command(program, [
+      ...start,
+      '-as',
+      'mkisofs',
+      '-quiet',
+      '-o',
+      join(target, 'boot.iso'),
+      '-b',
+      'isolinux/isolinux.bin',
+      '-c',
+      'isolinux/boot.cat',
+      '-no-emul-boot',
+      '-boot-load-size',
+      '4',
+      '-boot-info-table',
+      content
+    ])
     rmSync(content, { recursive: true })
   })
   return join(made, 'boot.iso')
 }
 
 const baseFolders = ['bin', 'dev', 'proc', 'sys', 'tmp', 'run', 'root', 'etc', 'lab', 'results', 'modules', 'usr/bin', 'usr/local/bin', 'var']
-const accounts = { passwd: 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n', group: 'root:x:0:\nkvm:x:104:\nnogroup:x:65534:\n', hosts: '127.0.0.1 localhost lab\n' }
+const accounts = {
+  passwd: 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n',
+  group: 'root:x:0:\nkvm:x:104:\nnogroup:x:65534:\n',
+  hosts: '127.0.0.1 localhost lab\n'
+}
 
 /** The disk that is the guest's root: this Node with its libraries, busybox for the rest, and GNU as for assemble(). */
 export async function baseDisk(): Promise<string> {
   const busybox = await findBusybox()
   const tools = ['as', 'ld', 'objcopy'].map(findProgram).filter((path) => path !== null)
   const needed: Library[] = withLibcParts(await libraries([process.execPath, ...tools]))
-  const made = await entry('base', { needed, node: stamp(process.execPath), tools: tools.map(stamp), busybox, nodeKvm, accounts, form: 2 }, async (target) => {
-    const root = join(target, 'root')
-    for (const name of baseFolders) mkdirSync(join(root, name), { recursive: true })
-    for (const [name, text] of Object.entries(accounts)) writeFileSync(join(root, 'etc', name), text)
-    copyFileSync(busybox, join(root, 'bin/busybox'))
-    const programs = await command(busybox, ['--list'])
-    for (const program of programs.split('\n').filter((name) => name && name !== 'busybox')) symlinkSync('busybox', join(root, 'bin', program))
-    // Where the first line of scripts looks for it.
-    symlinkSync('/bin/env', join(root, 'usr/bin/env'))
-    copyFileSync(process.execPath, join(root, 'usr/local/bin/node'))
-    tools.forEach((path, index) => copyFileSync(path, join(root, 'usr/bin', ['as', 'ld', 'objcopy'][index] as string)))
-    writeFileSync(join(root, 'usr/local/bin/node-kvm'), nodeKvm, { mode: 0o755 })
-    copyLibraries(needed, root)
-    await makeDisk(join(target, 'base.img'), root, { label: 'lab-base' })
-    rmSync(root, { recursive: true })
-  })
+  const made = await entry(
+    'base',
+    { needed, node: stamp(process.execPath), tools: tools.map(stamp), busybox, nodeKvm, accounts, form: 2 },
+    async (target) => {
+      const root = join(target, 'root')
+      for (const name of baseFolders) mkdirSync(join(root, name), { recursive: true })
+      for (const [name, text] of Object.entries(accounts)) writeFileSync(join(root, 'etc', name), text)
+      copyFileSync(busybox, join(root, 'bin/busybox'))
+      const programs = await command(busybox, ['--list'])
+      for (const program of programs.split('\n').filter((name) => name && name !== 'busybox')) symlinkSync('busybox', join(root, 'bin', program))
+      // Where the first line of scripts looks for it.
+      symlinkSync('/bin/env', join(root, 'usr/bin/env'))
+      copyFileSync(process.execPath, join(root, 'usr/local/bin/node'))
+      tools.forEach((path, index) => copyFileSync(path, join(root, 'usr/bin', ['as', 'ld', 'objcopy'][index] as string)))
+      writeFileSync(join(root, 'usr/local/bin/node-kvm'), nodeKvm, { mode: 0o755 })
+      copyLibraries(needed, root)
+      await makeDisk(join(target, 'base.img'), root, { label: 'lab-base' })
+      rmSync(root, { recursive: true })
+    }
+  )
   return join(made, 'base.img')
 }
-

@@ -17,7 +17,10 @@ export function stamp(path: string): string {
 }
 
 export function findProgram(name: string): string | null {
-  const found = (process.env['PATH'] ?? '').split(':').map((folder) => join(folder, name)).find(existsSync)
+  const found = (process.env['PATH'] ?? '')
+    .split(':')
+    .map((folder) => join(folder, name))
+    .find(existsSync)
   return found ? realpathSync(found) : null
 }
 
@@ -44,7 +47,9 @@ const libcParts = ['libdl.so.2', 'libpthread.so.0', 'librt.so.1', 'libutil.so.1'
 /** The libraries, and with the C library all that belongs to it. */
 export function withLibcParts(needed: readonly Library[]): Library[] {
   const libc = needed.find(({ path }) => basename(path) === 'libc.so.6')
-  const more = libc ? libcParts.map((name) => join(dirname(libc.path), name)).filter((path) => existsSync(path) && !needed.some((one) => one.path === path)) : []
+  const more = libc
+    ? libcParts.map((name) => join(dirname(libc.path), name)).filter((path) => existsSync(path) && !needed.some((one) => one.path === path))
+    : []
   return [...needed, ...more.map((path) => ({ path, version: stamp(path) }))]
 }
 

@@ -7,7 +7,9 @@ import { LabError } from './errors.js'
 const plain = (name: string) => name.replaceAll('-', '_')
 
 function walk(folder: string): string[] {
-  return readdirSync(folder, { withFileTypes: true }).flatMap((item) => (item.isDirectory() ? walk(join(folder, item.name)) : item.name.includes('.ko') ? [join(folder, item.name)] : []))
+  return readdirSync(folder, { withFileTypes: true }).flatMap((item) =>
+    item.isDirectory() ? walk(join(folder, item.name)) : item.name.includes('.ko') ? [join(folder, item.name)] : []
+  )
 }
 
 export class Modules {
@@ -24,7 +26,11 @@ export class Modules {
     if (!release) throw new LabError(`there are no kernel modules in ${root}`)
     const folder = join(parent, release)
     for (const path of walk(folder)) this.#files.set(plain(basename(path).replace(/\.ko.*/, '')), path)
-    this.#builtIn = new Set(readFileSync(join(folder, 'modules.builtin'), 'utf8').split('\n').map((line) => plain(basename(line).replace('.ko', ''))))
+    this.#builtIn = new Set(
+      readFileSync(join(folder, 'modules.builtin'), 'utf8')
+        .split('\n')
+        .map((line) => plain(basename(line).replace('.ko', '')))
+    )
   }
 
   /** The module itself, decompressed; by busybox, since not every machine has xz. */

@@ -19,27 +19,46 @@ async function findMirror(): Promise<string> {
   if (named) return named
   const targets = await command('apt-get', ['indextargets', '--format', '$(LABEL) $(COMPONENT) $(REPO_URI)', 'Created-By: Packages'], { from: 'apt' })
   // On a machine that never fetched its lists the targets have no labels; what would be fetched tells as much.
-  const mirror = /^Debian main (\S+)$/m.exec(targets)?.[1] ?? /'(\S+\/)dists\/(?:bookworm|trixie)\/InRelease'/.exec(await command('apt-get', ['update', '--print-uris'], { from: 'apt' }))?.[1]
-  if (!mirror) throw new LabError("this machine's apt has no Debian mirror (the kernels and emulators are Debian's); NODE_KVM_LAB_MIRROR=ADDRESS names one")
+  const mirror =
+    /^Debian main (\S+)$/m.exec(targets)?.[1] ??
+    /'(\S+\/)dists\/(?:bookworm|trixie)\/InRelease'/.exec(await command('apt-get', ['update', '--print-uris'], { from: 'apt' }))?.[1]
+  if (!mirror)
+    throw new LabError("this machine's apt has no Debian mirror (the kernels and emulators are Debian's); NODE_KVM_LAB_MIRROR=ADDRESS names one")
   return mirror
 }
 
 /** How this machine reaches the network (a proxy, say) holds for the lab as well. */
 async function networkSettings(): Promise<string> {
   const settings = await command('apt-config', ['dump', '--no-empty', '--format', '%F "%v";%n', 'Acquire'], { from: 'apt' })
-  return settings.split('\n').filter((line) => !line.includes('IndexTargets') && !/Languages/.test(line)).join('\n')
+  return settings
+    .split('\n')
+    .filter((line) => !line.includes('IndexTargets') && !/Languages/.test(line))
+    .join('\n')
 }
 
 async function writeSettings(folder: string, suite: Suite): Promise<void> {
   for (const name of ['lists/partial', 'archives/partial']) mkdirSync(join(folder, name), { recursive: true })
-  if (!existsSync(keyring)) throw new LabError(`the keys of Debian's archive are not on this machine (${keyring}); sudo apt-get install debian-archive-keyring installs them`)
+  if (!existsSync(keyring))
+    throw new LabError(`the keys of Debian's archive are not on this machine (${keyring}); sudo apt-get install debian-archive-keyring installs them`)
   writeFileSync(join(folder, 'status'), '')
   writeFileSync(join(folder, 'sources.list'), `deb [signed-by=${keyring}] ${await findMirror()} ${suite} main\n`)
-  const places = Object.entries({ 'State': folder, 'State::lists': join(folder, 'lists'), 'State::status': join(folder, 'status'), 'Cache': folder, 'Etc::sourcelist': join(folder, 'sources.list') })
+  const places = Object.entries({
+    State: folder,
+    'State::lists': join(folder, 'lists'),
+    'State::status': join(folder, 'status'),
+    Cache: folder,
+    'Etc::sourcelist': join(folder, 'sources.list')
+  })
   const none = ['main', 'parts', 'sourceparts', 'preferences', 'preferencesparts']
   const lines = [
-    await networkSettings(), ...places.map(([name, path]) => `Dir::${name} "${path}";`), ...none.map((name) => `Dir::Etc::${name} "/dev/null";`),
-    'APT::Architecture "amd64";', 'APT::Architectures { "amd64"; };', 'APT::Install-Recommends "false";', 'APT::Sandbox::User "root";', 'Acquire::Languages "none";'
+    await networkSettings(),
+    ...places.map(([name, path]) => `Dir::${name} "${path}";`),
+    ...none.map((name) => `Dir::Etc::${name} "/dev/null";`),
+    'APT::Architecture "amd64";',
+    'APT::Architectures { "amd64"; };',
+    'APT::Install-Recommends "false";',
+    'APT::Sandbox::User "root";',
+    'Acquire::Languages "none";'
   ]
   writeFileSync(join(folder, 'apt.conf'), `${lines.join('\n')}\n`)
 }
@@ -65,7 +84,9 @@ async function aptState(suite: Suite): Promise<NodeJS.ProcessEnv> {
 
 async function unpack(archives: string, root: string): Promise<void> {
   mkdirSync(root)
-  const files = readdirSync(archives).filter((name) => name.endsWith('.deb')).sort()
+  const files = readdirSync(archives)
+    .filter((name) => name.endsWith('.deb'))
+    .sort()
   for (const file of files) await command('dpkg', ['-x', join(archives, file), root])
   // Which versions they were: images made from them are named by it.
   writeFileSync(join(root, '..', 'versions.json'), JSON.stringify(files))
@@ -89,7 +110,11 @@ export function packagesWithLibraries(suite: Suite, names: readonly string[]): P
     const env = await aptState(suite)
     const archives = join(folder, 'archives')
     mkdirSync(join(archives, 'partial'), { recursive: true })
-    await command('apt-get', ['install', '--download-only', '-y', '-q', '-o', `Dir::Cache::archives=${archives}`, '-o', 'Debug::NoLocking=1', ...names], { env, from: 'apt' })
+    await command(
+      'apt-get',
+      ['install', '--download-only', '-y', '-q', '-o', `Dir::Cache::archives=${archives}`, '-o', 'Debug::NoLocking=1', ...names],
+      { env, from: 'apt' }
+    )
     await unpack(archives, join(folder, 'root'))
   })
 }
@@ -113,7 +138,8 @@ export function unpackedProgram(folder: string, program: string): string[] {
   const root = join(folder, 'root')
   const loader = loaderPlaces.map((place) => join(root, place)).find(existsSync)
   if (!loader || !existsSync(join(root, program))) throw new LabError(`${program} is not in ${root}; remove that folder and prepare again`)
-  const extra = readdirSync(join(root, 'usr/lib/x86_64-linux-gnu')).filter((name) => name === 'pulseaudio').map((name) => `usr/lib/x86_64-linux-gnu/${name}`)
+  const extra = readdirSync(join(root, 'usr/lib/x86_64-linux-gnu'))
+    .filter((name) => name === 'pulseaudio')
+    .map((name) => `usr/lib/x86_64-linux-gnu/${name}`)
   return [loader, '--library-path', [...libraryFolders, ...extra].map((place) => join(root, place)).join(':'), join(root, program)]
 }
-

@@ -6,7 +6,7 @@ import { entry } from './cache.js'
 import { makeDisk } from './disk.js'
 import { runScript } from './guest.js'
 import type { Lane } from './lanes.js'
-import { libraries, type Library } from './libraries.js'
+import { type Library, libraries } from './libraries.js'
 
 /** The nearest folder with a package.json; without one, node-kvm's own. */
 export function findProject(from = process.cwd()): string {
@@ -27,7 +27,9 @@ function isWanted(project: string, path: string): boolean {
 }
 
 function addOns(folder: string): string[] {
-  return readdirSync(folder, { withFileTypes: true, recursive: true }).filter((item) => item.isFile() && item.name.endsWith('.node')).map((item) => join(item.parentPath ?? item.path, item.name))
+  return readdirSync(folder, { withFileTypes: true, recursive: true })
+    .filter((item) => item.isFile() && item.name.endsWith('.node'))
+    .map((item) => join(item.parentPath ?? item.path, item.name))
 }
 
 async function fillModules(from: string, root: string): Promise<void> {
@@ -37,7 +39,8 @@ async function fillModules(from: string, root: string): Promise<void> {
   for (const name of ['.vite', '.vite-temp']) mkdirSync(join(root, 'node_modules', name), { recursive: true })
   const needed: Library[] = await libraries(addOns(from))
   // The C library's own parts come with Node.
-  for (const { path } of needed.filter((one) => !/^(lib(c|m|dl|rt|pthread)|ld-linux)\b/.test(basename(one.path)))) cpSync(realpathSync(path), join(root, 'libraries', basename(path)))
+  for (const { path } of needed.filter((one) => !/^(lib(c|m|dl|rt|pthread)|ld-linux)\b/.test(basename(one.path))))
+    cpSync(realpathSync(path), join(root, 'libraries', basename(path)))
 }
 
 /** The disk of the package's node_modules, whole, so that whatever the package runs here it can run there. */
@@ -68,6 +71,9 @@ export async function runDisk(image: string, folder: string, { lane, project, co
   cpSync(project, join(folder, 'package'), { recursive: true, verbatimSymlinks: true, filter: (path) => isWanted(project, path) })
   writeFileSync(join(folder, 'run'), runScript(words, environment))
   writeFileSync(join(folder, 'status'), ' '.repeat(8))
-  writeFileSync(join(folder, 'settings'), `KVM_MODULE=${lane.module}\nKVM_ARGUMENTS='${lane.kvmArguments}'\nMODULE_ARGUMENTS='${lane.moduleArguments}'\n`)
+  writeFileSync(
+    join(folder, 'settings'),
+    `KVM_MODULE=${lane.module}\nKVM_ARGUMENTS='${lane.kvmArguments}'\nMODULE_ARGUMENTS='${lane.moduleArguments}'\n`
+  )
   await makeDisk(image, folder, { label: 'lab-run', spareMiB: 256 })
 }

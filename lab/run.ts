@@ -32,7 +32,13 @@ export interface RunOptions {
 
 const standardStreams: Sink = { out: (data) => process.stdout.write(data), err: (data) => process.stderr.write(data) }
 /** How far the guest came, as a message says it. */
-const stages: Record<Stage, string> = { booting: 'while it booted', ready: 'before the command began', running: 'while the command ran', ended: 'after the command, which left no status', dead: 'by a panic or a failure of its own' }
+const stages: Record<Stage, string> = {
+  booting: 'while it booted',
+  ready: 'before the command began',
+  running: 'while the command ran',
+  ended: 'after the command, which left no status',
+  dead: 'by a panic or a failure of its own'
+}
 /** From the guest's last word to the emulator's end. */
 const lingerMs = 10_000
 const pollMs = 50
@@ -81,7 +87,11 @@ async function collect(image: string, out: string | undefined): Promise<number |
   return status === null || status.trim() === '' ? null : Number(status)
 }
 
-async function boot(options: Required<Pick<RunOptions, 'timeoutSeconds' | 'sink' | 'progress'>> & RunOptions, folder: string, start: Start): Promise<number> {
+async function boot(
+  options: Required<Pick<RunOptions, 'timeoutSeconds' | 'sink' | 'progress'>> & RunOptions,
+  folder: string,
+  start: Start
+): Promise<number> {
   const { lane, kernel, timeoutSeconds, sink, progress, out } = options
   const name = `Linux ${kernel.version} in lane ${lane.name}`
   const screen = new Console(join(folder, files.console), join(folder, files.output), sink)
@@ -95,7 +105,11 @@ async function boot(options: Required<Pick<RunOptions, 'timeoutSeconds' | 'sink'
   await stopped(child, stop)
   progress.done()
   screen.close()
-  if (failure instanceof LabError) throw new LabError(`${name}: ${failure.message}; it came to an end ${stages[screen.stage]}. The end of its console:\n${lastWords(folder)}`, failure.status)
+  if (failure instanceof LabError)
+    throw new LabError(
+      `${name}: ${failure.message}; it came to an end ${stages[screen.stage]}. The end of its console:\n${lastWords(folder)}`,
+      failure.status
+    )
   const status = screen.stage === 'ended' ? await collect(join(folder, 'run.img'), out) : null
   if (status === null) throw new LabError(`${name} went down ${stages[screen.stage]}. The end of its console:\n${lastWords(folder)}`)
   return status
@@ -121,4 +135,3 @@ export async function run(options: RunOptions): Promise<number> {
     clean()
   }
 }
-

@@ -14,8 +14,10 @@ function install(tarball, folder) {
   writeFileSync(join(folder, 'package.json'), '{ "private": true }')
   run('npm', ['install', '--no-audit', '--no-fund', tarball], { cwd: folder })
   // npm may leave install scripts to the user's consent; a machine without a fitting prebuild then runs this.
-  if (!readdirSync(join(folder, 'node_modules/node-kvm')).some((name) => name === 'prebuilds' || name === 'build')) run('npm', ['rebuild', 'node-kvm', '--foreground-scripts'], { cwd: folder })
-  const program = "import { Kvm, Mapping } from 'node-kvm'; const kvm = Kvm.open(); const vm = kvm.createVm(); vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) }); console.log(String(vm.memslots))"
+  if (!readdirSync(join(folder, 'node_modules/node-kvm')).some((name) => name === 'prebuilds' || name === 'build'))
+    run('npm', ['rebuild', 'node-kvm', '--foreground-scripts'], { cwd: folder })
+  const program =
+    "import { Kvm, Mapping } from 'node-kvm'; const kvm = Kvm.open(); const vm = kvm.createVm(); vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) }); console.log(String(vm.memslots))"
   const said = run(process.execPath, ['--input-type=module', '-e', program], { cwd: folder })
   if (!said.startsWith('slot 0: gpa 0x0-0x1000')) throw new Error(`the program said ${said}`)
   const diagnosis = JSON.parse(run('npx', ['node-kvm', 'doctor', '--json'], { cwd: folder }))

@@ -42,7 +42,11 @@ function count(suite) {
 
 function laneStep(name, lane, kernel) {
   const args = ['dist/lib/cli/main.js', 'walkthrough', '--json', '--lane', lane, '--kernel', kernel]
-  return new Promise((resolve) => execFile(process.execPath, args, { encoding: 'utf8' }, (error, stdout, stderr) => resolve({ name, ok: !error, text: error ? stdout + stderr : '' })))
+  return new Promise((resolve) =>
+    execFile(process.execPath, args, { encoding: 'utf8' }, (error, stdout, stderr) =>
+      resolve({ name, ok: !error, text: error ? stdout + stderr : '' })
+    )
+  )
 }
 
 /** Each machine of the lab has one processor: two at a time. */
@@ -54,13 +58,16 @@ async function inLanes() {
   const intel = async () => found.push(await laneSuite('ept', '6.1', { quiet: true }))
   const amd = async () => {
     for (const kernel of ['6.1', '6.12']) found.push(await laneSuite('npt', kernel, { quiet: true }))
-    for (const kernel of ['6.1', '6.12']) for (const lane of ['npt', 'ept']) found.push(await laneStep(`walkthrough in ${lane} ${kernel}`, lane, kernel))
+    for (const kernel of ['6.1', '6.12'])
+      for (const lane of ['npt', 'ept']) found.push(await laneStep(`walkthrough in ${lane} ${kernel}`, lane, kernel))
   }
   await Promise.all([intel(), amd()])
   for (const one of found) {
     if (one.files) {
       count(one)
-      console.log(`${one.failed === 0 ? 'ok' : 'FAILED'}: suite in ${one.name}: ${one.passed} passed, ${one.failed} failed, ${one.skipped} skipped, ${one.seconds} s`)
+      console.log(
+        `${one.failed === 0 ? 'ok' : 'FAILED'}: suite in ${one.name}: ${one.passed} passed, ${one.failed} failed, ${one.skipped} skipped, ${one.seconds} s`
+      )
     } else {
       total[one.ok ? 'passed' : 'failed']++
       console.log(`${one.ok ? 'ok' : 'FAILED'}: ${one.name}${one.text}`)
@@ -76,7 +83,8 @@ step('lint', 'npm', ['run', '--silent', 'lint'])
 step('package', 'npm', ['run', '--silent', 'check:package'])
 step('documentation', 'npm', ['run', '--silent', 'docs'])
 step('native stress under ThreadSanitizer', 'npm', ['run', '--silent', 'test:tsan'])
-if (step('build with AddressSanitizer', 'npm', ['run', '--silent', 'build:asan'])) suite('suite under AddressSanitizer', 'npm', ['run', '--silent', 'test:asan', '--', '--exclude', 'test/lab.test.ts'])
+if (step('build with AddressSanitizer', 'npm', ['run', '--silent', 'build:asan']))
+  suite('suite under AddressSanitizer', 'npm', ['run', '--silent', 'test:asan', '--', '--exclude', 'test/lab.test.ts'])
 // The lab is the same on every Node; its tests ran above.
 const withoutLab = ['--exclude', 'test/lab.test.ts']
 for (const version of [22, 24, 26]) {

@@ -4,7 +4,7 @@ import { globSync } from './glob.mjs'
 
 const native = globSync(['native', 'native/stress', 'bench'], /\.(cc|h|c)$/)
 const checks = [
-  ['npx', ['biome', 'lint', '--error-on-warnings']],
+  ['npx', ['biome', 'check', '--error-on-warnings']],
   ['npx', ['tsc', '-p', 'tsconfig.test.json']],
   ['npx', ['clang-format', '--dry-run', '-Werror', ...native]],
   ['npx', ['publint', '--strict']]

@@ -43,7 +43,22 @@ export async function laneSuite(lane, kernel, { timeout = 900, quiet = false } =
   const out = mkdtempSync(join(tmpdir(), 'node-kvm-suite-'))
   const started = Date.now()
   try {
-    const args = ['dist/lib/cli/main.js', 'lab', 'run', lane, '--kernel', kernel, '--timeout', String(timeout), '--out', out, '--', 'vitest', 'run', ...reporters('/results/suite.json')]
+    const args = [
+      'dist/lib/cli/main.js',
+      'lab',
+      'run',
+      lane,
+      '--kernel',
+      kernel,
+      '--timeout',
+      String(timeout),
+      '--out',
+      out,
+      '--',
+      'vitest',
+      'run',
+      ...reporters('/results/suite.json')
+    ]
     const child = spawn(process.execPath, args, { stdio: ['ignore', quiet ? 'pipe' : 'inherit', 'inherit'] })
     child.stdout?.resume()
     const status = await new Promise((resolve) => child.on('close', resolve))
@@ -54,7 +69,10 @@ export async function laneSuite(lane, kernel, { timeout = 900, quiet = false } =
   }
 }
 
-const cell = (count) => (count === undefined ? '-' : [`${count.passed}`, count.failed && `${count.failed} FAILED`, count.skipped && `${count.skipped} skipped`].filter(Boolean).join(', '))
+const cell = (count) =>
+  count === undefined
+    ? '-'
+    : [`${count.passed}`, count.failed && `${count.failed} FAILED`, count.skipped && `${count.skipped} skipped`].filter(Boolean).join(', ')
 
 const keyOf = ({ file, status, reason }) => `${file}\0${status}\0${reason}`
 
@@ -67,9 +85,18 @@ function groupBy(items, key) {
 /** Files by lane; then every failure and every skip with its reason and where. */
 export function table(suites) {
   const files = [...new Set(suites.flatMap((suite) => [...suite.files.keys()]))].sort()
-  const rows = [['', ...suites.map(({ name }) => name)], ...files.map((file) => [file, ...suites.map((suite) => cell(suite.files.get(file)))]), ['all', ...suites.map(cell)]]
+  const rows = [
+    ['', ...suites.map(({ name }) => name)],
+    ...files.map((file) => [file, ...suites.map((suite) => cell(suite.files.get(file)))]),
+    ['all', ...suites.map(cell)]
+  ]
   const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)))
-  const lines = rows.map((row) => row.map((text, column) => text.padEnd(widths[column])).join('  ').trimEnd())
+  const lines = rows.map((row) =>
+    row
+      .map((text, column) => text.padEnd(widths[column]))
+      .join('  ')
+      .trimEnd()
+  )
   const where = new Map()
   for (const suite of suites) {
     // Many tests of one file with one reason are one line: a machine without a compiler, say.

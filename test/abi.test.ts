@@ -3,8 +3,8 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, type TestContext, test } from 'vitest'
-import * as requests from '../lib/abi/requests.js'
 import type { Request } from '../lib/abi/requests.js'
+import * as requests from '../lib/abi/requests.js'
 import type { Fields, StructType } from '../lib/abi/struct.js'
 import * as structures from '../lib/abi/structures.js'
 import { inLab, skip } from './support/skip.js'
@@ -41,10 +41,16 @@ function compile(): Map<string, number> {
   const compiled = spawnSync('gcc', ['-x', 'c', '-', '-o', path], { input: program(), encoding: 'utf8' })
   if (compiled.status !== 0) throw new Error(compiled.stderr)
   const { stdout } = spawnSync(path, { encoding: 'utf8' })
-  return new Map(stdout.trim().split('\n').map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ')))]))
+  return new Map(
+    stdout
+      .trim()
+      .split('\n')
+      .map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ')))])
+  )
 }
 const compiled = inLab ? null : compile()
-const truthOf = (context: TestContext) => compiled ?? skip(context, "the lab's guest has no C compiler; how structures lie does not depend on the lane")
+const truthOf = (context: TestContext) =>
+  compiled ?? skip(context, "the lab's guest has no C compiler; how structures lie does not depend on the lane")
 
 test.for(schemas.map((schema) => [schema.structName, schema] as const))('struct %s lies as the C compiler lays it', ([name, schema], context) => {
   const truth = truthOf(context)

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
+import * as library from 'node-kvm'
 import ts from 'typescript'
 import { expect, test } from 'vitest'
-import * as library from 'node-kvm'
 import { skip, withoutGuestMemfd } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
 
@@ -10,9 +10,13 @@ const { capabilities, KiB, Mapping, MiB } = library
 /** The examples of the doc comments, and the README's programs: what people copy must run. */
 function examples(): [name: string, source: string][] {
   const found: [string, string][] = []
-  for (const path of readdirSync('lib', { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.ts')).sort())
-    for (const [, block] of readFileSync(`lib/${path}`, 'utf8').matchAll(/ \* @example\n((?: \* .*\n)+)/g)) found.push([path, block!.replaceAll(/^ \* /gm, '').replace(/^@(?!example).*$/gms, '')])
-  for (const [, block] of readFileSync('README.md', 'utf8').matchAll(/```ts\n(.*?)```/gs)) found.push(['README.md', block!.replaceAll(/^import .*$/gm, '')])
+  for (const path of readdirSync('lib', { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts'))
+    .sort())
+    for (const [, block] of readFileSync(`lib/${path}`, 'utf8').matchAll(/ \* @example\n((?: \* .*\n)+)/g))
+      found.push([path, block!.replaceAll(/^ \* /gm, '').replace(/^@(?!example).*$/gms, '')])
+  for (const [, block] of readFileSync('README.md', 'utf8').matchAll(/```ts\n(.*?)```/gs))
+    found.push(['README.md', block!.replaceAll(/^import .*$/gm, '')])
   return found
 }
 
@@ -22,7 +26,13 @@ function context(): Record<string, unknown> {
   const ram = Mapping.anonymous(64 * KiB)
   ram.write(0x1000, code)
   return {
-    ...library, kvm, vm, code, mapping: Mapping.anonymous(2 * MiB), page: Mapping.anonymous(4 * KiB), otherPage: Mapping.anonymous(4 * KiB),
+    ...library,
+    kvm,
+    vm,
+    code,
+    mapping: Mapping.anonymous(2 * MiB),
+    page: Mapping.anonymous(4 * KiB),
+    otherPage: Mapping.anonymous(4 * KiB),
     get vcpu() {
       vm.memslots.create({ gpa: 0, mapping: ram })
       return vm.createVcpu().enter('real', { ip: 0x1000 })

@@ -1,5 +1,18 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { appendFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -38,12 +51,17 @@ const left = () =>
   })
 
 function start(args: string[], env: NodeJS.ProcessEnv = {}): { child: ChildProcess; ended: Promise<Ended> } {
-  const child = spawn(process.execPath, [program, 'lab', ...args], { env: { ...process.env, TMPDIR: scratch, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, [program, 'lab', ...args], {
+    env: { ...process.env, TMPDIR: scratch, ...env },
+    stdio: ['ignore', 'pipe', 'pipe']
+  })
   const out: Buffer[] = []
   const err: Buffer[] = []
   child.stdout.on('data', (data: Buffer) => out.push(data))
   child.stderr.on('data', (data: Buffer) => err.push(data))
-  const ended = new Promise<Ended>((resolve) => child.on('close', (status) => resolve({ status, stdout: Buffer.concat(out), stderr: Buffer.concat(err).toString() })))
+  const ended = new Promise<Ended>((resolve) =>
+    child.on('close', (status) => resolve({ status, stdout: Buffer.concat(out), stderr: Buffer.concat(err).toString() }))
+  )
   return { child, ended }
 }
 
@@ -97,7 +115,11 @@ describe('a command in a lane', () => {
     expect(status).toBe(7)
   })
   test('prints a megabyte, every byte of which arrives', async () => {
-    const { status, stdout } = await inNpt('node', '-e', 'process.stdout.write(Buffer.alloc(1 << 20, Buffer.from(Array.from({ length: 256 }, (_, byte) => byte))))')
+    const { status, stdout } = await inNpt(
+      'node',
+      '-e',
+      'process.stdout.write(Buffer.alloc(1 << 20, Buffer.from(Array.from({ length: 256 }, (_, byte) => byte))))'
+    )
     expect(stdout.equals(Buffer.alloc(1 << 20, Buffer.from(Array.from({ length: 256 }, (_, byte) => byte))))).toBe(true)
     expect(status).toBe(0)
   })
@@ -140,7 +162,10 @@ async function emulator(child: ChildProcess): Promise<number> {
 }
 
 describe('what ends a run from outside', () => {
-  test.each([['SIGINT', 130], ['SIGTERM', 143]] as const)('%s ends the emulator too', async (signal, expected) => {
+  test.each([
+    ['SIGINT', 130],
+    ['SIGTERM', 143]
+  ] as const)('%s ends the emulator too', async (signal, expected) => {
     const { child, ended } = start(['run', 'npt', '--', 'sleep', '1000'])
     await emulator(child)
     child.kill(signal)

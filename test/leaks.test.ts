@@ -1,6 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises'
-import { expect, test } from 'vitest'
 import { Guest, KiB, Kvm, Mapping, MiB } from 'node-kvm'
+import { expect, test } from 'vitest'
 import { descriptors, resident } from './support/process.js'
 
 /** One VM with a guest that ran in it. */

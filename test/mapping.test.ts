@@ -1,10 +1,10 @@
 import { existsSync, readFileSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, describe, expect, test } from 'vitest'
-import { skip } from './support/skip.js'
 import { KiB, Kvm, Mapping, MiB } from 'node-kvm'
+import { afterAll, describe, expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
+import { skip } from './support/skip.js'
 
 const file = join(tmpdir(), `node-kvm-mapping-${process.pid}`)
 writeFileSync(file, Buffer.alloc(16 * KiB, 'x'))
@@ -71,7 +71,14 @@ describe.each(Object.entries(makers))('%s memory', (_, make) => {
     const mapping = make()
     mapping.close()
     mapping.close()
-    for (const use of [() => mapping.read(0, 1), () => mapping.write(0, new Uint8Array(1)), () => mapping.fill(0), () => mapping.remap(), () => mapping.advise('dontneed'), () => mapping.protect('r')])
+    for (const use of [
+      () => mapping.read(0, 1),
+      () => mapping.write(0, new Uint8Array(1)),
+      () => mapping.fill(0),
+      () => mapping.remap(),
+      () => mapping.advise('dontneed'),
+      () => mapping.protect('r')
+    ])
       checkedError(use, 'closed')
   })
 })
@@ -155,9 +162,20 @@ describe('bad input', () => {
   test('ranges past the end, and values of the wrong type', () => {
     using mapping = Mapping.anonymous(4 * KiB)
     for (const use of [
-      () => mapping.read(4 * KiB, 1), () => mapping.read(-1, 1), () => mapping.read(0, -1), () => mapping.read(Number.NaN, 1), () => mapping.write(4095, new Uint8Array(2)),
-      () => mapping.write(0, 'x' as never), () => mapping.write(0, [1] as never), () => mapping.fill(256), () => mapping.fill(1, 1, 4 * KiB), () => mapping.remap(1),
-      () => mapping.remap(0, 0), () => mapping.remap(0, 4 * KiB, new Uint8Array(5)), () => mapping.advise('nonsense' as never), () => mapping.protect('w' as never),
+      () => mapping.read(4 * KiB, 1),
+      () => mapping.read(-1, 1),
+      () => mapping.read(0, -1),
+      () => mapping.read(Number.NaN, 1),
+      () => mapping.write(4095, new Uint8Array(2)),
+      () => mapping.write(0, 'x' as never),
+      () => mapping.write(0, [1] as never),
+      () => mapping.fill(256),
+      () => mapping.fill(1, 1, 4 * KiB),
+      () => mapping.remap(1),
+      () => mapping.remap(0, 0),
+      () => mapping.remap(0, 4 * KiB, new Uint8Array(5)),
+      () => mapping.advise('nonsense' as never),
+      () => mapping.protect('w' as never),
       () => Mapping.anonymous(4 * KiB, { hugepages: true } as never)
     ])
       checkedError(use, 'argument')

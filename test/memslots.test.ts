@@ -1,5 +1,5 @@
-import { describe, expect, type TestContext, test } from 'vitest'
 import { capabilities, describeHost, type Host, KiB, KvmError, Mapping, type Memslot, MiB } from 'node-kvm'
+import { describe, expect, type TestContext, test } from 'vitest'
 import { errnoName } from '../lib/abi/errors.js'
 import { type NativeKvm, type NativeVm, native } from '../lib/abi/native.js'
 import { KVM_SET_USER_MEMORY_REGION } from '../lib/abi/requests.js'
@@ -137,7 +137,8 @@ describe('a guest_memfd', () => {
     need(context)
     using guestMemfd = vm.createGuestMemfd({ size: 64 * KiB })
     const slot = vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(64 * KiB), guestMemfd })
-    for (const change of [{ gpa: 0x10_0000 }, { flags: 5 }, { size: 4 * KiB }]) expect(checkedError(() => slot.change(change), 'ioctl').errno).toBe('EINVAL')
+    for (const change of [{ gpa: 0x10_0000 }, { flags: 5 }, { size: 4 * KiB }])
+      expect(checkedError(() => slot.change(change), 'ioctl').errno).toBe('EINVAL')
     expect(slot).toMatchObject({ gpa: 0, size: 64 * KiB, guestMemfd })
     slot.delete()
     expect(vm.memslots.length).toBe(0)
@@ -147,7 +148,9 @@ describe('a guest_memfd', () => {
   test('A03 with a dirty log it is EINVAL', (context) => {
     need(context)
     using guestMemfd = vm.createGuestMemfd({ size: 64 * KiB })
-    expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(64 * KiB), guestMemfd, logDirty: true }), 'ioctl').errno).toBe('EINVAL')
+    expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(64 * KiB), guestMemfd, logDirty: true }), 'ioctl').errno).toBe(
+      'EINVAL'
+    )
   })
 
   test('A08 one of another VM is EINVAL, and pages bound already are refused', (context) => {
@@ -160,7 +163,9 @@ describe('a guest_memfd', () => {
     vm.memslots.create({ gpa: 0, mapping, guestMemfd: own })
     // EEXIST where the guest addresses overlap too; for the pages alone 6.18 says EINVAL.
     expect(['EEXIST', 'EINVAL']).toContain(checkedError(() => vm.memslots.create({ gpa: 0x10_0000, mapping, guestMemfd: own }), 'ioctl').errno)
-    expect(checkedError(() => vm.memslots.create({ gpa: 0x20_0000, mapping, guestMemfd: own, guestMemfdOffset: 4 * KiB }), 'argument').argument).toBe('guestMemfdOffset')
+    expect(checkedError(() => vm.memslots.create({ gpa: 0x20_0000, mapping, guestMemfd: own, guestMemfdOffset: 4 * KiB }), 'argument').argument).toBe(
+      'guestMemfdOffset'
+    )
     expect(checkedError(() => vm.memslots.create({ gpa: 0x20_0000, mapping, guestMemfd: mapping as never }), 'argument').argument).toBe('guestMemfd')
   })
 
@@ -226,7 +231,17 @@ describe('the table', () => {
 })
 
 describe('bad input', () => {
-  const addresses = { unaligned: 1, negative: -4096, fractional: 0.5, nan: Number.NaN, infinite: Infinity, huge: 2 ** 52, text: '0x1000', big: 4096n, nothing: null }
+  const addresses = {
+    unaligned: 1,
+    negative: -4096,
+    fractional: 0.5,
+    nan: Number.NaN,
+    infinite: Infinity,
+    huge: 2 ** 52,
+    text: '0x1000',
+    big: 4096n,
+    nothing: null
+  }
   test.each(Object.entries(addresses))('a gpa that is %s', (_, gpa) => {
     expect(checkedError(() => vm.memslots.create({ gpa: gpa as number, mapping: page() }), 'argument').argument).toBe('gpa')
     const slot = vm.memslots.create({ gpa: 0, mapping: page() })
@@ -242,7 +257,7 @@ describe('bad input', () => {
     closed.close()
     checkedError(() => vm.memslots.create({ gpa: 0, mapping: closed }), 'closed')
   })
-  test('a gpa beyond what the processor has is the kernel\'s refusal, not a crash', () => {
+  test("a gpa beyond what the processor has is the kernel's refusal, not a crash", () => {
     const before = vm.memslots.length
     try {
       vm.memslots.create({ gpa: 2 ** 52 - 4096, mapping: page() })

@@ -4,7 +4,8 @@ import { describe, expect, test } from 'vitest'
 import { skip } from './support/skip.js'
 
 const file = (path: string) => fileURLToPath(new URL(`../dist/${path}`, import.meta.url))
-const run = (path: string, args: string[] = [], options: object = {}) => spawnSync(process.execPath, [file(path), ...args], { encoding: 'utf8', timeout: 60_000, ...options })
+const run = (path: string, args: string[] = [], options: object = {}) =>
+  spawnSync(process.execPath, [file(path), ...args], { encoding: 'utf8', timeout: 60_000, ...options })
 const command = (...args: string[]) => run('lib/cli/main.js', args)
 
 const outputs = {
@@ -16,8 +17,18 @@ const outputs = {
     'rebound: at 0xe000 the guest reads 0xbbbbbbbbbbbbbbbb',
     'deleted: at 0xe000 the guest gets an MMIO exit'
   ],
-  'mmio-device': ['write of the register at 0x80000000: counter 5', 'write of the register at 0x80000000: counter 10', 'read of the register at 0x80000000: counter 10', 'the guest saw 10'],
-  'dirty-log': ['after reading three pages: none', 'after writing three:       0x201000 0x202000 0x210000', 'asked again:               none', 'written by the host:       none'],
+  'mmio-device': [
+    'write of the register at 0x80000000: counter 5',
+    'write of the register at 0x80000000: counter 10',
+    'read of the register at 0x80000000: counter 10',
+    'the guest saw 10'
+  ],
+  'dirty-log': [
+    'after reading three pages: none',
+    'after writing three:       0x201000 0x202000 0x210000',
+    'asked again:               none',
+    'written by the host:       none'
+  ],
   'minimal-vmm': ['minimal-vmm: ready', 'HELLO, MACHINE', 'minimal-vmm: off']
 }
 
@@ -68,7 +79,8 @@ describe('node-kvm doctor', () => {
     if (process.getuid?.() !== 0) return skip(context, 'needs root, to become somebody who may not open /dev/kvm')
     // A folder that only root may enter would hide the program itself, not /dev/kvm.
     const { stdout, stderr, status, error } = run('lib/cli/main.js', ['doctor', '--json'], { uid: 65534, gid: 65534 })
-    if (error || stderr.includes('EACCES: permission denied')) return skip(context, 'another user may not read this folder, or that of the Node binary')
+    if (error || stderr.includes('EACCES: permission denied'))
+      return skip(context, 'another user may not read this folder, or that of the Node binary')
     const device = JSON.parse(stdout).findings[0]
     if (device.ok) return skip(context, 'everybody may open /dev/kvm here')
     expect(status).toBe(1)
@@ -78,14 +90,18 @@ describe('node-kvm doctor', () => {
 })
 
 describe('bad input on the command line', () => {
-  test.each([[[], 'a command is needed'], [['nonsense'], "there is no command 'nonsense'"], [['constructor'], 'no command'], [['doctor', '--verbose'], '--verbose'], [['doctor', 'more'], "takes no 'more'"]])(
-    '%j', (args, message) => {
-      const { stderr, status } = command(...(args as string[]))
-      expect(status).toBe(2)
-      expect(stderr).toContain(message)
-      expect(stderr).toContain('usage: node-kvm')
-    }
-  )
+  test.each([
+    [[], 'a command is needed'],
+    [['nonsense'], "there is no command 'nonsense'"],
+    [['constructor'], 'no command'],
+    [['doctor', '--verbose'], '--verbose'],
+    [['doctor', 'more'], "takes no 'more'"]
+  ])('%j', (args, message) => {
+    const { stderr, status } = command(...(args as string[]))
+    expect(status).toBe(2)
+    expect(stderr).toContain(message)
+    expect(stderr).toContain('usage: node-kvm')
+  })
   test('help and version', () => {
     expect(command('--help').stdout).toContain('usage: node-kvm')
     expect(command('--version').stdout).toMatch(/^\d+\.\d+\.\d+\n$/)

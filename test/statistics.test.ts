@@ -1,5 +1,5 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Kvm, type Statistics, type Vm } from 'node-kvm'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
 
 let kvm: Kvm
@@ -13,7 +13,10 @@ afterAll(() => {
   vm.close()
   kvm.close()
 })
-const owners: [string, () => Statistics][] = [['VM', () => vm.stats], ['vCPU', () => [...vm.vcpus.values()][0]?.stats as Statistics]]
+const owners: [string, () => Statistics][] = [
+  ['VM', () => vm.stats],
+  ['vCPU', () => [...vm.vcpus.values()][0]?.stats as Statistics]
+]
 
 describe.each(owners)('E03 the statistics of a %s', (_, pick) => {
   test('header, descriptors and data do not overlap', () => {

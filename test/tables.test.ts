@@ -3,16 +3,17 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterEach, beforeEach, describe, expect, type TestContext, test } from 'vitest'
 import { describeHost, diff, Guest, hpaToGpa, hvaToGpa, KiB, type Machine, Mapping, MiB, machines, rowOf, summarize } from 'node-kvm'
+import { afterEach, beforeEach, describe, expect, type TestContext, test } from 'vitest'
+import { tryReading } from '../lib/translation/reader.js'
 import { checkedError } from './support/errors.js'
 import { skip } from './support/skip.js'
 import { Target } from './support/target.js'
 import { vm } from './support/vm.js'
-import { tryReading } from '../lib/translation/reader.js'
 
 const main = fileURLToPath(new URL('../dist/lib/cli/main.js', import.meta.url))
-const map = (args: string[], options: object = {}) => spawnSync(process.execPath, [main, 'map', ...args], { encoding: 'utf8', timeout: 60_000, maxBuffer: 2 ** 28, ...options })
+const map = (args: string[], options: object = {}) =>
+  spawnSync(process.execPath, [main, 'map', ...args], { encoding: 'utf8', timeout: 60_000, maxBuffer: 2 ** 28, ...options })
 const base = 0x100_0000
 
 const refused = tryReading()
@@ -29,9 +30,10 @@ beforeEach(async () => {
 afterEach(() => target.end())
 
 const machine = (): Machine => machines({ pid: target.pid })[0] as Machine
-const randomPages = (count: number, gpa: number, size: number) => Array.from({ length: count }, () => gpa + Math.floor((Math.random() * size) / 4096) * 4096)
+const randomPages = (count: number, gpa: number, size: number) =>
+  Array.from({ length: count }, () => gpa + Math.floor((Math.random() * size) / 4096) * 4096)
 
-describe('another process\'s VM', () => {
+describe("another process's VM", () => {
   test('1,000 random pages: GPA -> HVA -> HPA and GPA -> HPA are what the process says', async (context) => {
     needsAll(context)
     await target.do('slots', { count: 8, size: 4 * MiB })
@@ -127,7 +129,8 @@ describe('another process\'s VM', () => {
     await target.do('guest')
     await target.do('touchAll')
     const before = machine().tables({ gpa: base, size: 8 * MiB })
-    if (summarize(before).mapped.huge2M === 0) skip(context, `no level-2 entry here: ${Object.keys(summarize(before).whySmall).join('; ') || 'the host gave no huge page'}`)
+    if (summarize(before).mapped.huge2M === 0)
+      skip(context, `no level-2 entry here: ${Object.keys(summarize(before).whySmall).join('; ') || 'the host gave no huge page'}`)
     const row = before.level.indexOf(2)
     const gpa = before.gpa[row] as number
     await target.do('advise', { index: 0, advice: 'dontneed', offset: gpa - base + 0x5000, length: 4096 })
@@ -148,7 +151,7 @@ describe('another process\'s VM', () => {
   })
 })
 
-describe('this process\'s VM', () => {
+describe("this process's VM", () => {
   test('translate: the three tables agree, before and after each change', (context) => {
     needsAll(context)
     const guest = Guest.create(vm)
@@ -164,7 +167,13 @@ describe('this process\'s VM', () => {
     expect(second).toMatchObject({ hva: first.hva, agrees: true })
     expect(second.hpa).not.toBe(first.hpa)
     slot.move(0xe000)
-    expect(vm.translate(0xa000)).toMatchObject({ slot: null, hva: null, hpa: null, agrees: null, secondStage: { present: false, reason: expect.stringContaining('MMIO') } })
+    expect(vm.translate(0xa000)).toMatchObject({
+      slot: null,
+      hva: null,
+      hpa: null,
+      agrees: null,
+      secondStage: { present: false, reason: expect.stringContaining('MMIO') }
+    })
     guest.read(0xe000)
     expect(vm.translate(0xe008)).toMatchObject({ hva: first.hva, hpa: second.hpa, agrees: true })
   })
@@ -202,7 +211,8 @@ describe('this process\'s VM', () => {
   })
 
   test('bad arguments', () => {
-    for (const gpa of [-1, 1.5, Number.NaN, 2 ** 52, '0xa000', 10n, undefined]) expect(checkedError(() => vm.translate(gpa as number), 'argument').argument).toBe('gpa')
+    for (const gpa of [-1, 1.5, Number.NaN, 2 ** 52, '0xa000', 10n, undefined])
+      expect(checkedError(() => vm.translate(gpa as number), 'argument').argument).toBe('gpa')
     for (const pid of [0, -1, 1.5, 'x']) expect(checkedError(() => machines({ pid: pid as number }), 'argument').argument).toBe('pid')
     vm.close()
     checkedError(() => vm.translate(0xa000), 'closed')
@@ -225,7 +235,9 @@ describe('node-kvm map', () => {
     await target.do('slots', { count: 1, size: 64 * KiB })
     await target.do('guest')
     await target.do('touchAll')
-    const { truth: [{ hva, hpa }] } = await target.do('truth', { gpas: [base + 0x2000] })
+    const {
+      truth: [{ hva, hpa }]
+    } = await target.do('truth', { gpas: [base + 0x2000] })
     const { stdout, status } = map(['--pid', String(target.pid), '--gpa', `0x${(base + 0x2000).toString(16)}`])
     expect(status).toBe(0)
     expect(stdout).toContain(`-> 0x${hva.toString(16)} `)
@@ -242,7 +254,9 @@ describe('node-kvm map', () => {
     const folder = mkdtempSync(join(tmpdir(), 'node-kvm-map-'))
     try {
       const picture = join(folder, 'map.svg')
-      const { vms: [found] } = JSON.parse(map(['--pid', String(target.pid), '--pages', '--summary', '--svg', picture, '--json']).stdout)
+      const {
+        vms: [found]
+      } = JSON.parse(map(['--pid', String(target.pid), '--pages', '--summary', '--svg', picture, '--json']).stdout)
       expect(found.pages.filter(({ gpa }: any) => gpa < base + 64 * KiB)).toHaveLength(16)
       expect(found.summary).toMatchObject({ disagreeing: 0 })
       expect(map(['--pid', String(target.pid), '--pages']).stdout.split('\n').length).toBeGreaterThan(16)
@@ -254,8 +268,12 @@ describe('node-kvm map', () => {
   })
 
   test.each([
-    [['--pid', '1'], 1, 'runs no VM'], [['--pid', '4000000'], 1, 'there is no process'], [['--pid', 'x'], 2, "--pid is 'x'"], [['--gpa', '0'], 2, 'need --pid'],
-    [['--pid', String(process.pid), '--gpa', 'y'], 2, "--gpa is 'y'"], [['4711'], 2, "takes no '4711'"]
+    [['--pid', '1'], 1, 'runs no VM'],
+    [['--pid', '4000000'], 1, 'there is no process'],
+    [['--pid', 'x'], 2, "--pid is 'x'"],
+    [['--gpa', '0'], 2, 'need --pid'],
+    [['--pid', String(process.pid), '--gpa', 'y'], 2, "--gpa is 'y'"],
+    [['4711'], 2, "takes no '4711'"]
   ])('%j', (args, wanted, message) => {
     const { stderr, status } = map(args)
     expect(status).toBe(wanted)

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
-import { describe, expect, test } from 'vitest'
 import { assemble, describeHost, Guest, KiB, Kvm, longModeTablesSize, Mapping, MiB, type Registers, syncBits, type Vcpu } from 'node-kvm'
+import { describe, expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
 import { kvm, vm } from './support/vm.js'
 
@@ -237,7 +237,9 @@ describe('memslots under a guest', () => {
       const access = guest.read(0xa000)
       seen = access.reason === 'failed' ? access.exit.reason : access.reason
     } catch (error) {
-      seen = checkedError(() => { throw error }, 'memory').errno as string
+      seen = checkedError(() => {
+        throw error
+      }, 'memory').errno as string
     }
     expect(['EFAULT', 'memory-fault']).toContain(seen)
     mapping.protect('rw')
@@ -265,7 +267,18 @@ describe('lifetimes', () => {
     expect(checkedError(() => vm.createVcpu(0), 'ioctl').errno).toBe('EEXIST')
     vm.close()
     vm.close()
-    for (const use of [() => vcpu.run(), () => vcpu.kick(), () => vcpu.getRegisters(), () => vcpu.stats, () => vm.stats, () => vm.createVcpu(), () => vm.read(0, 1), () => vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) }), () => vcpu.syncRegisters.registers, () => vcpu.enter('real', { ip: 0 })])
+    for (const use of [
+      () => vcpu.run(),
+      () => vcpu.kick(),
+      () => vcpu.getRegisters(),
+      () => vcpu.stats,
+      () => vm.stats,
+      () => vm.createVcpu(),
+      () => vm.read(0, 1),
+      () => vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) }),
+      () => vcpu.syncRegisters.registers,
+      () => vcpu.enter('real', { ip: 0 })
+    ])
       checkedError(use, 'closed')
     kvm.close()
     for (const use of [() => kvm.createVm(), () => kvm.checkExtension(1), () => kvm.supportedCpuid()]) checkedError(use, 'closed')

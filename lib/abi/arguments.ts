@@ -10,7 +10,12 @@ export const GiB = 1024 * MiB
 /** Bytes in a small page. */
 export const pageSize = 4 * KiB
 
-const show = (value: unknown) => (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 ? `0x${value.toString(16)}` : typeof value === 'string' ? JSON.stringify(value) : String(value))
+const show = (value: unknown) =>
+  typeof value === 'number' && Number.isSafeInteger(value) && value >= 0
+    ? `0x${value.toString(16)}`
+    : typeof value === 'string'
+      ? JSON.stringify(value)
+      : String(value)
 
 export function argumentError(argument: string, value: unknown, expected: string): KvmError {
   return new KvmError('argument', `${argument} is ${show(value)}; it must be ${expected}`, { argument, value })

@@ -30,8 +30,12 @@ const isOn = (value: string | null) => value === 'Y' || value === '1'
 const vendors: Record<string, string> = { GenuineIntel: 'Intel', AuthenticAMD: 'AMD' }
 
 function findMmu(): Pick<Host, 'module' | 'mmu'> {
-  for (const [module, parameter, mmu] of [['kvm_intel', 'ept', 'ept'], ['kvm_amd', 'npt', 'npt']] as const)
-    if (existsSync(`/sys/module/${module}`)) return { module, mmu: isOn(readOptional(`/sys/module/${module}/parameters/${parameter}`)) ? mmu : 'shadow' }
+  for (const [module, parameter, mmu] of [
+    ['kvm_intel', 'ept', 'ept'],
+    ['kvm_amd', 'npt', 'npt']
+  ] as const)
+    if (existsSync(`/sys/module/${module}`))
+      return { module, mmu: isOn(readOptional(`/sys/module/${module}/parameters/${parameter}`)) ? mmu : 'shadow' }
   if (existsSync('/sys/module/kvm_pvm')) return { module: 'kvm_pvm', mmu: 'shadow' }
   return { module: existsSync('/sys/module/kvm') ? 'kvm' : null, mmu: 'unknown' }
 }
@@ -44,7 +48,12 @@ function findMmu(): Pick<Host, 'module' | 'mmu'> {
 export function describeHost(): Host {
   const id = /^vendor_id\s*:\s*(\S+)/m.exec(readOptional('/proc/cpuinfo') ?? '')?.[1] ?? 'unknown'
   const found = findMmu()
-  return { kernel: release(), vendor: vendors[id] ?? id, ...found, tdpMmu: found.mmu !== 'shadow' && isOn(readOptional('/sys/module/kvm/parameters/tdp_mmu')) }
+  return {
+    kernel: release(),
+    vendor: vendors[id] ?? id,
+    ...found,
+    tdpMmu: found.mmu !== 'shadow' && isOn(readOptional('/sys/module/kvm/parameters/tdp_mmu'))
+  }
 }
 
 /** How the entries of this host's second stage are laid out. */

@@ -179,7 +179,7 @@ export interface NativeMachine {
   leaves: LeafColumns
 }
 
-/** {@link NativeAddon.joinTables}: a row for each page, ordered by slot and GPA. */
+/** joinTables(): a row for each page, ordered by slot and GPA. */
 export interface PageColumns {
   gpa: Float64Array
   hva: Float64Array

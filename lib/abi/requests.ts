@@ -3,7 +3,19 @@
  * distribution's header nor on a table copied by hand.
  */
 import {
-  CpuidEntry, CreateGuestMemfd, DebugRegisters, DirtyLog, EnableCap, Fpu, GuestDebug, MpState, MsrEntry, Registers, SpecialRegisters, Translation, UserspaceMemoryRegion,
+  CpuidEntry,
+  CreateGuestMemfd,
+  DebugRegisters,
+  DirtyLog,
+  EnableCap,
+  Fpu,
+  GuestDebug,
+  MpState,
+  MsrEntry,
+  Registers,
+  SpecialRegisters,
+  Translation,
+  UserspaceMemoryRegion,
   UserspaceMemoryRegion2
 } from './structures.js'
 

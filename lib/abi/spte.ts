@@ -59,7 +59,8 @@ export function decodeSpte(format: SpteFormat, spte: bigint, level: number): Spt
 }
 
 /** `rwx`, with a dash for each right that is missing. */
-export const accessText = ({ read, write, execute }: Pick<Spte, 'read' | 'write' | 'execute'>) => `${read ? 'r' : '-'}${write ? 'w' : '-'}${execute ? 'x' : '-'}`
+export const accessText = ({ read, write, execute }: Pick<Spte, 'read' | 'write' | 'execute'>) =>
+  `${read ? 'r' : '-'}${write ? 'w' : '-'}${execute ? 'x' : '-'}`
 
 /** Bytes that an entry of this level maps. */
 export const levelSize = (level: number): number => 4096 * 512 ** (level - 1)

@@ -16,12 +16,32 @@ function scalar<T>(size: number, get: (view: DataView, offset: number) => T, set
   return { size, alignment: size, get, set }
 }
 
-export const u8 = scalar<number>(1, (v, o) => v.getUint8(o), (v, o, x) => v.setUint8(o, x))
-export const u16 = scalar<number>(2, (v, o) => v.getUint16(o, true), (v, o, x) => v.setUint16(o, x, true))
-export const u32 = scalar<number>(4, (v, o) => v.getUint32(o, true), (v, o, x) => v.setUint32(o, x, true))
-export const i32 = scalar<number>(4, (v, o) => v.getInt32(o, true), (v, o, x) => v.setInt32(o, x, true))
+export const u8 = scalar<number>(
+  1,
+  (v, o) => v.getUint8(o),
+  (v, o, x) => v.setUint8(o, x)
+)
+export const u16 = scalar<number>(
+  2,
+  (v, o) => v.getUint16(o, true),
+  (v, o, x) => v.setUint16(o, x, true)
+)
+export const u32 = scalar<number>(
+  4,
+  (v, o) => v.getUint32(o, true),
+  (v, o, x) => v.setUint32(o, x, true)
+)
+export const i32 = scalar<number>(
+  4,
+  (v, o) => v.getInt32(o, true),
+  (v, o, x) => v.setInt32(o, x, true)
+)
 /** All 64 bits count: registers, MSRs, SPTEs. */
-export const u64 = scalar<bigint>(8, (v, o) => v.getBigUint64(o, true), (v, o, x) => v.setBigUint64(o, x, true))
+export const u64 = scalar<bigint>(
+  8,
+  (v, o) => v.getBigUint64(o, true),
+  (v, o, x) => v.setBigUint64(o, x, true)
+)
 /** A 64-bit address or size below 2^53, as a number. */
 export const address = scalar<number>(
   8,
@@ -156,6 +176,7 @@ export function struct<F extends Fields>(structName: string, fields: F): StructT
       else Object.assign(target, value)
     }
   }
-  for (const [name, field] of Object.entries(fields)) Object.defineProperty(Structure.prototype, name, (field === u64 ? registerAccessor : accessor)(field, offsets[name]!))
+  for (const [name, field] of Object.entries(fields))
+    Object.defineProperty(Structure.prototype, name, (field === u64 ? registerAccessor : accessor)(field, offsets[name]!))
   return Structure as unknown as StructType<F>
 }

@@ -26,15 +26,42 @@ export const CreateGuestMemfd = struct('kvm_create_guest_memfd', { size: address
 
 /** General-purpose registers: KVM_GET_REGS, KVM_SET_REGS. */
 export const Registers = struct('kvm_regs', {
-  rax: u64, rbx: u64, rcx: u64, rdx: u64, rsi: u64, rdi: u64, rsp: u64, rbp: u64,
-  r8: u64, r9: u64, r10: u64, r11: u64, r12: u64, r13: u64, r14: u64, r15: u64,
-  rip: u64, rflags: u64
+  rax: u64,
+  rbx: u64,
+  rcx: u64,
+  rdx: u64,
+  rsi: u64,
+  rdi: u64,
+  rsp: u64,
+  rbp: u64,
+  r8: u64,
+  r9: u64,
+  r10: u64,
+  r11: u64,
+  r12: u64,
+  r13: u64,
+  r14: u64,
+  r15: u64,
+  rip: u64,
+  rflags: u64
 })
 export type Registers = StructOf<typeof Registers>
 
 /** A segment register, hidden part included (Intel SDM volume 3, 3.4.3). */
 export const Segment = struct('kvm_segment', {
-  base: u64, limit: u32, selector: u16, type: u8, present: u8, dpl: u8, db: u8, s: u8, l: u8, g: u8, avl: u8, unusable: u8, padding: u8
+  base: u64,
+  limit: u32,
+  selector: u16,
+  type: u8,
+  present: u8,
+  dpl: u8,
+  db: u8,
+  s: u8,
+  l: u8,
+  g: u8,
+  avl: u8,
+  unusable: u8,
+  padding: u8
 })
 /** An instance of {@link Segment}. */
 export type Segment = StructOf<typeof Segment>
@@ -43,14 +70,39 @@ export const DescriptorTable = struct('kvm_dtable', { base: u64, limit: u16, pad
 
 /** Segments, descriptor tables, control registers: KVM_GET_SREGS, KVM_SET_SREGS. */
 export const SpecialRegisters = struct('kvm_sregs', {
-  cs: Segment, ds: Segment, es: Segment, fs: Segment, gs: Segment, ss: Segment, tr: Segment, ldt: Segment,
-  gdt: DescriptorTable, idt: DescriptorTable,
-  cr0: u64, cr2: u64, cr3: u64, cr4: u64, cr8: u64, efer: u64, apic_base: u64, interrupt_bitmap: array(u64, 4)
+  cs: Segment,
+  ds: Segment,
+  es: Segment,
+  fs: Segment,
+  gs: Segment,
+  ss: Segment,
+  tr: Segment,
+  ldt: Segment,
+  gdt: DescriptorTable,
+  idt: DescriptorTable,
+  cr0: u64,
+  cr2: u64,
+  cr3: u64,
+  cr4: u64,
+  cr8: u64,
+  efer: u64,
+  apic_base: u64,
+  interrupt_bitmap: array(u64, 4)
 })
 export type SpecialRegisters = StructOf<typeof SpecialRegisters>
 
 export const Fpu = struct('kvm_fpu', {
-  fpr: bytes(128), fcw: u16, fsw: u16, ftwx: u8, pad1: u8, last_opcode: u16, last_ip: u64, last_dp: u64, xmm: bytes(256), mxcsr: u32, pad2: u32
+  fpr: bytes(128),
+  fcw: u16,
+  fsw: u16,
+  ftwx: u8,
+  pad1: u8,
+  last_opcode: u16,
+  last_ip: u64,
+  last_dp: u64,
+  xmm: bytes(256),
+  mxcsr: u32,
+  pad2: u32
 })
 
 export const DebugRegisters = struct('kvm_debugregs', { db: array(u64, 4), dr6: u64, dr7: u64, flags: u64, reserved: array(u64, 9) })
@@ -58,7 +110,12 @@ export const DebugRegisters = struct('kvm_debugregs', { db: array(u64, 4), dr6: 
 export const MpState = struct('kvm_mp_state', { mp_state: u32 })
 
 export const Translation = struct('kvm_translation', {
-  linear_address: u64, physical_address: u64, valid: u8, writeable: u8, usermode: u8, pad: bytes(5)
+  linear_address: u64,
+  physical_address: u64,
+  valid: u8,
+  writeable: u8,
+  usermode: u8,
+  pad: bytes(5)
 })
 
 export const GuestDebugRegisters = struct('kvm_guest_debug_arch', { debugreg: array(u64, 8) })
@@ -68,7 +125,14 @@ export const GuestDebug = struct('kvm_guest_debug', { control: u32, pad: u32, ar
 
 /** One leaf, or sub-leaf, of CPUID: KVM_GET_SUPPORTED_CPUID, KVM_SET_CPUID2. */
 export const CpuidEntry = struct('kvm_cpuid_entry2', {
-  function: u32, index: u32, flags: u32, eax: u32, ebx: u32, ecx: u32, edx: u32, padding: array(u32, 3)
+  function: u32,
+  index: u32,
+  flags: u32,
+  eax: u32,
+  ebx: u32,
+  ecx: u32,
+  edx: u32,
+  padding: array(u32, 3)
 })
 /** An instance of {@link CpuidEntry}. */
 export type CpuidEntry = StructOf<typeof CpuidEntry>
@@ -81,5 +145,10 @@ export const DirtyLog = struct('kvm_dirty_log', { slot: u32, padding1: u32, dirt
 export const EnableCap = struct('kvm_enable_cap', { cap: u32, flags: u32, args: array(u64, 4), pad: bytes(64) })
 
 export const StatsHeader = struct('kvm_stats_header', {
-  flags: u32, name_size: u32, num_desc: u32, id_offset: u32, desc_offset: u32, data_offset: u32
+  flags: u32,
+  name_size: u32,
+  num_desc: u32,
+  id_offset: u32,
+  desc_offset: u32,
+  data_offset: u32
 })

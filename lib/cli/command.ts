@@ -46,8 +46,16 @@ const laneOptions = { lane: { type: 'string' }, kernel: { type: 'string' } } as 
 const common = { help: { type: 'boolean', short: 'h' } } as const satisfies Options
 
 /** The words of a command line without these options. */
-function without(names: readonly string[], argv: string[], tokens: { kind: string; name?: string; index: number; inlineValue?: boolean | undefined }[]): string[] {
-  const dropped = new Set(tokens.filter(({ kind, name }) => kind === 'option' && names.includes(name ?? '')).flatMap(({ index, inlineValue }) => (inlineValue ? [index] : [index, index + 1])))
+function without(
+  names: readonly string[],
+  argv: string[],
+  tokens: { kind: string; name?: string; index: number; inlineValue?: boolean | undefined }[]
+): string[] {
+  const dropped = new Set(
+    tokens
+      .filter(({ kind, name }) => kind === 'option' && names.includes(name ?? ''))
+      .flatMap(({ index, inlineValue }) => (inlineValue ? [index] : [index, index + 1]))
+  )
   return argv.filter((_, index) => !dropped.has(index))
 }
 
@@ -57,7 +65,8 @@ export async function execute({ usage, options, inLanes = false, run }: Command,
   const own = border < 0 ? argv : argv.slice(0, border)
   const program = border < 0 ? [] : argv.slice(border + 1)
   let parsed: ReturnType<typeof parse>
-  const parse = () => parseArgs({ args: own, allowPositionals: true, tokens: true, options: { ...(inLanes ? laneOptions : {}), ...options, ...common } as Options })
+  const parse = () =>
+    parseArgs({ args: own, allowPositionals: true, tokens: true, options: { ...(inLanes ? laneOptions : {}), ...options, ...common } as Options })
   try {
     parsed = parse()
   } catch (error) {

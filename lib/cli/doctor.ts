@@ -17,7 +17,9 @@ ${laneUsage}`
 
 /** Its exit status is 0 when VMs can be made. */
 export const doctor = command({
-  usage, options: { json: { type: 'boolean' } }, inLanes: true,
+  usage,
+  options: { json: { type: 'boolean' } },
+  inLanes: true,
   run({ json = false }, words, program) {
     refuseWords(words, program)
     return tell(json)

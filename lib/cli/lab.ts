@@ -21,7 +21,13 @@ const usage = `usage: node-kvm lab run LANE [--kernel K] [--timeout SECONDS] [--
 lanes:
 ${lanes.map(({ name, says }) => `  ${name.padEnd(12)} ${says}`).join('\n')}`
 
-const options = { kernel: { type: 'string' }, lane: { type: 'string' }, timeout: { type: 'string' }, out: { type: 'string' }, json: { type: 'boolean' } } as const
+const options = {
+  kernel: { type: 'string' },
+  lane: { type: 'string' },
+  timeout: { type: 'string' },
+  out: { type: 'string' },
+  json: { type: 'boolean' }
+} as const
 const allowed: Record<string, string[]> = { run: ['kernel', 'timeout', 'out'], prepare: ['lane', 'kernel'], list: ['json'] }
 
 function refuse(message: string): never {
@@ -41,7 +47,8 @@ const chosenKernel = ({ kernel }: Values) => (kernel === undefined ? defaultKern
 
 function seconds(text: string | undefined): number | undefined {
   const value = Number(text)
-  if (text !== undefined && !(Number.isInteger(value) && value > 0 && value <= 86_400)) refuse(`--timeout takes whole seconds from 1 to 86400, not '${text}'`)
+  if (text !== undefined && !(Number.isInteger(value) && value > 0 && value <= 86_400))
+    refuse(`--timeout takes whole seconds from 1 to 86400, not '${text}'`)
   return text === undefined ? undefined : value
 }
 
@@ -52,7 +59,13 @@ async function runCommand([name, ...more]: string[], values: Values, program: st
   if (more.length > 0) return refuse(`the command comes after --: node-kvm lab run ${name} -- ${more.join(' ')}`)
   if (program.length === 0) return refuse('a command is needed after --')
   const timeoutSeconds = seconds(values.timeout)
-  return run({ lane, kernel, command: program, ...(timeoutSeconds === undefined ? {} : { timeoutSeconds }), ...(values.out === undefined ? {} : { out: values.out }) })
+  return run({
+    lane,
+    kernel,
+    command: program,
+    ...(timeoutSeconds === undefined ? {} : { timeoutSeconds }),
+    ...(values.out === undefined ? {} : { out: values.out })
+  })
 }
 
 async function prepareCommand(names: string[], values: Values): Promise<number> {
@@ -70,14 +83,28 @@ async function prepareCommand(names: string[], values: Values): Promise<number> 
 }
 
 function list(values: Values): number {
-  if (values.json) console.log(JSON.stringify({ lanes: lanes.map(({ name, emulator, module, says }) => ({ name, emulator, module, says })), kernels: kernels.map(({ version }) => version) }, null, 2))
-  else console.log([...lanes.map(({ name, says }) => `${name.padEnd(12)} ${says}`), `kernels      ${kernels.map(({ version }) => version).join(', ')}`].join('\n'))
+  if (values.json)
+    console.log(
+      JSON.stringify(
+        {
+          lanes: lanes.map(({ name, emulator, module, says }) => ({ name, emulator, module, says })),
+          kernels: kernels.map(({ version }) => version)
+        },
+        null,
+        2
+      )
+    )
+  else
+    console.log(
+      [...lanes.map(({ name, says }) => `${name.padEnd(12)} ${says}`), `kernels      ${kernels.map(({ version }) => version).join(', ')}`].join('\n')
+    )
   return 0
 }
 
 /** The exit status of `lab run` is the command's own, or 124 or 125 for the lab's. */
 export const lab = command({
-  usage, options,
+  usage,
+  options,
   run(values, [name = '', ...rest], program) {
     if (!Object.hasOwn(allowed, name)) return refuse(name ? `lab has no '${name}'` : 'lab needs to be told what to do')
     const stray = Object.keys(values).find((option) => !allowed[name]?.includes(option))

@@ -11,7 +11,10 @@ interface Entry {
 
 // Loaded on demand, so that one command does not pay for another.
 const commands: Record<string, Entry> = {
-  walkthrough: { says: 'replay the KVM thread of October 2020 on a real guest, every step checked', load: async () => (await import('./walkthrough.js')).walkthrough },
+  walkthrough: {
+    says: 'replay the KVM thread of October 2020 on a real guest, every step checked',
+    load: async () => (await import('./walkthrough.js')).walkthrough
+  },
   doctor: { says: 'what this host can do, and how to get what is missing', load: async () => (await import('./doctor.js')).doctor },
   map: { says: "every VM on this host; with --pid one VM's memslots and what they lead to", load: async () => (await import('./map.js')).map },
   lab: { says: 'an emulated Intel or AMD machine to run any of this in', load: async () => (await import('./lab.js')).lab }
@@ -19,7 +22,14 @@ const commands: Record<string, Entry> = {
 
 function usage(): string {
   const list = Object.entries(commands).map(([name, { says }]) => `  ${name.padEnd(14)} ${says}`)
-  return ['usage: node-kvm COMMAND [OPTIONS]', '', ...list, '', '  --help         this text, or after a command its own', "  --version      the package's version"].join('\n')
+  return [
+    'usage: node-kvm COMMAND [OPTIONS]',
+    '',
+    ...list,
+    '',
+    '  --help         this text, or after a command its own',
+    "  --version      the package's version"
+  ].join('\n')
 }
 
 const version = (): string => JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')).version
@@ -57,7 +67,9 @@ function explain(error: unknown, name: string, { usage, inLanes }: Command): num
   if (!(error instanceof KvmError)) throw error
   console.error(`node-kvm: ${error.message}`)
   if (inLanes && (error.code === 'unavailable' || error.code === 'permission'))
-    console.error(`\nAn emulated machine has one, with EPT or NPT, on any x86-64 Linux: node-kvm ${name} --lane ept${name === 'walkthrough' ? ' (here: npm start -- --lane ept)' : ''}`)
+    console.error(
+      `\nAn emulated machine has one, with EPT or NPT, on any x86-64 Linux: node-kvm ${name} --lane ept${name === 'walkthrough' ? ' (here: npm start -- --lane ept)' : ''}`
+    )
   return 1
 }
 

@@ -1,7 +1,7 @@
 /** `node-kvm map --svg`: guest-physical space against host memory, coloured by page size and state. */
 import { hex } from '../abi/arguments.js'
-import { hostBits } from '../translation/host-page.js'
 import { levelSize } from '../abi/spte.js'
+import { hostBits } from '../translation/host-page.js'
 import type { Tables } from '../translation/tables.js'
 
 const width = 1000
@@ -51,7 +51,10 @@ function runsOf(table: Tables): Run[] {
 }
 
 /** Places addresses on a line, leaving out what nothing uses. */
-function scale(ranges: { start: number; end: number }[]): { place: (address: number) => number; marks: { at: number; start: number; end: number }[] } {
+function scale(ranges: { start: number; end: number }[]): {
+  place: (address: number) => number
+  marks: { at: number; start: number; end: number }[]
+} {
   const sorted = ranges.toSorted((one, other) => one.start - other.start)
   const joined: { start: number; end: number }[] = []
   for (const { start, end } of sorted) {
@@ -76,7 +79,8 @@ function scale(ranges: { start: number; end: number }[]): { place: (address: num
 }
 
 const escapeText = (text: string) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;')
-const text = (x: number, y: number, what: string, size = 12) => `<text x="${x.toFixed(1)}" y="${y}" font-family="monospace" font-size="${size}">${escapeText(what)}</text>`
+const text = (x: number, y: number, what: string, size = 12) =>
+  `<text x="${x.toFixed(1)}" y="${y}" font-family="monospace" font-size="${size}">${escapeText(what)}</text>`
 
 /** @internal */
 export function drawTables(table: Tables, title: string): string {
@@ -85,20 +89,40 @@ export function drawTables(table: Tables, title: string): string {
   const host = scale(runs.filter(({ hpa }) => hpa !== 0).map(({ hpa, size }) => ({ start: hpa, end: hpa + size })))
   const top = 90
   const bottom = 330
-  const box = (x: number, y: number, end: number, colour: string) => `<rect x="${x.toFixed(2)}" y="${y}" width="${Math.max(end - x, 0.5).toFixed(2)}" height="${barHeight}" fill="${colour}"/>`
-  const lines = [`<svg xmlns="http://www.w3.org/2000/svg" width="${width + left + 20}" height="480" viewBox="0 0 ${width + left + 20} 480"><rect width="100%" height="100%" fill="white"/>`, text(20, 30, title, 16), text(20, top + 19, 'guest (GPA)'), text(20, bottom + 19, 'host (HPA)')]
-  for (const { at, start, end } of guest.marks) lines.push(`<rect x="${at.toFixed(2)}" y="${top}" width="${(guest.place(end) - at).toFixed(2)}" height="${barHeight}" fill="#eeeeee" stroke="#cccccc"><title>${hex(start)}-${hex(end)}</title></rect>`)
+  const box = (x: number, y: number, end: number, colour: string) =>
+    `<rect x="${x.toFixed(2)}" y="${y}" width="${Math.max(end - x, 0.5).toFixed(2)}" height="${barHeight}" fill="${colour}"/>`
+  const lines = [
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${width + left + 20}" height="480" viewBox="0 0 ${width + left + 20} 480"><rect width="100%" height="100%" fill="white"/>`,
+    text(20, 30, title, 16),
+    text(20, top + 19, 'guest (GPA)'),
+    text(20, bottom + 19, 'host (HPA)')
+  ]
+  for (const { at, start, end } of guest.marks)
+    lines.push(
+      `<rect x="${at.toFixed(2)}" y="${top}" width="${(guest.place(end) - at).toFixed(2)}" height="${barHeight}" fill="#eeeeee" stroke="#cccccc"><title>${hex(start)}-${hex(end)}</title></rect>`
+    )
   for (const { state, gpa, hpa, size } of runs) {
     const [colour] = colours[state]
     const [begin, end] = [guest.place(gpa), guest.place(gpa + size)]
     lines.push(box(begin, top, end, colour))
     if (hpa === 0) continue
     const [hostBegin, hostEnd] = [host.place(hpa), host.place(hpa + size)]
-    const points = [[begin, top + barHeight], [end, top + barHeight], [hostEnd, bottom], [hostBegin, bottom]].map(([x, y]) => `${(x as number).toFixed(2)},${y}`)
+    const points = [
+      [begin, top + barHeight],
+      [end, top + barHeight],
+      [hostEnd, bottom],
+      [hostBegin, bottom]
+    ].map(([x, y]) => `${(x as number).toFixed(2)},${y}`)
     lines.push(`<polygon points="${points.join(' ')}" fill="${colour}" fill-opacity="0.25"/>`, box(hostBegin, bottom, hostEnd, colour))
   }
-  const ends = (marks: typeof guest.marks, y: number) => [marks[0], marks.at(-1)].flatMap((mark, index) => (mark ? [text(index ? width + left - 110 : left, y, hex(index ? mark.end : mark.start))] : []))
+  const ends = (marks: typeof guest.marks, y: number) =>
+    [marks[0], marks.at(-1)].flatMap((mark, index) => (mark ? [text(index ? width + left - 110 : left, y, hex(index ? mark.end : mark.start))] : []))
   lines.push(...ends(guest.marks, top - 8), ...ends(host.marks, bottom + barHeight + 16))
-  Object.values(colours).forEach(([colour, what], index) => lines.push(`<rect x="${left + (index % 4) * 250}" y="${400 + Math.floor(index / 4) * 24}" width="14" height="14" fill="${colour}"/>`, text(left + 20 + (index % 4) * 250, 412 + Math.floor(index / 4) * 24, what)))
+  Object.values(colours).forEach(([colour, what], index) =>
+    lines.push(
+      `<rect x="${left + (index % 4) * 250}" y="${400 + Math.floor(index / 4) * 24}" width="14" height="14" fill="${colour}"/>`,
+      text(left + 20 + (index % 4) * 250, 412 + Math.floor(index / 4) * 24, what)
+    )
+  )
   return `${lines.join('\n')}\n</svg>\n`
 }

@@ -23,7 +23,14 @@ const usage = `usage: node-kvm map [--json]
   --svg FILE     a picture of guest memory against host memory
   --json         one JSON document`
 
-const options = { json: { type: 'boolean' }, pid: { type: 'string' }, gpa: { type: 'string' }, pages: { type: 'boolean' }, summary: { type: 'boolean' }, svg: { type: 'string' } } as const
+const options = {
+  json: { type: 'boolean' },
+  pid: { type: 'string' },
+  gpa: { type: 'string' },
+  pages: { type: 'boolean' },
+  summary: { type: 'boolean' },
+  svg: { type: 'string' }
+} as const
 
 interface MapOptions {
   json?: boolean | undefined
@@ -48,7 +55,13 @@ const notes = (missing: readonly string[]) => [...new Set(missing)].map((text) =
 
 function listLine({ pid, command, vcpus, memory, memslots, evidence }: Machine): string {
   const known = evidence.source === 'bpf'
-  return [String(pid).padStart(8), String(vcpus).padStart(5), (known ? bytes(memory) : '?').padStart(10), (known ? String(memslots.length) : '?').padStart(6), ` ${shorten(command, 80)}`].join(' ')
+  return [
+    String(pid).padStart(8),
+    String(vcpus).padStart(5),
+    (known ? bytes(memory) : '?').padStart(10),
+    (known ? String(memslots.length) : '?').padStart(6),
+    ` ${shorten(command, 80)}`
+  ].join(' ')
 }
 
 function slotLine({ id, addressSpace, gpa, size, hva, logDirty, readonly, backing, path }: TableSlot): string {
@@ -64,7 +77,9 @@ function hostWords({ host, hpa }: Translation): string {
   if (host.swapped) return 'swapped out'
   if (!host.present) return 'no page: the next access brings one'
   const size = host.hugetlb ? 'hugetlb page' : host.huge ? '2 MiB page' : host.transparentHuge ? '4 KiB page of a transparent huge one' : '4 KiB page'
-  const what = [size, host.fileOrShared ? 'file or shared' : 'anonymous', host.ksm ? 'merged by KSM' : '', host.zeroPage ? 'the page of zeros' : ''].filter(Boolean).join(', ')
+  const what = [size, host.fileOrShared ? 'file or shared' : 'anonymous', host.ksm ? 'merged by KSM' : '', host.zeroPage ? 'the page of zeros' : '']
+    .filter(Boolean)
+    .join(', ')
   return hpa === null ? `${what}, address hidden` : what
 }
 
@@ -78,26 +93,42 @@ function translationLines(translation: Translation): string[] {
   return [
     `GPA -> HVA   memslots           ${slot && hva !== null ? `${hex(gpa)} -> ${hex(hva)}   slot ${slot.id}, ${slot.backing}${slot.path ? ` ${slot.path}` : ''}` : `no memslot covers ${hex(gpa)}: an access is MMIO`}`,
     `HVA -> HPA   host page tables   ${hva === null ? 'nothing' : `${hex(hva)} -> ${hpa === null ? '?' : hex(hpa)}   ${hostWords(translation)}`}`,
-    `GPA -> HPA   ${stageNames[describeHost().mmu].padEnd(18)} ${second}`, ...verdict, ...torn, ...notes(evidence.missing)
+    `GPA -> HPA   ${stageNames[describeHost().mmu].padEnd(18)} ${second}`,
+    ...verdict,
+    ...torn,
+    ...notes(evidence.missing)
   ]
 }
 
 function pageLines(table: Tables): string[] {
   const word = (row: number) => {
     const host = table.host[row] as number
-    return [host & hostBits.present ? 'present' : host & hostBits.swapped ? 'swapped' : 'absent', host & hostBits.huge ? 'huge' : '', host & hostBits.zeroPage ? 'zeros' : '', host & hostBits.fileOrShared ? 'file' : ''].filter(Boolean).join(',')
+    return [
+      host & hostBits.present ? 'present' : host & hostBits.swapped ? 'swapped' : 'absent',
+      host & hostBits.huge ? 'huge' : '',
+      host & hostBits.zeroPage ? 'zeros' : '',
+      host & hostBits.fileOrShared ? 'file' : ''
+    ]
+      .filter(Boolean)
+      .join(',')
   }
   const at = (value: number | undefined) => (value ? hex(value) : '-')
-  return Array.from(table.gpa, (gpa, row) => `${hex(gpa).padEnd(14)} ${at(table.hva[row]).padEnd(16)} ${at(table.hpa[row]).padEnd(14)} ${word(row).padEnd(14)} ${table.kind[row] === 4 ? 'MMIO' : table.level[row] ? `${at(table.secondHpa[row])} level ${table.level[row]}` : '-'}`)
+  return Array.from(
+    table.gpa,
+    (gpa, row) =>
+      `${hex(gpa).padEnd(14)} ${at(table.hva[row]).padEnd(16)} ${at(table.hpa[row]).padEnd(14)} ${word(row).padEnd(14)} ${table.kind[row] === 4 ? 'MMIO' : table.level[row] ? `${at(table.secondHpa[row])} level ${table.level[row]}` : '-'}`
+  )
 }
 
 function summaryLines(table: Tables): string[] {
-  const { slots, memory, resident, swapped, hostHuge, mapped, hugeOnHostOnly, hugeInSecondStageOnly, whySmall, compared, disagreeing } = summarize(table)
+  const { slots, memory, resident, swapped, hostHuge, mapped, hugeOnHostOnly, hugeInSecondStageOnly, whySmall, compared, disagreeing } =
+    summarize(table)
   return [
     `memory in ${slots} memslots      ${bytes(memory)}`,
     `resident on the host     ${bytes(resident)}${hostHuge === null ? '' : `, of that by huge entries ${bytes(hostHuge)}`}${swapped ? `, swapped ${bytes(swapped)}` : ''}`,
     `mapped in second stage   ${bytes(mapped.total)}: 4 KiB ${bytes(mapped.small)}, 2 MiB ${bytes(mapped.huge2M)}, 1 GiB ${bytes(mapped.huge1G)}`,
-    `huge on the host only    ${bytes(hugeOnHostOnly)}`, ...Object.entries(whySmall).map(([why, size]) => `  ${bytes(size)}: ${why}`),
+    `huge on the host only    ${bytes(hugeOnHostOnly)}`,
+    ...Object.entries(whySmall).map(([why, size]) => `  ${bytes(size)}: ${why}`),
     `huge in second stage only ${bytes(hugeInSecondStageOnly)}`,
     `compared                 ${compared} pages, ${disagreeing === 0 ? 'all agree' : paint('red', `${disagreeing} DISAGREE`)}`
   ]
@@ -106,8 +137,19 @@ function summaryLines(table: Tables): string[] {
 /** Columns of numbers as rows of plain objects, for `--json --pages`. */
 function pageObjects(table: Tables) {
   return Array.from(table.gpa, (gpa, row) => ({
-    gpa, hva: table.hva[row], hpa: table.hpa[row] || null, slot: table.slots[table.slot[row] as number]?.id, host: table.host[row],
-    secondStage: table.level[row] ? { hpa: table.secondHpa[row] || null, level: table.level[row], mmio: table.kind[row] === 4, spte: `0x${(table.spte[row] as bigint).toString(16)}` } : null
+    gpa,
+    hva: table.hva[row],
+    hpa: table.hpa[row] || null,
+    slot: table.slots[table.slot[row] as number]?.id,
+    host: table.host[row],
+    secondStage: table.level[row]
+      ? {
+          hpa: table.secondHpa[row] || null,
+          level: table.level[row],
+          mmio: table.kind[row] === 4,
+          spte: `0x${(table.spte[row] as bigint).toString(16)}`
+        }
+      : null
   }))
 }
 
@@ -121,16 +163,29 @@ function details(machine: Machine, options: MapOptions) {
 
 function detailObject({ machine, translation, table }: ReturnType<typeof details>, options: MapOptions) {
   return {
-    ...machine.toJSON(), ...(translation && { translation }), ...(table && options.summary && { summary: summarize(table) }),
-    ...(table && options.pages && { pages: pageObjects(table) }), ...(table && { evidence: table.evidence })
+    ...machine.toJSON(),
+    ...(translation && { translation }),
+    ...(table && options.summary && { summary: summarize(table) }),
+    ...(table && options.pages && { pages: pageObjects(table) }),
+    ...(table && { evidence: table.evidence })
   }
 }
 
 function printDetails({ machine, translation, table }: ReturnType<typeof details>, options: MapOptions): void {
-  const lines = [paint('bold', `process ${machine.pid}: ${shorten(machine.command, 100)}`), `${machine.vcpus} vCPUs, ${machine.memslots.length} memslots, ${bytes(machine.memory)}`]
-  if (!translation && !table) lines.push('', ' slot as  GPA                  size  HVA              backing', ...machine.memslots.map(slotLine), ...(machine.evidence.torn ? [paint('red', 'torn: the memslots never kept still while they were read')] : []))
+  const lines = [
+    paint('bold', `process ${machine.pid}: ${shorten(machine.command, 100)}`),
+    `${machine.vcpus} vCPUs, ${machine.memslots.length} memslots, ${bytes(machine.memory)}`
+  ]
+  if (!translation && !table)
+    lines.push(
+      '',
+      ' slot as  GPA                  size  HVA              backing',
+      ...machine.memslots.map(slotLine),
+      ...(machine.evidence.torn ? [paint('red', 'torn: the memslots never kept still while they were read')] : [])
+    )
   if (translation) lines.push('', ...translationLines(translation))
-  if (table && options.pages) lines.push('', `${'GPA'.padEnd(14)} ${'HVA'.padEnd(16)} ${'HPA'.padEnd(14)} ${'host'.padEnd(14)} second stage`, ...pageLines(table))
+  if (table && options.pages)
+    lines.push('', `${'GPA'.padEnd(14)} ${'HVA'.padEnd(16)} ${'HPA'.padEnd(14)} ${'host'.padEnd(14)} second stage`, ...pageLines(table))
   if (table && options.summary) lines.push('', ...summaryLines(table))
   if (table?.evidence.torn) lines.push(paint('red', 'torn: the memslots never kept still while they were read'))
   lines.push(...notes([...machine.evidence.missing, ...(table?.evidence.missing ?? [])]))
@@ -140,7 +195,10 @@ function printDetails({ machine, translation, table }: ReturnType<typeof details
 function list(found: Machine[], json: boolean): void {
   if (json) console.log(JSON.stringify({ vms: found }, null, 2))
   else if (found.length === 0) console.log('no VM runs here')
-  else console.log(['     pid vCPUs     memory  slots  command', ...found.map(listLine), ...notes(found.flatMap(({ evidence }) => evidence.missing))].join('\n'))
+  else
+    console.log(
+      ['     pid vCPUs     memory  slots  command', ...found.map(listLine), ...notes(found.flatMap(({ evidence }) => evidence.missing))].join('\n')
+    )
 }
 
 function show(options: MapOptions): number {
@@ -160,7 +218,8 @@ function show(options: MapOptions): number {
 
 /** Reads and prints; the VMs go on undisturbed. */
 export const map = command({
-  usage, options,
+  usage,
+  options,
   run(values, words, program) {
     refuseWords(words, program)
     return show(values)

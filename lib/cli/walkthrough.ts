@@ -5,7 +5,8 @@ import { timeline } from '../trace/describe.js'
 import { command, laneUsage, refuseWords } from './command.js'
 import { paint } from './paint.js'
 
-const arrow = (from: number | null, to: number | null, absent: string) => (from === null ? absent : `${hex(from).padEnd(16)} -> ${to === null ? absent : hex(to)}`)
+const arrow = (from: number | null, to: number | null, absent: string) =>
+  from === null ? absent : `${hex(from).padEnd(16)} -> ${to === null ? absent : hex(to)}`
 
 function counters({ pfFixedBefore, pfFixedAfter, pages4kBefore, pages4kChanged, pages4kAfter }: StepStatistics): string {
   const parts = []
@@ -16,7 +17,9 @@ function counters({ pfFixedBefore, pfFixedAfter, pages4kBefore, pages4kChanged, 
 
 function eventLines({ events, lost }: Step): string[] {
   if (events.length === 0) return []
-  const told = timeline(events).split('\n').map((line) => paint('dim', `     ${line}`))
+  const told = timeline(events)
+    .split('\n')
+    .map((line) => paint('dim', `     ${line}`))
   return ['   events', ...told, ...(lost > 0 ? [`     and ${lost} lost`] : [])]
 }
 
@@ -44,7 +47,9 @@ ${laneUsage}`
 
 /** Its exit status says whether every check held. */
 export const walkthrough = command({
-  usage, options: { json: { type: 'boolean' } }, inLanes: true,
+  usage,
+  options: { json: { type: 'boolean' } },
+  inLanes: true,
   run({ json = false }, words, program) {
     refuseWords(words, program)
     return replay(json)
@@ -63,6 +68,10 @@ function replay(json: boolean): number {
   console.log('')
   for (const note of notes) console.log(`note: ${note}`)
   console.log(`host: Linux ${host.kernel}, ${host.vendor}, second stage: ${host.mmu}`)
-  console.log(ok ? paint('green', `ok: ${checks.length} checks`) : paint('red', `FAILED: ${checks.filter((check) => !check.ok).length} of ${checks.length} checks`))
+  console.log(
+    ok
+      ? paint('green', `ok: ${checks.length} checks`)
+      : paint('red', `FAILED: ${checks.filter((check) => !check.ok).length} of ${checks.length} checks`)
+  )
   return ok ? 0 : 1
 }

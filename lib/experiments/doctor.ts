@@ -1,8 +1,8 @@
 /** What this host can show, and for each thing missing the one command or permission that grants it. */
 import { accessSync, constants, existsSync } from 'node:fs'
 import { KvmError } from '../abi/errors.js'
-import { type CapabilityName, capabilities } from '../kvm/capabilities.js'
 import { describeHost, type Host, readOptional } from '../abi/host.js'
+import { type CapabilityName, capabilities } from '../kvm/capabilities.js'
 import { Kvm } from '../kvm/kvm.js'
 import { Mapping } from '../memory/mapping.js'
 import { readPagemap } from '../translation/pagemap.js'
@@ -36,7 +36,10 @@ function checkDevice(): { finding: Finding; values: Diagnosis['capabilities'] } 
   try {
     using kvm = Kvm.open()
     using _vm = kvm.createVm()
-    const values = Object.fromEntries(Object.entries(capabilities).map(([name, number]) => [name, kvm.checkExtension(number)])) as Record<CapabilityName, number>
+    const values = Object.fromEntries(Object.entries(capabilities).map(([name, number]) => [name, kvm.checkExtension(number)])) as Record<
+      CapabilityName,
+      number
+    >
     return { finding: find('/dev/kvm', true, 'opens, and makes a VM'), values }
   } catch (error) {
     if (!(error instanceof KvmError)) throw error
@@ -53,13 +56,33 @@ function checkMmu({ mmu, module, tdpMmu }: Host): Finding {
 
 function checkCapabilities(values: Diagnosis['capabilities']): Finding[] {
   if (!values) return []
-  const wanted: CapabilityName[] = ['SYNC_MMU', 'IMMEDIATE_EXIT', 'READONLY_MEM', 'SYNC_REGS', 'BINARY_STATS_FD', 'DIRTY_LOG_RING', 'MEMORY_FAULT_INFO', 'GUEST_MEMFD', 'PRE_FAULT_MEMORY']
+  const wanted: CapabilityName[] = [
+    'SYNC_MMU',
+    'IMMEDIATE_EXIT',
+    'READONLY_MEM',
+    'SYNC_REGS',
+    'BINARY_STATS_FD',
+    'DIRTY_LOG_RING',
+    'MEMORY_FAULT_INFO',
+    'GUEST_MEMFD',
+    'PRE_FAULT_MEMORY'
+  ]
   const missing = wanted.filter((name) => values[name] === 0)
   const zapAll = (values.DISABLE_QUIRKS2 & quirkSlotZapAll) !== 0
   return [
     find('memslots', values.NR_MEMSLOTS > 0, `${values.NR_MEMSLOTS} a VM`),
-    find('capabilities', missing.length === 0, missing.length === 0 ? 'all that the library uses' : `without ${missing.join(', ')}`, 'a newer kernel may have them (KVM_CAP_ in <linux/kvm.h>)'),
-    find('slot zap quirk', zapAll, zapAll ? 'can be turned off (KVM_X86_QUIRK_SLOT_ZAP_ALL)' : 'a slot moved or deleted drops the entries of every slot', 'kernels from 6.12 let KVM_CAP_DISABLE_QUIRKS2 turn it off')
+    find(
+      'capabilities',
+      missing.length === 0,
+      missing.length === 0 ? 'all that the library uses' : `without ${missing.join(', ')}`,
+      'a newer kernel may have them (KVM_CAP_ in <linux/kvm.h>)'
+    ),
+    find(
+      'slot zap quirk',
+      zapAll,
+      zapAll ? 'can be turned off (KVM_X86_QUIRK_SLOT_ZAP_ALL)' : 'a slot moved or deleted drops the entries of every slot',
+      'kernels from 6.12 let KVM_CAP_DISABLE_QUIRKS2 turn it off'
+    )
   ]
 }
 
@@ -79,20 +102,35 @@ function checkTracefs(): Finding {
     accessSync(`${places[0]}/events/kvm`, constants.R_OK)
     return find('tracefs', true, `${places[0]}, with kvm's events`)
   } catch {
-    return find('tracefs', false, `${places[0]}, but kvm's events cannot be read`, 'run as root, or sudo mount -o remount,gid=$(id -g),mode=750 /sys/kernel/tracing')
+    return find(
+      'tracefs',
+      false,
+      `${places[0]}, but kvm's events cannot be read`,
+      'run as root, or sudo mount -o remount,gid=$(id -g),mode=750 /sys/kernel/tracing'
+    )
   }
 }
 
 function checkPerf(): Finding {
   const level = Number(readOptional('/proc/sys/kernel/perf_event_paranoid') ?? 4)
   const may = level < 0 || hasCapability(perfmon) || hasCapability(sysAdmin)
-  return find('tracepoints by perf', may, `perf_event_paranoid ${level}`, 'run with CAP_PERFMON (sudo setcap cap_perfmon+ep $(which node)), or sudo sysctl kernel.perf_event_paranoid=-1')
+  return find(
+    'tracepoints by perf',
+    may,
+    `perf_event_paranoid ${level}`,
+    'run with CAP_PERFMON (sudo setcap cap_perfmon+ep $(which node)), or sudo sysctl kernel.perf_event_paranoid=-1'
+  )
 }
 
 function checkBpf(): Finding {
   if (!existsSync('/sys/kernel/btf/vmlinux')) return find('BPF', false, 'the kernel has no BTF', 'a kernel built with CONFIG_DEBUG_INFO_BTF')
   const may = hasCapability(sysAdmin) || (hasCapability(bpf) && hasCapability(perfmon))
-  return find('BPF', may, may ? 'BTF there, CAP_BPF held' : 'no CAP_BPF', 'run with CAP_BPF and CAP_PERFMON: sudo setcap cap_bpf,cap_perfmon+ep $(which node)')
+  return find(
+    'BPF',
+    may,
+    may ? 'BTF there, CAP_BPF held' : 'no CAP_BPF',
+    'run with CAP_BPF and CAP_PERFMON: sudo setcap cap_bpf,cap_perfmon+ep $(which node)'
+  )
 }
 
 function checkPagemap(): Finding {
@@ -105,7 +143,12 @@ function checkPagemap(): Finding {
 function checkLockdown(): Finding {
   const text = readOptional('/sys/kernel/security/lockdown')
   const level = /\[(\w+)\]/.exec(text ?? '')?.[1] ?? 'not reported'
-  return find('lockdown', level !== 'confidentiality', level, 'boot with lockdown=integrity or none: confidentiality refuses BPF reads of kernel memory')
+  return find(
+    'lockdown',
+    level !== 'confidentiality',
+    level,
+    'boot with lockdown=integrity or none: confidentiality refuses BPF reads of kernel memory'
+  )
 }
 
 /**

@@ -70,7 +70,12 @@ const words = { first: 0x1111_1111_1111_1111n, remapped: 0x2222_2222_2222_2222n,
 
 const pageOf = (word: bigint) => new Uint8Array(new BigUint64Array(pageSize / 8).fill(word).buffer)
 const wordAt = (mapping: Mapping, offset = 0) => new DataView(mapping.read(offset, 8).buffer).getBigUint64(0, true)
-const describeAccess = (access: Access) => (access.reason === 'done' ? `read ${hex(access.value)}` : access.reason === 'mmio' ? `MMIO exit at gpa ${hex(access.gpa)}` : `${access.exit.reason} exit`)
+const describeAccess = (access: Access) =>
+  access.reason === 'done'
+    ? `read ${hex(access.value)}`
+    : access.reason === 'mmio'
+      ? `MMIO exit at gpa ${hex(access.gpa)}`
+      : `${access.exit.reason} exit`
 
 /** The thread's machine, and the means to look at it. */
 class Scene implements Disposable {
@@ -89,7 +94,7 @@ class Scene implements Disposable {
     return readPagemap(hva)[0]?.hpa ?? null
   }
   pages4k = (): number | undefined => this.vm.stats.read()['pages_4k'] as number | undefined
-  pfFixed = (): number | undefined => this.vcpu.stats.read()['pf_fixed'] as number | undefined
+  pfFixed = (): number | undefined => this.vcpu.stats.read()['pf_fixed'] as number | undefined;
 
   [Symbol.dispose](): void {
     this.witness[Symbol.dispose]()
@@ -140,7 +145,11 @@ function finish(scene: Scene, story: Story, stats: StepStatistics, checks: Check
   const shown = scene.witness.story(told)
   if (shown.length > 0) {
     const missing = missingLink(events, shown)
-    checks.add(`events in order: ${shown.map(([name]) => name).join(' -> ')}`, missing === undefined, `missing after the others: ${missing}; lost ${lost}`)
+    checks.add(
+      `events in order: ${shown.map(([name]) => name).join(' -> ')}`,
+      missing === undefined,
+      `missing after the others: ${missing}; lost ${lost}`
+    )
   }
   return { ...story, hpa: story.hva === null ? null : scene.frame(story.hva), stats, checks: checks.list, events, lost }
 }
@@ -148,15 +157,25 @@ function finish(scene: Scene, story: Story, stats: StepStatistics, checks: Check
 function firstAccess(scene: Scene, page: Mapping, slot: Memslot): Step {
   const checks = new Checks()
   let access!: Access
-  const stats = watch(scene, () => page.write(0, pageOf(words.first)), () => {
-    access = scene.guest.read(threadGpa)
-  })
-  checks.same('the memslot maps the GPA to the mapping\'s HVA', scene.vm.memslots.lookup(threadGpa)?.hva ?? null, page.address)
+  const stats = watch(
+    scene,
+    () => page.write(0, pageOf(words.first)),
+    () => {
+      access = scene.guest.read(threadGpa)
+    }
+  )
+  checks.same("the memslot maps the GPA to the mapping's HVA", scene.vm.memslots.lookup(threadGpa)?.hva ?? null, page.address)
   checks.reads('the guest reads what the host wrote', access, words.first)
   checks.faulted(stats)
   scene.guest.write(threadGpa, words.byGuest)
   checks.same('the host reads what the guest wrote', wordAt(page), words.byGuest)
-  const story = { name: 'first access', did: `the guest reads gpa ${hex(threadGpa)}`, means: 'an EPT violation makes KVM fill the third table', gpa: threadGpa, hva: slot.hva }
+  const story = {
+    name: 'first access',
+    did: `the guest reads gpa ${hex(threadGpa)}`,
+    means: 'an EPT violation makes KVM fill the third table',
+    gpa: threadGpa,
+    hva: slot.hva
+  }
   return finish(scene, { ...story, access: describeAccess(access) }, stats, checks, [links.violated(threadGpa), links.set(threadGpa)])
 }
 
@@ -164,32 +183,64 @@ function hvaRemapped(scene: Scene, page: Mapping, slot: Memslot): Step {
   const checks = new Checks()
   const before = { hva: slot.hva, hpa: scene.frame(slot.hva) }
   let access!: Access
-  const stats = watch(scene, () => page.remap(0, pageSize, pageOf(words.remapped)), () => {
-    access = scene.guest.read(threadGpa)
-  })
+  const stats = watch(
+    scene,
+    () => page.remap(0, pageSize, pageOf(words.remapped)),
+    () => {
+      access = scene.guest.read(threadGpa)
+    }
+  )
   const hpa = scene.frame(slot.hva)
   checks.same('the HVA is the same', slot.hva, before.hva)
   if (hpa !== null && before.hpa !== null) checks.add('the HPA is another', hpa !== before.hpa, `${hex(hpa)} both times`)
   checks.dropped('the MMU notifier', stats)
-  checks.reads('the guest\'s next access sees the new page', access, words.remapped)
+  checks.reads("the guest's next access sees the new page", access, words.remapped)
   checks.faulted(stats)
-  const story = { name: 'HVA remapped', did: `another page under hva ${hex(slot.hva)}`, means: 'the MMU notifier drops the entry; the next access faults it in again', gpa: threadGpa, hva: slot.hva }
-  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks, [links.call('mapping', 'remap'), links.notified(threadGpa), links.dropped(threadGpa), links.violated(threadGpa), links.set(threadGpa)])
+  const story = {
+    name: 'HVA remapped',
+    did: `another page under hva ${hex(slot.hva)}`,
+    means: 'the MMU notifier drops the entry; the next access faults it in again',
+    gpa: threadGpa,
+    hva: slot.hva
+  }
+  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks, [
+    links.call('mapping', 'remap'),
+    links.notified(threadGpa),
+    links.dropped(threadGpa),
+    links.violated(threadGpa),
+    links.set(threadGpa)
+  ])
 }
 
 function slotMoved(scene: Scene, slot: Memslot): Step {
   const checks = new Checks()
   const { hva } = slot
   let access!: Access
-  const stats = watch(scene, () => slot.move(movedGpa), () => {
-    access = scene.guest.read(movedGpa)
-  })
+  const stats = watch(
+    scene,
+    () => slot.move(movedGpa),
+    () => {
+      access = scene.guest.read(movedGpa)
+    }
+  )
   checks.same('the HVA is the same', slot.hva, hva)
   checks.dropped('the move', stats)
   checks.reads('the guest reads the page at its new address', access, words.remapped)
   checks.mmio('the old address is MMIO now', scene.guest.read(threadGpa), threadGpa)
-  const story = { name: 'slot moved', did: `gpa ${hex(threadGpa)} -> ${hex(movedGpa)}, one ioctl`, means: 'KVM drops all old translations of the slot', gpa: movedGpa, hva: slot.hva }
-  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks, [links.call('memslot', 'move'), links.zapped(), links.violated(movedGpa), links.set(movedGpa), links.mmio(threadGpa)])
+  const story = {
+    name: 'slot moved',
+    did: `gpa ${hex(threadGpa)} -> ${hex(movedGpa)}, one ioctl`,
+    means: 'KVM drops all old translations of the slot',
+    gpa: movedGpa,
+    hva: slot.hva
+  }
+  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks, [
+    links.call('memslot', 'move'),
+    links.zapped(),
+    links.violated(movedGpa),
+    links.set(movedGpa),
+    links.mmio(threadGpa)
+  ])
 }
 
 function slotRebound(scene: Scene, slot: Memslot): Step {
@@ -198,28 +249,57 @@ function slotRebound(scene: Scene, slot: Memslot): Step {
   const other = Mapping.anonymous(4 * KiB)
   other.write(0, pageOf(words.rebound))
   let access!: Access
-  const stats = watch(scene, () => slot.rebind(other), () => {
-    access = scene.guest.read(movedGpa)
-  })
+  const stats = watch(
+    scene,
+    () => slot.rebind(other),
+    () => {
+      access = scene.guest.read(movedGpa)
+    }
+  )
   checks.same('the slot points to the other mapping', slot.hva, other.address)
   checks.add('the HVA is another', slot.hva !== before, hex(before))
   checks.same('the GPA is the same', slot.gpa, movedGpa)
   checks.reads('the guest reads the other page', access, words.rebound)
   checks.faulted(stats)
-  const story = { name: 'slot rebound', did: `hva ${hex(before)} -> ${hex(slot.hva)}, delete and create`, means: 'a slot\'s HVA cannot be changed in place; the new slot starts with an empty third table', gpa: movedGpa, hva: slot.hva }
-  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks, [links.call('memslot', 'rebind'), links.zapped(), links.violated(movedGpa), links.set(movedGpa)])
+  const story = {
+    name: 'slot rebound',
+    did: `hva ${hex(before)} -> ${hex(slot.hva)}, delete and create`,
+    means: "a slot's HVA cannot be changed in place; the new slot starts with an empty third table",
+    gpa: movedGpa,
+    hva: slot.hva
+  }
+  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks, [
+    links.call('memslot', 'rebind'),
+    links.zapped(),
+    links.violated(movedGpa),
+    links.set(movedGpa)
+  ])
 }
 
 function noMemslot(scene: Scene, slot: Memslot): Step {
   const checks = new Checks()
   let access!: Access
-  const stats = watch(scene, () => slot.delete(), () => {
-    access = scene.guest.read(movedGpa)
-  })
+  const stats = watch(
+    scene,
+    () => slot.delete(),
+    () => {
+      access = scene.guest.read(movedGpa)
+    }
+  )
   checks.same('no memslot covers the GPA', scene.vm.memslots.lookup(movedGpa)?.hva ?? null, null)
-  checks.mmio('the guest\'s access is an MMIO exit', access, movedGpa)
-  const story = { name: 'no memslot', did: 'the slot deleted', means: 'without GPA -> HVA there is nothing to translate: user space emulates the access', gpa: movedGpa, hva: null }
-  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks, [links.call('memslot', 'delete'), links.zapped(), links.mmio(movedGpa)])
+  checks.mmio("the guest's access is an MMIO exit", access, movedGpa)
+  const story = {
+    name: 'no memslot',
+    did: 'the slot deleted',
+    means: 'without GPA -> HVA there is nothing to translate: user space emulates the access',
+    gpa: movedGpa,
+    hva: null
+  }
+  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks, [
+    links.call('memslot', 'delete'),
+    links.zapped(),
+    links.mmio(movedGpa)
+  ])
 }
 
 /** Q2: what the layer between buys. */
@@ -230,17 +310,31 @@ function whyNotGpaIsHva(scene: Scene, notes: string[]): Step {
   const page = Mapping.anonymous(4 * KiB)
   const atZero = Mapping.anonymous(4 * KiB)
   atZero.write(0, pageOf(words.first))
-  const stats = watch(scene, () => {
-    for (const gpa of [threadGpa, alias]) vm.memslots.create({ gpa, mapping: page })
-    vm.memslots.create({ gpa: 0, mapping: atZero })
-  }, () => guest.write(threadGpa, words.byGuest))
+  const stats = watch(
+    scene,
+    () => {
+      for (const gpa of [threadGpa, alias]) vm.memslots.create({ gpa, mapping: page })
+      vm.memslots.create({ gpa: 0, mapping: atZero })
+    },
+    () => guest.write(threadGpa, words.byGuest)
+  )
   const access = guest.read(alias)
   checks.reads('one HVA at two GPAs: a write at one is read at the other', access, words.byGuest)
   checks.reads('GPA 0 is backed', guest.read(0), words.first)
   checks.add('HVA 0 is not', !readPagemap(0)[0]?.present, 'a page at HVA 0')
   identity(scene, checks, notes)
-  const story = { name: 'why GPA is not HVA', did: `one page at gpa ${hex(threadGpa)} and ${hex(alias)}; a page at gpa 0; a page where gpa == hva`, means: 'the layer gives aliases, addresses the host cannot use, and freedom to move', gpa: alias, hva: page.address }
-  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks, [links.violated(threadGpa), links.set(threadGpa), links.set(alias)])
+  const story = {
+    name: 'why GPA is not HVA',
+    did: `one page at gpa ${hex(threadGpa)} and ${hex(alias)}; a page at gpa 0; a page where gpa == hva`,
+    means: 'the layer gives aliases, addresses the host cannot use, and freedom to move',
+    gpa: alias,
+    hva: page.address
+  }
+  return finish(scene, { ...story, access: describeAccess(access) }, stats, checks, [
+    links.violated(threadGpa),
+    links.set(threadGpa),
+    links.set(alias)
+  ])
 }
 
 /** A page whose GPA and HVA are equal, where mmap gives one. */
@@ -274,8 +368,12 @@ export function runWalkthrough(onStep: (step: Step, number: number) => void = ()
   const slot = scene.vm.memslots.create({ gpa: threadGpa, mapping: page })
   const steps: Step[] = []
   const plan = [
-    () => firstAccess(scene, page, slot), () => hvaRemapped(scene, page, slot), () => slotMoved(scene, slot),
-    () => slotRebound(scene, slot), () => noMemslot(scene, slot), () => whyNotGpaIsHva(scene, notes)
+    () => firstAccess(scene, page, slot),
+    () => hvaRemapped(scene, page, slot),
+    () => slotMoved(scene, slot),
+    () => slotRebound(scene, slot),
+    () => noMemslot(scene, slot),
+    () => whyNotGpaIsHva(scene, notes)
   ]
   for (const perform of plan) {
     const step = perform()

@@ -16,10 +16,19 @@ const hit = (gpas: readonly { gpa: number; size: number }[], gpa: number) => gpa
 export const links = {
   call: (kind: 'memslot' | 'mapping', did: string): Link => [`${kind} ${did}`, (event) => event.kind === kind && event.did.startsWith(did)],
   notified: (gpa: number): Link => [`notifier unmap of gpa ${hex(gpa)}`, (event) => event.kind === 'notifier-unmap' && hit(event.gpas, gpa)],
-  dropped: (gpa: number): Link => [`entry of gpa ${hex(gpa)} dropped`, (event) => event.kind === 'spte-change' && event.level === 1 && event.gfn === gfnOf(gpa) && !event.after.present],
-  zapped: (): Link => ['entries zapped', (event) => event.kind === 'zap-all' || event.kind === 'zap-page' || (event.kind === 'spte-change' && !event.after.present)],
+  dropped: (gpa: number): Link => [
+    `entry of gpa ${hex(gpa)} dropped`,
+    (event) => event.kind === 'spte-change' && event.level === 1 && event.gfn === gfnOf(gpa) && !event.after.present
+  ],
+  zapped: (): Link => [
+    'entries zapped',
+    (event) => event.kind === 'zap-all' || event.kind === 'zap-page' || (event.kind === 'spte-change' && !event.after.present)
+  ],
   violated: (gpa: number): Link => [`violation at gpa ${hex(gpa)}`, (event) => event.kind === 'violation' && gfnOf(event.gpa) === gfnOf(gpa)],
-  set: (gpa: number): Link => [`entry of gpa ${hex(gpa)} set`, (event) => event.kind === 'spte-set' && event.gfn === gfnOf(gpa) && event.decoded.present],
+  set: (gpa: number): Link => [
+    `entry of gpa ${hex(gpa)} set`,
+    (event) => event.kind === 'spte-set' && event.gfn === gfnOf(gpa) && event.decoded.present
+  ],
   mmio: (gpa: number): Link => [`mmio at gpa ${hex(gpa)}`, (event) => event.kind === 'mmio' && event.gpa === gpa]
 }
 

@@ -6,53 +6,151 @@ const portData = 4096
 const union = 32
 
 /** A port write, or with `count` above 1 a string write (`rep outs`): `data` holds `size * count` bytes. */
-export interface IoOutExit { reason: 'io-out'; port: number; size: number; count: number; data: Uint8Array }
+export interface IoOutExit {
+  reason: 'io-out'
+  port: number
+  size: number
+  count: number
+  data: Uint8Array
+}
 /** A port read: put the answer into `data` before the next run. */
-export interface IoInExit { reason: 'io-in'; port: number; size: number; count: number; data: Uint8Array }
+export interface IoInExit {
+  reason: 'io-in'
+  port: number
+  size: number
+  count: number
+  data: Uint8Array
+}
 /** An access outside every memslot, or a write to a READONLY one. For a read put the answer into `data`. */
-export interface MmioExit { reason: 'mmio'; gpa: number; isWrite: boolean; length: number; data: Uint8Array }
+export interface MmioExit {
+  reason: 'mmio'
+  gpa: number
+  isWrite: boolean
+  length: number
+  data: Uint8Array
+}
 /** The guest executed HLT, and no in-kernel interrupt controller waits for it. */
-export interface HltExit { reason: 'hlt' }
+export interface HltExit {
+  reason: 'hlt'
+}
 /** A triple fault. */
-export interface ShutdownExit { reason: 'shutdown' }
+export interface ShutdownExit {
+  reason: 'shutdown'
+}
 /** The processor refused the guest's state. `hardwareReason`: Intel SDM volume 3 appendix C, or AMD APM volume 2 appendix C. */
-export interface FailEntryExit { reason: 'fail-entry'; hardwareReason: bigint; cpu: number }
+export interface FailEntryExit {
+  reason: 'fail-entry'
+  hardwareReason: bigint
+  cpu: number
+}
 /** KVM gave up. `suberror` 1: an instruction the emulator lacks, whose bytes follow in `instruction`; 3: delivery of an event. */
-export interface InternalErrorExit { reason: 'internal-error'; suberror: number; data: bigint[]; instruction: Uint8Array | undefined }
+export interface InternalErrorExit {
+  reason: 'internal-error'
+  suberror: number
+  data: bigint[]
+  instruction: Uint8Array | undefined
+}
 /** The guest touched memory the host cannot give. Comes with an errno in the kernel. */
-export interface MemoryFaultExit { reason: 'memory-fault'; flags: bigint; gpa: number; size: number }
+export interface MemoryFaultExit {
+  reason: 'memory-fault'
+  flags: bigint
+  gpa: number
+  size: number
+}
 /** Reset, shutdown or crash asked for by the guest: KVM_SYSTEM_EVENT_. */
-export interface SystemEventExit { reason: 'system-event'; type: number; data: bigint[] }
+export interface SystemEventExit {
+  reason: 'system-event'
+  type: number
+  data: bigint[]
+}
 /** A breakpoint or single step asked for by KVM_SET_GUEST_DEBUG. */
-export interface DebugExit { reason: 'debug'; exception: number; pc: bigint; dr6: bigint; dr7: bigint }
+export interface DebugExit {
+  reason: 'debug'
+  exception: number
+  pc: bigint
+  dr6: bigint
+  dr7: bigint
+}
 /** An exception that KVM hands on; seen on no processor of today. */
-export interface ExceptionExit { reason: 'exception'; exception: number; errorCode: number }
+export interface ExceptionExit {
+  reason: 'exception'
+  exception: number
+  errorCode: number
+}
 /** VMCALL or VMMCALL that KVM_CAP_EXIT_HYPERCALL hands to user space. */
-export interface HypercallExit { reason: 'hypercall'; number: bigint; arguments: bigint[] }
+export interface HypercallExit {
+  reason: 'hypercall'
+  number: bigint
+  arguments: bigint[]
+}
 /** RDMSR or WRMSR that KVM_CAP_X86_USER_SPACE_MSR hands to user space; `cause` is a KVM_MSR_EXIT_REASON_ bit. */
-export interface MsrExit { reason: 'rdmsr' | 'wrmsr'; index: number; cause: number; data: bigint }
+export interface MsrExit {
+  reason: 'rdmsr' | 'wrmsr'
+  index: number
+  cause: number
+  data: bigint
+}
 /** The guest takes interrupts again (asked for by `request_interrupt_window`). */
-export interface IrqWindowExit { reason: 'irq-window-open' }
+export interface IrqWindowExit {
+  reason: 'irq-window-open'
+}
 /** The guest ended a level-triggered interrupt that the split interrupt controller watches. */
-export interface ApicEoiExit { reason: 'ioapic-eoi'; vector: number }
+export interface ApicEoiExit {
+  reason: 'ioapic-eoi'
+  vector: number
+}
 /** The guest touched its task priority register (KVM_TPR_ACCESS_REPORTING). */
-export interface TprAccessExit { reason: 'tpr-access'; rip: bigint; isWrite: boolean }
+export interface TprAccessExit {
+  reason: 'tpr-access'
+  rip: bigint
+  isWrite: boolean
+}
 /** The dirty ring must be harvested and reset before the vCPU runs on. */
-export interface DirtyRingFullExit { reason: 'dirty-ring-full' }
+export interface DirtyRingFullExit {
+  reason: 'dirty-ring-full'
+}
 /** No event window opened in the guest for too long (KVM_CAP_X86_NOTIFY_VMEXIT). */
-export interface NotifyExit { reason: 'notify'; flags: number }
+export interface NotifyExit {
+  reason: 'notify'
+  flags: number
+}
 /** The time limit of run() passed. The vCPU is as it was and can run again. */
-export interface TimeoutExit { reason: 'timeout' }
+export interface TimeoutExit {
+  reason: 'timeout'
+}
 /** Somebody kicked the vCPU. */
-export interface InterruptedExit { reason: 'interrupted' }
+export interface InterruptedExit {
+  reason: 'interrupted'
+}
 /** A reason this library does not know by name: `number` is KVM's. */
-export interface OtherExit { reason: 'other'; number: number }
+export interface OtherExit {
+  reason: 'other'
+  number: number
+}
 
 /** One exit. Its object belongs to the vCPU and is filled anew by the next run(): copy what must outlive it. */
 export type Exit =
-  | IoOutExit | IoInExit | MmioExit | HltExit | ShutdownExit | FailEntryExit | InternalErrorExit | MemoryFaultExit | SystemEventExit | DebugExit
-  | ExceptionExit | HypercallExit | MsrExit | IrqWindowExit | ApicEoiExit | TprAccessExit | DirtyRingFullExit | NotifyExit | TimeoutExit
-  | InterruptedExit | OtherExit
+  | IoOutExit
+  | IoInExit
+  | MmioExit
+  | HltExit
+  | ShutdownExit
+  | FailEntryExit
+  | InternalErrorExit
+  | MemoryFaultExit
+  | SystemEventExit
+  | DebugExit
+  | ExceptionExit
+  | HypercallExit
+  | MsrExit
+  | IrqWindowExit
+  | ApicEoiExit
+  | TprAccessExit
+  | DirtyRingFullExit
+  | NotifyExit
+  | TimeoutExit
+  | InterruptedExit
+  | OtherExit
 
 const memoryFaultNumber = 39
 
@@ -118,23 +216,39 @@ export class ExitReader {
 
   #readRare(number: number): Exit {
     switch (number) {
-      case 1: return { reason: 'exception', exception: this.#u32(0), errorCode: this.#u32(4) }
-      case 3: return { reason: 'hypercall', number: this.#u64(0), arguments: this.#list(8, 6) }
-      case 4: return { reason: 'debug', exception: this.#u32(0), pc: this.#u64(8), dr6: this.#u64(16), dr7: this.#u64(24) }
-      case 7: return { reason: 'irq-window-open' }
-      case 8: return { reason: 'shutdown' }
-      case 9: return { reason: 'fail-entry', hardwareReason: this.#u64(0), cpu: this.#u32(8) }
-      case 10: return { reason: 'interrupted' }
-      case 12: return { reason: 'tpr-access', rip: this.#u64(0), isWrite: this.#u32(8) !== 0 }
-      case 17: return this.#readInternalError()
-      case 24: return { reason: 'system-event', type: this.#u32(0), data: this.#list(8, this.#u32(4)) }
-      case 26: return { reason: 'ioapic-eoi', vector: this.#view.getUint8(union) }
+      case 1:
+        return { reason: 'exception', exception: this.#u32(0), errorCode: this.#u32(4) }
+      case 3:
+        return { reason: 'hypercall', number: this.#u64(0), arguments: this.#list(8, 6) }
+      case 4:
+        return { reason: 'debug', exception: this.#u32(0), pc: this.#u64(8), dr6: this.#u64(16), dr7: this.#u64(24) }
+      case 7:
+        return { reason: 'irq-window-open' }
+      case 8:
+        return { reason: 'shutdown' }
+      case 9:
+        return { reason: 'fail-entry', hardwareReason: this.#u64(0), cpu: this.#u32(8) }
+      case 10:
+        return { reason: 'interrupted' }
+      case 12:
+        return { reason: 'tpr-access', rip: this.#u64(0), isWrite: this.#u32(8) !== 0 }
+      case 17:
+        return this.#readInternalError()
+      case 24:
+        return { reason: 'system-event', type: this.#u32(0), data: this.#list(8, this.#u32(4)) }
+      case 26:
+        return { reason: 'ioapic-eoi', vector: this.#view.getUint8(union) }
       case 29:
-      case 30: return { reason: number === 29 ? 'rdmsr' : 'wrmsr', cause: this.#u32(8), index: this.#u32(12), data: this.#u64(16) }
-      case 31: return { reason: 'dirty-ring-full' }
-      case 37: return { reason: 'notify', flags: this.#u32(0) }
-      case memoryFaultNumber: return { reason: 'memory-fault', flags: this.#u64(0), gpa: Number(this.#u64(8)), size: Number(this.#u64(16)) }
-      default: return { reason: 'other', number }
+      case 30:
+        return { reason: number === 29 ? 'rdmsr' : 'wrmsr', cause: this.#u32(8), index: this.#u32(12), data: this.#u64(16) }
+      case 31:
+        return { reason: 'dirty-ring-full' }
+      case 37:
+        return { reason: 'notify', flags: this.#u32(0) }
+      case memoryFaultNumber:
+        return { reason: 'memory-fault', flags: this.#u64(0), gpa: Number(this.#u64(8)), size: Number(this.#u64(16)) }
+      default:
+        return { reason: 'other', number }
     }
   }
 
@@ -144,6 +258,11 @@ export class ExitReader {
     const count = this.#u32(4)
     const hasInstruction = suberror === 1 && count >= 4 && (this.#u64(8) & 1n) !== 0n
     const length = Math.min(this.#view.getUint8(union + 16), 15)
-    return { reason: 'internal-error', suberror, data: this.#list(8, count), instruction: hasInstruction ? this.#area.slice(union + 17, union + 17 + length) : undefined }
+    return {
+      reason: 'internal-error',
+      suberror,
+      data: this.#list(8, count),
+      instruction: hasInstruction ? this.#area.slice(union + 17, union + 17 + length) : undefined
+    }
   }
 }

@@ -40,7 +40,9 @@ export class Kvm implements Disposable {
     const version = system.ioctl(KVM_GET_API_VERSION.number)
     if (version !== 12) {
       system.close()
-      throw new KvmError('unavailable', `${path} does not speak version 12 of the KVM API (KVM_GET_API_VERSION gave ${version}); is it KVM?`, { path })
+      throw new KvmError('unavailable', `${path} does not speak version 12 of the KVM API (KVM_GET_API_VERSION gave ${version}); is it KVM?`, {
+        path
+      })
     }
     return new Kvm(system)
   }
@@ -69,7 +71,8 @@ export class Kvm implements Disposable {
       view.setUint32(0, count, true)
       const result = this.#native.ioctlCounted(KVM_GET_SUPPORTED_CPUID.number, memory, 8, CpuidEntry.size)
       if (result < 0 && errnoName(result) !== 'E2BIG') throw ioctlError(KVM_GET_SUPPORTED_CPUID.name, result, 'asking for the supported CPUID')
-      if (result >= 0) return Array.from({ length: view.getUint32(0, true) }, (_, index) => CpuidEntry.over(memory.subarray(8 + index * CpuidEntry.size)))
+      if (result >= 0)
+        return Array.from({ length: view.getUint32(0, true) }, (_, index) => CpuidEntry.over(memory.subarray(8 + index * CpuidEntry.size)))
     }
   }
 

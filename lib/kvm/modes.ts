@@ -145,7 +145,9 @@ function enterLong(target: ModeTarget, options: LongModeOptions): void {
  */
 function longModeCpuid(): CpuidEntry[] {
   const longMode = (1 << 29) | (1 << 20) | (1 << 11)
-  return [{ function: 0, eax: 1 }, { function: 1 }, { function: 0x8000_0000, eax: 0x8000_0001 }, { function: 0x8000_0001, edx: longMode }].map((values) => new CpuidEntry(values))
+  return [{ function: 0, eax: 1 }, { function: 1 }, { function: 0x8000_0000, eax: 0x8000_0001 }, { function: 0x8000_0001, edx: longMode }].map(
+    (values) => new CpuidEntry(values)
+  )
 }
 
 /** GDT and TSS in the first page, then PML4, PDPT and one page directory a GiB (SDM volume 3, 4.5). */

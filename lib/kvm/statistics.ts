@@ -64,7 +64,13 @@ export class Statistics implements Disposable {
     this.#file = file
     const header = new StatsHeader()
     this.#fill(header.bytes, 0)
-    this.layout = { nameSize: header.name_size, count: header.num_desc, idOffset: header.id_offset, descriptorsOffset: header.desc_offset, dataOffset: header.data_offset }
+    this.layout = {
+      nameSize: header.name_size,
+      count: header.num_desc,
+      idOffset: header.id_offset,
+      descriptorsOffset: header.desc_offset,
+      dataOffset: header.data_offset
+    }
     this.id = text(this.#fill(new Uint8Array(header.name_size), header.id_offset))
     this.descriptors = this.#enumerate()
     this.#dataSize = Math.max(0, ...this.descriptors.map(({ offset, size }) => offset + size * 8))

@@ -31,7 +31,8 @@ export class SyncRegisters {
   }
 
   #check(result: number): void {
-    if (result < 0) throw new KvmError('closed', `the run page of ${this.#runPageSize} bytes cannot be reached (${errnoName(result)}); is the vCPU closed?`)
+    if (result < 0)
+      throw new KvmError('closed', `the run page of ${this.#runPageSize} bytes cannot be reached (${errnoName(result)}); is the vCPU closed?`)
   }
   #mask(offset: number, name: string, bits: number): void {
     this.#check(this.#native.writeRunPage(offset, new Uint8Array(new BigUint64Array([BigInt(checkInteger(name, bits))]).buffer)))

@@ -76,7 +76,8 @@ export class Vcpu implements Disposable {
       checkOptions('options', options, ['timeoutMs'])
       return -1
     }
-    if (typeof timeoutMs !== 'number' || !(timeoutMs >= 0) || timeoutMs > 2 ** 31) throw argumentError('timeoutMs', timeoutMs, 'milliseconds from 0 to 2147483648')
+    if (typeof timeoutMs !== 'number' || !(timeoutMs >= 0) || timeoutMs > 2 ** 31)
+      throw argumentError('timeoutMs', timeoutMs, 'milliseconds from 0 to 2147483648')
     return timeoutMs
   }
 
@@ -93,7 +94,11 @@ export class Vcpu implements Disposable {
     this.#open()
     if (errno === 'EBUSY') throw new KvmError('busy', `vCPU ${this.id} runs on another thread`)
     if (errno === 'EFAULT' || errno === 'EHWPOISON')
-      throw new KvmError('memory', `running vCPU ${this.id}: KVM_RUN failed with ${errno}: the host memory behind a memslot is unmapped, protected, or past the end of its file`, { errno, ioctl: 'KVM_RUN' })
+      throw new KvmError(
+        'memory',
+        `running vCPU ${this.id}: KVM_RUN failed with ${errno}: the host memory behind a memslot is unmapped, protected, or past the end of its file`,
+        { errno, ioctl: 'KVM_RUN' }
+      )
     const advice = errno === 'ENOSPC' && this.vm.memslots.length === 0 ? 'the VM has no memslots, and KVM sizes its shadow page pool by them' : ''
     throw ioctlError('KVM_RUN', result, `running vCPU ${this.id}${timeoutMs < 0 ? '' : ` for at most ${timeoutMs} ms`}`, advice)
   }
@@ -193,12 +198,22 @@ export class Vcpu implements Disposable {
   }
   /** Reads model-specific registers: KVM_GET_MSRS. */
   getMsrs(indices: readonly number[]): bigint[] {
-    const memory = this.#counted(requests.KVM_GET_MSRS, indices.map((index) => new MsrEntry({ index })), MsrEntry.size, indices.length)
+    const memory = this.#counted(
+      requests.KVM_GET_MSRS,
+      indices.map((index) => new MsrEntry({ index })),
+      MsrEntry.size,
+      indices.length
+    )
     return indices.map((_, place) => MsrEntry.over(memory.subarray(8 + place * MsrEntry.size)).data)
   }
   /** Writes model-specific registers: KVM_SET_MSRS. */
   setMsrs(values: ReadonlyMap<number, bigint>): void {
-    this.#counted(requests.KVM_SET_MSRS, [...values].map(([index, data]) => new MsrEntry({ index, data })), MsrEntry.size, values.size)
+    this.#counted(
+      requests.KVM_SET_MSRS,
+      [...values].map(([index, data]) => new MsrEntry({ index, data })),
+      MsrEntry.size,
+      values.size
+    )
   }
 
   // KVM_GET_MSRS and KVM_SET_MSRS return how many they did: fewer means that the next one was refused.
@@ -208,7 +223,11 @@ export class Vcpu implements Disposable {
     new DataView(memory.buffer).setUint32(0, entries.length, true)
     entries.forEach((entry, place) => memory.set(checkBytes('entries', entry.bytes), 8 + place * entrySize))
     const done = checked(this.#native.ioctlCounted(request.number, memory, 8, entrySize), request.name, `on vCPU ${this.id}`)
-    if (done < wanted) throw new KvmError('ioctl', `${request.name} stopped at entry ${done} of ${wanted}: this vCPU does not have that register`, { ioctl: request.name, done })
+    if (done < wanted)
+      throw new KvmError('ioctl', `${request.name} stopped at entry ${done} of ${wanted}: this vCPU does not have that register`, {
+        ioctl: request.name,
+        done
+      })
     return memory
   }
 

@@ -9,7 +9,7 @@ import { GuestMemfd, type GuestMemfdOptions } from '../memory/guest-memfd.js'
 import { Memslots } from '../memory/memslots.js'
 import { Trace, type TraceOptions } from '../trace/trace.js'
 import { readTables, type Subject, type Tables } from '../translation/tables.js'
-import { translateIn, type Translation } from '../translation/translate.js'
+import { type Translation, translateIn } from '../translation/translate.js'
 import { Statistics } from './statistics.js'
 import { Vcpu } from './vcpu.js'
 
@@ -79,7 +79,12 @@ export class Vm implements Disposable {
       throw new KvmError('limit', `vCPU ${id}: this host allows ${vcpus} vCPUs a VM, with ids below ${vcpuIds}`, { vcpus, vcpuIds, argument: 'id' })
     const vcpu = this.#native.createVcpu(id, runPageSize)
     if (typeof vcpu === 'number')
-      throw ioctlError('KVM_CREATE_VCPU', vcpu, `creating vCPU ${id}`, errnoName(vcpu) === 'EEXIST' ? 'the id is taken; ids are not used again within a VM' : '')
+      throw ioctlError(
+        'KVM_CREATE_VCPU',
+        vcpu,
+        `creating vCPU ${id}`,
+        errnoName(vcpu) === 'EEXIST' ? 'the id is taken; ids are not used again within a VM' : ''
+      )
     const made = new Vcpu(vcpu, id, this, runPageSize)
     this.#vcpus.set(id, made)
     return made
@@ -105,7 +110,12 @@ export class Vm implements Disposable {
   enableCapability(capability: number, ...values: bigint[]): void {
     this.#open()
     const argument = new EnableCap({ cap: checkInteger('capability', capability, 0, 2 ** 31 - 1), args: [...values, 0n, 0n, 0n, 0n].slice(0, 4) })
-    checked(this.#native.ioctl(KVM_ENABLE_CAP.number, argument.bytes), KVM_ENABLE_CAP.name, `enabling capability ${capability}`, 'the host may lack it')
+    checked(
+      this.#native.ioctl(KVM_ENABLE_CAP.number, argument.bytes),
+      KVM_ENABLE_CAP.name,
+      `enabling capability ${capability}`,
+      'the host may lack it'
+    )
   }
 
   /** Counters of the VM, without privilege: KVM_GET_STATS_FD. Enumerated once; each `read()` asks the kernel. */
@@ -162,7 +172,11 @@ export class Vm implements Disposable {
     this.#eachPiece(gpa, byteLength, (slot, offset, from, size) => slot.mapping.write(offset, bytes.subarray(from, from + size)))
   }
 
-  #eachPiece(gpa: number, length: number, visit: (slot: { mapping: import('../memory/mapping.js').Mapping }, offset: number, from: number, size: number) => void): void {
+  #eachPiece(
+    gpa: number,
+    length: number,
+    visit: (slot: { mapping: import('../memory/mapping.js').Mapping }, offset: number, from: number, size: number) => void
+  ): void {
     this.#open()
     checkAddress('gpa', gpa)
     for (let done = 0; done < length; ) {

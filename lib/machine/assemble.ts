@@ -15,11 +15,18 @@ export interface AssembleOptions {
   at: number
 }
 
-const dialects = { real: { code: '.code16', as: '--32', ld: 'elf_i386' }, protected: { code: '.code32', as: '--32', ld: 'elf_i386' }, long: { code: '.code64', as: '--64', ld: 'elf_x86_64' } } as const
+const dialects = {
+  real: { code: '.code16', as: '--32', ld: 'elf_i386' },
+  protected: { code: '.code32', as: '--32', ld: 'elf_i386' },
+  long: { code: '.code64', as: '--64', ld: 'elf_x86_64' }
+} as const
 
 function runTool(tool: 'as' | 'ld', args: string[]): void {
   const { error, status, stderr } = spawnSync(tool, args, { encoding: 'utf8' })
-  if (error) throw new KvmError('unavailable', `running ${tool}: ${(error as NodeJS.ErrnoException).code}; install GNU binutils (apt-get install binutils)`, { tool })
+  if (error)
+    throw new KvmError('unavailable', `running ${tool}: ${(error as NodeJS.ErrnoException).code}; install GNU binutils (apt-get install binutils)`, {
+      tool
+    })
   // The messages name a temporary file; what helps is the line and the text.
   if (status !== 0) throw new KvmError('assembler', `${tool} refused the source:\n${stderr.replace(/^.*source\.s: ?/gm, '').trim()}`, { tool })
 }

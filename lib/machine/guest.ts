@@ -81,7 +81,9 @@ export class Guest {
     checkOneOf('how', how, ['read', 'write'])
     checkInteger('pages', pages, 1)
     return this.#perform(how === 'read' ? 'touchRead' : 'touchWrite', {
-      rdi: BigInt(checkAddress('gpa', gpa)), rcx: BigInt(pages), rsi: BigInt(checkInteger('value', value, 0, 255))
+      rdi: BigInt(checkAddress('gpa', gpa)),
+      rcx: BigInt(pages),
+      rsi: BigInt(checkInteger('value', value, 0, 255))
     })
   }
 

@@ -37,7 +37,11 @@ export class GuestMemfd implements Disposable {
     const memfd = vm.createGuestMemfd(KVM_CREATE_GUEST_MEMFD.number, argument.bytes)
     if (typeof memfd !== 'number') return new GuestMemfd(memfd, size)
     const errno = errnoName(memfd)
-    throw new KvmError(errno === 'ENOTTY' ? 'unavailable' : 'ioctl', `creating a guest_memfd of ${hex(size)} bytes: ${errno}; it needs Linux 6.8 or later and a VM type that has private memory (KVM_CAP_GUEST_MEMFD)`, { errno, ioctl: KVM_CREATE_GUEST_MEMFD.name })
+    throw new KvmError(
+      errno === 'ENOTTY' ? 'unavailable' : 'ioctl',
+      `creating a guest_memfd of ${hex(size)} bytes: ${errno}; it needs Linux 6.8 or later and a VM type that has private memory (KVM_CAP_GUEST_MEMFD)`,
+      { errno, ioctl: KVM_CREATE_GUEST_MEMFD.name }
+    )
   }
 
   /** Whether close() was called. Any other use then throws `closed`. */

@@ -1,16 +1,41 @@
 /** Host memory for guests: the HVA side of a memslot. */
 import { closeSync, openSync } from 'node:fs'
-import { KvmError, errnoName } from '../abi/errors.js'
 import {
-  argumentError, checkAddress, checkBoolean, checkBytes, checkInteger, checkOneOf, checkOptions, checkSize, hex, hexRange, MiB, pageSize
+  argumentError,
+  checkAddress,
+  checkBoolean,
+  checkBytes,
+  checkInteger,
+  checkOneOf,
+  checkOptions,
+  checkSize,
+  hex,
+  hexRange,
+  MiB,
+  pageSize
 } from '../abi/arguments.js'
+import { errnoName, KvmError } from '../abi/errors.js'
 import { type NativeRegion, native, type RegionOptions } from '../abi/native.js'
 import { announcing } from './changes.js'
 
 /** madvise(2) by name; numbers from <asm-generic/mman-common.h>, since older libcs lack the newer ones. */
 const adviceNumbers = {
-  normal: 0, random: 1, sequential: 2, willneed: 3, dontneed: 4, free: 8, remove: 9, mergeable: 12, unmergeable: 13,
-  hugepage: 14, nohugepage: 15, cold: 20, pageout: 21, 'populate-read': 22, 'populate-write': 23, collapse: 25
+  normal: 0,
+  random: 1,
+  sequential: 2,
+  willneed: 3,
+  dontneed: 4,
+  free: 8,
+  remove: 9,
+  mergeable: 12,
+  unmergeable: 13,
+  hugepage: 14,
+  nohugepage: 15,
+  cold: 20,
+  pageout: 21,
+  'populate-read': 22,
+  'populate-write': 23,
+  collapse: 25
 } as const
 /** Advice of madvise(2), by name. */
 export type Advice = keyof typeof adviceNumbers
@@ -65,7 +90,10 @@ function openBacking(path: string, mode: 'r' | 'r+'): number {
     return openSync(path, mode)
   } catch (error) {
     const { code = 'EIO' } = error as NodeJS.ErrnoException
-    throw new KvmError('memory', `opening ${path} to map it: ${code}; it must exist, and be readable${mode === 'r' ? '' : ' and writable'}`, { errno: code, path })
+    throw new KvmError('memory', `opening ${path} to map it: ${code}; it must exist, and be readable${mode === 'r' ? '' : ' and writable'}`, {
+      errno: code,
+      path
+    })
   }
 }
 
@@ -99,7 +127,8 @@ export class Mapping implements Disposable {
     if (address !== undefined) checkAddress('address', address, pageSize)
     if (fixed && address === undefined) throw argumentError('fixed', fixed, 'given together with address')
     const region = native.map({ ...request, fixed, populate, ...(address !== undefined && { address }) })
-    if (typeof region === 'number') throw memoryError(`mapping ${hex(request.size)} bytes of ${request.kind} memory${address === undefined ? '' : ` at ${hex(address)}`}`, region)
+    if (typeof region === 'number')
+      throw memoryError(`mapping ${hex(request.size)} bytes of ${request.kind} memory${address === undefined ? '' : ` at ${hex(address)}`}`, region)
     const mapping = new Mapping(region, request.kind)
     if (hugePages !== undefined) mapping.advise(hugePages ? 'hugepage' : 'nohugepage')
     return mapping
@@ -157,7 +186,11 @@ export class Mapping implements Disposable {
   }
   /** @internal a memslot let go: a handle that ended while slots held the memory lets go after the last */
   slotGone(): void {
-    if (this.#closed && this.#region.slots === 0) announcing(() => this.#release(), () => ({ of: 'mapping', did: 'unmap', hva: this.address, size: this.size }))
+    if (this.#closed && this.#region.slots === 0)
+      announcing(
+        () => this.#release(),
+        () => ({ of: 'mapping', did: 'unmap', hva: this.address, size: this.size })
+      )
   }
   #release(): number {
     this.#region.release()
@@ -177,7 +210,9 @@ export class Mapping implements Disposable {
     checkInteger('offset', offset)
     checkInteger('length', length)
     if (offset + length > this.size)
-      throw new KvmError('argument', `offset ${hex(offset)} and length ${hex(length)} reach past the mapping's end at ${hex(this.size)}`, { argument: 'offset' })
+      throw new KvmError('argument', `offset ${hex(offset)} and length ${hex(length)} reach past the mapping's end at ${hex(this.size)}`, {
+        argument: 'offset'
+      })
     if (offset % alignment !== 0) throw argumentError('offset', offset, `a multiple of ${alignment}`)
     if (length % alignment !== 0) throw argumentError('length', length, `a multiple of ${alignment}`)
   }
@@ -187,7 +222,10 @@ export class Mapping implements Disposable {
   }
 
   #change(did: string, offset: number, size: number, work: () => number): void {
-    this.#check(announcing(work, () => ({ of: 'mapping', did, hva: this.address + offset, size })), did)
+    this.#check(
+      announcing(work, () => ({ of: 'mapping', did, hva: this.address + offset, size })),
+      did
+    )
   }
 
   /** A copy of `length` bytes from `offset`. */
@@ -265,7 +303,11 @@ export class Mapping implements Disposable {
     if (this.#closed) return
     const { slots, buffered } = this.#region
     if (slots > 0)
-      throw new KvmError('in-use', `the mapping at ${hexRange(this.address, this.size)} stands behind ${slots} memslot${slots === 1 ? '' : 's'}; delete them, or close their VM, first`, { slots })
+      throw new KvmError(
+        'in-use',
+        `the mapping at ${hexRange(this.address, this.size)} stands behind ${slots} memslot${slots === 1 ? '' : 's'}; delete them, or close their VM, first`,
+        { slots }
+      )
     if (buffered) throw new KvmError('in-use', `a live buffer over the mapping at ${hexRange(this.address, this.size)} exists; drop it first`)
     this[Symbol.dispose]()
   }

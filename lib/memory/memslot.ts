@@ -52,7 +52,10 @@ export function placementOf(options: MemslotOptions): Placement {
   const { gpa, mapping, offset = 0, readonly = false, logDirty = false, guestMemfd, guestMemfdOffset = 0, flags = 0 } = options
   if (!(mapping instanceof Mapping)) throw argumentError('mapping', typeof mapping, 'a Mapping')
   if (guestMemfd !== undefined && !(guestMemfd instanceof GuestMemfd)) throw argumentError('guestMemfd', typeof guestMemfd, 'a GuestMemfd')
-  const named = (checkBoolean('logDirty', logDirty) ? logDirtyFlag : 0) | (checkBoolean('readonly', readonly) ? readonlyFlag : 0) | (guestMemfd ? guestMemfdFlag : 0)
+  const named =
+    (checkBoolean('logDirty', logDirty) ? logDirtyFlag : 0) |
+    (checkBoolean('readonly', readonly) ? readonlyFlag : 0) |
+    (guestMemfd ? guestMemfdFlag : 0)
   const size = options.size ?? mapping.size - offset
   return { gpa, mapping, offset, size, guestMemfd, guestMemfdOffset, flags: (named | checkInteger('flags', flags, 0, 0xffff_ffff)) >>> 0 }
 }
@@ -72,7 +75,8 @@ export function checkPlacement({ gpa, mapping, offset, size, guestMemfd, guestMe
 }
 
 function checkEnd(argument: string, size: number, offset: number, end: number, of: string): void {
-  if (offset + size > end) throw new KvmError('argument', `size ${hex(size)} at offset ${hex(offset)} reaches past the ${of}'s end at ${hex(end)}`, { argument })
+  if (offset + size > end)
+    throw new KvmError('argument', `size ${hex(size)} at offset ${hex(offset)} reaches past the ${of}'s end at ${hex(end)}`, { argument })
 }
 
 /** One row of the table. Made by {@link Memslots.create}. */
@@ -176,10 +180,15 @@ export class Memslot {
   /** Dirty logging on or off. READONLY of a live slot cannot change (the kernel refuses it). */
   setFlags(flags: MemslotFlags): void {
     this.#alive()
-    if ('readonly' in flags) throw new KvmError('argument', 'readonly of a live memslot cannot change; delete it and create it again', { argument: 'readonly' })
+    if ('readonly' in flags)
+      throw new KvmError('argument', 'readonly of a live memslot cannot change; delete it and create it again', { argument: 'readonly' })
     checkOptions('flags', flags, ['logDirty'])
     const kept = this.#placement.flags & ~logDirtyFlag
-    this.#table.replace(this, { ...this.#placement, flags: (kept | (checkBoolean('logDirty', flags.logDirty ?? false) ? logDirtyFlag : 0)) >>> 0 }, 'flags')
+    this.#table.replace(
+      this,
+      { ...this.#placement, flags: (kept | (checkBoolean('logDirty', flags.logDirty ?? false) ? logDirtyFlag : 0)) >>> 0 },
+      'flags'
+    )
   }
 
   /**

@@ -1,7 +1,7 @@
 /** The first table, GPA -> HVA: what KVM_SET_USER_MEMORY_REGION writes (api.rst 4.35). */
 import BTreeModule from 'sorted-btree'
 import { checkAddress, hexRange, pageSize } from '../abi/arguments.js'
-import { KvmError, ioctlError } from '../abi/errors.js'
+import { ioctlError, KvmError } from '../abi/errors.js'
 import type { NativeRegion, NativeVm } from '../abi/native.js'
 import { KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2 } from '../abi/requests.js'
 import { UserspaceMemoryRegion2 } from '../abi/structures.js'
@@ -9,7 +9,8 @@ import { announcing, type MemslotChanged, type MemslotRow } from './changes.js'
 import { checkPlacement, Memslot, type MemslotOptions, type Placement, placementOf } from './memslot.js'
 
 // A CommonJS module with a default export of its own.
-const BTree = ((BTreeModule as unknown as { default?: typeof BTreeModule }).default ?? BTreeModule) as unknown as typeof import('sorted-btree').default
+const BTree = ((BTreeModule as unknown as { default?: typeof BTreeModule }).default ??
+  BTreeModule) as unknown as typeof import('sorted-btree').default
 
 const rowOf = (id: number, { gpa, size, mapping, offset }: Placement): MemslotRow => ({ id, gpa, size, hva: mapping.address + offset })
 
@@ -142,7 +143,8 @@ export class Memslots implements Iterable<Memslot> {
 
   /** @internal */
   dirtyLog(slot: Memslot): Uint8Array {
-    if (!slot.logDirty) throw new KvmError('argument', `slot ${slot.id} keeps no dirty log; setFlags({ logDirty: true }) first`, { argument: 'logDirty' })
+    if (!slot.logDirty)
+      throw new KvmError('argument', `slot ${slot.id} keeps no dirty log; setFlags({ logDirty: true }) first`, { argument: 'logDirty' })
     const bitmap = new Uint8Array(Math.ceil(slot.size / pageSize / 64) * 8)
     const result = this.#vm.getDirtyLog(slot.id, bitmap)
     if (result < 0) throw ioctlError('KVM_GET_DIRTY_LOG', result, `reading the dirty log of slot ${slot.id}`)
@@ -161,7 +163,9 @@ export class Memslots implements Iterable<Memslot> {
     const hit = other && other.gpa + other.size > gpa ? other : undefined
     if (hit)
       throw new KvmError('overlap', `gpa ${hexRange(gpa, size)} overlaps slot ${hit.id} at gpa ${hexRange(hit.gpa, hit.size)}`, {
-        errno: 'EEXIST', asked: { gpa, size }, present: { id: hit.id, gpa: hit.gpa, size: hit.size }
+        errno: 'EEXIST',
+        asked: { gpa, size },
+        present: { id: hit.id, gpa: hit.gpa, size: hit.size }
       })
   }
 
@@ -171,9 +175,21 @@ export class Memslots implements Iterable<Memslot> {
   }
 
   #set(id: number, { gpa, size, flags, mapping, offset, guestMemfd, guestMemfdOffset }: Placement, region = mapping.heldRegion): number {
-    const values = { slot: id, flags, guest_phys_addr: gpa, memory_size: size, guest_memfd: guestMemfd?.fd ?? 0, guest_memfd_offset: guestMemfdOffset }
+    const values = {
+      slot: id,
+      flags,
+      guest_phys_addr: gpa,
+      memory_size: size,
+      guest_memfd: guestMemfd?.fd ?? 0,
+      guest_memfd_offset: guestMemfdOffset
+    }
     // The second form begins as the first, so one structure serves both.
-    return this.#vm.setMemoryRegion((guestMemfd ? KVM_SET_USER_MEMORY_REGION2 : KVM_SET_USER_MEMORY_REGION).number, Object.assign(this.#argument, values).bytes, region, offset)
+    return this.#vm.setMemoryRegion(
+      (guestMemfd ? KVM_SET_USER_MEMORY_REGION2 : KVM_SET_USER_MEMORY_REGION).number,
+      Object.assign(this.#argument, values).bytes,
+      region,
+      offset
+    )
   }
   #unset({ id, gpa }: Memslot): number {
     const values = { slot: id, flags: 0, guest_phys_addr: gpa, memory_size: 0 }
@@ -191,6 +207,11 @@ export class Memslots implements Iterable<Memslot> {
   }
 
   #refused(asked: string, result: number): KvmError {
-    return ioctlError(KVM_SET_USER_MEMORY_REGION.name, result, asked, 'the host may limit guest-physical addresses, lack the flag, or refuse the change on a live slot')
+    return ioctlError(
+      KVM_SET_USER_MEMORY_REGION.name,
+      result,
+      asked,
+      'the host may limit guest-physical addresses, lack the flag, or refuse the change on a live slot'
+    )
   }
 }

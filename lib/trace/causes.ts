@@ -36,7 +36,10 @@ export class Causes {
         this.#explain(event, this.#violations.get(event.thread) ?? this.#droppedAt(event.gfn * 4096))
         return
       case 'spte-change':
-        this.#explain(event, event.after.present ? this.#violations.get(event.thread) : (this.#notifiers.get(event.thread) ?? this.#callAt(event, 'memslot')))
+        this.#explain(
+          event,
+          event.after.present ? this.#violations.get(event.thread) : (this.#notifiers.get(event.thread) ?? this.#callAt(event, 'memslot'))
+        )
         if (event.before.present && !event.after.present) this.#remember(event)
         return
       case 'zap-all':

@@ -33,46 +33,153 @@ export interface ViolationEvent extends Happening {
   qualification: EptQualification | NestedPageFault
 }
 /** A fault of the guest's own page tables, seen where KVM shadows them. */
-export interface GuestFaultEvent extends Happening { kind: 'guest-fault'; vcpu: number; address: number; errorCode: number; rip: bigint }
+export interface GuestFaultEvent extends Happening {
+  kind: 'guest-fault'
+  vcpu: number
+  address: number
+  errorCode: number
+  rip: bigint
+}
 /** An entry made to fault on purpose, for MMIO, did: EPT_MISCONFIG. */
-export interface MisconfigEvent extends Happening { kind: 'misconfig'; vcpu: number; gpa: number | null; rip: bigint }
+export interface MisconfigEvent extends Happening {
+  kind: 'misconfig'
+  vcpu: number
+  gpa: number | null
+  rip: bigint
+}
 /** KVM wrote an entry; `mmio` entries make later accesses fault fast. */
-export interface SpteSetEvent extends Happening { kind: 'spte-set'; gfn: number; level: number; spte: bigint; decoded: Spte; mmio: boolean }
+export interface SpteSetEvent extends Happening {
+  kind: 'spte-set'
+  gfn: number
+  level: number
+  spte: bigint
+  decoded: Spte
+  mmio: boolean
+}
 /** An entry of the TDP MMU changed. */
-export interface SpteChangeEvent extends Happening { kind: 'spte-change'; gfn: number; level: number; old: bigint; new: bigint; before: Spte; after: Spte; addressSpace: number }
+export interface SpteChangeEvent extends Happening {
+  kind: 'spte-change'
+  gfn: number
+  level: number
+  old: bigint
+  new: bigint
+  before: Spte
+  after: Spte
+  addressSpace: number
+}
 /** Every entry of the VM is obsolete at once. */
-export interface ZapAllEvent extends Happening { kind: 'zap-all' }
+export interface ZapAllEvent extends Happening {
+  kind: 'zap-all'
+}
 /** A table page goes, with all its entries. */
-export interface ZapPageEvent extends Happening { kind: 'zap-page'; gfn: number; level: number }
+export interface ZapPageEvent extends Happening {
+  kind: 'zap-page'
+  gfn: number
+  level: number
+}
 /** A huge entry is split into small ones. */
-export interface HugeSplitEvent extends Happening { kind: 'huge-split'; gfn: number; level: number }
+export interface HugeSplitEvent extends Happening {
+  kind: 'huge-split'
+  gfn: number
+  level: number
+}
 /** Guest-physical addresses that a range of host-virtual ones stands behind. */
-export interface HitRange { slot: number; gpa: number; size: number }
+export interface HitRange {
+  slot: number
+  gpa: number
+  size: number
+}
 /** The host is about to change what lies under HVAs, and KVM drops the entries there. */
-export interface NotifierUnmapEvent extends Happening { kind: 'notifier-unmap'; hva: number; size: number; gpas: HitRange[] }
+export interface NotifierUnmapEvent extends Happening {
+  kind: 'notifier-unmap'
+  hva: number
+  size: number
+  gpas: HitRange[]
+}
 /** The host asks whether pages were used lately. */
-export interface NotifierAgeEvent extends Happening { kind: 'notifier-age'; hva: number; size: number; gpas: HitRange[] }
+export interface NotifierAgeEvent extends Happening {
+  kind: 'notifier-age'
+  hva: number
+  size: number
+  gpas: HitRange[]
+}
 /** The processor left the guest. */
-export interface ExitEvent extends Happening { kind: 'exit'; vcpu: number; reason: number; rip: bigint }
+export interface ExitEvent extends Happening {
+  kind: 'exit'
+  vcpu: number
+  reason: number
+  rip: bigint
+}
 /** The processor entered the guest. */
-export interface EntryEvent extends Happening { kind: 'entry'; vcpu: number; rip: bigint }
+export interface EntryEvent extends Happening {
+  kind: 'entry'
+  vcpu: number
+  rip: bigint
+}
 /** KVM emulated an access to a device's memory. */
-export interface MmioEvent extends Happening { kind: 'mmio'; access: 'read' | 'write' | 'unsatisfied-read'; gpa: number; length: number; value: bigint }
+export interface MmioEvent extends Happening {
+  kind: 'mmio'
+  access: 'read' | 'write' | 'unsatisfied-read'
+  gpa: number
+  length: number
+  value: bigint
+}
 /** KVM emulated a port access. */
-export interface PioEvent extends Happening { kind: 'pio'; access: 'read' | 'write'; port: number; size: number; count: number }
+export interface PioEvent extends Happening {
+  kind: 'pio'
+  access: 'read' | 'write'
+  port: number
+  size: number
+  count: number
+}
 /** KVM emulated an instruction. */
-export interface EmulateEvent extends Happening { kind: 'emulate'; rip: number; failed: boolean }
+export interface EmulateEvent extends Happening {
+  kind: 'emulate'
+  rip: number
+  failed: boolean
+}
 /** The dirty ring took a page, was reset, or was full. */
-export interface DirtyRingEvent extends Happening { kind: 'dirty-ring'; did: 'push' | 'reset' | 'full' }
+export interface DirtyRingEvent extends Happening {
+  kind: 'dirty-ring'
+  did: 'push' | 'reset' | 'full'
+}
 /** This library changed a memslot. */
-export interface MemslotEvent extends Happening { kind: 'memslot'; did: MemslotChanged['did']; before: MemslotRow | null; after: MemslotRow | null; duration: number }
+export interface MemslotEvent extends Happening {
+  kind: 'memslot'
+  did: MemslotChanged['did']
+  before: MemslotRow | null
+  after: MemslotRow | null
+  duration: number
+}
 /** This library changed what lies under HVAs. */
-export interface MappingEvent extends Happening { kind: 'mapping'; did: MappingChanged['did']; hva: number; size: number; duration: number }
+export interface MappingEvent extends Happening {
+  kind: 'mapping'
+  did: MappingChanged['did']
+  hva: number
+  size: number
+  duration: number
+}
 
 /** One event; `kind` tells which. */
 export type TraceEvent =
-  | ViolationEvent | GuestFaultEvent | MisconfigEvent | SpteSetEvent | SpteChangeEvent | ZapAllEvent | ZapPageEvent | HugeSplitEvent | NotifierUnmapEvent
-  | NotifierAgeEvent | ExitEvent | EntryEvent | MmioEvent | PioEvent | EmulateEvent | DirtyRingEvent | MemslotEvent | MappingEvent
+  | ViolationEvent
+  | GuestFaultEvent
+  | MisconfigEvent
+  | SpteSetEvent
+  | SpteChangeEvent
+  | ZapAllEvent
+  | ZapPageEvent
+  | HugeSplitEvent
+  | NotifierUnmapEvent
+  | NotifierAgeEvent
+  | ExitEvent
+  | EntryEvent
+  | MmioEvent
+  | PioEvent
+  | EmulateEvent
+  | DirtyRingEvent
+  | MemslotEvent
+  | MappingEvent
 
 /** The name of a kind of event. */
 export type TraceKind = TraceEvent['kind']

@@ -23,7 +23,8 @@ const fieldLine = /field:[^;]*?(\w+)(?:\[\d*\])?;\s*offset:(\d+);\s*size:(\d+);\
 /** @param text a `format` file */
 export function parseFormat(event: string, text: string): Format {
   const fields = new Map<string, FormatField>()
-  for (const [, name, offset, size, signed] of text.matchAll(fieldLine)) fields.set(name!, { name: name!, offset: Number(offset), size: Number(size), signed: signed === '1' })
+  for (const [, name, offset, size, signed] of text.matchAll(fieldLine))
+    fields.set(name!, { name: name!, offset: Number(offset), size: Number(size), signed: signed === '1' })
   return { event, id: Number(/^ID: (\d+)/m.exec(text)?.[1]), fields }
 }
 

@@ -35,8 +35,16 @@ const bit = (low: number, index: number) => (low & (1 << index)) !== 0
 export function decodeEptQualification(qualification: bigint): EptQualification {
   const low = Number(qualification & 0xffff_ffffn) | 0
   return {
-    dataRead: bit(low, 0), dataWrite: bit(low, 1), instructionFetch: bit(low, 2), readable: bit(low, 3), writable: bit(low, 4), executable: bit(low, 5),
-    executableForUser: bit(low, 6), linearAddressValid: bit(low, 7), finalTranslation: bit(low, 8), nmiUnblocking: bit(low, 12)
+    dataRead: bit(low, 0),
+    dataWrite: bit(low, 1),
+    instructionFetch: bit(low, 2),
+    readable: bit(low, 3),
+    writable: bit(low, 4),
+    executable: bit(low, 5),
+    executableForUser: bit(low, 6),
+    linearAddressValid: bit(low, 7),
+    finalTranslation: bit(low, 8),
+    nmiUnblocking: bit(low, 12)
   }
 }
 
@@ -45,7 +53,13 @@ export function decodeNestedPageFault(information: bigint): NestedPageFault {
   const low = Number(information & 0xffff_ffffn) | 0
   const high = Number(information >> 32n) | 0
   return {
-    present: bit(low, 0), write: bit(low, 1), user: bit(low, 2), reservedBit: bit(low, 3), instructionFetch: bit(low, 4), shadowStack: bit(low, 6),
-    finalAddress: bit(high, 0), guestPageTables: bit(high, 1)
+    present: bit(low, 0),
+    write: bit(low, 1),
+    user: bit(low, 2),
+    reservedBit: bit(low, 3),
+    instructionFetch: bit(low, 4),
+    shadowStack: bit(low, 6),
+    finalAddress: bit(high, 0),
+    guestPageTables: bit(high, 1)
   }
 }

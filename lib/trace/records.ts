@@ -22,7 +22,12 @@ export class Event {
 
   /** For JSON: 64-bit values as hexadecimal text, the cause by kind and time. */
   toJSON(): Record<string, unknown> {
-    return Object.fromEntries(Object.entries(this).map(([name, value]) => [name, name === 'cause' ? { kind: value.kind, time: value.time } : typeof value === 'bigint' ? hex(value) : value]))
+    return Object.fromEntries(
+      Object.entries(this).map(([name, value]) => [
+        name,
+        name === 'cause' ? { kind: value.kind, time: value.time } : typeof value === 'bigint' ? hex(value) : value
+      ])
+    )
   }
 }
 

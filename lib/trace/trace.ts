@@ -100,7 +100,14 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     checkInteger('ringSize', ringSize, pageSize, 2 ** 30)
     if (!Number.isInteger(Math.log2(ringSize))) throw argumentError('ringSize', ringSize, 'a power of two')
     checkInteger('heldLimit', heldLimit, 0, 2 ** 40)
-    this.#context = { wanted: new Set(kinds), spteFormat: subject.spteFormat, rows: new Rows(), everywhere, faulting: new Map(), misconfigs: new Map() }
+    this.#context = {
+      wanted: new Set(kinds),
+      spteFormat: subject.spteFormat,
+      rows: new Rows(),
+      everywhere,
+      faulting: new Map(),
+      misconfigs: new Map()
+    }
     this.#findSources()
     const found = new Set([...this.#sources.values()].flatMap(({ point }) => point.kinds))
     this.unavailable = [...this.#context.wanted].filter((kind) => !found.has(kind) && !ownKinds.includes(kind))
@@ -131,8 +138,15 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     if (typeof tracer !== 'number') return tracer
     const errno = errnoName(tracer)
     if (errno === 'EACCES' || errno === 'EPERM')
-      throw new KvmError('permission', `opening tracepoints: ${errno}; tracing needs CAP_PERFMON (root has it), and lockdown not to be 'confidentiality'; see node-kvm doctor`, { errno })
-    const advice: Record<string, string> = { EMFILE: 'raise the limit of open files (ulimit -n): each event takes one a CPU', ENOMEM: 'a smaller ringSize, or a higher /proc/sys/kernel/perf_event_mlock_kb' }
+      throw new KvmError(
+        'permission',
+        `opening tracepoints: ${errno}; tracing needs CAP_PERFMON (root has it), and lockdown not to be 'confidentiality'; see node-kvm doctor`,
+        { errno }
+      )
+    const advice: Record<string, string> = {
+      EMFILE: 'raise the limit of open files (ulimit -n): each event takes one a CPU',
+      ENOMEM: 'a smaller ringSize, or a higher /proc/sys/kernel/perf_event_mlock_kb'
+    }
     throw new KvmError('unavailable', `opening tracepoints: ${errno}${advice[errno] ? `; ${advice[errno]}` : ''}`, { errno })
   }
 
@@ -191,7 +205,16 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
 
   #tell(change: Change, events: TraceEvent[]): void {
     const { begin, end, of, table, ...what } = change as Change & { table?: object }
-    const event = Object.assign(new Event(), { kind: of, time: begin, elapsed: (begin - this.start) / 1e6, ...this.#own, cpu: -1, duration: end - begin, raw: {}, ...what }) as unknown as TraceEvent
+    const event = Object.assign(new Event(), {
+      kind: of,
+      time: begin,
+      elapsed: (begin - this.start) / 1e6,
+      ...this.#own,
+      cpu: -1,
+      duration: end - begin,
+      raw: {},
+      ...what
+    }) as unknown as TraceEvent
     this.#causes.follow(event)
     if (change.of === 'memslot') this.#context.rows.apply(change.before, change.after)
     else if (!this.#context.everywhere && this.#context.rows.hits(change.hva, change.size).length === 0) return

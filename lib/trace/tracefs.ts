@@ -20,7 +20,11 @@ export class Tracefs implements Disposable {
     const mount = native.openTracefs()
     if (typeof mount === 'number') {
       const errno = errnoName(mount)
-      throw new KvmError(errno === 'EPERM' ? 'permission' : 'unavailable', `tracefs is not mounted, and mounting it privately gave ${errno}; as root: mount -t tracefs tracefs /sys/kernel/tracing`, { errno })
+      throw new KvmError(
+        errno === 'EPERM' ? 'permission' : 'unavailable',
+        `tracefs is not mounted, and mounting it privately gave ${errno}; as root: mount -t tracefs tracefs /sys/kernel/tracing`,
+        { errno }
+      )
     }
     this.#mount = mount
     this.#root = `/proc/self/fd/${mount.fd}`
@@ -33,7 +37,9 @@ export class Tracefs implements Disposable {
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
       if (code === 'ENOENT') return null
-      throw new KvmError('permission', `reading the format of ${event}: ${code}; tracepoints need root, or read access to tracefs`, { errno: code ?? 'EIO' })
+      throw new KvmError('permission', `reading the format of ${event}: ${code}; tracepoints need root, or read access to tracefs`, {
+        errno: code ?? 'EIO'
+      })
     }
   }
 

@@ -47,9 +47,15 @@ function accessOf(intel: boolean, errorCode: bigint): AccessKind {
 const exits: Tracepoint = {
   event: 'kvm/kvm_exit',
   kinds: ['exit', 'violation', 'misconfig'],
-  filter: (wanted) => (wanted.has('exit') ? '' : `exit_reason == ${eptViolation} || exit_reason == ${eptMisconfig} || exit_reason == ${nestedPageFault}`),
+  filter: (wanted) =>
+    wanted.has('exit') ? '' : `exit_reason == ${eptViolation} || exit_reason == ${eptMisconfig} || exit_reason == ${nestedPageFault}`,
   decoder(format, { wanted, faulting, misconfigs }) {
-    const [reason, isa, rip, vcpu] = [numberField(format, 'exit_reason'), numberField(format, 'isa'), wideField(format, 'guest_rip'), numberField(format, 'vcpu_id')]
+    const [reason, isa, rip, vcpu] = [
+      numberField(format, 'exit_reason'),
+      numberField(format, 'isa'),
+      wideField(format, 'guest_rip'),
+      numberField(format, 'vcpu_id')
+    ]
     return (event, view, at) => {
       const number = reason(view, at)
       const instructionSet = isa(view, at)
@@ -265,15 +271,28 @@ const mmio: Tracepoint = {
 
 /** All that are used, in no order. */
 export const tracepoints: readonly Tracepoint[] = [
-  exits, pageFaults, mmioFaults, spteSets, mmioSptes, spteChanges, zapPages, hugeSplits,
+  exits,
+  pageFaults,
+  mmioFaults,
+  spteSets,
+  mmioSptes,
+  spteChanges,
+  zapPages,
+  hugeSplits,
   notifier('kvm/kvm_unmap_hva_range', 'notifier-unmap', ['start', 'end']),
   notifier('kvm/kvm_age_hva', 'notifier-age', ['start', 'end']),
   notifier('kvm/kvm_test_age_hva', 'notifier-age', ['hva', 'hva']),
   simple('kvmmmu/kvm_mmu_zap_all_fast', 'zap-all', {}),
-  finished(simple('kvm/kvm_entry', 'entry', { vcpu: 'vcpu_id', rip: 'rip' }), (event) => { event.rip = BigInt(event.rip) }),
+  finished(simple('kvm/kvm_entry', 'entry', { vcpu: 'vcpu_id', rip: 'rip' }), (event) => {
+    event.rip = BigInt(event.rip)
+  }),
   mmio,
-  finished(simple('kvm/kvm_pio', 'pio', { access: 'rw', port: 'port', size: 'size', count: 'count' }), (event) => { event.access = event.access ? 'write' : 'read' }),
-  finished(simple('kvm/kvm_emulate_insn', 'emulate', { rip: 'rip', failed: 'failed' }), (event) => { event.failed = event.failed !== 0 }),
+  finished(simple('kvm/kvm_pio', 'pio', { access: 'rw', port: 'port', size: 'size', count: 'count' }), (event) => {
+    event.access = event.access ? 'write' : 'read'
+  }),
+  finished(simple('kvm/kvm_emulate_insn', 'emulate', { rip: 'rip', failed: 'failed' }), (event) => {
+    event.failed = event.failed !== 0
+  }),
   simple('kvm/kvm_dirty_ring_push', 'dirty-ring', {}, { did: 'push' }),
   simple('kvm/kvm_dirty_ring_reset', 'dirty-ring', {}, { did: 'reset' }),
   simple('kvm/kvm_dirty_ring_exit', 'dirty-ring', {}, { did: 'full' })
@@ -282,7 +301,19 @@ export const tracepoints: readonly Tracepoint[] = [
 /** The library's own, which need no tracepoint. */
 export const ownKinds: readonly TraceKind[] = ['memslot', 'mapping']
 /** What a trace shows unless told: what the three tables do, and not each entry, exit and emulated instruction. */
-export const defaultKinds: readonly TraceKind[] = ['violation', 'guest-fault', 'misconfig', 'spte-set', 'spte-change', 'zap-all', 'zap-page', 'huge-split', 'notifier-unmap', 'mmio', ...ownKinds]
+export const defaultKinds: readonly TraceKind[] = [
+  'violation',
+  'guest-fault',
+  'misconfig',
+  'spte-set',
+  'spte-change',
+  'zap-all',
+  'zap-page',
+  'huge-split',
+  'notifier-unmap',
+  'mmio',
+  ...ownKinds
+]
 /** Every kind there is. */
 export const allKinds: readonly TraceKind[] = [...new Set([...tracepoints.flatMap(({ kinds }) => kinds), ...ownKinds])]
 

@@ -31,7 +31,10 @@ export function hostMappings(pid: number | 'self'): HostMapping[] {
     return []
   }
   return [...text.matchAll(/^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ *(.*)$/gm)].map(([, start, end, path]) => ({
-    start: Number.parseInt(start as string, 16), end: Number.parseInt(end as string, 16), backing: kindOf(path as string), path: path as string
+    start: Number.parseInt(start as string, 16),
+    end: Number.parseInt(end as string, 16),
+    backing: kindOf(path as string),
+    path: path as string
   }))
 }
 
@@ -45,7 +48,8 @@ export function backingOf(mappings: readonly HostMapping[], hva: number, size: n
     else high = middle
   }
   const found: HostMapping[] = []
-  for (let index = low; index < mappings.length && (mappings[index] as HostMapping).start < hva + size; index++) found.push(mappings[index] as HostMapping)
+  for (let index = low; index < mappings.length && (mappings[index] as HostMapping).start < hva + size; index++)
+    found.push(mappings[index] as HostMapping)
   const kinds = new Set(found.map(({ backing }) => backing))
   const backing = kinds.size === 0 ? 'unmapped' : kinds.size === 1 ? (found[0] as HostMapping).backing : 'mixed'
   return { backing, path: found.find(({ path }) => path !== '')?.path ?? '' }

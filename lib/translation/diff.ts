@@ -29,7 +29,12 @@ const permissions = { ept: 7n, x86: (1n << 63n) | 7n }
 
 function sideOf(table: Tables, row: number): Side {
   const level = table.kind[row] === 4 ? 0 : (table.level[row] as number)
-  return { hpa: table.secondHpa[row] as number, level, permission: level ? (table.spte[row] as bigint) & permissions[table.format] : 0n, host: table.hpa[row] as number }
+  return {
+    hpa: table.secondHpa[row] as number,
+    level,
+    permission: level ? (table.spte[row] as bigint) & permissions[table.format] : 0n,
+    host: table.hpa[row] as number
+  }
 }
 
 function kindOf(before: Side, after: Side): ChangeKind | null {
@@ -69,7 +74,14 @@ function* changedPages(before: Tables, after: Tables): Generator<Change> {
 }
 
 function continues(last: Change | undefined, next: Change): last is Change {
-  return last !== undefined && last.kind === next.kind && last.addressSpace === next.addressSpace && last.gpa + last.size === next.gpa && last.before.level === next.before.level && last.after.level === next.after.level
+  return (
+    last !== undefined &&
+    last.kind === next.kind &&
+    last.addressSpace === next.addressSpace &&
+    last.gpa + last.size === next.gpa &&
+    last.before.level === next.before.level &&
+    last.after.level === next.after.level
+  )
 }
 
 /**

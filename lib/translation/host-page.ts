@@ -33,7 +33,13 @@ export function frameFlags(hpa: number): FrameFlags | null {
     return null
   }
   const is = (bit: bigint) => (((word[0] as bigint) >> bit) & 1n) === 1n
-  return { anonymous: is(bits.anonymous), transparentHuge: is(bits.transparentHuge), hugetlb: is(bits.hugetlb), ksm: is(bits.ksm), zeroPage: is(bits.zeroPage) }
+  return {
+    anonymous: is(bits.anonymous),
+    transparentHuge: is(bits.transparentHuge),
+    hugetlb: is(bits.hugetlb),
+    ksm: is(bits.ksm),
+    zeroPage: is(bits.zeroPage)
+  }
 }
 
 /** How the host's page tables have a page. */
@@ -52,7 +58,12 @@ export interface HostView extends Partial<FrameFlags> {
 export function hostView(flags: number, hpa: number, scanned: boolean): HostView {
   const is = (bit: number) => (flags & bit) !== 0
   return {
-    present: is(hostBits.present), swapped: is(hostBits.swapped), fileOrShared: is(hostBits.fileOrShared), exclusive: is(hostBits.exclusive),
-    softDirty: is(hostBits.softDirty), huge: scanned ? is(hostBits.huge) : null, ...(hpa !== 0 ? frameFlags(hpa) : null)
+    present: is(hostBits.present),
+    swapped: is(hostBits.swapped),
+    fileOrShared: is(hostBits.fileOrShared),
+    exclusive: is(hostBits.exclusive),
+    softDirty: is(hostBits.softDirty),
+    huge: scanned ? is(hostBits.huge) : null,
+    ...(hpa !== 0 ? frameFlags(hpa) : null)
   }
 }

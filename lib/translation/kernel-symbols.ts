@@ -4,7 +4,11 @@ import type { TableRequest } from '../abi/native.js'
 
 type Addresses = Pick<TableRequest, 'pageOffsetBase' | 'mmioMaskAddress' | 'mmioValueAddress' | 'meMaskAddress'>
 
-const symbols: Record<string, keyof Addresses> = { shadow_mmio_mask: 'mmioMaskAddress', shadow_mmio_value: 'mmioValueAddress', shadow_me_mask: 'meMaskAddress' }
+const symbols: Record<string, keyof Addresses> = {
+  shadow_mmio_mask: 'mmioMaskAddress',
+  shadow_mmio_value: 'mmioValueAddress',
+  shadow_me_mask: 'meMaskAddress'
+}
 let known: { module: number; addresses: Addresses } | undefined
 
 /** A module that was loaded again lies elsewhere; its folder is then another. */
@@ -17,7 +21,8 @@ function read(): Addresses {
   try {
     const text = readFileSync('/proc/kallsyms', 'latin1')
     // With kptr_restrict every address reads as zeros, which is "unknown" here too.
-    for (const [, address, name] of text.matchAll(/^([0-9a-f]{16}) \w (shadow_mmio_mask|shadow_mmio_value|shadow_me_mask)\b/gm)) addresses[symbols[name as string] as keyof Addresses] = BigInt(`0x${address}`)
+    for (const [, address, name] of text.matchAll(/^([0-9a-f]{16}) \w (shadow_mmio_mask|shadow_mmio_value|shadow_me_mask)\b/gm))
+      addresses[symbols[name as string] as keyof Addresses] = BigInt(`0x${address}`)
   } catch {
     // Not readable: the same.
   }

@@ -57,7 +57,16 @@ export class Machine {
   /** A plain object: `slots` with addresses as numbers. */
   toJSON() {
     const { pid, command, vcpus, evidence: how } = this
-    const slots = this.memslots.map(({ id, addressSpace, gpa, size, hva, flags, backing, path }) => ({ id, addressSpace, gpa, size, hva, flags, backing, path }))
+    const slots = this.memslots.map(({ id, addressSpace, gpa, size, hva, flags, backing, path }) => ({
+      id,
+      addressSpace,
+      gpa,
+      size,
+      hva,
+      flags,
+      backing,
+      path
+    }))
     return { pid, command, vcpus, slots, evidence: how }
   }
 }
@@ -95,13 +104,22 @@ function byDescriptors(pids: number[], why: string): Machine[] {
   })
 }
 
-const allPids = () => readdirSync('/proc').filter((name) => /^\d+$/.test(name)).map(Number)
+const allPids = () =>
+  readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
 
 /** Why a process has no VM to show. */
 function noMachine(pid: number, foreign: boolean): KvmError {
-  if (!existsSync(`/proc/${pid}`)) return new KvmError('argument', `there is no process ${pid} here (in another pid namespace it has another number: look for it with node-kvm map)`, { argument: 'pid', pid })
+  if (!existsSync(`/proc/${pid}`))
+    return new KvmError(
+      'argument',
+      `there is no process ${pid} here (in another pid namespace it has another number: look for it with node-kvm map)`,
+      { argument: 'pid', pid }
+    )
   const name = readOptional(`/proc/${pid}/comm`) ?? 'ended meanwhile'
-  if (foreign) return new KvmError('argument', `process ${pid} (${name}) holds a descriptor of a VM whose memory is another process's`, { argument: 'pid', pid })
+  if (foreign)
+    return new KvmError('argument', `process ${pid} (${name}) holds a descriptor of a VM whose memory is another process's`, { argument: 'pid', pid })
   return new KvmError('argument', `process ${pid} (${name}) runs no VM`, { argument: 'pid', pid })
 }
 
@@ -116,7 +134,10 @@ function noMachine(pid: number, foreign: boolean): KvmError {
 export function machines({ pid }: { pid?: number } = {}): Machine[] {
   if (pid !== undefined) checkInteger('pid', pid, 1, 2 ** 31 - 1)
   const found = readMachines({ pid: pid ?? 0, tables: false })
-  const list = typeof found === 'string' ? byDescriptors(pid === undefined ? allPids() : [pid], found) : found.filter(({ flags }) => (flags & 3) === 1).map(machineOf)
+  const list =
+    typeof found === 'string'
+      ? byDescriptors(pid === undefined ? allPids() : [pid], found)
+      : found.filter(({ flags }) => (flags & 3) === 1).map(machineOf)
   if (list.length === 0 && pid !== undefined) throw noMachine(pid, typeof found !== 'string' && found.length > 0)
   return list.sort((left, right) => left.pid - right.pid || left.fd - right.fd)
 }

@@ -28,8 +28,10 @@ function changedMeanwhile({ generations, setSwapped, addressSpaces, failedReads 
   // A pointer that led nowhere is the trace of a change, too.
   if (setSwapped !== 0 || failedReads !== 0) return true
   const spaces = generations.length / 2
-  return Array.from({ length: Math.min(addressSpaces, spaces) }, (_, space) => [generations[space] as bigint, generations[spaces + space] as bigint])
-    .some(([before, after]) => before !== after || ((before as bigint) & updateInProgress) !== 0n)
+  return Array.from({ length: Math.min(addressSpaces, spaces) }, (_, space) => [
+    generations[space] as bigint,
+    generations[spaces + space] as bigint
+  ]).some(([before, after]) => before !== after || ((before as bigint) & updateInProgress) !== 0n)
 }
 
 function ask({ pid = 0, fd = -1, tables }: Which): NativeMachine[] | string {

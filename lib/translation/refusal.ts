@@ -1,14 +1,30 @@
 /** Why VMs cannot be read from outside here, in words: which permission, kernel option or field is missing. */
 import { existsSync } from 'node:fs'
 import { errnoName } from '../abi/errors.js'
-import type { TableFailure } from '../abi/native.js'
 import { readOptional } from '../abi/host.js'
+import type { TableFailure } from '../abi/native.js'
 
 /** In the order of field_bit in native/bpf/layout.h. */
 const fields = [
-  'kvm.memslots', 'kvm.mm', 'kvm.mmu_invalidate_seq', 'kvm_memslots.generation', 'kvm_memslots.id_hash', 'kvm_memslots.node_idx', 'kvm_memory_slot.id_node',
-  'kvm_memory_slot.base_gfn', 'kvm_memory_slot.npages', 'kvm_memory_slot.userspace_addr', 'kvm_memory_slot.flags', 'kvm_memory_slot.id', 'kvm_memory_slot.as_id',
-  'kvm_arch.active_mmu_pages', 'kvm_mmu_page.link', 'kvm_mmu_page.role', 'kvm_mmu_page.gfn', 'kvm_mmu_page.spt', 'kvm_mmu_page.shadowed_translation'
+  'kvm.memslots',
+  'kvm.mm',
+  'kvm.mmu_invalidate_seq',
+  'kvm_memslots.generation',
+  'kvm_memslots.id_hash',
+  'kvm_memslots.node_idx',
+  'kvm_memory_slot.id_node',
+  'kvm_memory_slot.base_gfn',
+  'kvm_memory_slot.npages',
+  'kvm_memory_slot.userspace_addr',
+  'kvm_memory_slot.flags',
+  'kvm_memory_slot.id',
+  'kvm_memory_slot.as_id',
+  'kvm_arch.active_mmu_pages',
+  'kvm_mmu_page.link',
+  'kvm_mmu_page.role',
+  'kvm_mmu_page.gfn',
+  'kvm_mmu_page.spt',
+  'kvm_mmu_page.shadowed_translation'
 ]
 
 /** What of the host decides whether it can be read. */
@@ -44,9 +60,14 @@ export function missingOnHost({ kvmLoaded, btf, moduleBtf, lockdown, capabilitie
   if (!kvmLoaded) return { why: 'kvm is not loaded', remedy: 'sudo modprobe kvm_intel or kvm_amd' }
   if (!btf) return { why: 'the kernel has no BTF (/sys/kernel/btf/vmlinux)', remedy: 'a kernel built with CONFIG_DEBUG_INFO_BTF' }
   if (!moduleBtf) return { why: 'the module kvm has no BTF (/sys/kernel/btf/kvm)', remedy: 'a kernel built with CONFIG_DEBUG_INFO_BTF_MODULES' }
-  if (lockdown === 'confidentiality') return { why: 'lockdown is at the level confidentiality, which refuses BPF reads of kernel memory', remedy: 'boot with lockdown=integrity or none' }
+  if (lockdown === 'confidentiality')
+    return {
+      why: 'lockdown is at the level confidentiality, which refuses BPF reads of kernel memory',
+      remedy: 'boot with lockdown=integrity or none'
+    }
   const lacking = [...(capabilities.bpf ? [] : ['CAP_BPF']), ...(capabilities.perfmon ? [] : ['CAP_PERFMON'])]
-  if (lacking.length > 0 && !capabilities.sysAdmin) return { why: `no ${lacking.join(' and no ')}`, remedy: 'run as root, or sudo setcap cap_bpf,cap_perfmon+ep $(which node)' }
+  if (lacking.length > 0 && !capabilities.sysAdmin)
+    return { why: `no ${lacking.join(' and no ')}`, remedy: 'run as root, or sudo setcap cap_bpf,cap_perfmon+ep $(which node)' }
   return null
 }
 
@@ -55,7 +76,8 @@ export const missingFieldNames = (bits: number): string[] => fields.filter((_, i
 
 /** One sentence on a refusal, ended by what to do about it. */
 export function explainRefusal({ step, error, missingFields, log }: TableFailure, host: ReadingHost): string {
-  if (step === 'fields' && missingFields !== 0) return `this kernel's KVM has no ${missingFieldNames(missingFields).join(', no ')}: node-kvm does not know its tables; tell the maintainers which kernel this is`
+  if (step === 'fields' && missingFields !== 0)
+    return `this kernel's KVM has no ${missingFieldNames(missingFields).join(', no ')}: node-kvm does not know its tables; tell the maintainers which kernel this is`
   const known = missingOnHost(host)
   if (known) return `${known.why}; ${known.remedy}`
   const last = log.trim().split('\n').at(-1)

@@ -1,6 +1,7 @@
 /** A VM's tables in numbers. */
-import { hostBits } from './host-page.js'
+
 import { levelSize } from '../abi/spte.js'
+import { hostBits } from './host-page.js'
 import type { TableSlot, Tables } from './tables.js'
 import { whySmall } from './translate.js'
 
@@ -28,8 +29,18 @@ export interface Summary {
 }
 
 const empty = (): Summary => ({
-  slots: 0, memory: 0, resident: 0, swapped: 0, hostHuge: 0, mapped: { total: 0, small: 0, huge2M: 0, huge1G: 0 }, hugeOnHostOnly: 0, hugeInSecondStageOnly: 0,
-  whySmall: {}, mappedNotResident: 0, compared: 0, disagreeing: 0
+  slots: 0,
+  memory: 0,
+  resident: 0,
+  swapped: 0,
+  hostHuge: 0,
+  mapped: { total: 0, small: 0, huge2M: 0, huge1G: 0 },
+  hugeOnHostOnly: 0,
+  hugeInSecondStageOnly: 0,
+  whySmall: {},
+  mappedNotResident: 0,
+  compared: 0,
+  disagreeing: 0
 })
 
 const page = levelSize(1)

@@ -1,8 +1,8 @@
 /** The three tables of a VM, all of them at once, as columns. */
 import { hex } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
-import { type LeafColumns, native, type PageColumns, type SlotColumns } from '../abi/native.js'
 import { spteFormat } from '../abi/host.js'
+import { type LeafColumns, native, type PageColumns, type SlotColumns } from '../abi/native.js'
 import type { SpteFormat } from '../abi/spte.js'
 import type { Memslots } from '../memory/memslots.js'
 import { type Backing, backingOf, hostMappings } from './backing.js'
@@ -54,16 +54,37 @@ export interface Subject {
 
 /** How often to read again when pages were taken back between the second and the third table. */
 const mostRounds = 5
-const noSlots = (): SlotColumns => ({ gpa: new Float64Array(), size: new Float64Array(), hva: new Float64Array(), flags: new Uint32Array(), id: new Int16Array(), addressSpace: new Uint8Array(), guestMemfd: new Uint8Array() })
-const noLeaves = (): LeafColumns => ({ gpa: new Float64Array(), hpa: new Float64Array(), spte: new BigUint64Array(), role: new Uint32Array(), level: new Uint8Array(), addressSpace: new Uint8Array(), kind: new Uint8Array() })
+const noSlots = (): SlotColumns => ({
+  gpa: new Float64Array(),
+  size: new Float64Array(),
+  hva: new Float64Array(),
+  flags: new Uint32Array(),
+  id: new Int16Array(),
+  addressSpace: new Uint8Array(),
+  guestMemfd: new Uint8Array()
+})
+const noLeaves = (): LeafColumns => ({
+  gpa: new Float64Array(),
+  hpa: new Float64Array(),
+  spte: new BigUint64Array(),
+  role: new Uint32Array(),
+  level: new Uint8Array(),
+  addressSpace: new Uint8Array(),
+  kind: new Uint8Array()
+})
 
 function ownSlots(memslots: Memslots): SlotColumns {
   const list = [...memslots]
   const columns = noSlots()
   return {
-    ...columns, gpa: Float64Array.from(list, ({ gpa }) => gpa), size: Float64Array.from(list, ({ size }) => size), hva: Float64Array.from(list, ({ hva }) => hva),
-    flags: Uint32Array.from(list, ({ logDirty, readonly }) => (logDirty ? 1 : 0) | (readonly ? 2 : 0)), id: Int16Array.from(list, ({ id }) => id),
-    addressSpace: new Uint8Array(list.length), guestMemfd: new Uint8Array(list.length)
+    ...columns,
+    gpa: Float64Array.from(list, ({ gpa }) => gpa),
+    size: Float64Array.from(list, ({ size }) => size),
+    hva: Float64Array.from(list, ({ hva }) => hva),
+    flags: Uint32Array.from(list, ({ logDirty, readonly }) => (logDirty ? 1 : 0) | (readonly ? 2 : 0)),
+    id: Int16Array.from(list, ({ id }) => id),
+    addressSpace: new Uint8Array(list.length),
+    guestMemfd: new Uint8Array(list.length)
   }
 }
 
@@ -77,8 +98,16 @@ export function slotList(columns: SlotColumns, pid: number): TableSlot[] {
     const size = columns.size[row] as number
     const { backing, path } = backingOf(mappings, hva, size)
     return {
-      id: columns.id[row] as number, addressSpace: columns.addressSpace[row] as number, gpa, size, hva,
-      flags, logDirty: (flags & 1) !== 0, readonly: (flags & 2) !== 0, backing: guestMemfd ? 'guest_memfd' : backing, path
+      id: columns.id[row] as number,
+      addressSpace: columns.addressSpace[row] as number,
+      gpa,
+      size,
+      hva,
+      flags,
+      logDirty: (flags & 1) !== 0,
+      readonly: (flags & 2) !== 0,
+      backing: guestMemfd ? 'guest_memfd' : backing,
+      path
     }
   })
 }
@@ -101,14 +130,31 @@ export function look(subject: Subject, tables: boolean): Look {
   const found = readMachines({ pid, fd, tables })
   if (typeof found === 'string') {
     if (!own) throw new KvmError('unavailable', `the VM of process ${pid} cannot be read: ${found}`, { pid })
-    return { slots: ownSlots(own), leaves: noLeaves(), machine: null, evidence: evidence({ source: 'memslots', missing: [`the second stage was not read: ${found}`] }) }
+    return {
+      slots: ownSlots(own),
+      leaves: noLeaves(),
+      machine: null,
+      evidence: evidence({ source: 'memslots', missing: [`the second stage was not read: ${found}`] })
+    }
   }
   const machine = found.find((each) => kvm === undefined || each.kvm === kvm)
   if (!machine) throw gone(subject)
-  const missing = machine.flags & 4 ? ['the second stage was not read: where the kernel maps memory is not known without a running vCPU or a readable /proc/kallsyms'] : []
+  const missing =
+    machine.flags & 4
+      ? ['the second stage was not read: where the kernel maps memory is not known without a running vCPU or a readable /proc/kallsyms']
+      : []
   return {
-    slots: machine.slots, leaves: machine.leaves, machine,
-    evidence: evidence({ source: 'bpf', secondStage: tables && missing.length === 0 ? 'bpf' : null, torn: machine.torn, lost: machine.lost, attempts: machine.attempts, missing })
+    slots: machine.slots,
+    leaves: machine.leaves,
+    machine,
+    evidence: evidence({
+      source: 'bpf',
+      secondStage: tables && missing.length === 0 ? 'bpf' : null,
+      torn: machine.torn,
+      lost: machine.lost,
+      attempts: machine.attempts,
+      missing
+    })
   }
 }
 

@@ -1,11 +1,11 @@
 /** One address through the three tables. */
 import { checkAddress, hex, pageSize } from '../abi/arguments.js'
+import { spteFormat } from '../abi/host.js'
 import type { LeafColumns, PageColumns } from '../abi/native.js'
+import { accessText, decodeSpte, levelSize, type Spte, type SpteFormat } from '../abi/spte.js'
 import type { Evidence } from './evidence.js'
 import { type HostView, hostView } from './host-page.js'
-import { spteFormat } from '../abi/host.js'
-import { accessText, decodeSpte, levelSize, type Spte, type SpteFormat } from '../abi/spte.js'
-import { lookAtAll, slotList, type Subject, type TableSlot, type Tables } from './tables.js'
+import { lookAtAll, type Subject, slotList, type TableSlot, type Tables } from './tables.js'
 
 /** The second stage's entry for a GPA, or why none is known. */
 export type SecondStage =
@@ -71,7 +71,12 @@ export function whySmall(slot: Pick<TableSlot, 'gpa' | 'hva' | 'size' | 'logDirt
 function noEntry(gpa: number, how: Evidence, isMmio: boolean, hasSlot: boolean): SecondStage {
   if (how.secondStage === null) return { present: false, reason: how.missing.find((text) => text.startsWith('the second stage')) ?? 'not read' }
   if (isMmio) return { present: false, reason: `KVM keeps a note that ${hex(gpa)} is MMIO` }
-  return { present: false, reason: hasSlot ? 'no entry: the guest has not touched it since the last change; its next access faults' : 'no memslot, so there is nothing to map: an access is MMIO' }
+  return {
+    present: false,
+    reason: hasSlot
+      ? 'no entry: the guest has not touched it since the last change; its next access faults'
+      : 'no memslot, so there is nothing to map: an access is MMIO'
+  }
 }
 
 function secondStageOf(leaves: LeafColumns, rows: number[], gpa: number, format: SpteFormat): (SecondStage & { present: true }) | null {
@@ -80,7 +85,16 @@ function secondStageOf(leaves: LeafColumns, rows: number[], gpa: number, format:
   if (row === undefined) return null
   const level = leaves.level[row] as number
   const spte = decodeSpte(format, leaves.spte[row] as bigint, level)
-  return { present: true, hpa: (leaves.hpa[row] as number) + (gpa - (leaves.gpa[row] as number)), level, size: levelSize(level), access: accessText(spte), format, spte, entries: mapped.length }
+  return {
+    present: true,
+    hpa: (leaves.hpa[row] as number) + (gpa - (leaves.gpa[row] as number)),
+    level,
+    size: levelSize(level),
+    access: accessText(spte),
+    format,
+    spte,
+    entries: mapped.length
+  }
 }
 
 /** @internal */
@@ -90,13 +104,31 @@ export function translateIn(subject: Subject, gpa: number): Translation {
   const { slots, leaves, rows, evidence } = lookAtAll(subject, page, page + pageSize)
   const index = slots.gpa.findIndex((start, row) => slots.addressSpace[row] === 0 && gpa >= start && gpa < start + (slots.size[row] as number))
   const only = <T extends Float64Array | Uint32Array | Int16Array | Uint8Array>(column: T) => column.slice(index, index + 1) as T
-  const slot = index < 0 ? null : (slotList({ gpa: only(slots.gpa), size: only(slots.size), hva: only(slots.hva), flags: only(slots.flags), id: only(slots.id), addressSpace: only(slots.addressSpace), guestMemfd: only(slots.guestMemfd) }, subject.pid)[0] ?? null)
+  const slot =
+    index < 0
+      ? null
+      : (slotList(
+          {
+            gpa: only(slots.gpa),
+            size: only(slots.size),
+            hva: only(slots.hva),
+            flags: only(slots.flags),
+            id: only(slots.id),
+            addressSpace: only(slots.addressSpace),
+            guestMemfd: only(slots.guestMemfd)
+          },
+          subject.pid
+        )[0] ?? null)
   const inLeaves = leavesAt(leaves, gpa, 0)
   const mapped = secondStageOf(leaves, inLeaves, gpa, spteFormat())
   const row = rows.gpa.findIndex((_, number) => rows.slot[number] === index)
-  const host = slot && evidence.host ? hostView(row < 0 ? 0 : (rows.host[row] as number), row < 0 ? 0 : (rows.hpa[row] as number), rows.scanned) : null
+  const host =
+    slot && evidence.host ? hostView(row < 0 ? 0 : (rows.host[row] as number), row < 0 ? 0 : (rows.hpa[row] as number), rows.scanned) : null
   const hpa = row < 0 || !rows.hpa[row] ? null : (rows.hpa[row] as number) + (gpa - page)
-  const agrees = hpa === null || !mapped ? null : inLeaves.every((leaf) => leaves.kind[leaf] === 4 || (leaves.hpa[leaf] as number) + (gpa - (leaves.gpa[leaf] as number)) === hpa)
+  const agrees =
+    hpa === null || !mapped
+      ? null
+      : inLeaves.every((leaf) => leaves.kind[leaf] === 4 || (leaves.hpa[leaf] as number) + (gpa - (leaves.gpa[leaf] as number)) === hpa)
   if (mapped && slot && mapped.level === 1 && (host?.huge ?? host?.transparentHuge)) mapped.whySmall = whySmall(slot, gpa)
   const secondStage = mapped ?? noEntry(gpa, evidence, inLeaves.length > 0, slot !== null)
   return { gpa, slot, hva: slot && slot.hva + (gpa - slot.gpa), hpa, host, secondStage, agrees, evidence }
@@ -109,11 +141,15 @@ export function hvaToGpa({ slots }: Pick<Tables, 'slots'>, hva: number): number[
 }
 
 /** Every GPA that leads to an HPA, by the host page tables or by the second stage. Address space 0. */
-export function hpaToGpa({ gpa, hpa, secondHpa, slot, slots }: Pick<Tables, 'slots'> & Pick<PageColumns, 'gpa' | 'hpa' | 'secondHpa' | 'slot'>, wanted: number): number[] {
+export function hpaToGpa(
+  { gpa, hpa, secondHpa, slot, slots }: Pick<Tables, 'slots'> & Pick<PageColumns, 'gpa' | 'hpa' | 'secondHpa' | 'slot'>,
+  wanted: number
+): number[] {
   checkAddress('hpa', wanted)
   const page = wanted - (wanted % pageSize)
   const found = new Set<number>()
   for (let row = 0; row < gpa.length; row++)
-    if (page !== 0 && (hpa[row] === page || secondHpa[row] === page) && slots[slot[row] as number]?.addressSpace === 0) found.add((gpa[row] as number) + (wanted - page))
+    if (page !== 0 && (hpa[row] === page || secondHpa[row] === page) && slots[slot[row] as number]?.addressSpace === 0)
+      found.add((gpa[row] as number) + (wanted - page))
   return [...found]
 }

@@ -1,5 +1,5 @@
-import { expect } from 'vitest'
 import { KvmError, type KvmErrorCode } from 'node-kvm'
+import { expect } from 'vitest'
 
 /** Runs what must fail, and hands back the error for a closer look. */
 export function checkedError(action: () => unknown, code: KvmErrorCode): KvmError & Record<string, unknown> {

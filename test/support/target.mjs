@@ -79,11 +79,13 @@ const actions = {
   }
 }
 
-createInterface({ input: process.stdin }).on('line', (line) => {
-  const { do: what, ...rest } = JSON.parse(line)
-  const answer = actions[what](rest)
-  if (answer) say(answer, (_, value) => (typeof value === 'bigint' ? Number(value) : value))
-}).on('close', () => process.exit(0))
+createInterface({ input: process.stdin })
+  .on('line', (line) => {
+    const { do: what, ...rest } = JSON.parse(line)
+    const answer = actions[what](rest)
+    if (answer) say(answer, (_, value) => (typeof value === 'bigint' ? Number(value) : value))
+  })
+  .on('close', () => process.exit(0))
 BigInt.prototype.toJSON = function () {
   return Number(this)
 }

@@ -1,5 +1,5 @@
-import { afterEach, beforeEach } from 'vitest'
 import { Kvm, type Vm } from 'node-kvm'
+import { afterEach, beforeEach } from 'vitest'
 
 /** A VM for each test of the file that imports this, closed after it. */
 export let kvm: Kvm

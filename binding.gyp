@@ -14,7 +14,10 @@
         "native/trace_ring.cc",
         "native/tracer.cc",
         "native/vcpu.cc",
-        "native/vm.cc"
+        "native/vcpu_runner.cc",
+        "native/vcpu_thread.cc",
+        "native/vm.cc",
+        "native/vm_state.cc"
       ],
       "include_dirs": ["<!@(node -p \"require('node-addon-api').include\")"],
       "defines": ["NAPI_VERSION=9", "NAPI_CPP_EXCEPTIONS"],

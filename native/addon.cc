@@ -8,6 +8,7 @@
 #include "tables.h"
 #include "tracer.h"
 #include "vcpu.h"
+#include "vcpu_runner.h"
 #include "vm.h"
 
 namespace node_kvm {
@@ -27,11 +28,13 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   data->region = Napi::Persistent(Mapping::Define(env));
   data->vm = Napi::Persistent(Vm::Define(env));
   data->vcpu = Napi::Persistent(Vcpu::Define(env));
+  data->runner = Napi::Persistent(VcpuRunner::Define(env));
   data->tracer = Napi::Persistent(Tracer::Define(env));
   env.SetInstanceData(data);
   exports.Set("open", Napi::Function::New(env, Open, "open"));
   exports.Set("trace", Napi::Function::New(env, Tracer::Open, "trace"));
   exports.Set("openTracefs", Napi::Function::New(env, Tracefs, "openTracefs"));
+  exports.Set("attach", Napi::Function::New(env, Vm::Attach, "attach"));
   exports.Set("map", Napi::Function::New(env, Mapping::Map, "map"));
   Vcpu::DefineHotCalls(exports);
   DefineTables(exports);

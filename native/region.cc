@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 #include <vector>
 
 #ifndef MAP_FIXED_NOREPLACE
@@ -122,23 +123,27 @@ int Region::MapPages(void* address, size_t length, off_t offset, int flags, Owne
 
 int Region::Read(size_t offset, void* target, size_t length) {
   if (!Contains(offset, length)) return -ERANGE;
-  if (!plain_) return KernelCopy(target, base_ + offset, length, false);
-  memcpy(target, base_ + offset, length);
-  return 0;
+  {
+    const std::shared_lock lock(mutex_);
+    if (plain_) return memcpy(target, base_ + offset, length), 0;
+  }
+  return KernelCopy(target, base_ + offset, length, false);
 }
 
 int Region::Write(size_t offset, const void* source, size_t length) {
   if (!Contains(offset, length)) return -ERANGE;
-  if (!plain_) return KernelCopy(const_cast<void*>(source), base_ + offset, length, true);
-  memcpy(base_ + offset, source, length);
-  return 0;
+  {
+    const std::shared_lock lock(mutex_);
+    if (plain_) return memcpy(base_ + offset, source, length), 0;
+  }
+  return KernelCopy(const_cast<void*>(source), base_ + offset, length, true);
 }
 
 int Region::Fill(size_t offset, size_t length, uint8_t value) {
   if (!Contains(offset, length)) return -ERANGE;
-  if (plain_) {
-    memset(base_ + offset, value, length);
-    return 0;
+  {
+    const std::shared_lock lock(mutex_);
+    if (plain_) return memset(base_ + offset, value, length), 0;
   }
   const std::vector<char> block(std::min(length, size_t{1} << 20), static_cast<char>(value));
   for (size_t done = 0; done < length;) {

@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
+#include <shared_mutex>
 
 #include "owned_fd.h"
 
@@ -39,6 +39,7 @@ class Region {
 
   char* base() const { return base_; }
   size_t size() const { return request_.size; }
+  RegionKind kind() const { return request_.kind; }
   bool Contains(uint64_t offset, uint64_t length) const { return length <= size() && offset <= size() - length; }
 
   // All return zero or a negative errno, and never fault: where a plain copy could, the kernel copies.
@@ -66,7 +67,8 @@ class Region {
   RegionRequest request_;
   OwnedFd fd_;
   char* base_ = nullptr;
-  std::mutex mutex_;
+  // Shared by plain copies, which must not run while another environment takes access away.
+  std::shared_mutex mutex_;
   std::atomic<int> buffers_{0};
   // False where an access may raise SIGSEGV or SIGBUS: another protection, a file others may truncate, a huge page pool that may run dry.
   std::atomic<bool> plain_{true};

@@ -4,11 +4,15 @@
 
 #include <cstring>
 
+#include "vcpu_runner.h"
+
 namespace node_kvm {
 
 Napi::Function Vcpu::Define(Napi::Env env) {
   auto methods = SharedMethods();
   methods.push_back(InstanceMethod("handle", &Vcpu::Handle));
+  methods.push_back(InstanceAccessor("running", &Vcpu::Running, nullptr));
+  methods.push_back(InstanceMethod("startThread", &Vcpu::StartThread));
   methods.push_back(InstanceMethod("kick", &Vcpu::Kick));
   methods.push_back(InstanceMethod("readRunPage", &Vcpu::ReadRunPage));
   methods.push_back(InstanceMethod("writeRunPage", &Vcpu::WriteRunPage));
@@ -49,8 +53,9 @@ napi_value RunVcpu(napi_env env, napi_callback_info info) {
 
 napi_value IoctlVcpu(napi_env env, napi_callback_info info) {
   const HotCall call(env, info);
-  const RunPage* page = PageOf(env, call);
-  return Int32(env, page == nullptr ? -EBADF : CheckedIoctl(page->fd(), env, call.arguments + 1, call.count - 1));
+  RunPage* page = PageOf(env, call);
+  if (page == nullptr || page->ended()) return Int32(env, -EBADF);
+  return Int32(env, page->WhileIdle([&](int fd) { return CheckedIoctl(fd, env, call.arguments + 1, call.count - 1); }));
 }
 
 }  // namespace
@@ -66,6 +71,15 @@ void Vcpu::DefineHotCalls(Napi::Object exports) {
 Napi::Value Vcpu::Handle(const Napi::CallbackInfo& info) {
   using Hold = std::shared_ptr<VcpuParts>;
   return Napi::External<Hold>::New(info.Env(), new Hold(parts_), [](Napi::Env, Hold* hold) { delete hold; });
+}
+
+Napi::Value Vcpu::Running(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), parts_->page && parts_->page->running());
+}
+
+Napi::Value Vcpu::StartThread(const Napi::CallbackInfo& info) {
+  if (fd() < 0) return Napi::Number::New(info.Env(), -EBADF);
+  return VcpuRunner::Start(info, *parts_);
 }
 
 void Vcpu::Kick(const Napi::CallbackInfo&) {

@@ -13,6 +13,7 @@ export type KvmErrorCode =
   | 'permission' // the process may not
   | 'memory' // host memory could not be mapped or reached
   | 'busy' // another thread is in the vCPU
+  | 'state' // not in the state that it is in
   | 'assembler' // GNU as refused the source
   | 'ioctl' // the kernel refused; errno says how
 

@@ -21,14 +21,40 @@ export interface NativeKvm extends NativeDescriptor {
   createVm(type: number): NativeVm | number
 }
 
+/** Request, argument without its `userspace_addr`, region (null deletes the slot), offset in the region. */
+export type MemoryRegionChange = [request: number, argument: Uint8Array, region: NativeRegion | null, offset: number]
+
+/** A row of the VM's table, as whoever holds the VM sees it; `region` is a handle made for the caller. */
+export interface NativeSlot {
+  id: number
+  gpa: number
+  size: number
+  offset: number
+  flags: number
+  region: NativeRegion
+}
+
 export interface NativeVm extends NativeDescriptor {
   /** KVM_SET_USER_MEMORY_REGION or its second form; `userspace_addr` is filled in from the region, which the VM holds as long as the
    * slot exists. A null region deletes the slot. */
-  setMemoryRegion(request: number, argument: Uint8Array, region: NativeRegion | null, offset: number): number
+  setMemoryRegion(...change: MemoryRegionChange): number
+  /** All while no vCPU is in the guest, or none: 0, or the negative errno and the number of the change that failed. EIO: the kernel did not
+   * take back what it had taken before. */
+  setMemoryRegions(changes: MemoryRegionChange[]): 0 | [error: number, failed: number]
+  /** Counts changes of the memslots by anybody; -1 once closed. */
+  readonly generation: number
+  memslots(): { generation: number; rows: NativeSlot[] }
+  /** A free id below the limit, or a negative errno. */
+  takeSlotId(limit: number): number
+  returnSlotId(id: number): void
   createGuestMemfd(request: number, argument: Uint8Array): NativeDescriptor | number
   /** KVM_GET_DIRTY_LOG; refused with -EINVAL when the bitmap is smaller than the slot needs. */
   getDirtyLog(slot: number, bitmap: Uint8Array): number
   createVcpu(id: number, mmapSize: number): NativeVcpu | number
+  /** One that another environment created and holds. */
+  findVcpu(id: number): NativeVcpu | number
+  /** A token by which another environment of this process attaches the VM, once. */
+  share(): bigint | number
 }
 
 export interface TraceRequest {
@@ -65,11 +91,31 @@ export interface VcpuHandle {
 export interface NativeVcpu extends NativeDescriptor {
   /** What runVcpu() and ioctlVcpu() know it by. */
   handle(): VcpuHandle
+  /** Whether some thread is in a run. */
+  readonly running: boolean
   /** From any thread: the run in progress, or else the next one, returns -EINTR. */
   kick(): void
+  /** A thread of its own, which runs when told. `ranges` are isPort, start, size by turns: writes there are queued. `notify` is called in the
+   * event loop when there is something to take. */
+  startThread(number: number, ranges: (boolean | number)[], notify: () => void): NativeVcpuRunner | number
   /** Copies bytes of the shared run page: sync regs and the like. */
   readRunPage(offset: number, target: Uint8Array): number
   writeRunPage(offset: number, source: Uint8Array): number
+}
+
+/** A vCPU's own thread. */
+export interface NativeVcpuRunner {
+  /** Into the guest, with the answer in `area`; false when it is there already. */
+  go(area: Uint8Array): boolean
+  /** The result of the last go(), as of runVcpu(), and the exit in `area`; null while there is none. */
+  take(area: Uint8Array): number | null
+  /** Queued writes, older than what take() gives next: native/vcpu_thread.h, QueuedWrite. */
+  takeQueued(): Uint8Array
+  /** Whether the thread keeps the event loop alive. */
+  ref(): void
+  unref(): void
+  /** Ends the run in progress, and the thread. */
+  end(): void
 }
 
 export interface RegionOptions {
@@ -93,6 +139,7 @@ export interface NativeRegion {
   /** The HVA of the first byte; 0 once released. */
   readonly address: number
   readonly size: number
+  readonly kind: RegionOptions['kind']
   /** Slots of any VM that hold it. */
   readonly slots: number
   read(offset: number, target: Uint8Array): number
@@ -206,6 +253,8 @@ export interface NativeAddon {
   joinTables(pagemapPath: string, slots: SlotColumns, leaves: LeafColumns, from: number, to: number): PageColumns | number
   /** open(2); a negative errno on failure. */
   open(path: string, writable: boolean): NativeKvm | number
+  /** The VM of a token of {@link NativeVm.share}: -ENOENT for none, -EBADF when it is closed. */
+  attach(token: bigint): NativeVm | number
   map(options: RegionOptions): NativeRegion | number
   trace(request: TraceRequest): NativeTracer | number
   /** A mount of tracefs that is in no namespace: its files are reached below /proc/self/fd/N. */

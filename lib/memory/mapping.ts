@@ -121,6 +121,11 @@ export class Mapping implements Disposable {
     this.address = region.address
   }
 
+  /** @internal memory that another environment mapped */
+  static over(region: NativeRegion): Mapping {
+    return new Mapping(region, region.kind)
+  }
+
   static #map(request: RegionOptions, options: MappingOptions): Mapping {
     const { address, fixed = false, populate = false, hugePages } = options
     for (const [name, value] of Object.entries({ fixed, populate, hugePages: hugePages ?? false })) checkBoolean(name, value)
@@ -189,7 +194,7 @@ export class Mapping implements Disposable {
     if (this.#closed && this.#region.slots === 0)
       announcing(
         () => this.#release(),
-        () => ({ of: 'mapping', did: 'unmap', hva: this.address, size: this.size })
+        () => [{ of: 'mapping', did: 'unmap', hva: this.address, size: this.size }]
       )
   }
   #release(): number {
@@ -223,7 +228,7 @@ export class Mapping implements Disposable {
 
   #change(did: string, offset: number, size: number, work: () => number): void {
     this.#check(
-      announcing(work, () => ({ of: 'mapping', did, hva: this.address + offset, size })),
+      announcing(work, () => [{ of: 'mapping', did, hva: this.address + offset, size }]),
       did
     )
   }

@@ -46,6 +46,11 @@ export interface Placement {
   guestMemfdOffset: number
 }
 
+/** @internal KVM_MEM_ bits with dirty logging on or off */
+export function flagsWith(flags: number, { logDirty = false }: MemslotFlags): number {
+  return ((flags & ~logDirtyFlag) | (checkBoolean('logDirty', logDirty) ? logDirtyFlag : 0)) >>> 0
+}
+
 /** @internal */
 export function placementOf(options: MemslotOptions): Placement {
   checkOptions('options', options, ['gpa', 'mapping', 'offset', 'size', 'readonly', 'logDirty', 'guestMemfd', 'guestMemfdOffset', 'flags'])
@@ -82,7 +87,10 @@ function checkEnd(argument: string, size: number, offset: number, end: number, o
 /** One row of the table. Made by {@link Memslots.create}. */
 export class Memslot {
   /** The kernel's slot number. */
-  readonly id: number
+  get id(): number {
+    return this.#id
+  }
+  #id: number
   readonly #table: Memslots
   #placement: Placement
   #deleted = false
@@ -90,7 +98,7 @@ export class Memslot {
   /** @internal */
   constructor(table: Memslots, id: number, placement: Placement) {
     this.#table = table
-    this.id = id
+    this.#id = id
     this.#placement = placement
   }
 
@@ -139,6 +147,15 @@ export class Memslot {
     return this.#placement
   }
   /** @internal */
+  get table(): object {
+    return this.#table
+  }
+  /** @internal a slot that a transaction makes gets its number last */
+  named(id: number): this {
+    this.#id = id
+    return this
+  }
+  /** @internal */
   placed(placement: Placement | null): void {
     if (placement === null) this.#deleted = true
     else this.#placement = placement
@@ -148,7 +165,10 @@ export class Memslot {
     if (this.deleted) throw new KvmError('closed', `memslot ${this.id} is deleted, or its VM is closed`)
   }
 
-  /** The same memory at another GPA, in one ioctl. KVM drops every translation of the slot. */
+  /**
+   * The same memory at another GPA, in one ioctl. KVM drops every translation of the slot, and a guest that runs meanwhile may see MMIO at either
+   * place for a moment; in a transaction it does not.
+   */
   move(gpa: number): void {
     this.#alive()
     this.#table.replace(this, { ...this.#placement, gpa }, 'move')
@@ -165,13 +185,13 @@ export class Memslot {
     this.#table.replace(this, { ...this.#placement, ...change }, 'change')
   }
 
-  /** Other memory at the same GPA: delete and create, between which a running guest sees MMIO. */
+  /** Other memory at the same GPA: delete and create, in a transaction, so that a running guest sees the old memory or the new. */
   rebind(mapping: Mapping, offset = 0): void {
     this.#alive()
     this.#table.exchange(this, { ...this.#placement, mapping, offset }, 'rebind')
   }
 
-  /** Another size over the same mapping: delete and create. */
+  /** Another size over the same mapping: delete and create, in a transaction. */
   resize(size: number): void {
     this.#alive()
     this.#table.exchange(this, { ...this.#placement, size }, 'resize')
@@ -183,12 +203,7 @@ export class Memslot {
     if ('readonly' in flags)
       throw new KvmError('argument', 'readonly of a live memslot cannot change; delete it and create it again', { argument: 'readonly' })
     checkOptions('flags', flags, ['logDirty'])
-    const kept = this.#placement.flags & ~logDirtyFlag
-    this.#table.replace(
-      this,
-      { ...this.#placement, flags: (kept | (checkBoolean('logDirty', flags.logDirty ?? false) ? logDirtyFlag : 0)) >>> 0 },
-      'flags'
-    )
+    this.#table.replace(this, { ...this.#placement, flags: flagsWith(this.#placement.flags, flags) }, 'flags')
   }
 
   /**

@@ -5,6 +5,7 @@
       "sources": [
         "native/addon.cc",
         "native/descriptor.cc",
+        "native/loop_watch.cc",
         "native/mapping.cc",
         "native/page_rows.cc",
         "native/region.cc",
@@ -20,7 +21,7 @@
         "native/vm_state.cc"
       ],
       "include_dirs": ["<!@(node -p \"require('node-addon-api').include\")"],
-      "defines": ["NAPI_VERSION=9", "NAPI_CPP_EXCEPTIONS"],
+      "defines": ["NAPI_VERSION=9", "NAPI_CPP_EXCEPTIONS", "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS"],
       "cflags": ["-Wall", "-Wextra", "-fvisibility=hidden"],
       "cflags_cc!": ["-fno-exceptions", "-fno-rtti"],
       "cflags_cc": ["-std=c++20", "-fexceptions"],

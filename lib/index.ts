@@ -23,13 +23,22 @@ export {
 export { type StatisticDescriptor, Statistics, type StatisticsLayout } from './kvm/statistics.js'
 export { SyncRegisters, syncBits } from './kvm/sync-registers.js'
 export { type RunOptions, Vcpu } from './kvm/vcpu.js'
-export { Vm, type VmLimits } from './kvm/vm.js'
+export type {
+  ExitHandler,
+  ExitHandlers,
+  QueuedRange,
+  RunEnd,
+  StartOptions,
+  VcpuState
+} from './kvm/vcpu-thread.js'
+export { Vm, type VmLimits, type VmToken } from './kvm/vm.js'
 export { type AssembleOptions, assemble } from './machine/assemble.js'
 export { type Access, Guest } from './machine/guest.js'
 export { GuestMemfd, type GuestMemfdOptions } from './memory/guest-memfd.js'
 export { type Advice, type FileOptions, type HugetlbOptions, Mapping, type MappingOptions, type Protection } from './memory/mapping.js'
 export { Memslot, type MemslotChange, type MemslotFlags, type MemslotOptions } from './memory/memslot.js'
 export { Memslots } from './memory/memslots.js'
+export { MemslotTransaction } from './memory/transaction.js'
 export { describeEvent, timeline } from './trace/describe.js'
 export type * from './trace/events.js'
 export { decodeEptQualification, decodeNestedPageFault, type EptQualification, type NestedPageFault } from './trace/qualification.js'

@@ -48,8 +48,8 @@ int ReadDescriptor(int fd, const Napi::CallbackInfo& info);
 Napi::Value WrapDescriptor(Napi::Env env, int fd);
 int OpenStatistics(int fd);
 
-// The methods shared by all wraps; Derived has `int fd() const` (-1 once closed) and `void CloseHandle()`. Where not every moment is good for
-// an ioctl, it has a WithFd() of its own.
+// The methods shared by all wraps; Derived has `int fd() const` (-1 once closed) and `void CloseHandle()`. Where not every moment is good
+// for an ioctl, it has a WithFd() of its own.
 template <class Derived>
 class DescriptorWrap : public Napi::ObjectWrap<Derived> {
  public:

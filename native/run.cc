@@ -37,8 +37,10 @@ void OnSignal(int, siginfo_t* info, void*) {
   if (entered != nullptr) StoreImmediateExit(entered, 1);
 }
 
-// The first real-time signal that nobody handles. No SA_RESTART: KVM_RUN is to return.
-int KickSignal() {
+}  // namespace
+
+// The first that nobody handles. No SA_RESTART: KVM_RUN is to return.
+int RunPage::KickSignal() {
   static const int chosen = [] {
     for (int number = SIGRTMIN + 2; number < SIGRTMAX; ++number) {
       struct sigaction current {};
@@ -53,12 +55,14 @@ int KickSignal() {
   return chosen;
 }
 
+namespace {
+
 // Asked for before each run, so that the signal is open on every thread that runs a vCPU, whatever mask it was born with.
 pid_t ThreadId() {
   static thread_local const pid_t id = [] {
     sigset_t kick;
     sigemptyset(&kick);
-    sigaddset(&kick, KickSignal());
+    sigaddset(&kick, RunPage::KickSignal());
     pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
     return static_cast<pid_t>(syscall(SYS_gettid));
   }();
@@ -71,7 +75,7 @@ class ThreadTimer {
   ThreadTimer() {
     sigevent event{};
     event.sigev_notify = SIGEV_THREAD_ID;
-    event.sigev_signo = KickSignal();
+    event.sigev_signo = RunPage::KickSignal();
     event.sigev_notify_thread_id = ThreadId();
     made_ = timer_create(CLOCK_MONOTONIC, &event, &timer_) == 0;
   }

@@ -47,7 +47,8 @@ class RunPage {
   // The exit reason; -EINTR after a kick, -ERESTART after a nudge, -ETIME after `timeout_ms` (below 0: no limit), -EBUSY while another
   // thread runs it, -EBADF once ended. While parked it waits.
   int Run(char* area, double timeout_ms);
-  // An ioctl of the vCPU other than KVM_RUN: -EBUSY while it runs, instead of a wait of any length inside the kernel, which has one lock for both.
+  // An ioctl of the vCPU other than KVM_RUN: -EBUSY while it runs, instead of a wait of any length inside the kernel, which has one lock
+  // for both.
   template <typename Call>
   int WhileIdle(Call call) {
     const std::lock_guard lock(access_);
@@ -58,10 +59,8 @@ class RunPage {
   void Kick() { Ask(kKicked); }
   // A kick that no run has answered yet.
   void TakeBackKick() { requests_ &= ~kKicked; }
-  // The run in progress, if there is one, returns -ERESTART: its thread has something to look after.
-  void Nudge() {
-    if (thread_ != 0) Ask(kNudged);
-  }
+  // The run in progress, or else the next one, returns -ERESTART: its thread has something to look after.
+  void NudgeNext() { Ask(kNudged); }
   // Out of the guest, and not into it until Unpark(): a run in progress goes on by itself then. Asked of each first, awaited after, so that
   // several leave the guest at once. One parks at a time: the VM's lock.
   void Park() { Ask(kParked); }
@@ -71,6 +70,8 @@ class RunPage {
   void End() { Ask(kEnded); }
   bool ended() const { return (requests_ & kEnded) != 0; }
   bool running() const { return thread_ != 0; }
+  // The real-time signal that takes a thread out of the guest; below 0 when none was free.
+  static int KickSignal();
 
  private:
   enum Request : uint32_t { kKicked = 1, kParked = 2, kNudged = 4, kEnded = 8 };

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "loop_watch.h"
 #include "vcpu_runner.h"
 
 namespace node_kvm {
@@ -48,7 +49,9 @@ napi_value RunVcpu(napi_env env, napi_callback_info info) {
   void* area = nullptr;
   size_t length = 0;
   napi_get_typedarray_info(env, call.arguments[1], nullptr, &length, &area, nullptr, nullptr);
-  return Int32(env, length < RunPage::kAreaSize ? -E2BIG : page->Run(static_cast<char*>(area), timeout));
+  if (length < RunPage::kAreaSize) return Int32(env, -E2BIG);
+  const LoopWatch::Run watched(page);
+  return Int32(env, page->Run(static_cast<char*>(area), timeout));
 }
 
 napi_value IoctlVcpu(napi_env env, napi_callback_info info) {

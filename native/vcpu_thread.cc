@@ -18,7 +18,8 @@ constexpr size_t kQueueLimit = 1 << 20;
 VcpuThread::VcpuThread(std::shared_ptr<RunPage> page, int number, std::vector<QueuedRange> queued, std::function<void()> notify)
     : page_(std::move(page)), ranges_(std::move(queued)), notify_(std::move(notify)) {
   memset(area_, 0, sizeof area_);
-  thread_ = std::thread(&VcpuThread::Loop, this, number);
+  thread_ = std::thread(&VcpuThread::Loop, this);
+  pthread_setname_np(thread_.native_handle(), ("kvm-vcpu-" + std::to_string(number)).c_str());
 }
 
 VcpuThread::~VcpuThread() {
@@ -34,8 +35,7 @@ VcpuThread::~VcpuThread() {
   page_->TakeBackKick();
 }
 
-void VcpuThread::Loop(int number) {
-  pthread_setname_np(pthread_self(), ("kvm-vcpu-" + std::to_string(number)).c_str());
+void VcpuThread::Loop() {
   // The runtime's signals are for its own threads; ours is a real-time one.
   sigset_t runtime;
   sigfillset(&runtime);
@@ -83,7 +83,13 @@ bool VcpuThread::Queue() {
   const char* data;
   if (run.exit_reason == KVM_EXIT_IO) {
     if (run.io.direction != KVM_EXIT_IO_OUT) return false;
-    write = {run.io.port, run.io.count, run.io.size, 1, 0, std::min<uint32_t>(run.io.size * run.io.count, RunPage::kAreaSize - RunPage::kDataOffset), 0};
+    write = {run.io.port,
+             run.io.count,
+             run.io.size,
+             1,
+             0,
+             std::min<uint32_t>(run.io.size * run.io.count, RunPage::kAreaSize - RunPage::kDataOffset),
+             0};
     data = area_ + RunPage::kDataOffset;
   } else {
     if (!run.mmio.is_write) return false;

@@ -49,7 +49,7 @@ class VcpuThread {
  private:
   // Of the thread: told to go, in the guest, has a result, result taken.
   enum class Stage { kGo, kRunning, kResult, kIdle };
-  void Loop(int number);
+  void Loop();
   int RunQueueing();
   bool Queue();
   const QueuedRange* RangeOf(uint64_t address, bool port) const;

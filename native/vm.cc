@@ -66,6 +66,7 @@ Napi::Function Vm::Define(Napi::Env env) {
   auto methods = SharedMethods();
   methods.push_back(InstanceMethod("setMemoryRegion", &Vm::SetMemoryRegion));
   methods.push_back(InstanceMethod("setMemoryRegions", &Vm::SetMemoryRegions));
+  methods.push_back(InstanceAccessor("runPageSize", &Vm::RunPageSize, nullptr));
   methods.push_back(InstanceAccessor("generation", &Vm::Generation, nullptr));
   methods.push_back(InstanceMethod("memslots", &Vm::Memslots));
   methods.push_back(InstanceMethod("takeSlotId", &Vm::TakeSlotId));
@@ -80,13 +81,8 @@ Napi::Function Vm::Define(Napi::Env env) {
 
 Vm::Vm(const Napi::CallbackInfo& info) : DescriptorWrap(info) {
   if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
-  // A VM that Attach() found has its state already.
-  if (info.Length() > 1) {
-    state_ = *info[0].As<Napi::External<std::shared_ptr<VmState>>>().Data();
-    return;
-  }
-  state_ = std::make_shared<VmState>(std::move(*info[0].As<Napi::External<OwnedFd>>().Data()));
-  created_here_ = true;
+  state_ = *info[0].As<Napi::External<std::shared_ptr<VmState>>>().Data();
+  created_here_ = info[1].ToBoolean();
 }
 
 void Vm::CloseHandle() {
@@ -104,9 +100,14 @@ Napi::Value Vm::Attach(const Napi::CallbackInfo& info) {
   bool lossless = false;
   std::shared_ptr<VmState> state;
   const uint64_t token = info[0].As<Napi::BigInt>().Uint64Value(&lossless);
-  if (const int error = lossless ? Tokens::OfProcess().Take(token, &state) : -ENOENT; error != 0) return Napi::Number::New(info.Env(), error);
-  const auto external = Napi::External<std::shared_ptr<VmState>>::New(info.Env(), &state);
-  return info.Env().GetInstanceData<AddonData>()->vm.New({external, Napi::Boolean::New(info.Env(), true)});
+  if (const int error = lossless ? Tokens::OfProcess().Take(token, &state) : -ENOENT; error != 0)
+    return Napi::Number::New(info.Env(), error);
+  return Wrap(info.Env(), std::move(state), false);
+}
+
+Napi::Value Vm::Wrap(Napi::Env env, std::shared_ptr<VmState> state, bool created_here) {
+  const auto external = Napi::External<std::shared_ptr<VmState>>::New(env, &state);
+  return env.GetInstanceData<AddonData>()->vm.New({external, Napi::Boolean::New(env, created_here)});
 }
 
 Napi::Value Vm::SetMemoryRegion(const Napi::CallbackInfo& info) {
@@ -133,6 +134,10 @@ Napi::Value Vm::SetMemoryRegions(const Napi::CallbackInfo& info) {
   result.Set(0u, Napi::Number::New(env, error));
   result.Set(1u, Napi::Number::New(env, static_cast<double>(failed)));
   return result;
+}
+
+Napi::Value Vm::RunPageSize(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), state_ == nullptr ? 0 : static_cast<double>(state_->run_page_size()));
 }
 
 Napi::Value Vm::Generation(const Napi::CallbackInfo& info) {
@@ -190,10 +195,9 @@ Napi::Value Vm::CreateGuestMemfd(const Napi::CallbackInfo& info) {
 
 Napi::Value Vm::CreateVcpu(const Napi::CallbackInfo& info) {
   const auto id = static_cast<uint32_t>(WholeNumber(info[0], "id", UINT32_MAX));
-  const uint64_t mmap_size = WholeNumber(info[1], "mmapSize", 1 << 30);
   if (fd() < 0) return Napi::Number::New(info.Env(), -EBADF);
   std::shared_ptr<RunPage> page;
-  if (const int error = state_->CreateVcpu(id, mmap_size, &page); error != 0) return Napi::Number::New(info.Env(), error);
+  if (const int error = state_->CreateVcpu(id, &page); error != 0) return Napi::Number::New(info.Env(), error);
   return VcpuObject(info.Env(), {state_, std::move(page)});
 }
 

@@ -13,6 +13,7 @@ class Vm : public DescriptorWrap<Vm> {
   static Napi::Function Define(Napi::Env env);
   // The VM that share() told the token of, or a negative errno. A token is taken once.
   static Napi::Value Attach(const Napi::CallbackInfo& info);
+  static Napi::Value Wrap(Napi::Env env, std::shared_ptr<VmState> state, bool created_here);
   explicit Vm(const Napi::CallbackInfo& info);
   int fd() const { return state_ && !state_->ended() ? state_->fd() : -1; }
   // The environment that created the VM ends it for all; others let go of it.
@@ -21,6 +22,7 @@ class Vm : public DescriptorWrap<Vm> {
  private:
   Napi::Value SetMemoryRegion(const Napi::CallbackInfo& info);
   Napi::Value SetMemoryRegions(const Napi::CallbackInfo& info);
+  Napi::Value RunPageSize(const Napi::CallbackInfo& info);
   Napi::Value Generation(const Napi::CallbackInfo& info);
   Napi::Value Memslots(const Napi::CallbackInfo& info);
   Napi::Value TakeSlotId(const Napi::CallbackInfo& info);

@@ -141,13 +141,13 @@ std::vector<std::shared_ptr<RunPage>> VmState::Vcpus() {
   return alive;
 }
 
-int VmState::CreateVcpu(uint32_t id, size_t run_page_size, std::shared_ptr<RunPage>* page) {
+int VmState::CreateVcpu(uint32_t id, std::shared_ptr<RunPage>* page) {
   const std::lock_guard lock(mutex_);
   if (ended_) return -EBADF;
   const int fd = IoctlUninterrupted(this->fd(), KVM_CREATE_VCPU, id);
   if (fd < 0) return -errno;
   auto made = std::make_shared<RunPage>();
-  if (const int error = made->Open(fd, run_page_size); error != 0) return error;
+  if (const int error = made->Open(fd, run_page_size_); error != 0) return error;
   vcpus_[id] = made;
   *page = std::move(made);
   return 0;

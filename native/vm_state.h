@@ -36,14 +36,16 @@ class VmState {
     uint64_t offset;
   };
 
-  explicit VmState(OwnedFd fd) : fd_(std::move(fd)) {}
+  VmState(OwnedFd fd, size_t run_page_size) : fd_(std::move(fd)), run_page_size_(run_page_size) {}
   ~VmState();
   int fd() const { return fd_.get(); }
+  // KVM_GET_VCPU_MMAP_SIZE.
+  size_t run_page_size() const { return run_page_size_; }
 
   // Zero, or a negative errno.
   int SetMemoryRegion(const Change& change);
-  // All of them while no vCPU is in the guest, or none: the guest sees the table as before or as after. On failure the negative errno, and in
-  // `failed` the number of the change; -EIO when the kernel would not take back what it had taken before.
+  // All of them while no vCPU is in the guest, or none: the guest sees the table as before or as after. On failure the negative errno, and
+  // in `failed` the number of the change; -EIO when the kernel would not take back what it had taken before.
   int SetMemoryRegions(const std::vector<Change>& changes, size_t* failed);
   int GetDirtyLog(uint32_t slot, char* bitmap, size_t length);
 
@@ -55,7 +57,7 @@ class VmState {
   void ReturnSlotId(uint32_t id);
 
   // Zero, or a negative errno.
-  int CreateVcpu(uint32_t id, size_t run_page_size, std::shared_ptr<RunPage>* page);
+  int CreateVcpu(uint32_t id, std::shared_ptr<RunPage>* page);
   std::shared_ptr<RunPage> FindVcpu(uint32_t id);
   // For all who share the VM: runs end, and none begins.
   void End();
@@ -68,6 +70,7 @@ class VmState {
   std::vector<std::shared_ptr<RunPage>> Vcpus();
 
   OwnedFd fd_;
+  const size_t run_page_size_;
   std::mutex mutex_;
   std::map<uint32_t, Slot> slots_;
   std::vector<uint32_t> free_ids_;

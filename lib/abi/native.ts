@@ -1,6 +1,7 @@
 /** The add-on, and the types of what it exports. Only the rooms abi, memory, kvm and translation import this. */
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
+import { isMainThread } from 'node:worker_threads'
 
 /** An owned file descriptor; closed when its object is collected, at the latest. Results below 0 are a negative errno. */
 export interface NativeDescriptor {
@@ -50,7 +51,9 @@ export interface NativeVm extends NativeDescriptor {
   createGuestMemfd(request: number, argument: Uint8Array): NativeDescriptor | number
   /** KVM_GET_DIRTY_LOG; refused with -EINVAL when the bitmap is smaller than the slot needs. */
   getDirtyLog(slot: number, bitmap: Uint8Array): number
-  createVcpu(id: number, mmapSize: number): NativeVcpu | number
+  /** Bytes of a vCPU's shared pages: KVM_GET_VCPU_MMAP_SIZE. */
+  readonly runPageSize: number
+  createVcpu(id: number): NativeVcpu | number
   /** One that another environment created and holds. */
   findVcpu(id: number): NativeVcpu | number
   /** A token by which another environment of this process attaches the VM, once. */
@@ -253,6 +256,10 @@ export interface NativeAddon {
   joinTables(pagemapPath: string, slots: SlotColumns, leaves: LeafColumns, from: number, to: number): PageColumns | number
   /** open(2); a negative errno on failure. */
   open(path: string, writable: boolean): NativeKvm | number
+  /** The number of the signal that kicks; below 0 when no real-time signal was free. */
+  kickSignal(): number
+  /** In a Worker: from now on a run on this thread gives -ERESTART when its event loop has something to do. */
+  watchLoop(): void
   /** The VM of a token of {@link NativeVm.share}: -ENOENT for none, -EBADF when it is closed. */
   attach(token: bigint): NativeVm | number
   map(options: RegionOptions): NativeRegion | number
@@ -275,3 +282,4 @@ const packageRoot = fileURLToPath(new URL(import.meta.url.includes('/dist/lib/')
 const otherBuild = process.env['NODE_KVM_ADDON']
 
 export const native: NativeAddon = otherBuild ? require(otherBuild) : (require('node-gyp-build') as (directory: string) => NativeAddon)(packageRoot)
+if (!isMainThread) native.watchLoop()

@@ -1,8 +1,8 @@
 /** A machine: its memslots and vCPUs. */
-import { checkAddress, checkBytes, checkInteger, hex } from '../abi/arguments.js'
+import { argumentError, checkAddress, checkBytes, checkInteger, hex } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import { spteFormat } from '../abi/host.js'
-import type { NativeVm } from '../abi/native.js'
+import { type NativeVcpu, type NativeVm, native } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP, KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR, type Request } from '../abi/requests.js'
 import { EnableCap } from '../abi/structures.js'
 import { GuestMemfd, type GuestMemfdOptions } from '../memory/guest-memfd.js'
@@ -12,6 +12,11 @@ import { readTables, type Subject, type Tables } from '../translation/tables.js'
 import { type Translation, translateIn } from '../translation/translate.js'
 import { Statistics } from './statistics.js'
 import { Vcpu } from './vcpu.js'
+
+/** Of {@link Vm.share}, for postMessage(). */
+export interface VmToken {
+  readonly nodeKvmVm: bigint
+}
 
 /** What the host allows a VM. */
 export interface VmLimits {
@@ -38,13 +43,20 @@ export class Vm implements Disposable {
   #statistics: Statistics | undefined
 
   /** @internal */
-  constructor(vm: NativeVm, limits: VmLimits) {
+  constructor(vm: NativeVm) {
     this.#native = vm
-    this.limits = limits
-    this.memslots = new Memslots(vm, limits.memslots)
+    // KVM_CAP_NR_MEMSLOTS, KVM_CAP_MAX_VCPUS, KVM_CAP_MAX_VCPU_ID; where there is no maximum, it is 4 (api.rst 4.7).
+    const [memslots, vcpus, vcpuIds] = [10, 66, 128].map((capability) => this.checkExtension(capability)) as [number, number, number]
+    this.limits = { memslots, vcpus: vcpus || 4, vcpuIds: vcpuIds || 4, runPageSize: vm.runPageSize }
+    this.memslots = new Memslots(vm, memslots)
+  }
+
+  /** @internal a VM that nobody has yet */
+  prepare(): this {
     // KVM keeps two areas of its own for real mode without unrestricted guest (api.rst 4.37, 4.47): below 4 GiB, where firmware lies.
     this.#set(KVM_SET_IDENTITY_MAP_ADDR, new Uint8Array(new BigUint64Array([0xfffb_c000n]).buffer))
     this.#set(KVM_SET_TSS_ADDR, 0xfffb_d000)
+    return this
   }
 
   // Both are Intel's alone: elsewhere the kernel refuses them, and nothing is lost.
@@ -71,23 +83,73 @@ export class Vm implements Disposable {
    * @param id its APIC id; the next free one if absent. An id cannot be used twice, even after close
    * @throws KvmError `limit` when the host allows no more
    */
-  createVcpu(id = this.#vcpus.size): Vcpu {
+  createVcpu(id?: number): Vcpu {
     this.#open()
-    checkInteger('id', id)
-    const { vcpus, vcpuIds, runPageSize } = this.limits
+    if (id !== undefined) return this.#createVcpu(checkInteger('id', id), false)
+    return this.#createVcpu(this.#vcpus.size, true)
+  }
+
+  #createVcpu(id: number, orNext: boolean): Vcpu {
+    const { vcpus, vcpuIds } = this.limits
     if (id >= vcpuIds || this.#vcpus.size >= vcpus)
       throw new KvmError('limit', `vCPU ${id}: this host allows ${vcpus} vCPUs a VM, with ids below ${vcpuIds}`, { vcpus, vcpuIds, argument: 'id' })
-    const vcpu = this.#native.createVcpu(id, runPageSize)
-    if (typeof vcpu === 'number')
-      throw ioctlError(
-        'KVM_CREATE_VCPU',
-        vcpu,
-        `creating vCPU ${id}`,
-        errnoName(vcpu) === 'EEXIST' ? 'the id is taken; ids are not used again within a VM' : ''
-      )
-    const made = new Vcpu(vcpu, id, this, runPageSize)
+    const vcpu = this.#native.createVcpu(id)
+    if (typeof vcpu !== 'number') return this.#keep(vcpu, id)
+    // Another environment may have made it.
+    const taken = errnoName(vcpu) === 'EEXIST'
+    if (taken && orNext) return this.#createVcpu(id + 1, true)
+    throw ioctlError('KVM_CREATE_VCPU', vcpu, `creating vCPU ${id}`, taken ? 'the id is taken; ids are not used again within a VM' : '')
+  }
+
+  #keep(vcpu: NativeVcpu, id: number): Vcpu {
+    const made = new Vcpu(vcpu, id, this, this.limits.runPageSize)
     this.#vcpus.set(id, made)
     return made
+  }
+
+  /**
+   * The vCPU of that number, whichever environment created it. It stays open as long as one of them has not closed it.
+   * @throws KvmError `argument` when there is none
+   */
+  vcpu(id: number): Vcpu {
+    this.#open()
+    const known = this.#vcpus.get(checkInteger('id', id, 0, 2 ** 32 - 1))
+    if (known && !known.closed) return known
+    const vcpu = this.#native.findVcpu(id)
+    if (typeof vcpu === 'number') throw new KvmError('argument', `this VM has no open vCPU ${id}`, { argument: 'id' })
+    return this.#keep(vcpu, id)
+  }
+
+  /**
+   * What another Worker of this process attaches the VM by: post it there. One token serves one attach(), and while this VM is open.
+   * @example
+   * const { port1 } = new MessageChannel()
+   * port1.postMessage(vm.share())
+   */
+  share(): VmToken {
+    this.#open()
+    const token = this.#native.share()
+    if (typeof token === 'number') throw new KvmError('closed', 'this VM is closed')
+    return { nodeKvmVm: token }
+  }
+
+  /**
+   * The same VM in another Worker: its memslots with their mappings, and its vCPUs by {@link Vm.vcpu}. To close it lets go of it; when the
+   * environment that created the VM closes it, it is closed for all.
+   * @throws KvmError `argument` for what is no token, or was used; `closed`
+   * @example
+   * using same = Vm.attach(vm.share())
+   * same.memslots.length === vm.memslots.length   // true
+   */
+  static attach(token: VmToken): Vm {
+    const number = (token as Partial<VmToken> | null | undefined)?.nodeKvmVm
+    if (typeof number !== 'bigint') throw argumentError('token', typeof token, 'what share() returned')
+    const vm = native.attach(number)
+    if (typeof vm !== 'number') return new Vm(vm)
+    if (errnoName(vm) === 'EBADF') throw new KvmError('closed', 'the VM of this token is closed')
+    throw new KvmError('argument', 'token is of no VM, or was used: each attach() takes a share() of its own, within one process', {
+      argument: 'token'
+    })
   }
 
   /**
@@ -189,7 +251,10 @@ export class Vm implements Disposable {
     }
   }
 
-  /** Closes the vCPUs and the VM; its memslots let go of their memory. A second call does nothing. */
+  /**
+   * Closes the vCPUs and the VM; its memslots let go of their memory. Started vCPUs are stopped, and where this environment
+   * created the VM, runs of other Workers end with a `closed` error. A second call does nothing.
+   */
   close(): void {
     if (this.closed) return
     for (const vcpu of this.#vcpus.values()) vcpu.close()

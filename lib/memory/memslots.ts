@@ -172,7 +172,8 @@ export class Memslots implements Iterable<Memslot> {
   #perform(all: readonly Staged[], regions: ReadonlyMap<Memslot, NativeRegion>): void {
     const steps = stepsOf(all)
     const changes = steps.map(({ staged: { slot }, placement }) => this.#changeOf(slot, placement, regions.get(slot)))
-    const describe = () => all.map(({ slot, before, after, did }) => this.#changed(did, before && rowOf(slot.id, before), after && rowOf(slot.id, after)))
+    const describe = () =>
+      all.map(({ slot, before, after, did }) => this.#changed(did, before && rowOf(slot.id, before), after && rowOf(slot.id, after)))
     let failed = 0
     const result = announcing(() => {
       const outcome = this.#vm.setMemoryRegions(changes)
@@ -214,10 +215,7 @@ export class Memslots implements Iterable<Memslot> {
   }
 
   #failed({ staged: { slot }, placement }: Step, result: number): KvmError {
-    return this.#refused(
-      placement ? `putting slot ${slot.id} at gpa ${hexRange(placement.gpa, placement.size)}` : `deleting slot ${slot.id}`,
-      result
-    )
+    return this.#refused(placement ? `putting slot ${slot.id} at gpa ${hexRange(placement.gpa, placement.size)}` : `deleting slot ${slot.id}`, result)
   }
 
   #telling(did: MemslotChanged['did'], before: Placement | null, after: MemslotRow | null, work: () => number, id = after?.id ?? 0): number {
@@ -345,10 +343,7 @@ export class Memslots implements Iterable<Memslot> {
       guest_memfd: guestMemfd?.fd ?? 0,
       guest_memfd_offset: guestMemfdOffset
     }
-    return [
-      (guestMemfd ? KVM_SET_USER_MEMORY_REGION2 : KVM_SET_USER_MEMORY_REGION).number,
-      Object.assign(this.#argument, values).bytes
-    ]
+    return [(guestMemfd ? KVM_SET_USER_MEMORY_REGION2 : KVM_SET_USER_MEMORY_REGION).number, Object.assign(this.#argument, values).bytes]
   }
   #describeEnd(id: number, gpa: number): [number, Uint8Array] {
     const values = { slot: id, flags: 0, guest_phys_addr: gpa, memory_size: 0 }

@@ -1,8 +1,8 @@
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { type ExitHandlers, KiB, Mapping, MiB, type Vcpu } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
+import { programs, reader, writer } from '../bench/guests.js'
 import { checkedError } from './support/errors.js'
-import { programs, reader, writer } from './support/guests.js'
 import { inLab } from './support/skip.js'
 import { vm } from './support/vm.js'
 

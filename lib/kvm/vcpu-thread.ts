@@ -80,6 +80,7 @@ export class VcpuThread {
   readonly #runner: NativeVcpuRunner
   readonly #kick: () => void
   readonly #signal: AbortSignal | undefined
+  readonly #queues: boolean
   #wanted: VcpuState = 'running'
   // Whether the thread was told to go, and its exit was not taken yet.
   #inGuest = false
@@ -104,6 +105,7 @@ export class VcpuThread {
     this.#runner = runner
     this.#kick = () => native.kick()
     this.#signal = signal
+    this.#queues = queued.length > 0
     this.ended = new Promise((resolve, reject) => {
       this.#resolve = resolve
       this.#reject = reject
@@ -174,6 +176,16 @@ export class VcpuThread {
   }
 
   #arrived(): void {
+    if (this.#queues) this.#deliverQueued()
+    if (this.#over || !this.#inGuest) return
+    const result = this.#runner.take(this.#driven.area())
+    if (result === null) return
+    this.#inGuest = false
+    for (const left of this.#left.splice(0)) left()
+    this.#handle(result)
+  }
+
+  #deliverQueued(): void {
     if (this.#over) return
     try {
       for (const exit of queuedExits(this.#runner.takeQueued())) {
@@ -182,14 +194,7 @@ export class VcpuThread {
       }
     } catch (error) {
       this.#finish(() => this.#reject(error))
-      return
     }
-    if (this.#over || !this.#inGuest) return
-    const result = this.#runner.take(this.#driven.area())
-    if (result === null) return
-    this.#inGuest = false
-    for (const left of this.#left.splice(0)) left()
-    this.#handle(result)
   }
 
   #call(exit: Exit): unknown {

@@ -4,11 +4,14 @@
 #include <napi.h>
 
 #include "descriptor.h"
+#include "fault_service.h"
 #include "mapping.h"
 #include "tables.h"
 #include "tracer.h"
 #include "vcpu.h"
 #include "vm.h"
+#include "watcher.h"
+#include "write_recorder.h"
 
 namespace node_kvm {
 namespace {
@@ -28,10 +31,15 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   data->vm = Napi::Persistent(Vm::Define(env));
   data->vcpu = Napi::Persistent(Vcpu::Define(env));
   data->tracer = Napi::Persistent(Tracer::Define(env));
+  data->watcher = Napi::Persistent(Watcher::Define(env));
+  data->write_recorder = Napi::Persistent(WriteRecorder::Define(env));
+  data->fault_service = Napi::Persistent(FaultService::Define(env));
   env.SetInstanceData(data);
   exports.Set("open", Napi::Function::New(env, Open, "open"));
   exports.Set("trace", Napi::Function::New(env, Tracer::Open, "trace"));
   exports.Set("openTracefs", Napi::Function::New(env, Tracefs, "openTracefs"));
+  exports.Set("watchEventfds", Napi::Function::New(env, Watcher::Open, "watchEventfds"));
+  exports.Set("eventfd", Napi::Function::New(env, Watcher::CreateEventfd, "eventfd"));
   exports.Set("map", Napi::Function::New(env, Mapping::Map, "map"));
   Vcpu::DefineHotCalls(exports);
   DefineTables(exports);

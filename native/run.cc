@@ -29,11 +29,13 @@ constexpr size_t kUnion = 32;
 #define HANDLER_STORAGE thread_local __attribute__((tls_model("initial-exec")))
 HANDLER_STORAGE kvm_run* entered = nullptr;
 HANDLER_STORAGE volatile sig_atomic_t expired = 0;
+HANDLER_STORAGE volatile sig_atomic_t waits_for_itself = 0;
 
 void StoreImmediateExit(kvm_run* run, uint8_t value) { __atomic_store_n(&run->immediate_exit, value, __ATOMIC_SEQ_CST); }
 
 void OnSignal(int, siginfo_t* info, void*) {
   if (info->si_code == SI_TIMER) expired = 1;
+  if (info->si_code == SI_QUEUE && entered != nullptr) waits_for_itself = 1;
   if (entered != nullptr) StoreImmediateExit(entered, 1);
 }
 
@@ -126,6 +128,7 @@ int RunPage::Run(char* area, double timeout_ms) {
   pid_t nobody = 0;
   if (!thread_.compare_exchange_strong(nobody, ThreadId())) return -EBUSY;
   PutAnswer(area);
+  waits_for_itself = 0;
   entered = run_;
   int result;
   if (timeout_ms < 0) {
@@ -149,6 +152,7 @@ int RunPage::Enter() {
     StoreImmediateExit(run_, 0);
     if (kicked_.exchange(false)) return -EINTR;
     if (expired) return -ETIME;
+    if (waits_for_itself) return -EDEADLK;
     run_->exit_reason = KVM_EXIT_UNKNOWN;
     if (ioctl(fd_.get(), KVM_RUN, 0) == 0) return static_cast<int>(run_->exit_reason);
     // api.rst, KVM_EXIT_MEMORY_FAULT: the one exit that comes with an error.
@@ -184,6 +188,14 @@ void RunPage::Kick() {
   StoreImmediateExit(run_, 1);
   const pid_t thread = thread_;
   if (thread != 0) syscall(SYS_tgkill, getpid(), thread, KickSignal());
+}
+
+void RunPage::Interrupt(pid_t thread) { syscall(SYS_tgkill, getpid(), thread, KickSignal()); }
+
+void RunPage::EndWaitForItself(pid_t thread) {
+  siginfo_t info{};
+  info.si_code = SI_QUEUE;
+  syscall(SYS_rt_tgsigqueueinfo, getpid(), thread, KickSignal(), &info);
 }
 
 }  // namespace node_kvm

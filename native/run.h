@@ -39,6 +39,11 @@ class RunPage {
   void Kick();
   bool running() const { return thread_ != 0; }
 
+  // Makes a thread that is in KVM_RUN leave it and enter again. Harmless to any other thread.
+  static void Interrupt(pid_t thread);
+  // The same for a thread that waits in KVM_RUN for what only it could do (userfaults.h): its run ends with -EDEADLK.
+  static void EndWaitForItself(pid_t thread);
+
  private:
   int Enter();
   void PutAnswer(const char* area);

@@ -15,6 +15,15 @@ namespace {
 constexpr unsigned kSetUserMemoryRegion = 0x46;
 constexpr unsigned kSetUserMemoryRegion2 = 0x49;
 constexpr unsigned kCreateGuestMemfd = 0xd4;
+constexpr unsigned kClearDirtyLog = 0xc0;
+
+// kvm_clear_dirty_log, which is younger than the oldest headers.
+struct ClearRequest {
+  uint32_t slot;
+  uint32_t pages;
+  uint64_t first;
+  uint64_t bitmap;
+};
 
 }  // namespace
 
@@ -60,10 +69,26 @@ int VmState::GetDirtyLog(uint32_t slot, char* bitmap, size_t length) {
   return IoctlUninterrupted(fd(), KVM_GET_DIRTY_LOG, &argument) < 0 ? -errno : 0;
 }
 
+// api.rst 4.117: whole words, and from a word's start.
+int VmState::ClearDirtyLog(uint32_t slot, uint64_t first, uint32_t pages, char* bitmap, size_t length) {
+  if (length < (uint64_t{pages} + 63) / 64 * 8) return -E2BIG;
+  ClearRequest argument{slot, pages, first, reinterpret_cast<uintptr_t>(bitmap)};
+  return IoctlUninterrupted(fd(), _IOWR(KVMIO, kClearDirtyLog, ClearRequest), &argument) < 0 ? -errno : 0;
+}
+
+int VmState::AddVcpu(int vcpu_fd) {
+  coalesced_ring_.Attach(vcpu_fd);
+  return dirty_rings_.Add(vcpu_fd);
+}
+
 Napi::Function Vm::Define(Napi::Env env) {
   auto methods = SharedMethods();
   methods.push_back(InstanceMethod("setMemoryRegion", &Vm::SetMemoryRegion));
   methods.push_back(InstanceMethod("getDirtyLog", &Vm::GetDirtyLog));
+  methods.push_back(InstanceMethod("clearDirtyLog", &Vm::ClearDirtyLog));
+  methods.push_back(InstanceMethod("enableDirtyRing", &Vm::EnableDirtyRing));
+  methods.push_back(InstanceMethod("harvestDirtyRings", &Vm::HarvestDirtyRings));
+  methods.push_back(InstanceMethod("drainCoalesced", &Vm::DrainCoalesced));
   methods.push_back(InstanceMethod("createGuestMemfd", &Vm::CreateGuestMemfd));
   methods.push_back(InstanceMethod("createVcpu", &Vm::CreateVcpu));
   return DefineClass(env, "Vm", methods);
@@ -89,6 +114,39 @@ Napi::Value Vm::GetDirtyLog(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), state_ == nullptr ? -EBADF : state_->GetDirtyLog(slot, bitmap.data, bitmap.length));
 }
 
+Napi::Value Vm::ClearDirtyLog(const Napi::CallbackInfo& info) {
+  const auto slot = static_cast<uint32_t>(WholeNumber(info[0], "slot", UINT32_MAX));
+  const uint64_t first = WholeNumber(info[1], "first");
+  const auto pages = static_cast<uint32_t>(WholeNumber(info[2], "pages", UINT32_MAX));
+  const ByteSpan bitmap = BytesOf(info[3]);
+  return Napi::Number::New(info.Env(), state_ == nullptr ? -EBADF : state_->ClearDirtyLog(slot, first, pages, bitmap.data, bitmap.length));
+}
+
+Napi::Value Vm::EnableDirtyRing(const Napi::CallbackInfo& info) {
+  const auto capability = static_cast<uint32_t>(WholeNumber(info[0], "capability", UINT32_MAX));
+  const uint64_t bytes = WholeNumber(info[1], "bytes", 1 << 30);
+  return Napi::Number::New(info.Env(), state_ == nullptr ? -EBADF : state_->dirty_rings().Enable(fd(), capability, bytes));
+}
+
+// Pairs of slot and page.
+Napi::Value Vm::HarvestDirtyRings(const Napi::CallbackInfo& info) {
+  if (state_ == nullptr) return Napi::Number::New(info.Env(), -EBADF);
+  std::vector<DirtyRings::Page> pages;
+  const int result = state_->dirty_rings().Harvest(fd(), &pages);
+  if (result < 0) return Napi::Number::New(info.Env(), result);
+  auto pairs = Napi::Float64Array::New(info.Env(), pages.size() * 2);
+  for (size_t index = 0; index < pages.size(); ++index) {
+    pairs[index * 2] = pages[index].slot;
+    pairs[index * 2 + 1] = static_cast<double>(pages[index].offset);
+  }
+  return pairs;
+}
+
+Napi::Value Vm::DrainCoalesced(const Napi::CallbackInfo& info) {
+  const ByteSpan target = BytesOf(info[0]);
+  return Napi::Number::New(info.Env(), state_ == nullptr ? 0 : state_->coalesced_ring().Drain(target.data, target.length));
+}
+
 // Its own descriptor object: the kernel's memslot holds the file, so that closing the handle first is harmless.
 Napi::Value Vm::CreateGuestMemfd(const Napi::CallbackInfo& info) {
   const auto request = static_cast<unsigned long>(WholeNumber(info[0], "request", UINT32_MAX));
@@ -108,6 +166,7 @@ Napi::Value Vm::CreateVcpu(const Napi::CallbackInfo& info) {
   if (fd < 0) return Napi::Number::New(info.Env(), -errno);
   VcpuParts parts{state_, std::make_unique<RunPage>()};
   if (const int error = parts.page->Open(fd, mmap_size); error != 0) return Napi::Number::New(info.Env(), error);
+  if (const int error = state_->AddVcpu(fd); error != 0) return Napi::Number::New(info.Env(), error);
   return info.Env().GetInstanceData<AddonData>()->vcpu.New({Napi::External<VcpuParts>::New(info.Env(), &parts)});
 }
 

@@ -4,7 +4,9 @@
 #include <map>
 #include <mutex>
 
+#include "coalesced_ring.h"
 #include "descriptor.h"
+#include "dirty_rings.h"
 #include "region.h"
 
 namespace node_kvm {
@@ -20,6 +22,11 @@ class VmState {
   // filled in here: the address is never the caller's to choose. A null region is for a slot's deletion.
   int SetMemoryRegion(unsigned long request, char* argument, size_t length, const std::shared_ptr<Region>& region, uint64_t offset);
   int GetDirtyLog(uint32_t slot, char* bitmap, size_t length);
+  int ClearDirtyLog(uint32_t slot, uint64_t first, uint32_t pages, char* bitmap, size_t length);
+  // What the VM shares with user space through its vCPUs.
+  int AddVcpu(int vcpu_fd);
+  DirtyRings& dirty_rings() { return dirty_rings_; }
+  CoalescedRing& coalesced_ring() { return coalesced_ring_; }
 
  private:
   struct Slot {
@@ -31,6 +38,8 @@ class VmState {
   OwnedFd fd_;
   std::mutex mutex_;
   std::map<uint32_t, Slot> slots_;
+  DirtyRings dirty_rings_;
+  CoalescedRing coalesced_ring_;
 };
 
 class Vm : public DescriptorWrap<Vm> {
@@ -43,6 +52,10 @@ class Vm : public DescriptorWrap<Vm> {
  private:
   Napi::Value SetMemoryRegion(const Napi::CallbackInfo& info);
   Napi::Value GetDirtyLog(const Napi::CallbackInfo& info);
+  Napi::Value ClearDirtyLog(const Napi::CallbackInfo& info);
+  Napi::Value EnableDirtyRing(const Napi::CallbackInfo& info);
+  Napi::Value HarvestDirtyRings(const Napi::CallbackInfo& info);
+  Napi::Value DrainCoalesced(const Napi::CallbackInfo& info);
   Napi::Value CreateGuestMemfd(const Napi::CallbackInfo& info);
   Napi::Value CreateVcpu(const Napi::CallbackInfo& info);
 

@@ -22,7 +22,7 @@ DirtyRings::~DirtyRings() {
 
 int DirtyRings::Enable(int vm_fd, uint32_t capability, size_t bytes) {
   const std::lock_guard lock(mutex_);
-  if (bytes_ != 0) return -EEXIST;
+  if (bytes_ != 0) return bytes == bytes_ ? 0 : -EEXIST;
   kvm_enable_cap enable{};
   enable.cap = capability;
   enable.args[0] = bytes;

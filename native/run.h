@@ -41,7 +41,7 @@ class RunPage {
 
   // Makes a thread that is in KVM_RUN leave it and enter again. Harmless to any other thread.
   static void Interrupt(pid_t thread);
-  // The same for a thread that waits in KVM_RUN for what only it could do (userfaults.h): its run ends with -EDEADLK.
+  // The same for a thread for which others wait, or which waits for itself (userfaults.h): its run ends with -EDEADLK.
   static void EndWaitForItself(pid_t thread);
 
  private:

@@ -149,6 +149,8 @@ void UserFaults::Nudge() {
   std::erase_if(waiting_, [&](const Waiting& waiting) {
     if (now - waiting.since < kPatience) return false;
     RunPage::Interrupt(waiting.thread);
+    // The server may itself be in KVM_RUN, on another vCPU than the one that waits.
+    RunPage::EndWaitForItself(request_.server);
     return true;
   });
 }

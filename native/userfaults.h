@@ -4,7 +4,8 @@
 // Why a fault that nobody answers yet cannot hang the process:
 //   - A thread that waits is interrupted after a while, and faults again if it still must: KVM_RUN leaves its read section, so that a change
 //     of the memslots by the very thread that serves the pages gets its turn (synchronize_srcu waits for each vCPU to leave).
-//   - A vCPU that runs on the serving thread would wait for itself: its fault is known by the thread's id, and its run ends (run.h).
+//   - A vCPU that runs on the serving thread would wait for itself, and others for it: its run ends (run.h), at once where the thread's id
+//     says that it waits for itself, else after that while.
 //   - The library's own copies never fault: they ask for the pages first (MakePresent), and are refused instead of waiting.
 #pragma once
 

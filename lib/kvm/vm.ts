@@ -5,11 +5,26 @@ import { spteFormat } from '../abi/host.js'
 import type { NativeVm } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP, KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR, type Request } from '../abi/requests.js'
 import { EnableCap } from '../abi/structures.js'
+import { DirtyLog, type DirtyLogOptions } from '../memory/dirty-log.js'
 import { GuestMemfd, type GuestMemfdOptions } from '../memory/guest-memfd.js'
 import { Memslots } from '../memory/memslots.js'
 import { Trace, type TraceOptions } from '../trace/trace.js'
 import { readTables, type Subject, type Tables } from '../translation/tables.js'
 import { type Translation, translateIn } from '../translation/translate.js'
+import { type CoalescedHandler, type CoalescedRange, type CoalescedZone, Coalescing } from './coalesced.js'
+import type { EventSource } from './eventfd.js'
+import {
+  createIrqchip,
+  createPit,
+  type GsiRoute,
+  Irqfd,
+  type IrqfdOptions,
+  type MsiMessage,
+  setGsiRouting,
+  setIrqLine,
+  signalMsi
+} from './interrupts.js'
+import { IoEventfd, type IoEventfdOptions } from './ioeventfd.js'
 import { Statistics } from './statistics.js'
 import { Vcpu } from './vcpu.js'
 
@@ -35,6 +50,10 @@ export class Vm implements Disposable {
   readonly limits: VmLimits
   readonly #native: NativeVm
   readonly #vcpus = new Map<number, Vcpu>()
+  /** @internal what run() looks at after each exit */
+  coalescing: Coalescing | undefined
+  readonly #sources = new Set<EventSource>()
+  #dirtyLog: DirtyLog | undefined
   #statistics: Statistics | undefined
 
   /** @internal */
@@ -118,6 +137,77 @@ export class Vm implements Disposable {
     )
   }
 
+  /**
+   * Interrupt controllers in the kernel: two PICs, an IOAPIC and a local APIC for each vCPU (KVM_CREATE_IRQCHIP). Before the first vCPU.
+   * From then on HLT waits for an interrupt inside run() instead of being an exit.
+   */
+  createIrqchip(): void {
+    this.#open()
+    createIrqchip(this.#native)
+  }
+  /**
+   * The programmable interval timer in the kernel, at ports 0x40 to 0x43, on GSI 0 (KVM_CREATE_PIT2). After createIrqchip().
+   * @param options `speaker`: port 0x61 too
+   */
+  createPit(options: { speaker?: boolean } = {}): void {
+    this.#open()
+    createPit(this.#native, options)
+  }
+  /** Raises or lowers a line of the interrupt controllers: KVM_IRQ_LINE. */
+  setIrqLine(gsi: number, level: boolean): void {
+    this.#open()
+    setIrqLine(this.#native, gsi, level)
+  }
+  /** Sends a message-signalled interrupt: KVM_SIGNAL_MSI. False when no vCPU takes it. */
+  signalMsi(message: MsiMessage): boolean {
+    this.#open()
+    return signalMsi(this.#native, message)
+  }
+  /** Replaces the whole table of where interrupts lead: KVM_SET_GSI_ROUTING. At first GSIs 0 to 23 are the PICs' and the IOAPIC's pins. */
+  setGsiRouting(routes: readonly GsiRoute[]): void {
+    this.#open()
+    setGsiRouting(this.#native, routes)
+  }
+  /** An interrupt line that any thread raises without stopping the guest: KVM_IRQFD. */
+  irqfd(options: IrqfdOptions): Irqfd {
+    this.#open()
+    return this.#keep(new Irqfd(this.#native, options))
+  }
+  /** A place whose writes become events of the event loop instead of exits: KVM_IOEVENTFD. */
+  ioeventfd(options: IoEventfdOptions): IoEventfd {
+    this.#open()
+    return this.#keep(new IoEventfd(this.#native, options))
+  }
+
+  /**
+   * Queues the guest's writes to a range instead of leaving the guest for each (KVM_REGISTER_COALESCED_MMIO). The handler gets them before
+   * run() returns its next exit; a full queue is an exit, that of the write which found no room.
+   * @example
+   * using zone = vm.coalesce({ port: 0x3f8, size: 1 }, (writes) => console.log(writes.length))
+   */
+  coalesce(range: CoalescedRange, handler: CoalescedHandler): CoalescedZone {
+    this.#open()
+    return (this.coalescing ??= new Coalescing(this.#native)).add(range, handler)
+  }
+
+  /**
+   * Begins to log which pages change, of all memslots: by the guest, and by this library.
+   * @throws KvmError `in-use` while another log is open, `unavailable`, `ioctl` for a ring once there are vCPUs
+   */
+  dirtyLog(options: DirtyLogOptions = {}): DirtyLog {
+    this.#open()
+    if (this.#dirtyLog) throw new KvmError('in-use', 'this VM has a dirty log; close it first')
+    const log = new DirtyLog(this.#native, this.memslots, options, () => {
+      this.#dirtyLog = undefined
+    })
+    return (this.#dirtyLog = log)
+  }
+
+  #keep<T extends EventSource>(source: T): T {
+    this.#sources.add(source)
+    return source.once('close', () => this.#sources.delete(source))
+  }
+
   /** Counters of the VM, without privilege: KVM_GET_STATS_FD. Enumerated once; each `read()` asks the kernel. */
   get stats(): Statistics {
     this.#open()
@@ -192,6 +282,8 @@ export class Vm implements Disposable {
   /** Closes the vCPUs and the VM; its memslots let go of their memory. A second call does nothing. */
   close(): void {
     if (this.closed) return
+    for (const source of this.#sources) source.close()
+    this.#dirtyLog?.close()
     for (const vcpu of this.#vcpus.values()) vcpu.close()
     this.#statistics?.close()
     this.#native.close()

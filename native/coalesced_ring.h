@@ -2,8 +2,6 @@
 // KVM fills it under a lock of its own; this side is emptied by whichever thread asks, one at a time. No N-API here.
 #pragma once
 
-#include <linux/kvm.h>
-
 #include <cstddef>
 #include <mutex>
 
@@ -22,8 +20,10 @@ class CoalescedRing {
   int Drain(char* target, size_t length);
 
  private:
+  struct Page;
+
   std::mutex mutex_;
-  kvm_coalesced_mmio_ring* ring_ = nullptr;
+  Page* ring_ = nullptr;
 };
 
 }  // namespace node_kvm

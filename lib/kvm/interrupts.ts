@@ -1,6 +1,6 @@
 /** Interrupts with the controllers in the kernel (api.rst 4.24 to 4.26, 4.52, 4.70, 4.75): what a VMM's devices raise. */
-import { argumentError, checkBoolean, checkInteger, checkOneOf, checkOptions } from '../abi/arguments.js'
-import { checked, errnoName, ioctlError } from '../abi/errors.js'
+import { checkBoolean, checkInteger, checkOneOf, checkOptions } from '../abi/arguments.js'
+import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import type { NativeDescriptor, NativeVm } from '../abi/native.js'
 import { KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2, KVM_IRQ_LINE, KVM_IRQFD, KVM_SET_GSI_ROUTING, KVM_SIGNAL_MSI } from '../abi/requests.js'
 import { IrqLevel, IrqRoutingEntry, IrqRoutingIrqchip, IrqRoutingMsi, Msi, PitConfig, Irqfd as Request } from '../abi/structures.js'
@@ -133,7 +133,7 @@ export class Irqfd extends EventSource {
 
   /** Raises the interrupt. Raised twice before the guest takes it, it comes once. */
   trigger(): void {
-    if (this.closed) throw argumentError('irqfd', 'closed', 'open')
+    if (this.closed) throw new KvmError('closed', `the irqfd of GSI ${this.gsi} is closed`)
     signalEventfd(this.#eventfd)
   }
 

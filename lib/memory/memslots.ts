@@ -156,8 +156,7 @@ export class Memslots implements Iterable<Memslot> {
   clearDirtyLog(slot: Memslot, bitmap: Uint8Array, firstPage: number): void {
     const pages = Math.min(bitmap.byteLength * 8, slot.size / pageSize - firstPage)
     const result = this.#vm.clearDirtyLog(slot.id, firstPage, pages, bitmap)
-    if (result < 0)
-      throw ioctlError('KVM_CLEAR_DIRTY_LOG', result, `clearing the dirty log of slot ${slot.id}`, "it needs a dirty log with mode 'manual'")
+    if (result < 0) throw ioctlError('KVM_CLEAR_DIRTY_LOG', result, `clearing the dirty log of slot ${slot.id}`)
   }
 
   #open(): void {

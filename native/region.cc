@@ -75,7 +75,8 @@ int FileCopy(int fd, void* local, off_t offset, size_t length, bool write) {
 // The advice after which pages read as something else.
 bool TakesAway(int advice) { return advice == MADV_DONTNEED || advice == MADV_REMOVE || advice == MADV_FREE; }
 
-// Of memory whose pages are served: MADV_FREE would take pages away at a moment that nobody knows, and populating would wait for the server.
+// Of memory whose pages are served: MADV_FREE would take pages away at a moment that nobody knows, and populating would wait for the
+// server.
 int Prepare(UserFaults* faults, size_t offset, size_t length, int advice) {
   if (advice == MADV_FREE) return -EINVAL;
   if (TakesAway(advice)) faults->Forget(offset, length);

@@ -156,7 +156,8 @@ void UserFaults::Nudge() {
 }
 
 int UserFaults::Serve(uint64_t offset, const char* content, size_t length) {
-  if (length == 0 || length % kPage != 0 || offset % kPage != 0 || offset > request_.size || length > request_.size - offset) return -ERANGE;
+  if (length == 0 || length % kPage != 0 || offset % kPage != 0 || offset > request_.size || length > request_.size - offset)
+    return -ERANGE;
   for (size_t done = 0; done < length; done += kPage)
     if (const int error = Put(offset + done, content == nullptr ? nullptr : content + done, kPage); error != 0) return error;
   Answered(offset, length);
@@ -207,7 +208,8 @@ int UserFaults::ServeFromSource(uint64_t offset) {
   alignas(kPage) std::array<char, kPage> page;
   size_t done = 0;
   while (done < kPage) {
-    const ssize_t count = pread(request_.source.get(), page.data() + done, kPage - done, request_.source_offset + static_cast<off_t>(offset + done));
+    const ssize_t count =
+        pread(request_.source.get(), page.data() + done, kPage - done, request_.source_offset + static_cast<off_t>(offset + done));
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) {
       const int error = -errno;

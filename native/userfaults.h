@@ -2,7 +2,8 @@
 // whoever serves the pages. Threads in KVM_RUN wait in the kernel meanwhile. No N-API here.
 //
 // Why a fault that nobody answers yet cannot hang the process:
-//   - A thread that waits is interrupted after a while, and faults again if it still must: KVM_RUN leaves its read section, so that a change
+//   - A thread that waits is interrupted after a while, and faults again if it still must: KVM_RUN leaves its read section, so that a
+//   change
 //     of the memslots by the very thread that serves the pages gets its turn (synchronize_srcu waits for each vCPU to leave).
 //   - A vCPU that runs on the serving thread would wait for itself, and others for it: its run ends (run.h), at once where the thread's id
 //     says that it waits for itself, else after that while.
@@ -60,7 +61,8 @@ class UserFaults {
   int Subscribe();
   // Faults that nobody took yet; each page once until it is served.
   std::vector<Fault> Take();
-  // Puts whole pages there (null: zeros; with `minor`, always what the memfd holds) and wakes who waits. A page that is there already stays.
+  // Puts whole pages there (null: zeros; with `minor`, always what the memfd holds) and wakes who waits. A page that is there already
+  // stays.
   int Serve(uint64_t offset, const char* content, size_t length);
   // No access to this page will succeed any more: EFAULT.
   int Fail(uint64_t offset);

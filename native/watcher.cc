@@ -40,9 +40,7 @@ Napi::Value Watcher::Add(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), watcher_->Add(key, fd));
 }
 
-void Watcher::Remove(const Napi::CallbackInfo& info) {
-  watcher_->Remove(static_cast<uint32_t>(WholeNumber(info[0], "key", UINT32_MAX)));
-}
+void Watcher::Remove(const Napi::CallbackInfo& info) { watcher_->Remove(static_cast<uint32_t>(WholeNumber(info[0], "key", UINT32_MAX))); }
 
 // Pairs of key and count.
 Napi::Value Watcher::Take(const Napi::CallbackInfo& info) {

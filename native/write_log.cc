@@ -41,9 +41,8 @@ void WriteLogs::Remove(const WriteLog* log) {
 }
 
 void WriteLogs::Wrote(size_t offset, size_t length) {
-  // What was written must be visible before the logs are looked at: a log that is added just now begins with everything.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (length == 0 || count_ == 0) return;
+  // A read that also stores, so that what was written is visible before the logs are looked at: a log added just now begins with everything.
+  if (length == 0 || count_.fetch_add(0) == 0) return;
   const std::lock_guard lock(mutex_);
   for (const auto& log : logs_) log->Mark(offset / kPage, (offset + length - 1) / kPage);
 }

@@ -4,7 +4,11 @@
       "target_name": "node_kvm",
       "sources": [
         "native/addon.cc",
+        "native/coalesced_ring.cc",
         "native/descriptor.cc",
+        "native/dirty_rings.cc",
+        "native/eventfds.cc",
+        "native/fault_service.cc",
         "native/loop_watch.cc",
         "native/mapping.cc",
         "native/page_rows.cc",
@@ -14,11 +18,15 @@
         "native/tables.cc",
         "native/trace_ring.cc",
         "native/tracer.cc",
+        "native/userfaults.cc",
         "native/vcpu.cc",
         "native/vcpu_runner.cc",
         "native/vcpu_thread.cc",
         "native/vm.cc",
-        "native/vm_state.cc"
+        "native/vm_state.cc",
+        "native/watcher.cc",
+        "native/write_log.cc",
+        "native/write_recorder.cc"
       ],
       "include_dirs": ["<!@(node -p \"require('node-addon-api').include\")"],
       "defines": ["NAPI_VERSION=9", "NAPI_CPP_EXCEPTIONS", "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS"],

@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include "descriptor.h"
+#include "fault_service.h"
 #include "loop_watch.h"
 #include "mapping.h"
 #include "tables.h"
@@ -11,6 +12,8 @@
 #include "vcpu.h"
 #include "vcpu_runner.h"
 #include "vm.h"
+#include "watcher.h"
+#include "write_recorder.h"
 
 namespace node_kvm {
 namespace {
@@ -44,6 +47,9 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   data->vcpu = Napi::Persistent(Vcpu::Define(env));
   data->runner = Napi::Persistent(VcpuRunner::Define(env));
   data->tracer = Napi::Persistent(Tracer::Define(env));
+  data->watcher = Napi::Persistent(Watcher::Define(env));
+  data->write_recorder = Napi::Persistent(WriteRecorder::Define(env));
+  data->fault_service = Napi::Persistent(FaultService::Define(env));
   env.SetInstanceData(data);
   exports.Set("open", Napi::Function::New(env, Open, "open"));
   exports.Set("trace", Napi::Function::New(env, Tracer::Open, "trace"));
@@ -51,6 +57,8 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("watchLoop", Napi::Function::New(env, WatchLoop, "watchLoop"));
   exports.Set("kickSignal", Napi::Function::New(env, KickSignal, "kickSignal"));
   exports.Set("attach", Napi::Function::New(env, Vm::Attach, "attach"));
+  exports.Set("watchEventfds", Napi::Function::New(env, Watcher::Open, "watchEventfds"));
+  exports.Set("eventfd", Napi::Function::New(env, Watcher::CreateEventfd, "eventfd"));
   exports.Set("map", Napi::Function::New(env, Mapping::Map, "map"));
   Vcpu::DefineHotCalls(exports);
   DefineTables(exports);

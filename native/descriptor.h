@@ -18,6 +18,9 @@ struct AddonData {
   Napi::FunctionReference vcpu;
   Napi::FunctionReference runner;
   Napi::FunctionReference tracer;
+  Napi::FunctionReference watcher;
+  Napi::FunctionReference write_recorder;
+  Napi::FunctionReference fault_service;
 };
 
 // The bytes of a Uint8Array argument. Throws a TypeError for anything else.

@@ -4,9 +4,12 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <memory>
 #include <set>
+#include <system_error>
 #include <thread>
 
 namespace node_kvm {
@@ -19,37 +22,38 @@ bool IsReadable(int fd) {
   return poll(&polled, 1, 0) == 1;
 }
 
-// One thread for all Workers, which stays for the life of the process.
+// One thread for all Workers that there are.
 class Watcher {
  public:
-  static Watcher& OfProcess() {
-    static auto* watcher = new Watcher;
-    return *watcher;
+  Watcher() : epoll_(epoll_create1(EPOLL_CLOEXEC)), stop_(eventfd(0, EFD_CLOEXEC)) {
+    Observe(stop_.get(), nullptr);
+    thread_ = std::thread(&Watcher::Loop, this);
+    pthread_setname_np(thread_.native_handle(), "kvm-loop-watch");
+  }
+  ~Watcher() {
+    const uint64_t one = 1;
+    if (write(stop_.get(), &one, sizeof one) == sizeof one) thread_.join();
   }
 
   void Add(LoopWatch* watch) {
     const std::lock_guard lock(mutex_);
-    if (!started_) Start();
     watches_.insert(watch);
-    // Edges only: what the loop has not taken yet wakes nobody a second time.
-    epoll_event event{EPOLLIN | EPOLLET, {watch}};
-    epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, watch->loop_fd(), &event);
+    Observe(watch->loop_fd(), watch);
   }
-
-  void Remove(LoopWatch* watch) {
+  // Whether others are left.
+  bool Remove(LoopWatch* watch) {
     const std::lock_guard lock(mutex_);
     epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, watch->loop_fd(), nullptr);
     watches_.erase(watch);
     unread_.erase(watch);
+    return !watches_.empty();
   }
 
  private:
-  void Start() {
-    epoll_ = OwnedFd(epoll_create1(EPOLL_CLOEXEC));
-    std::thread thread(&Watcher::Loop, this);
-    pthread_setname_np(thread.native_handle(), "kvm-loop-watch");
-    thread.detach();
-    started_ = true;
+  // Edges only: what the loop has not taken yet wakes nobody a second time.
+  void Observe(int fd, LoopWatch* watch) {
+    epoll_event event{EPOLLIN | EPOLLET, {watch}};
+    epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);
   }
 
   void Loop() {
@@ -63,6 +67,7 @@ class Watcher {
       const std::lock_guard lock(mutex_);
       for (int index = 0; index < count; ++index) {
         auto* watch = static_cast<LoopWatch*>(events[index].data.ptr);
+        if (watch == nullptr) return;
         if (watches_.count(watch) != 0) unread_.insert(watch);
       }
       // A loop that was woken for one thing is not woken again for terminate() before it took the first: so look again after a while.
@@ -72,12 +77,23 @@ class Watcher {
     }
   }
 
+  const OwnedFd epoll_;
+  const OwnedFd stop_;
   std::mutex mutex_;
-  OwnedFd epoll_;
-  bool started_ = false;
   std::set<LoopWatch*> watches_;
   std::set<LoopWatch*> unread_;
+  std::thread thread_;
 };
+
+// The process's watcher, while there are Workers. Never destroyed itself: the process may end while Workers are there.
+struct Shared {
+  std::mutex mutex;
+  std::unique_ptr<Watcher> watcher;
+};
+Shared& OfProcess() {
+  static auto* shared = new Shared;
+  return *shared;
+}
 
 }  // namespace
 
@@ -85,13 +101,25 @@ thread_local LoopWatch* LoopWatch::of_thread_ = nullptr;
 
 void LoopWatch::Begin(int loop_fd) {
   if (of_thread_ != nullptr || loop_fd < 0) return;
+  Shared& shared = OfProcess();
+  const std::lock_guard lock(shared.mutex);
+  try {
+    if (shared.watcher == nullptr) shared.watcher = std::make_unique<Watcher>();
+  } catch (const std::system_error&) {
+    // No thread to be had: runs of this Worker are as they would be without.
+    return;
+  }
   of_thread_ = new LoopWatch(loop_fd);
-  Watcher::OfProcess().Add(of_thread_);
+  shared.watcher->Add(of_thread_);
 }
 
 void LoopWatch::End() {
   if (of_thread_ == nullptr) return;
-  Watcher::OfProcess().Remove(of_thread_);
+  Shared& shared = OfProcess();
+  {
+    const std::lock_guard lock(shared.mutex);
+    if (!shared.watcher->Remove(of_thread_)) shared.watcher.reset();
+  }
   delete of_thread_;
   of_thread_ = nullptr;
 }

@@ -6,6 +6,8 @@
 #include <string>
 
 #include "descriptor.h"
+#include "fault_service.h"
+#include "write_recorder.h"
 
 namespace node_kvm {
 namespace {
@@ -60,6 +62,8 @@ Napi::Function Mapping::Define(Napi::Env env) {
                          InstanceMethod("advise", &Mapping::Advise),
                          InstanceMethod("protect", &Mapping::Protect),
                          InstanceMethod("buffer", &Mapping::Buffer),
+                         InstanceMethod("recordWrites", &Mapping::RecordWrites),
+                         InstanceMethod("serveFaults", &Mapping::ServeFaults),
                          InstanceMethod("release", &Mapping::Release),
                      });
 }
@@ -174,6 +178,16 @@ Napi::Value Mapping::Buffer(const Napi::CallbackInfo& info) {
   }
   buffer_ = Napi::Weak(Napi::Object(env, buffer));
   return Napi::Value(env, buffer);
+}
+
+Napi::Value Mapping::RecordWrites(const Napi::CallbackInfo& info) {
+  if (!region_) return Napi::Number::New(info.Env(), -EBADF);
+  return WriteRecorder::Of(info.Env(), region_);
+}
+
+Napi::Value Mapping::ServeFaults(const Napi::CallbackInfo& info) {
+  if (!region_) return Napi::Number::New(info.Env(), -EBADF);
+  return FaultService::Of(info, region_);
 }
 
 void Mapping::Release(const Napi::CallbackInfo&) {

@@ -32,6 +32,8 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
   Napi::Value Advise(const Napi::CallbackInfo& info);
   Napi::Value Protect(const Napi::CallbackInfo& info);
   Napi::Value Buffer(const Napi::CallbackInfo& info);
+  Napi::Value RecordWrites(const Napi::CallbackInfo& info);
+  Napi::Value ServeFaults(const Napi::CallbackInfo& info);
   void Release(const Napi::CallbackInfo& info);
 
   std::shared_ptr<Region> region_;

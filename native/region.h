@@ -11,6 +11,8 @@
 #include <shared_mutex>
 
 #include "owned_fd.h"
+#include "userfaults.h"
+#include "write_log.h"
 
 namespace node_kvm {
 
@@ -52,6 +54,13 @@ class Region {
   int Advise(size_t offset, size_t length, int advice);
   int Protect(size_t offset, size_t length, int protection);
 
+  // The pages that Write, Fill, Remap and Advise change, for who asks.
+  WriteLogs& write_logs() { return write_logs_; }
+
+  // Pages that are not there yet come from elsewhere from now on; once for a region. `request` without its range.
+  int ServeFaults(UserFaultsRequest request, std::shared_ptr<UserFaults>* faults);
+  void EndFaults(const UserFaults* faults);
+
   // A live view may be handed out only while no access through it can fault; as long as it lives, Protect is refused.
   int HoldForBuffer();
   void ReleaseBuffer() { --buffers_; }
@@ -63,6 +72,8 @@ class Region {
   explicit Region(const RegionRequest& request) : request_(request) {}
   int MapPages(void* address, size_t length, off_t offset, int flags, OwnedFd* memfd, void** mapped);
   int MapWhole();
+  int Copy(void* local, size_t offset, size_t length, bool write);
+  std::shared_ptr<UserFaults> faults();
 
   RegionRequest request_;
   OwnedFd fd_;
@@ -72,6 +83,9 @@ class Region {
   std::atomic<int> buffers_{0};
   // False where an access may raise SIGSEGV or SIGBUS: another protection, a file others may truncate, a huge page pool that may run dry.
   std::atomic<bool> plain_{true};
+  bool remapped_ = false;
+  WriteLogs write_logs_;
+  std::shared_ptr<UserFaults> faults_;
 };
 
 }  // namespace node_kvm

@@ -29,11 +29,13 @@ constexpr size_t kUnion = 32;
 #define HANDLER_STORAGE thread_local __attribute__((tls_model("initial-exec")))
 HANDLER_STORAGE kvm_run* entered = nullptr;
 HANDLER_STORAGE volatile sig_atomic_t expired = 0;
+HANDLER_STORAGE volatile sig_atomic_t waits_for_itself = 0;
 
 void StoreImmediateExit(kvm_run* run, uint8_t value) { __atomic_store_n(&run->immediate_exit, value, __ATOMIC_SEQ_CST); }
 
 void OnSignal(int, siginfo_t* info, void*) {
   if (info->si_code == SI_TIMER) expired = 1;
+  if (info->si_code == SI_QUEUE && entered != nullptr) waits_for_itself = 1;
   if (entered != nullptr) StoreImmediateExit(entered, 1);
 }
 
@@ -145,6 +147,7 @@ int RunPage::Run(char* area, double timeout_ms) {
     thread_ = ThreadId();
   }
   PutAnswer(area);
+  waits_for_itself = 0;
   entered = run_;
   int result;
   if (timeout_ms < 0) {
@@ -169,6 +172,7 @@ int RunPage::Enter() {
     const int result = Attempt();
     if (result != -EINTR) return result;
     if (expired) return -ETIME;
+    if (waits_for_itself) return -EDEADLK;
     const uint32_t requests = requests_;
     if (const int answer = Answer(requests); answer != 0) return answer;
     if (requests & kParked) FutexWait(requests_, requests);
@@ -180,7 +184,7 @@ int RunPage::Attempt() {
   StoreImmediateExit(run_, 0);
   entered_ = 1;
   int result = -EINTR;
-  if (requests_ == 0 && !expired) {
+  if (requests_ == 0 && !expired && !waits_for_itself) {
     run_->exit_reason = KVM_EXIT_UNKNOWN;
     result = ioctl(fd_.get(), KVM_RUN, 0) == 0 ? static_cast<int>(run_->exit_reason) : -errno;
     // api.rst, KVM_EXIT_MEMORY_FAULT: the one exit that comes with an error.
@@ -242,6 +246,14 @@ void RunPage::AwaitParked() {
 void RunPage::Unpark() {
   requests_ &= ~kParked;
   FutexWakeAll(requests_);
+}
+
+void RunPage::Interrupt(pid_t thread) { syscall(SYS_tgkill, getpid(), thread, KickSignal()); }
+
+void RunPage::EndWaitForItself(pid_t thread) {
+  siginfo_t info{};
+  info.si_code = SI_QUEUE;
+  syscall(SYS_rt_tgsigqueueinfo, getpid(), thread, KickSignal(), &info);
 }
 
 }  // namespace node_kvm

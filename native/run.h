@@ -73,6 +73,11 @@ class RunPage {
   // The real-time signal that takes a thread out of the guest; below 0 when none was free.
   static int KickSignal();
 
+  // Makes a thread that is in KVM_RUN leave it and enter again. Harmless to any other thread.
+  static void Interrupt(pid_t thread);
+  // The same for a thread for which others wait, or which waits for itself (userfaults.h): its run ends with -EDEADLK.
+  static void EndWaitForItself(pid_t thread);
+
  private:
   enum Request : uint32_t { kKicked = 1, kParked = 2, kNudged = 4, kEnded = 8 };
   void Ask(Request request);

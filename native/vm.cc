@@ -72,6 +72,10 @@ Napi::Function Vm::Define(Napi::Env env) {
   methods.push_back(InstanceMethod("takeSlotId", &Vm::TakeSlotId));
   methods.push_back(InstanceMethod("returnSlotId", &Vm::ReturnSlotId));
   methods.push_back(InstanceMethod("getDirtyLog", &Vm::GetDirtyLog));
+  methods.push_back(InstanceMethod("clearDirtyLog", &Vm::ClearDirtyLog));
+  methods.push_back(InstanceMethod("enableDirtyRing", &Vm::EnableDirtyRing));
+  methods.push_back(InstanceMethod("harvestDirtyRings", &Vm::HarvestDirtyRings));
+  methods.push_back(InstanceMethod("drainCoalesced", &Vm::DrainCoalesced));
   methods.push_back(InstanceMethod("createGuestMemfd", &Vm::CreateGuestMemfd));
   methods.push_back(InstanceMethod("createVcpu", &Vm::CreateVcpu));
   methods.push_back(InstanceMethod("findVcpu", &Vm::FindVcpu));
@@ -180,6 +184,39 @@ Napi::Value Vm::GetDirtyLog(const Napi::CallbackInfo& info) {
   const auto slot = static_cast<uint32_t>(WholeNumber(info[0], "slot", UINT32_MAX));
   const ByteSpan bitmap = BytesOf(info[1]);
   return Napi::Number::New(info.Env(), fd() < 0 ? -EBADF : state_->GetDirtyLog(slot, bitmap.data, bitmap.length));
+}
+
+Napi::Value Vm::ClearDirtyLog(const Napi::CallbackInfo& info) {
+  const auto slot = static_cast<uint32_t>(WholeNumber(info[0], "slot", UINT32_MAX));
+  const uint64_t first = WholeNumber(info[1], "first");
+  const auto pages = static_cast<uint32_t>(WholeNumber(info[2], "pages", UINT32_MAX));
+  const ByteSpan bitmap = BytesOf(info[3]);
+  return Napi::Number::New(info.Env(), state_ == nullptr ? -EBADF : state_->ClearDirtyLog(slot, first, pages, bitmap.data, bitmap.length));
+}
+
+Napi::Value Vm::EnableDirtyRing(const Napi::CallbackInfo& info) {
+  const auto capability = static_cast<uint32_t>(WholeNumber(info[0], "capability", UINT32_MAX));
+  const uint64_t bytes = WholeNumber(info[1], "bytes", 1 << 30);
+  return Napi::Number::New(info.Env(), state_ == nullptr ? -EBADF : state_->dirty_rings().Enable(fd(), capability, bytes));
+}
+
+// Pairs of slot and page.
+Napi::Value Vm::HarvestDirtyRings(const Napi::CallbackInfo& info) {
+  if (state_ == nullptr) return Napi::Number::New(info.Env(), -EBADF);
+  std::vector<DirtyRings::Page> pages;
+  const int result = state_->dirty_rings().Harvest(fd(), &pages);
+  if (result < 0) return Napi::Number::New(info.Env(), result);
+  auto pairs = Napi::Float64Array::New(info.Env(), pages.size() * 2);
+  for (size_t index = 0; index < pages.size(); ++index) {
+    pairs[index * 2] = pages[index].slot;
+    pairs[index * 2 + 1] = static_cast<double>(pages[index].offset);
+  }
+  return pairs;
+}
+
+Napi::Value Vm::DrainCoalesced(const Napi::CallbackInfo& info) {
+  const ByteSpan target = BytesOf(info[0]);
+  return Napi::Number::New(info.Env(), state_ == nullptr ? 0 : state_->coalesced_ring().Drain(target.data, target.length));
 }
 
 // Its own descriptor object: the kernel's memslot holds the file, so that closing the handle first is harmless.

@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "coalesced_ring.h"
 #include "descriptor.h"
 #include "vm_state.h"
 
@@ -28,6 +29,10 @@ class Vm : public DescriptorWrap<Vm> {
   Napi::Value TakeSlotId(const Napi::CallbackInfo& info);
   void ReturnSlotId(const Napi::CallbackInfo& info);
   Napi::Value GetDirtyLog(const Napi::CallbackInfo& info);
+  Napi::Value ClearDirtyLog(const Napi::CallbackInfo& info);
+  Napi::Value EnableDirtyRing(const Napi::CallbackInfo& info);
+  Napi::Value HarvestDirtyRings(const Napi::CallbackInfo& info);
+  Napi::Value DrainCoalesced(const Napi::CallbackInfo& info);
   Napi::Value CreateGuestMemfd(const Napi::CallbackInfo& info);
   Napi::Value CreateVcpu(const Napi::CallbackInfo& info);
   Napi::Value FindVcpu(const Napi::CallbackInfo& info);

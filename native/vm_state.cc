@@ -11,6 +11,15 @@ namespace {
 
 constexpr unsigned kSetUserMemoryRegion = 0x46;
 constexpr unsigned kSetUserMemoryRegion2 = 0x49;
+constexpr unsigned kClearDirtyLog = 0xc0;
+
+// kvm_clear_dirty_log, which is younger than the oldest headers.
+struct ClearRequest {
+  uint32_t slot;
+  uint32_t pages;
+  uint64_t first;
+  uint64_t bitmap;
+};
 
 // Both forms begin with the same fields (api.rst 4.140).
 kvm_userspace_memory_region HeadOf(const std::vector<char>& argument) {
@@ -113,6 +122,13 @@ int VmState::GetDirtyLog(uint32_t slot, char* bitmap, size_t length) {
   return IoctlUninterrupted(fd(), KVM_GET_DIRTY_LOG, &argument) < 0 ? -errno : 0;
 }
 
+// api.rst 4.117: whole words, and from a word's start.
+int VmState::ClearDirtyLog(uint32_t slot, uint64_t first, uint32_t pages, char* bitmap, size_t length) {
+  if (length < (uint64_t{pages} + 63) / 64 * 8) return -E2BIG;
+  ClearRequest argument{slot, pages, first, reinterpret_cast<uintptr_t>(bitmap)};
+  return IoctlUninterrupted(fd(), _IOWR(KVMIO, kClearDirtyLog, ClearRequest), &argument) < 0 ? -errno : 0;
+}
+
 std::map<uint32_t, VmState::Slot> VmState::Slots(uint64_t* generation) {
   const std::lock_guard lock(mutex_);
   *generation = generation_;
@@ -148,6 +164,8 @@ int VmState::CreateVcpu(uint32_t id, std::shared_ptr<RunPage>* page) {
   if (fd < 0) return -errno;
   auto made = std::make_shared<RunPage>();
   if (const int error = made->Open(fd, run_page_size_); error != 0) return error;
+  coalesced_ring_.Attach(made->fd());
+  if (const int error = dirty_rings_.Add(made->fd()); error != 0) return error;
   vcpus_[id] = made;
   *page = std::move(made);
   return 0;

@@ -9,6 +9,8 @@
 #include <optional>
 #include <vector>
 
+#include "coalesced_ring.h"
+#include "dirty_rings.h"
 #include "owned_fd.h"
 #include "region.h"
 #include "run.h"
@@ -48,6 +50,10 @@ class VmState {
   // in `failed` the number of the change; -EIO when the kernel would not take back what it had taken before.
   int SetMemoryRegions(const std::vector<Change>& changes, size_t* failed);
   int GetDirtyLog(uint32_t slot, char* bitmap, size_t length);
+  int ClearDirtyLog(uint32_t slot, uint64_t first, uint32_t pages, char* bitmap, size_t length);
+  // What the VM shares with user space through its vCPUs.
+  DirtyRings& dirty_rings() { return dirty_rings_; }
+  CoalescedRing& coalesced_ring() { return coalesced_ring_; }
 
   // The table, for those who did not make it. The generation counts changes.
   uint64_t generation() const { return generation_; }
@@ -76,6 +82,8 @@ class VmState {
   std::vector<uint32_t> free_ids_;
   uint32_t next_id_ = 0;
   std::map<uint32_t, std::weak_ptr<RunPage>> vcpus_;
+  DirtyRings dirty_rings_;
+  CoalescedRing coalesced_ring_;
   std::atomic<uint64_t> generation_{0};
   std::atomic<bool> ended_{false};
 };

@@ -51,6 +51,14 @@ export interface NativeVm extends NativeDescriptor {
   createGuestMemfd(request: number, argument: Uint8Array): NativeDescriptor | number
   /** KVM_GET_DIRTY_LOG; refused with -EINVAL when the bitmap is smaller than the slot needs. */
   getDirtyLog(slot: number, bitmap: Uint8Array): number
+  /** KVM_CLEAR_DIRTY_LOG: protects again the pages whose bit is set; `first` is a multiple of 64, as `pages` unless they reach the slot's end. */
+  clearDirtyLog(slot: number, first: number, pages: number, bitmap: Uint8Array): number
+  /** Rings of `bytes` for the vCPUs to come, by KVM_CAP_DIRTY_LOG_RING or its younger form. */
+  enableDirtyRing(capability: number, bytes: number): number
+  /** Pairs of slot and page that any vCPU dirtied since the last call; they are protected again when it returns. */
+  harvestDirtyRings(): Float64Array | number
+  /** Moves whole entries of the ring of coalesced writes into `target`; how many. */
+  drainCoalesced(target: Uint8Array): number
   /** Bytes of a vCPU's shared pages: KVM_GET_VCPU_MMAP_SIZE. */
   readonly runPageSize: number
   createVcpu(id: number): NativeVcpu | number
@@ -121,6 +129,54 @@ export interface NativeVcpuRunner {
   end(): void
 }
 
+/** The eventfds that one environment watches. */
+export interface NativeWatcher {
+  /** Watches a duplicate of `fd` under `key`. */
+  add(key: number, fd: number): number
+  remove(key: number): void
+  /** Pairs of key and what its eventfd counted since the last call. */
+  take(): Float64Array
+  /** A socket, the caller's to close, on which a byte comes when there is something to take. */
+  subscribe(): number
+}
+
+/** Pages of a region that this process wrote, one bit a page. */
+export interface NativeWriteRecorder {
+  /** Moves the bits into `target`, which has whole 64-bit words. */
+  collect(target: Uint8Array): number
+  /** Sets the bits of the pages from `first` to `last`. */
+  mark(first: number, last: number): void
+  close(): void
+}
+
+/** Without `fd` and `content` the faults are answered by serve(). */
+export interface FaultServiceOptions {
+  minor: boolean
+  /** An open file, which is duplicated, and where in it the region's first byte lies. */
+  fd?: number
+  offset?: number
+  /** Copied. */
+  content?: Uint8Array
+}
+
+/** The page faults of a region, by userfaultfd. */
+export interface NativeFaultService {
+  /** Pairs of a page's offset and 1 for a write; each page once until it is served. */
+  take(): Float64Array
+  /** Puts `length` bytes there, whole pages: of `content`, or zeros. A page that is there already stays. */
+  serve(offset: number, length: number, content: Uint8Array | null): number
+  /** No access to this page succeeds any more. */
+  fail(offset: number): number
+  /** Offsets of the pages that are not there. */
+  missing(offset: number, length: number): Float64Array
+  /** A socket, the caller's to close, on which a byte comes when there is something to take. */
+  subscribe(): number
+  /** Pages served so far. */
+  served(): number
+  /** What is missing still is ordinary memory from now on. */
+  close(): void
+}
+
 export interface RegionOptions {
   kind: 'anonymous' | 'memfd' | 'hugetlb' | 'file'
   size: number
@@ -145,6 +201,7 @@ export interface NativeRegion {
   readonly kind: RegionOptions['kind']
   /** Slots of any VM that hold it. */
   readonly slots: number
+  /** As write() and fill(): -EAGAIN where a page must first be served by serveFaults()' caller. */
   read(offset: number, target: Uint8Array): number
   write(offset: number, source: Uint8Array): number
   fill(offset: number, length: number, value: number): number
@@ -155,6 +212,9 @@ export interface NativeRegion {
   buffer(): SharedArrayBuffer | ArrayBuffer | number
   /** Whether this environment's buffer is alive. */
   readonly buffered: boolean
+  /** From now on. */
+  recordWrites(): NativeWriteRecorder | number
+  serveFaults(options: FaultServiceOptions): NativeFaultService | number
   release(): void
 }
 
@@ -263,6 +323,9 @@ export interface NativeAddon {
   /** The VM of a token of {@link NativeVm.share}: -ENOENT for none, -EBADF when it is closed. */
   attach(token: bigint): NativeVm | number
   map(options: RegionOptions): NativeRegion | number
+  /** eventfd(2), nonblocking. */
+  eventfd(): NativeDescriptor | number
+  watchEventfds(): NativeWatcher | number
   trace(request: TraceRequest): NativeTracer | number
   /** A mount of tracefs that is in no namespace: its files are reached below /proc/self/fd/N. */
   openTracefs(): NativeDescriptor | number

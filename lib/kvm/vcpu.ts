@@ -1,11 +1,24 @@
 /** A virtual processor. */
 import { isMainThread } from 'node:worker_threads'
-import { argumentError, checkBytes, checkInteger, checkOptions } from '../abi/arguments.js'
-import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { argumentError, checkBoolean, checkBytes, checkInteger, checkOptions } from '../abi/arguments.js'
+import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import { type NativeVcpu, native, type VcpuHandle } from '../abi/native.js'
 import * as requests from '../abi/requests.js'
 import type { Fields, StructInstance, StructType, ValuesOf } from '../abi/struct.js'
-import { CpuidEntry, DebugRegisters, Fpu, GuestDebug, MpState, MsrEntry, Registers, SpecialRegisters, Translation } from '../abi/structures.js'
+import {
+  CpuidEntry,
+  DebugRegisters,
+  Fpu,
+  GuestDebug,
+  Interrupt,
+  LapicState,
+  MpState,
+  MsrEntry,
+  Registers,
+  SpecialRegisters,
+  Translation
+} from '../abi/structures.js'
+import { serveNow } from '../memory/demand-paging.js'
 import { type Exit, ExitReader, exitAreaSize } from './exits.js'
 import { enterMode, type Mode, type ModeOptions } from './modes.js'
 import { Statistics } from './statistics.js'
@@ -21,6 +34,9 @@ export interface RunOptions {
 
 const { runVcpu, ioctlVcpu } = native
 const restart = -85
+// struct kvm_run, before the union.
+const requestWindowOffset = 0
+const readyForInterruptOffset = 12
 const timeoutExit: Exit = Object.freeze({ reason: 'timeout' })
 const interruptedExit: Exit = Object.freeze({ reason: 'interrupted' })
 
@@ -71,6 +87,7 @@ export class Vcpu implements Disposable {
     const timeoutMs = options === undefined ? -1 : this.#limit(options)
     if (this.#thread !== undefined) this.#stoppedFor('run()')
     const result = isMainThread ? runVcpu(this.#handle, this.#currentArea(), timeoutMs) : this.#runInWorker(timeoutMs)
+    if (this.vm.coalescing !== undefined) this.vm.coalescing.drain()
     return result >= 0 ? this.#exits.read(result) : this.#interruption(result, timeoutMs)
   }
 
@@ -91,7 +108,7 @@ export class Vcpu implements Disposable {
     if (options.signal?.aborted) return Promise.reject(options.signal.reason)
     if (this.#native.running) throw new KvmError('busy', `vCPU ${this.id} runs on another thread`)
     const thread = new VcpuThread(
-      { id: this.id, area: () => this.#currentArea(), read: (result) => this.#exits.read(result), failure: (result) => this.#failure(result, -1) },
+      { id: this.id, area: () => this.#currentArea(), read: (result) => this.#read(result), failure: (result) => this.#failure(result, -1) },
       handlers,
       options,
       this.#native
@@ -149,6 +166,12 @@ export class Vcpu implements Disposable {
     return result
   }
 
+  // The writes that KVM queued are older than the exit.
+  #read(result: number): Exit {
+    this.vm.coalescing?.drain()
+    return this.#exits.read(result)
+  }
+
   #limit(options: RunOptions): number {
     const { timeoutMs } = options
     if (timeoutMs === undefined) {
@@ -171,6 +194,13 @@ export class Vcpu implements Disposable {
 
   #interruption(result: number, timeoutMs: number): Exit {
     const errno = errnoName(result)
+    // A page that only this thread can serve.
+    if (errno === 'EDEADLK' && serveNow()) return this.run(timeoutMs < 0 ? undefined : { timeoutMs })
+    if (errno === 'EDEADLK')
+      throw new KvmError(
+        'not-present',
+        `vCPU ${this.id} waits for a page whose handler answers only from the event loop of this thread: run it on another thread, or serve the page from a file`
+      )
     if (errno === 'ETIME') return timeoutExit
     if (errno === 'EINTR') return interruptedExit
     this.#open()
@@ -339,6 +369,40 @@ export class Vcpu implements Disposable {
         done
       })
     return memory
+  }
+
+  /**
+   * Delivers an external interrupt: KVM_INTERRUPT. For a VM without createIrqchip(), when {@link readyForInterrupt}.
+   * @param vector 0 to 255
+   */
+  interrupt(vector: number): void {
+    const { bytes } = new Interrupt({ irq: checkInteger('vector', vector, 0, 255) })
+    const result = ioctlVcpu(this.#handle, requests.KVM_INTERRUPT.number, bytes)
+    if (result < 0)
+      this.#refused(result, requests.KVM_INTERRUPT, 'interrupting', 'EEXIST: one waits already; ENXIO: the controllers are in the kernel')
+  }
+  /** Whether the last exit left the guest able to take an interrupt(); else ask for an exit when it is, by {@link requestInterruptWindow}. */
+  get readyForInterrupt(): boolean {
+    return this.#area[readyForInterruptOffset] !== 0
+  }
+  /** Asks run() to come back with `irq-window-open` once the guest takes interrupts, until set to false. */
+  requestInterruptWindow(wanted: boolean): void {
+    this.#open()
+    this.#native.writeRunPage(requestWindowOffset, new Uint8Array([checkBoolean('wanted', wanted) ? 1 : 0]))
+  }
+  /** Delivers a non-maskable interrupt: KVM_NMI. */
+  nmi(): void {
+    this.#open()
+    checked(this.#native.ioctl(requests.KVM_NMI.number), requests.KVM_NMI.name, `interrupting vCPU ${this.id}`)
+  }
+  /** The local APIC's registers, 1024 bytes as they lie in its page: KVM_GET_LAPIC. Needs createIrqchip(). */
+  getLapic(): Uint8Array {
+    return this.#get(requests.KVM_GET_LAPIC, LapicState).regs
+  }
+  /** Writes the local APIC's registers: KVM_SET_LAPIC. */
+  setLapic(regs: Uint8Array): void {
+    if (checkBytes('regs', regs).byteLength !== LapicState.size) throw argumentError('regs', regs.byteLength, `${LapicState.size} bytes`)
+    this.#set(requests.KVM_SET_LAPIC, LapicState, { regs })
   }
 
   /** Puts the vCPU into a processor mode, ready to run at `ip`. Returns the vCPU. */

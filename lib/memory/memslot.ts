@@ -1,5 +1,16 @@
 /** One row of the first table, and what may stand in it. */
-import { argumentError, checkAddress, checkBoolean, checkInteger, checkOptions, checkSize, hex, hexRange, pageSize } from '../abi/arguments.js'
+import {
+  argumentError,
+  checkAddress,
+  checkBoolean,
+  checkBytes,
+  checkInteger,
+  checkOptions,
+  checkSize,
+  hex,
+  hexRange,
+  pageSize
+} from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { GuestMemfd } from './guest-memfd.js'
 import { Mapping } from './mapping.js'
@@ -208,11 +219,24 @@ export class Memslot {
 
   /**
    * The bitmap of pages that the guest wrote since the last call, one bit a page, and clears it: KVM_GET_DIRTY_LOG.
-   * Writes made by this process through the mapping are not in it.
+   * Writes made by this process through the mapping are not in it: {@link Vm.dirtyLog} has both.
    */
   getDirtyLog(): Uint8Array {
     this.#alive()
     return this.#table.dirtyLog(this)
+  }
+
+  /**
+   * Clears the bits that are set in `bitmap`, whose first bit stands for `firstPage`: KVM_CLEAR_DIRTY_LOG. For a VM whose dirty log has mode
+   * 'manual': there getDirtyLog() clears nothing.
+   * @param firstPage a multiple of 64
+   */
+  clearDirtyLog(bitmap: Uint8Array, firstPage = 0): void {
+    this.#alive()
+    checkInteger('firstPage', firstPage, 0, this.size / pageSize - 1)
+    if (firstPage % 64 !== 0) throw argumentError('firstPage', firstPage, 'a multiple of 64')
+    if (checkBytes('bitmap', bitmap).byteLength % 8 !== 0) throw argumentError('bitmap', bitmap.byteLength, 'whole 64-bit words')
+    this.#table.clearDirtyLog(this, bitmap, firstPage)
   }
 
   /** The GPAs of the pages in {@link getDirtyLog}, ascending. */

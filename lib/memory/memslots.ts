@@ -288,8 +288,16 @@ export class Memslots implements Iterable<Memslot> {
       throw new KvmError('argument', `slot ${slot.id} keeps no dirty log; setFlags({ logDirty: true }) first`, { argument: 'logDirty' })
     const bitmap = new Uint8Array(Math.ceil(slot.size / pageSize / 64) * 8)
     const result = this.#vm.getDirtyLog(slot.id, bitmap)
-    if (result < 0) throw ioctlError('KVM_GET_DIRTY_LOG', result, `reading the dirty log of slot ${slot.id}`)
+    if (result < 0)
+      throw ioctlError('KVM_GET_DIRTY_LOG', result, `reading the dirty log of slot ${slot.id}`, 'ENXIO: this VM keeps dirty rings instead')
     return bitmap
+  }
+
+  /** @internal */
+  clearDirtyLog(slot: Memslot, bitmap: Uint8Array, firstPage: number): void {
+    const pages = Math.min(bitmap.byteLength * 8, slot.size / pageSize - firstPage)
+    const result = this.#vm.clearDirtyLog(slot.id, firstPage, pages, bitmap)
+    if (result < 0) throw ioctlError('KVM_CLEAR_DIRTY_LOG', result, `clearing the dirty log of slot ${slot.id}`)
   }
 
   #open(): void {

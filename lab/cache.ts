@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto'
 import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { LabError } from './errors.js'
 import { undoAtExit } from './leftovers.js'
 import { acquire } from './lock.js'
@@ -67,8 +67,18 @@ function prune(): void {
   }
 }
 
+const making = '.making-'
+
+/** What makers of this entry left that were killed; the lock on it is held. */
+function sweep(path: string): void {
+  const half = basename(path) + making
+  for (const name of readdirSync(cacheFolder()).filter((name) => name.startsWith(half)))
+    rmSync(join(cacheFolder(), name), { recursive: true, force: true })
+}
+
 async function build(path: string, make: (folder: string) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(`${path}.making-`)
+  sweep(path)
+  const folder = mkdtempSync(path + making)
   const clean = undoAtExit(() => rmSync(folder, { recursive: true, force: true }))
   try {
     await make(folder)
@@ -98,4 +108,14 @@ export async function entry(kind: string, inputs: unknown, make: (folder: string
     release()
   }
   return path
+}
+
+/** Removes an entry that turned out to be of no use. Whoever has its files open keeps them. */
+export async function discard(path: string): Promise<void> {
+  const release = await acquire(`${path}.lock`)
+  try {
+    rmSync(path, { recursive: true, force: true })
+  } finally {
+    release()
+  }
 }

@@ -6,7 +6,7 @@ import { findProject } from '../../lab/project.js'
 import { run } from '../../lab/run.js'
 import { command, UsageError } from './command.js'
 
-const usage = `usage: node-kvm lab run LANE [--kernel K] [--timeout SECONDS] [--out FOLDER] -- COMMAND...
+const usage = `usage: node-kvm lab run LANE [--kernel K] [--timeout SECONDS] [--out FOLDER] [--cold] -- COMMAND...
        node-kvm lab prepare [--lane LANE] [--kernel K]
        node-kvm lab list [--json]
 
@@ -17,6 +17,7 @@ const usage = `usage: node-kvm lab run LANE [--kernel K] [--timeout SECONDS] [--
   --kernel K         ${kernels.map(({ version }) => version).join(' or ')}; ${kernels[0]?.version} without it
   --timeout SECONDS  the whole run's limit; 600 without it
   --out FOLDER       where the files go that the command leaves in /results
+  --cold             boots from power-on; without it a run goes on from a state saved after the first boot
 
 lanes:
 ${lanes.map(({ name, says }) => `  ${name.padEnd(12)} ${says}`).join('\n')}`
@@ -26,9 +27,10 @@ const options = {
   lane: { type: 'string' },
   timeout: { type: 'string' },
   out: { type: 'string' },
+  cold: { type: 'boolean' },
   json: { type: 'boolean' }
 } as const
-const allowed: Record<string, string[]> = { run: ['kernel', 'timeout', 'out'], prepare: ['lane', 'kernel'], list: ['json'] }
+const allowed: Record<string, string[]> = { run: ['kernel', 'timeout', 'out', 'cold'], prepare: ['lane', 'kernel'], list: ['json'] }
 
 function refuse(message: string): never {
   throw new UsageError(message)
@@ -39,6 +41,7 @@ interface Values {
   lane?: string | undefined
   timeout?: string | undefined
   out?: string | undefined
+  cold?: boolean | undefined
   json?: boolean | undefined
 }
 
@@ -63,6 +66,7 @@ async function runCommand([name, ...more]: string[], values: Values, program: st
     lane,
     kernel,
     command: program,
+    cold: values.cold === true,
     ...(timeoutSeconds === undefined ? {} : { timeoutSeconds }),
     ...(values.out === undefined ? {} : { out: values.out })
   })

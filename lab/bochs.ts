@@ -99,13 +99,15 @@ async function save(machine: Machine): Promise<void> {
   } finally {
     screen.close()
   }
-  leaveImagesAlone(join(folder, files.state))
+  fitForRuns(join(folder, files.state))
 }
 
-/** Restoring would write the disks' copies over the images. */
-function leaveImagesAlone(state: string): void {
-  const drives = join(state, 'hard_drive')
-  writeFileSync(drives, readFileSync(drives, 'utf8').replaceAll('image = true', 'image = false'))
+const replaceIn = (path: string, from: string, to: string) => writeFileSync(path, readFileSync(path, 'utf8').replaceAll(from, to))
+
+/** Restoring would write the disks' copies over the images, and report as much as saving had to. */
+function fitForRuns(state: string): void {
+  replaceIn(join(state, 'hard_drive'), 'image = true', 'image = false')
+  replaceIn(join(state, 'logopts'), 'INFO=report', 'INFO=ignore')
   for (const name of readdirSync(state).filter((name) => /^hard_drive\..*\.image$/.test(name))) rmSync(join(state, name))
 }
 

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto'
 import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { basename, join } from 'node:path'
-import { LabError } from './errors.js'
+import { explained } from './errors.js'
 import { undoAtExit } from './leftovers.js'
 import { acquire } from './lock.js'
 
@@ -50,13 +50,6 @@ function isWhole(folder: string): boolean {
   }
 }
 
-function noSpace(error: unknown): unknown {
-  const text = String((error as Error).message)
-  return /ENOSPC|No space left|enough free space|Could not allocate block/i.test(text)
-    ? new LabError(`no disk space left for the lab's cache; NODE_KVM_LAB_CACHE names another folder\n${text}`)
-    : error
-}
-
 const unusedMs = 30 * 86_400_000
 
 /** Entries that nobody asked for in a month: made from a Node or a package that has changed since, mostly. */
@@ -87,7 +80,7 @@ async function build(path: string, make: (folder: string) => Promise<void>): Pro
     renameSync(folder, path)
     prune()
   } catch (error) {
-    throw noSpace(error)
+    throw explained(error, 'for the cache of the lab', 'NODE_KVM_LAB_CACHE')
   } finally {
     clean()
   }

@@ -8,7 +8,7 @@ const cylinder = 16 * 63 * 512
 const MiB = 1 << 20
 
 /** Few sizes, so that a saved state fits many disks: a power of two times this, a little less than 1 GiB. The files have holes. */
-const smallest = 2048 * cylinder
+export const smallestDisk = 2048 * cylinder
 
 interface Options {
   label: string
@@ -43,7 +43,7 @@ function sizeOf(folder: string, spareMiB: number): Size {
   const { bytes, files } = usage(folder)
   const cylinders = Math.ceil((bytes * 1.05 + (files + 2000) * 512 + (spareMiB + 4) * MiB) / cylinder)
   const used = cylinders * cylinder
-  return { files, blocks: used / 4096, bytes: smallest * 2 ** Math.max(0, Math.ceil(Math.log2(used / smallest))) }
+  return { files, blocks: used / 4096, bytes: smallestDisk * 2 ** Math.max(0, Math.ceil(Math.log2(used / smallestDisk))) }
 }
 
 /** How many bytes the disk will have that holds what the folder holds. */

@@ -4,7 +4,9 @@ import { closeSync, mkdirSync, openSync, readdirSync, rmSync, symlinkSync, write
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { files, type Images, type Start } from './emulator.js'
+import { LabError } from './errors.js'
 import { undoAtExit } from './leftovers.js'
+import { findProgram } from './libraries.js'
 
 export class Machine {
   readonly folder: string
@@ -24,6 +26,7 @@ export class Machine {
       rmSync(join(folder, name), { force: true })
       writeFileSync(join(folder, name), text)
     }
+    if (!findProgram('setpriv')) throw new LabError('setpriv is not on this machine; sudo apt-get install util-linux installs it')
     const log = openSync(join(folder, files.emulator), 'a')
     // The kernel ends it when this process ends, should this process be killed in a way that it cannot notice.
     this.child = spawn('setpriv', ['--pdeathsig', 'KILL', ...words], {

@@ -52,9 +52,9 @@ async function start(images: Images, purpose: Purpose) {
     `file:${files.console}`,
     '-serial',
     `file:${files.output}`,
-    // The shared images are opened for reading alone, so that runs do not lock each other out.
+    // A full disk of this machine is an error to the guest; without werror the machine would stand still. The shared images are opened for reading alone, so that runs do not lock each other out.
     ...disk(files.base, 0, 'readonly=on'),
-    ...disk(files.run, 1, 'cache=unsafe'),
+    ...disk(files.run, 1, 'cache=unsafe,werror=report'),
     ...disk(files.modules, 2, 'readonly=on'),
     ...more[purpose]
   ]

@@ -3,9 +3,9 @@ import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { discard } from './cache.js'
 import { Console, type Sink, type Stage } from './console.js'
-import { copyFromDisk, readFromDisk } from './disk.js'
+import { copyFromDisk, readFromDisk, smallestDisk } from './disk.js'
 import { files, type Images, lastWords } from './emulator.js'
-import { LabError, labFailed } from './errors.js'
+import { explained, LabError, labFailed } from './errors.js'
 import { follow } from './follow.js'
 import { resultsFolder } from './guest.js'
 import type { Kernel, Lane } from './lanes.js'
@@ -63,7 +63,7 @@ async function collect(image: string, out: string | undefined): Promise<number |
   return status === null || status.trim() === '' ? null : Number(status)
 }
 
-const nameOf = ({ kernel, lane }: RunOptions) => `Linux ${kernel.version} in lane ${lane.name}`
+const nameOf = ({ kernel, lane }: Pick<RunOptions, 'kernel' | 'lane'>) => `Linux ${kernel.version} in lane ${lane.name}`
 
 /** Runs the machine in the folder, which holds the disk of the run, to its end. */
 async function runMachine(options: Run, images: Images, folder: string, state: string | undefined): Promise<Ended> {
@@ -112,14 +112,18 @@ async function attempt(
     const state = await from(runDiskSize(content))
     await runDisk(join(folder, files.run), content, lane)
     return { ...(await runMachine(options, images, folder, state)), ...(state === undefined ? {} : { state }) }
+  } catch (error) {
+    throw explained(error, 'for a run of the lab', 'TMPDIR')
   } finally {
     progress.done()
     clean()
   }
 }
 
+type Where = Required<Pick<RunOptions, 'lane' | 'kernel' | 'project' | 'progress'>>
+
 /** The saved state, made where there is none; where that fails the run boots cold. */
-async function stateFor({ lane, progress, ...options }: Run, images: Images, runDiskSize: number): Promise<string | undefined> {
+async function stateFor({ lane, progress, ...options }: Where, images: Images, runDiskSize: number): Promise<string | undefined> {
   const emulator = emulators[lane.emulator]
   try {
     return await savedState({ emulator, images, runDiskSize }, () =>
@@ -130,6 +134,12 @@ async function stateFor({ lane, progress, ...options }: Run, images: Images, run
     progress.note(`there is no saved state: ${error.message}`)
     return undefined
   }
+}
+
+/** What runs in a lane need and share, with the saved state that most of them go on from. */
+export async function prepareRuns(where: Where): Promise<void> {
+  const images = await prepare(where.lane, where.kernel, where.project, where.progress)
+  await stateFor(where, images, smallestDisk)
 }
 
 /** Runs a command in a lane and returns its exit status. */

@@ -45,7 +45,7 @@ export async function savedState(options: Options, onMake: () => void): Promise<
   const { emulator, images, runDiskSize } = options
   const { words, files: settings } = await emulator.start(images, 'save')
   const seen = [images.kernel, images.initramfs, images.base].map(stamp)
-  return entry('state', { words, settings, seen, sizes: [runDiskSize, statSync(images.modules).size], form: 1 }, async (target) => {
+  return entry('state', { words, settings, seen, sizes: [runDiskSize, statSync(images.modules).size], form: 2 }, async (target) => {
     onMake()
     mkdirSync(target, { recursive: true })
     await make(options, target)

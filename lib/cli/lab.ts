@@ -1,9 +1,8 @@
 /** `node-kvm lab`: emulated Intel and AMD machines. */
 import { findKernel, findLane, type Kernel, kernels, type Lane, lanes } from '../../lab/lanes.js'
-import { prepare } from '../../lab/prepare.js'
 import { Progress } from '../../lab/progress.js'
 import { findProject } from '../../lab/project.js'
-import { run } from '../../lab/run.js'
+import { prepareRuns, run } from '../../lab/run.js'
 import { command, UsageError } from './command.js'
 
 const usage = `usage: node-kvm lab run LANE [--kernel K] [--timeout SECONDS] [--out FOLDER] [--cold] -- COMMAND...
@@ -78,7 +77,7 @@ async function prepareCommand(names: string[], values: Values): Promise<number> 
   const versions = values.kernel === undefined ? kernels : [findKernel(values.kernel)]
   const progress = new Progress()
   try {
-    for (const kernel of versions) for (const lane of some) await prepare(lane, kernel, findProject(), progress)
+    for (const kernel of versions) for (const lane of some) await prepareRuns({ lane, kernel, project: findProject(), progress })
   } finally {
     progress.done()
   }

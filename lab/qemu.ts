@@ -8,6 +8,9 @@ import type { Machine } from './machine.js'
 import { packagesWithLibraries, unpackedProgram } from './packages.js'
 
 const names = ['qemu-system-x86', 'seabios']
+
+/** The folder in which QEMU is unpacked. */
+export const prepareQemu = () => packagesWithLibraries('bookworm', names)
 const stateFile = `${files.state}/machine`
 
 const disk = (path: string, index: number, mode: string) => [
@@ -20,7 +23,7 @@ const disk = (path: string, index: number, mode: string) => [
 const more: Record<Purpose, string[]> = { run: [], save: ['-qmp', 'stdio'], restore: ['-incoming', `exec:cat ${stateFile}`] }
 
 async function start(images: Images, purpose: Purpose) {
-  const unpacked = await packagesWithLibraries('bookworm', names)
+  const unpacked = await prepareQemu()
   const firmware = ['usr/share/qemu', 'usr/share/seabios'].flatMap((place) => ['-L', join(unpacked, 'root', place)])
   const words = [
     ...unpackedProgram(unpacked, 'usr/bin/qemu-system-x86_64'),
@@ -89,7 +92,7 @@ async function save({ child }: Machine): Promise<void> {
 export const qemu: Emulator = {
   name: 'QEMU',
   prepare: async () => {
-    await packagesWithLibraries('bookworm', names)
+    await prepareQemu()
   },
   start,
   save

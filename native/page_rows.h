@@ -40,6 +40,7 @@ struct PageRows {
   std::vector<PageRow> rows;
   bool frames_hidden = false;  // a page was there, and its frame number was not shown
   bool scanned = false;        // PAGEMAP_SCAN was there
+  uint64_t impossible_slots = 0;  // left out: no memslot can be so
   uint64_t compared = 0;       // leaves' pages whose frame both sides know,
   uint64_t disagreeing = 0;    // and of those, where it is another
 };

@@ -33,7 +33,7 @@ export interface TableSlot {
  * unknown or absent, a `level` of 0 no entry in the second stage. Where several entries map one page (shadow paging does), the row shows one
  * and `leaves` has them all.
  */
-export interface Tables extends Omit<PageColumns, 'framesHidden' | 'scanned'> {
+export interface Tables extends Omit<PageColumns, 'framesHidden' | 'scanned' | 'impossibleSlots'> {
   slots: TableSlot[]
   /** The second stage's last-level entries. */
   leaves: LeafColumns
@@ -163,6 +163,7 @@ function join({ pid }: Subject, seen: Look, from: number, to: number): PageColum
   const rows = native.joinTables(`/proc/${pid}/pagemap`, seen.slots, seen.leaves, from, to)
   if (typeof rows !== 'number') {
     seen.evidence.host = 'pagemap'
+    if (rows.impossibleSlots > 0) seen.evidence.torn = true
     if (rows.framesHidden) seen.evidence.missing.push('HPAs of the host page tables are hidden: frame numbers need CAP_SYS_ADMIN (run with sudo)')
     return rows
   }
@@ -196,7 +197,7 @@ export function lookAtAll(subject: Subject, from: number, to: number): Look & { 
 /** @internal */
 export function readTables(subject: Subject, { gpa = 0, size = 2 ** 52 - gpa }: { gpa?: number; size?: number } = {}): Tables {
   const { rows, slots, leaves, evidence: how } = lookAtAll(subject, gpa, gpa + size)
-  const { framesHidden: _, scanned, ...columns } = rows
+  const { framesHidden: _, impossibleSlots: __, scanned, ...columns } = rows
   return { ...columns, slots: slotList(slots, subject.pid), leaves, format: spteFormat(), hugeKnown: scanned, evidence: how }
 }
 

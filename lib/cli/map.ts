@@ -1,7 +1,6 @@
 /** `node-kvm map`: the VMs of this host, and their three tables. */
 import { writeFileSync } from 'node:fs'
 import { hex } from '../abi/arguments.js'
-import { describeHost } from '../abi/host.js'
 import { hostBits } from '../translation/host-page.js'
 import { type Machine, machines } from '../translation/machines.js'
 import { summarize } from '../translation/summary.js'
@@ -10,6 +9,7 @@ import type { Translation } from '../translation/translate.js'
 import { command, parseNumber, refuseWords, UsageError } from './command.js'
 import { drawTables } from './map-drawing.js'
 import { paint } from './paint.js'
+import { bytes, entryWords, shorten, stageName } from './words.js'
 
 const usage = `usage: node-kvm map [--json]
        node-kvm map --pid PID [--gpa ADDRESS] [--pages] [--summary] [--svg FILE] [--json]
@@ -41,16 +41,6 @@ interface MapOptions {
   svg?: string | undefined
 }
 
-/** `2 MiB`: in the largest unit that leaves few digits. */
-function bytes(count: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
-  let unit = 0
-  let value = count
-  for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024
-  return `${Number.isInteger(value) ? value : value.toFixed(1)} ${units[unit]}`
-}
-
-const shorten = (text: string, most: number) => (text.length > most ? `${text.slice(0, most - 1)}…` : text)
 const notes = (missing: readonly string[]) => [...new Set(missing)].map((text) => paint('yellow', `note: ${text}`))
 
 function listLine({ pid, command, vcpus, memory, memslots, evidence }: Machine): string {
@@ -69,9 +59,6 @@ function slotLine({ id, addressSpace, gpa, size, hva, logDirty, readonly, backin
   return `${String(id).padStart(5)} ${String(addressSpace).padStart(2)}  ${hex(gpa).padEnd(14)} ${bytes(size).padStart(10)}  ${hex(hva).padEnd(16)} ${backing}${path ? ` ${path}` : ''}${marks ? ` (${marks})` : ''}`
 }
 
-const pageWords: Record<number, string> = { 1: '4 KiB', 2: '2 MiB', 3: '1 GiB' }
-const stageNames = { ept: 'EPT', npt: 'NPT', shadow: 'shadow pages', unknown: 'second stage' }
-
 function hostWords({ host, hpa }: Translation): string {
   if (!host) return ''
   if (host.swapped) return 'swapped out'
@@ -86,14 +73,14 @@ function hostWords({ host, hpa }: Translation): string {
 function translationLines(translation: Translation): string[] {
   const { gpa, slot, hva, hpa, secondStage, agrees, evidence } = translation
   const second = secondStage.present
-    ? `${hex(gpa)} -> ${hex(secondStage.hpa)}   level ${secondStage.level} (${pageWords[secondStage.level] ?? bytes(secondStage.size)}) ${secondStage.access}${secondStage.spte.accessed ? ' A' : ''}${secondStage.spte.dirty ? 'D' : ''}${secondStage.whySmall ? `   <- huge on the host, not here: ${secondStage.whySmall}` : ''}`
+    ? `${hex(gpa)} -> ${hex(secondStage.hpa)}   ${entryWords(secondStage)}${secondStage.whySmall ? `   <- huge on the host, not here: ${secondStage.whySmall}` : ''}`
     : secondStage.reason
   const verdict = agrees === null ? [] : [agrees ? paint('green', 'the tables agree') : paint('red', 'THE TABLES DISAGREE')]
   const torn = evidence.torn ? [paint('red', 'torn: the memslots never kept still while they were read')] : []
   return [
     `GPA -> HVA   memslots           ${slot && hva !== null ? `${hex(gpa)} -> ${hex(hva)}   slot ${slot.id}, ${slot.backing}${slot.path ? ` ${slot.path}` : ''}` : `no memslot covers ${hex(gpa)}: an access is MMIO`}`,
     `HVA -> HPA   host page tables   ${hva === null ? 'nothing' : `${hex(hva)} -> ${hpa === null ? '?' : hex(hpa)}   ${hostWords(translation)}`}`,
-    `GPA -> HPA   ${stageNames[describeHost().mmu].padEnd(18)} ${second}`,
+    `GPA -> HPA   ${stageName().padEnd(18)} ${second}`,
     ...verdict,
     ...torn,
     ...notes(evidence.missing)

@@ -8,6 +8,7 @@ import { EnableCap } from '../abi/structures.js'
 import { GuestMemfd, type GuestMemfdOptions } from '../memory/guest-memfd.js'
 import { Memslots } from '../memory/memslots.js'
 import { Trace, type TraceOptions } from '../trace/trace.js'
+import { Mirror } from '../translation/mirror.js'
 import { readTables, type Subject, type Tables } from '../translation/tables.js'
 import { type Translation, translateIn } from '../translation/translate.js'
 import { Statistics } from './statistics.js'
@@ -156,6 +157,22 @@ export class Vm implements Disposable {
    */
   tables(range?: { gpa?: number; size?: number }): Tables {
     return readTables(this.#subject(), range)
+  }
+
+  /**
+   * Keeps up the third table from trace events from now on, for hosts where BPF cannot read it: begin before the guest runs.
+   * @throws KvmError `unavailable` where that is not exact (shadow paging), `permission` where tracing is not allowed
+   */
+  mirror(): Mirror {
+    this.#open()
+    return Mirror.of({
+      fd: this.#native.fd,
+      memslots: this.memslots,
+      mapped: () => {
+        const { pages_4k: small, pages_2m: huge, pages_1g: largest } = this.stats.read() as Record<string, number | undefined>
+        return small === undefined ? undefined : small + (huge ?? 0) + (largest ?? 0)
+      }
+    })
   }
 
   /** A copy of guest memory, across memslots. */

@@ -1,13 +1,14 @@
 /** The three tables of a VM, all of them at once, as columns. */
 import { hex } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
-import { spteFormat } from '../abi/host.js'
+import { describeHost, spteFormat } from '../abi/host.js'
 import { type LeafColumns, native, type PageColumns, type SlotColumns } from '../abi/native.js'
 import type { SpteFormat } from '../abi/spte.js'
 import type { Memslots } from '../memory/memslots.js'
 import { type Backing, backingOf, hostMappings } from './backing.js'
 import { type Evidence, evidence } from './evidence.js'
 import { type ReadMachine, readMachines } from './reader.js'
+import { whyNoMirror } from './refusal.js'
 
 export type { LeafColumns, PageColumns } from '../abi/native.js'
 
@@ -50,6 +51,17 @@ export interface Subject {
   kvm?: bigint
   /** For a VM of this process: its memslots as this library keeps them, should the kernel's not be readable. */
   own?: Memslots
+  /** For a VM of this process: the second stage as it is known from elsewhere than the kernel's tables. */
+  mirror?: () => MirrorReading
+}
+
+/** @internal the second stage from elsewhere, at one moment */
+export interface MirrorReading {
+  leaves: () => LeafColumns
+  /** Equal numbers, equal entries. */
+  changes: number
+  lost: number
+  missing: string[]
 }
 
 /** How often to read again when pages were taken back between the second and the third table. */
@@ -134,7 +146,10 @@ export function look(subject: Subject, tables: boolean): Look {
       slots: ownSlots(own),
       leaves: noLeaves(),
       machine: null,
-      evidence: evidence({ source: 'memslots', missing: [`the second stage was not read: ${found}`] })
+      evidence: evidence({
+        source: 'memslots',
+        missing: [`the second stage was not read: ${found}${whyNoMirror(describeHost()) ? '' : '; vm.mirror() keeps it up from trace events'}`]
+      })
     }
   }
   const machine = found.find((each) => kvm === undefined || each.kvm === kvm)
@@ -173,6 +188,22 @@ function join({ pid }: Subject, seen: Look, from: number, to: number): PageColum
   return native.joinTables('/dev/null', seen.slots, seen.leaves, from, to) as PageColumns
 }
 
+/** With the second stage of a mirror, until nothing changed in it while the host's tables were read. */
+function lookAtMirror(subject: Subject, own: Memslots, read: () => MirrorReading, from: number, to: number): Look & { rows: PageColumns } {
+  for (let round = 1; ; round++) {
+    const { leaves, changes, lost, missing } = read()
+    const seen: Look = {
+      slots: ownSlots(own),
+      leaves: leaves(),
+      machine: null,
+      evidence: evidence({ source: 'memslots', secondStage: 'events', lost, attempts: round, missing })
+    }
+    const rows = join(subject, seen, from, to)
+    seen.evidence.invalidations = read().changes - changes
+    if (seen.evidence.invalidations === 0 || round === mostRounds) return { ...seen, rows }
+  }
+}
+
 const generationOf = (machine: ReadMachine) => machine.generations.slice(machine.generations.length / 2).join()
 
 /**
@@ -180,6 +211,7 @@ const generationOf = (machine: ReadMachine) => machine.generations.slice(machine
  * @internal
  */
 export function lookAtAll(subject: Subject, from: number, to: number): Look & { rows: PageColumns } {
+  if (subject.mirror && subject.own) return lookAtMirror(subject, subject.own, subject.mirror, from, to)
   for (let round = 1; ; round++) {
     const seen = look(subject, true)
     const rows = join(subject, seen, from, to)

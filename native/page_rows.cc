@@ -41,12 +41,13 @@ bool Possible(const SlotRange& slot) {
 
 class Joiner {
  public:
-  Joiner(int pagemap, const std::vector<SlotRange>& slots, const std::vector<LeafEntry>& leaves, PageRows* result)
+  Joiner(int pagemap, const std::vector<SlotRange>& slots, const LeafView& leaves, PageRows* result)
       : pagemap_(pagemap), slots_(slots), leaves_(leaves), result_(*result), entries_(kChunk), categories_(kChunk), painted_(kChunk) {
-    for (size_t index = 0; index < leaves.size(); index++)
-      if (leaves[index].level >= 1 && leaves[index].level <= kMostLevels && WithinPages(leaves[index].gpa, 0, kGpaEnd) &&
-          WithinPages(leaves[index].hpa, 0, kGpaEnd))
-        by_level_[leaves[index].level - 1].push_back(index);
+    for (size_t index = 0; index < leaves.count; index++)
+      if (leaves.level[index] >= 1 && leaves.level[index] <= kMostLevels && WithinPages(leaves.gpa[index], 0, kGpaEnd) &&
+          WithinPages(leaves.hpa[index], 0, kGpaEnd))
+        by_level_[leaves.level[index] - 1].push_back(index);
+    result->rows.reserve(leaves.count);
   }
 
   int Slot(size_t number, uint64_t from, uint64_t to) {
@@ -83,10 +84,10 @@ class Joiner {
       // to.
       const auto begin = std::pair(space, static_cast<double>((first & ~(Span(level) - 1)) * kPage));
       auto at = std::lower_bound(found.begin(), found.end(), begin, [this](size_t index, const auto& wanted) {
-        return std::pair(leaves_[index].address_space, leaves_[index].gpa) < wanted;
+        return std::pair(leaves_.address_space[index], leaves_.gpa[index]) < wanted;
       });
-      for (; at != found.end() && leaves_[*at].address_space == space; ++at) {
-        const uint64_t gfn = static_cast<uint64_t>(leaves_[*at].gpa) / kPage;
+      for (; at != found.end() && leaves_.address_space[*at] == space; ++at) {
+        const uint64_t gfn = static_cast<uint64_t>(leaves_.gpa[*at]) / kPage;
         if (gfn >= first + pages) break;
         const uint64_t end = std::min(gfn + Span(level), first + pages);
         for (uint64_t page = std::max(gfn, first); page < end; page++) visit(*at, page - first, page - gfn), any = true;
@@ -98,7 +99,7 @@ class Joiner {
   // Smaller pages over larger, and a mapping over a note that the page is MMIO.
   bool Paint(uint8_t space, uint64_t first, uint64_t pages) {
     return EachLeaf(space, first, pages, [&](size_t index, uint64_t page, uint64_t) {
-      if (painted_[page] < 0 || leaves_[index].kind != kMmio) painted_[page] = static_cast<int64_t>(index);
+      if (painted_[page] < 0 || leaves_.kind[index] != kMmio) painted_[page] = static_cast<int64_t>(index);
     });
   }
 
@@ -172,11 +173,11 @@ class Joiner {
                               ((entry >> 56) & 1 ? kHostExclusive : 0) | ((entry >> 55) & 1 ? kHostSoftDirty : 0) |
                               (categories_[page] & kIsHuge ? kHostHuge : 0) | (categories_[page] & kIsZeroPage ? kHostZeroPage : 0));
     if (painted >= 0) {
-      const LeafEntry& leaf = leaves_[static_cast<size_t>(painted)];
-      row.second_hpa = leaf.kind == kMmio ? 0 : leaf.hpa + (row.gpa - leaf.gpa);
-      row.spte = leaf.spte;
-      row.level = leaf.level;
-      row.kind = leaf.kind;
+      const auto leaf = static_cast<size_t>(painted);
+      row.second_hpa = leaves_.kind[leaf] == kMmio ? 0 : leaves_.hpa[leaf] + (row.gpa - leaves_.gpa[leaf]);
+      row.spte = leaves_.spte[leaf];
+      row.level = leaves_.level[leaf];
+      row.kind = leaves_.kind[leaf];
     }
     result_.rows.push_back(row);
   }
@@ -184,17 +185,16 @@ class Joiner {
   // Every leaf, not the one of each page that the row shows.
   void Compare(uint8_t space, uint64_t first, uint64_t pages) {
     EachLeaf(space, first, pages, [&](size_t index, uint64_t page, uint64_t within) {
-      const LeafEntry& leaf = leaves_[index];
       const uint64_t entry = entries_[page], frame = entry >> 63 ? entry & kFrameBits : 0;
-      if (leaf.kind == kMmio || frame == 0) return;
+      if (leaves_.kind[index] == kMmio || frame == 0) return;
       result_.compared++;
-      if (static_cast<uint64_t>(leaf.hpa) / kPage + within != frame) result_.disagreeing++;
+      if (static_cast<uint64_t>(leaves_.hpa[index]) / kPage + within != frame) result_.disagreeing++;
     });
   }
 
   const int pagemap_;
   const std::vector<SlotRange>& slots_;
-  const std::vector<LeafEntry>& leaves_;
+  const LeafView& leaves_;
   PageRows& result_;
   std::vector<uint64_t> entries_;
   std::vector<uint8_t> categories_;
@@ -205,8 +205,7 @@ class Joiner {
 
 }  // namespace
 
-int JoinPages(int pagemap, const std::vector<SlotRange>& slots, const std::vector<LeafEntry>& leaves, double from, double to,
-              PageRows* result) {
+int JoinPages(int pagemap, const std::vector<SlotRange>& slots, const LeafView& leaves, double from, double to, PageRows* result) {
   Joiner joiner(pagemap, slots, leaves, result);
   for (size_t number = 0; number < slots.size(); number++)
     if (!Possible(slots[number]))

@@ -289,10 +289,20 @@ void TableWalk::FillSlots(const bpf::vm_record& vm, const SlotColumns& columns) 
   }
 }
 
+// Entries that are not empty: as many leaves at most.
+size_t TableWalk::CountSet(uint32_t first, uint32_t end) const {
+  size_t set = 0;
+  for (uint32_t number = first; number < end; number++)
+    if (tables_[number].kind != bpf::TABLE_TRANSLATIONS)
+      set += static_cast<size_t>(TABLE_ENTRIES - std::count(tables_[number].entries, tables_[number].entries + TABLE_ENTRIES, 0));
+  return set;
+}
+
 std::vector<Leaf> TableWalk::Leaves(const bpf::vm_record& vm, uint32_t* lost) const {
   const uint32_t end = std::min(vm.first_table + vm.tables, table_room_);
   *lost = vm.first_table + vm.tables - end;
   std::vector<Leaf> leaves;
+  leaves.reserve(CountSet(vm.first_table, end));
   for (uint32_t number = vm.first_table; number < end; number++) {
     const bpf::table_record& table = tables_[number];
     if (table.kind == bpf::TABLE_TRANSLATIONS) continue;

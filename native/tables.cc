@@ -124,7 +124,7 @@ Napi::Value Read(const Napi::CallbackInfo& info) {
 }
 
 // Columns of one object, all of one length. They are looked up first and read afterwards: a look-up may run somebody's code, and nothing
-// runs between asking where elements lie and the last copy of one.
+// runs between asking where elements lie and the last use of one.
 class Columns {
  public:
   Columns(const Napi::Value& value, std::initializer_list<const char*> names) : env_(value.Env()) {
@@ -172,17 +172,14 @@ std::vector<SlotRange> SlotRanges(const Napi::Value& value) {
   return slots;
 }
 
-std::vector<LeafEntry> LeafEntries(const Napi::Value& value) {
-  const Columns columns(value, {"gpa", "hpa", "spte", "level", "addressSpace", "kind"});
-  const auto* gpa = columns.At<double>(0, napi_float64_array);
-  const auto* hpa = columns.At<double>(1, napi_float64_array);
-  const auto* spte = columns.At<uint64_t>(2, napi_biguint64_array);
-  const auto* level = columns.At<uint8_t>(3, napi_uint8_array);
-  const auto* space = columns.At<uint8_t>(4, napi_uint8_array);
-  const auto* kind = columns.At<uint8_t>(5, napi_uint8_array);
-  std::vector<LeafEntry> leaves(columns.length());
-  for (size_t row = 0; row < leaves.size(); row++) leaves[row] = {gpa[row], hpa[row], spte[row], level[row], space[row], kind[row]};
-  return leaves;
+LeafView LeavesIn(const Columns& columns) {
+  return {columns.length(),
+          columns.At<double>(0, napi_float64_array),
+          columns.At<double>(1, napi_float64_array),
+          columns.At<uint64_t>(2, napi_biguint64_array),
+          columns.At<uint8_t>(3, napi_uint8_array),
+          columns.At<uint8_t>(4, napi_uint8_array),
+          columns.At<uint8_t>(5, napi_uint8_array)};
 }
 
 Napi::Object RowsOf(Napi::Env env, const PageRows& pages) {
@@ -222,11 +219,11 @@ Napi::Value Join(const Napi::CallbackInfo& info) {
   const std::string path = info[0].ToString();
   const OwnedFd pagemap(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (pagemap.get() < 0) return Napi::Number::New(info.Env(), -errno);
-  const std::vector<SlotRange> slots = SlotRanges(info[1]);
-  const std::vector<LeafEntry> leaves = LeafEntries(info[2]);
   const auto from = static_cast<double>(WholeNumber(info[3], "from")), to = static_cast<double>(WholeNumber(info[4], "to"));
+  const std::vector<SlotRange> slots = SlotRanges(info[1]);
+  const Columns leaves(info[2], {"gpa", "hpa", "spte", "level", "addressSpace", "kind"});
   PageRows pages;
-  const int error = JoinPages(pagemap.get(), slots, leaves, from, to, &pages);
+  const int error = JoinPages(pagemap.get(), slots, LeavesIn(leaves), from, to, &pages);
   return error < 0 ? Napi::Value(Napi::Number::New(info.Env(), error)) : RowsOf(info.Env(), pages);
 }
 

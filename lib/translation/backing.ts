@@ -47,6 +47,9 @@ export function backingOf(mappings: readonly HostMapping[], hva: number, size: n
     if ((mappings[middle] as HostMapping).end <= hva) low = middle + 1
     else high = middle
   }
+  const first = mappings[low]
+  // Most slots lie within one mapping.
+  if (first && first.start <= hva && hva + size <= first.end) return { backing: first.backing, path: first.path }
   const found: HostMapping[] = []
   for (let index = low; index < mappings.length && (mappings[index] as HostMapping).start < hva + size; index++)
     found.push(mappings[index] as HostMapping)

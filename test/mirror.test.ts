@@ -25,7 +25,6 @@ describe('beside the tables themselves', () => {
     const { leaves, evidence } = mirror.tables()
     expect(evidence).toMatchObject({ source: 'memslots', secondStage: 'events', lost: 0, missing: [] })
     expect(entriesOf(leaves)).toEqual(entriesOf(vm.tables().leaves))
-    expect(leaves.gpa.length).toBeGreaterThan(0)
   }
 
   test('touches, notifier calls, moves, rebinds, protections and dirty logging: the same entries', (context) => {
@@ -62,6 +61,7 @@ describe('beside the tables themselves', () => {
       change()
       same(mirror)
     }
+    expect(mirror.tables().leaves.gpa.length).toBeGreaterThanOrEqual(16)
     expect(mirror.translate(0x20_0008)).toMatchObject({ secondStage: { present: true, level: 1 }, evidence: { secondStage: 'events' } })
     slot.delete()
     expect(mirror.translate(0x20_0000).secondStage.present).toBe(false)

@@ -6,17 +6,9 @@ import { timeline } from '../trace/describe.js'
 import type { SecondStage } from '../translation/translate.js'
 import { command, laneUsage, refuseWords } from './command.js'
 import { paint } from './paint.js'
-import { entryWords, stageName } from './words.js'
+import { entryWords, stageName, tableLine, tableWidth } from './words.js'
 
-const addressWidth = 14
-const tableWidth = 17
-
-/** One of the three tables, in the form of the thread: `GPA -> HVA  memslots  0xa000 -> 0x7f31c2a0b000`. */
-function tableLine(kind: string, table: string, from: number | null, to: string, more = ''): string {
-  const leads = from === null ? '-' : `${hex(from).padEnd(addressWidth)} -> ${more ? to.padEnd(addressWidth) : to}`
-  return `   ${paint('bold', kind)}  ${table.padEnd(tableWidth)} ${leads}${more && `  ${more}`}`
-}
-
+const table = (...words: Parameters<typeof tableLine>) => `   ${tableLine(...words)}`
 const shortEntry = (entry: SecondStage) => (entry.present ? `${hex(entry.hpa)} ${entry.access}` : 'no entry')
 
 /** The third table at the three moments, so that one sees it go and come. */
@@ -26,11 +18,11 @@ function courseLine({ before, changed, accessed }: NonNullable<Step['secondStage
 }
 
 function secondStageLines({ gpa, secondStage }: Step): string[] {
-  if (!secondStage) return [tableLine('GPA -> HPA', stageName(), gpa, 'not visible')]
+  if (!secondStage) return [table('GPA -> HPA', stageName(), gpa, 'not visible')]
   const { accessed } = secondStage
   const line = accessed.present
-    ? tableLine('GPA -> HPA', stageName(), gpa, hex(accessed.hpa), entryWords(accessed))
-    : tableLine('GPA -> HPA', stageName(), gpa, 'no entry')
+    ? table('GPA -> HPA', stageName(), gpa, accessed.hpa, entryWords(accessed))
+    : table('GPA -> HPA', stageName(), gpa, 'no entry')
   return [line, courseLine(secondStage)]
 }
 
@@ -60,8 +52,8 @@ function printStep(step: Step, number: number): void {
     paint('bold', `${number}. ${step.name}: ${step.did}`),
     `   ${step.means}`,
     '',
-    tableLine('GPA -> HVA', 'memslots', gpa, hva === null ? 'no memslot' : hex(hva)),
-    tableLine('HVA -> HPA', 'host page tables', hva, hpa === null ? 'not visible' : hex(hpa)),
+    table('GPA -> HVA', 'memslots', gpa, hva ?? 'no memslot'),
+    table('HVA -> HPA', 'host page tables', hva, hpa ?? 'not visible'),
     ...secondStageLines(step),
     detail('guest', step.access),
     detail('counters', counters(step.stats)),

@@ -1,6 +1,8 @@
 /** How the commands name sizes, tables and entries. */
+import { hex } from '../abi/arguments.js'
 import { describeHost, type Mmu } from '../abi/host.js'
 import type { SecondStage } from '../translation/translate.js'
+import { paint } from './paint.js'
 
 /** `2 MiB`: in the largest unit that leaves few digits. */
 export function bytes(count: number): string {
@@ -23,3 +25,20 @@ export function entryWords({ level, size, access, spte }: SecondStage & { presen
   const marks = `${spte.accessed ? 'A' : ''}${spte.dirty ? 'D' : ''}`
   return `level ${level} (${bytes(size)}) ${access}${marks && ` ${marks}`}`
 }
+
+const addressWidth = 14
+/** Of a table's name. */
+export const tableWidth = 17
+
+/** One of the three tables, in the form of the thread: `GPA -> HVA  memslots  0xa000 -> 0x7f31c2a0b000`; `to` is an address, or why there is none. */
+export function tableLine(kind: string, table: string, from: number | null, to: number | string, more = ''): string {
+  const target = typeof to === 'number' ? hex(to) : to
+  const leads = from === null ? '-' : `${hex(from).padEnd(addressWidth)} -> ${more ? target.padEnd(addressWidth) : target}`
+  return `${paint('bold', kind)}  ${table.padEnd(tableWidth)} ${leads}${more && `  ${more}`}`
+}
+
+/** `1 vCPU`, `2 vCPUs` */
+export const counted = (count: number, what: string) => `${count} ${what}${count === 1 ? '' : 's'}`
+
+/** A command line without the folder of its program. */
+export const withoutFolder = (command: string) => command.replace(/^\S*\/(?=\S)/, '')

@@ -151,8 +151,7 @@ function pageObjects(table: Tables) {
 
 const plain = (_: string, value: unknown) => (typeof value === 'bigint' ? hex(value) : value)
 
-function details(machine: Machine, options: MapOptions) {
-  const gpa = options.gpa === undefined ? undefined : parseNumber('gpa', options.gpa)
+function details(machine: Machine, options: MapOptions, gpa: number | undefined) {
   const wantsTables = options.pages || options.summary || options.svg !== undefined
   return { machine, translation: gpa === undefined ? undefined : machine.translate(gpa), table: wantsTables ? machine.tables() : undefined }
 }
@@ -218,12 +217,14 @@ function draw(path: string, all: ReturnType<typeof details>[]): void {
 function show(options: MapOptions): number {
   const wantsOne = options.gpa !== undefined || options.pages || options.summary || options.svg !== undefined
   if (wantsOne && options.pid === undefined) throw new UsageError('--gpa, --pages, --summary and --svg need --pid')
+  // Before anything is looked for.
+  const gpa = options.gpa === undefined ? undefined : parseNumber('gpa', options.gpa)
   const found = machines(options.pid === undefined ? {} : { pid: parseNumber('pid', options.pid) })
   if (options.pid === undefined) {
     list(found, options.json ?? false)
     return 0
   }
-  const all = found.map((machine) => details(machine, options))
+  const all = found.map((machine) => details(machine, options, gpa))
   if (options.svg !== undefined) draw(options.svg, all)
   if (options.json) console.log(JSON.stringify({ vms: all.map((each) => detailObject(each, options)) }, plain, 2))
   else for (const each of all) printDetails(each, options)

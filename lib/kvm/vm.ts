@@ -9,7 +9,7 @@ import { GuestMemfd, type GuestMemfdOptions } from '../memory/guest-memfd.js'
 import { Memslots } from '../memory/memslots.js'
 import { Trace, type TraceOptions } from '../trace/trace.js'
 import { Mirror } from '../translation/mirror.js'
-import { readTables, type Subject, type Tables } from '../translation/tables.js'
+import { readTables, type Subject, type TableRange, type Tables } from '../translation/tables.js'
 import { type Translation, translateIn } from '../translation/translate.js'
 import { Statistics } from './statistics.js'
 import { Vcpu } from './vcpu.js'
@@ -155,7 +155,7 @@ export class Vm implements Disposable {
    * @example
    * const { gpa, hpa, level, evidence } = vm.tables()
    */
-  tables(range?: { gpa?: number; size?: number }): Tables {
+  tables(range?: TableRange): Tables {
     return readTables(this.#subject(), range)
   }
 

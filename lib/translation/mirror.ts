@@ -6,7 +6,7 @@ import type { Memslots } from '../memory/memslots.js'
 import { Trace } from '../trace/trace.js'
 import { MirroredEntries } from './mirrored-entries.js'
 import { whyNoMirror } from './refusal.js'
-import { type MirrorReading, readTables, type Subject, type Tables } from './tables.js'
+import { type MirrorReading, readTables, type Subject, type TableRange, type Tables } from './tables.js'
 import { type Translation, translateIn } from './translate.js'
 
 /** What is mirrored. */
@@ -92,7 +92,7 @@ export class Mirror implements Disposable {
     return translateIn(this.#subject, gpa)
   }
   /** All three tables, as columns. */
-  tables(range?: { gpa?: number; size?: number }): Tables {
+  tables(range?: TableRange): Tables {
     return readTables(this.#subject, range)
   }
 

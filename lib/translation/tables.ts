@@ -1,5 +1,5 @@
 /** The three tables of a VM, all of them at once, as columns. */
-import { hex } from '../abi/arguments.js'
+import { checkAddress, checkInteger, checkOptions, hex } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
 import { describeHost, spteFormat } from '../abi/host.js'
 import { type LeafColumns, native, type PageColumns, type SlotColumns } from '../abi/native.js'
@@ -226,9 +226,20 @@ export function lookAtAll(subject: Subject, from: number, to: number): Look & { 
   }
 }
 
+/** Which GPAs to read: from `gpa` on, `size` bytes; everything if absent. */
+export interface TableRange {
+  gpa?: number
+  size?: number
+}
+
+const gpaEnd = 2 ** 52
+
 /** @internal */
-export function readTables(subject: Subject, { gpa = 0, size = 2 ** 52 - gpa }: { gpa?: number; size?: number } = {}): Tables {
-  const { rows, slots, leaves, evidence: how } = lookAtAll(subject, gpa, gpa + size)
+export function readTables(subject: Subject, range: TableRange = {}): Tables {
+  const { gpa = 0, size = gpaEnd } = checkOptions('range', range, ['gpa', 'size'])
+  checkAddress('gpa', gpa)
+  checkInteger('size', size, 0, gpaEnd)
+  const { rows, slots, leaves, evidence: how } = lookAtAll(subject, gpa, Math.min(gpa + size, gpaEnd))
   const { framesHidden: _, impossibleSlots: __, scanned, ...columns } = rows
   return { ...columns, slots: slotList(slots, subject.pid), leaves, format: spteFormat(), hugeKnown: scanned, evidence: how }
 }

@@ -29,7 +29,7 @@ export class Qemu {
     const control = join(folder, 'qmp')
     const disk = join(folder, 'disk')
     writeFileSync(disk, bootSector())
-    const [program, ...words] = [
+    const [program = '', ...words] = [
       ...unpackedProgram(unpacked, 'usr/bin/qemu-system-x86_64'),
       ...['usr/share/qemu', 'usr/share/seabios'].flatMap((place) => ['-L', join(unpacked, 'root', place)]),
       ...`-M pc -accel kvm -cpu qemu64 -m ${memory} -nodefaults -no-user-config -display none -net none`.split(' '),
@@ -38,7 +38,7 @@ export class Qemu {
       `file=${disk},format=raw,if=ide`,
       '-qmp',
       `unix:${control},server=on,wait=off`
-    ] as [string, ...string[]]
+    ]
     const env = { ...process.env, QEMU_MODULE_DIR: join(unpacked, 'root/usr/lib/x86_64-linux-gnu/qemu') }
     const child = spawn(program, words, { stdio: ['ignore', 'pipe', 'pipe'], env })
     try {

@@ -138,8 +138,7 @@ function noMachine(pid: number, foreign: boolean, hidden: string | null): KvmErr
       { argument: 'pid', pid }
     )
   const name = readOptional(`/proc/${pid}/comm`) ?? 'ended meanwhile'
-  if (hidden)
-    return new KvmError('permission', `whether process ${pid} (${name}) runs a VM is hidden: it is another user's, and ${hidden}`, { pid })
+  if (hidden) return new KvmError('permission', `whether process ${pid} (${name}) runs a VM is hidden: it is another user's, and ${hidden}`, { pid })
   if (foreign)
     return new KvmError('argument', `process ${pid} (${name}) holds a descriptor of a VM whose memory is another process's`, { argument: 'pid', pid })
   return new KvmError('argument', `process ${pid} (${name}) runs no VM`, { argument: 'pid', pid })

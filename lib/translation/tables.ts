@@ -5,7 +5,7 @@ import { describeHost, spteFormat } from '../abi/host.js'
 import { type LeafColumns, native, type PageColumns, type SlotColumns } from '../abi/native.js'
 import type { SpteFormat } from '../abi/spte.js'
 import type { Memslots } from '../memory/memslots.js'
-import { type Backing, backingOf, hostMappings } from './backing.js'
+import { type Backing, backingOf, type HostMapping, hostMappings } from './backing.js'
 import { type Evidence, evidence } from './evidence.js'
 import { type ReadMachine, readMachines } from './reader.js'
 import { whyNoMirror } from './refusal.js'
@@ -103,25 +103,30 @@ function ownSlots(memslots: Memslots): SlotColumns {
 /** @internal */
 export function slotList(columns: SlotColumns, pid: number): TableSlot[] {
   const mappings = hostMappings(pid)
-  return Array.from(columns.gpa, (gpa, row) => {
-    const flags = columns.flags[row] as number
-    const guestMemfd = columns.guestMemfd[row] !== 0
-    const hva = columns.hva[row] as number
-    const size = columns.size[row] as number
-    const { backing, path } = backingOf(mappings, hva, size)
-    return {
-      id: columns.id[row] as number,
-      addressSpace: columns.addressSpace[row] as number,
-      gpa,
-      size,
-      hva,
-      flags,
-      logDirty: (flags & 1) !== 0,
-      readonly: (flags & 2) !== 0,
-      backing: guestMemfd ? 'guest_memfd' : backing,
-      path
-    }
-  })
+  const { length } = columns.gpa
+  const slots = new Array<TableSlot>(length)
+  for (let row = 0; row < length; row++) slots[row] = slotOf(columns, row, mappings)
+  return slots
+}
+
+/** @internal */
+export function slotOf(columns: SlotColumns, row: number, mappings: readonly HostMapping[]): TableSlot {
+  const flags = columns.flags[row] as number
+  const hva = columns.hva[row] as number
+  const size = columns.size[row] as number
+  const { backing, path } = backingOf(mappings, hva, size)
+  return {
+    id: columns.id[row] as number,
+    addressSpace: columns.addressSpace[row] as number,
+    gpa: columns.gpa[row] as number,
+    size,
+    hva,
+    flags,
+    logDirty: (flags & 1) !== 0,
+    readonly: (flags & 2) !== 0,
+    backing: columns.guestMemfd[row] ? 'guest_memfd' : backing,
+    path
+  }
 }
 
 /** @internal what one look at a VM brings */

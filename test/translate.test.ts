@@ -308,10 +308,10 @@ describe('why VMs cannot be read', () => {
   test('what stands behind a slot: one kind, several, or nothing at all', () => {
     const mapping = (start: number, backing: HostMapping['backing'], path = ''): HostMapping => ({ start, end: start + 0x1000, backing, path })
     const mappings = [mapping(0x1000, 'anonymous'), mapping(0x2000, 'anonymous'), mapping(0x3000, 'file', '/image'), mapping(0x8000, 'memfd')]
-    expect(backingOf(mappings, 0x1000, 0x1000)).toEqual({ backing: 'anonymous', path: '' })
-    expect(backingOf(mappings, 0x1000, 0x2000)).toEqual({ backing: 'anonymous', path: '' })
-    expect(backingOf(mappings, 0x2000, 0x2000)).toEqual({ backing: 'mixed', path: '/image' })
-    expect(backingOf(mappings, 0x5000, 0x1000)).toEqual({ backing: 'unmapped', path: '' })
-    expect(backingOf([], 0x5000, 0x1000)).toEqual({ backing: 'unknown', path: '' })
+    expect(backingOf(mappings, 0x1000, 0x1000)).toMatchObject({ backing: 'anonymous', path: '' })
+    expect(backingOf(mappings, 0x1000, 0x2000)).toMatchObject({ backing: 'anonymous', path: '' })
+    expect(backingOf(mappings, 0x2000, 0x2000)).toMatchObject({ backing: 'mixed', path: '/image' })
+    expect(backingOf(mappings, 0x5000, 0x1000)).toMatchObject({ backing: 'unmapped', path: '' })
+    expect(backingOf([], 0x5000, 0x1000)).toMatchObject({ backing: 'unknown', path: '' })
   })
 })

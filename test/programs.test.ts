@@ -89,15 +89,35 @@ describe('node-kvm walkthrough', () => {
   })
 })
 
-test('the walkthrough without privilege says what it cannot show, and goes on', (context) => {
-  if (process.getuid?.() !== 0 || inLab) skip(context, 'needs root and util-linux, to give capabilities up')
-  const args = ['--bounding-set=-bpf,-perfmon,-sys_admin', process.execPath, file('lib/cli/main.js'), 'walkthrough']
-  const { stdout, status } = spawnSync('setpriv', args, { encoding: 'utf8', timeout: 60_000 })
-  expect(status).toBe(0)
-  expect(stdout).toMatch(/note: the third table is not shown: .*no CAP_BPF and no CAP_PERFMON/)
-  expect(stdout).toMatch(/note: HPAs are not shown: .*CAP_SYS_ADMIN/)
-  expect(stdout).toMatch(/GPA -> HPA .* -> not visible/)
-  expect(stdout).toMatch(/\nok: \d+ checks\n$/)
+describe('node-kvm walkthrough where BPF cannot read the third table', () => {
+  test('without privilege says what it cannot show, and goes on', (context) => {
+    if (process.getuid?.() !== 0 || inLab) skip(context, 'needs root and util-linux, to give capabilities up')
+    const args = ['--bounding-set=-bpf,-perfmon,-sys_admin', process.execPath, file('lib/cli/main.js'), 'walkthrough']
+    const { stdout, status } = spawnSync('setpriv', args, { encoding: 'utf8', timeout: 60_000 })
+    expect(status).toBe(0)
+    expect(stdout).toMatch(/note: the third table is not shown: .*no CAP_BPF and no CAP_PERFMON/)
+    expect(stdout).toMatch(/note: HPAs are not shown: .*CAP_SYS_ADMIN/)
+    expect(stdout).toMatch(/GPA -> HPA .* -> not visible/)
+    expect(stdout).toMatch(/\nok: \d+ checks\n$/)
+  })
+
+  test('on a kernel without BTF mirrors it from events, or says why that would not be exact', (context) => {
+    if (process.getuid?.() !== 0) skip(context, 'needs root, to hide the BTF in a mount namespace of its own')
+    const hidden = 'mount -t tmpfs none /sys/kernel/btf && exec "$@"'
+    const args = ['-m', 'sh', '-c', hidden, 'sh', process.execPath, file('lib/cli/main.js'), 'walkthrough', '--json']
+    const { stdout, stderr, status } = spawnSync('unshare', args, { encoding: 'utf8', timeout: 600_000 })
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+    const { steps, notes, host } = JSON.parse(stdout)
+    expect(notes.join()).toContain('the kernel has no BTF')
+    if (!host.tdpMmu) {
+      expect(notes.join()).toContain('nor mirrored')
+      for (const step of steps) expect(step).toMatchObject({ secondStage: null, agrees: null })
+      return
+    }
+    expect(notes.join()).toContain('mirrored from trace events')
+    for (const { hva, hpa, agrees, secondStage } of steps.filter(({ hva }: { hva: number | null }) => hva !== null))
+      expect({ hva, hpa: secondStage.accessed.hpa, agrees }).toEqual({ hva, hpa, agrees: true })
+  })
 })
 
 describe('node-kvm doctor', () => {

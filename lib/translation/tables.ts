@@ -1,5 +1,5 @@
 /** The three tables of a VM, all of them at once, as columns. */
-import { checkAddress, checkInteger, checkOptions, hex } from '../abi/arguments.js'
+import { checkAddress, checkInteger, checkOptions } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
 import { describeHost, spteFormat } from '../abi/host.js'
 import { type LeafColumns, native, type PageColumns, type SlotColumns } from '../abi/native.js'
@@ -221,7 +221,9 @@ export function lookAtAll(subject: Subject, from: number, to: number): Look & { 
     const seen = look(subject, true)
     const rows = join(subject, seen, from, to)
     if (!seen.machine) return { ...seen, rows }
-    const after = look({ ...subject, kvm: seen.machine.kvm }, false).machine as ReadMachine
+    const after = look({ ...subject, kvm: seen.machine.kvm }, false).machine
+    // Refused all at once, after it was not: nothing says what happened meanwhile.
+    if (!after) return { ...seen, rows, evidence: { ...seen.evidence, torn: true } }
     const invalidations = after.invalidationsAfter - seen.machine.invalidationsBefore
     const moved = generationOf(after) !== generationOf(seen.machine)
     if ((invalidations === 0 && !moved) || round === mostRounds) {
@@ -260,10 +262,4 @@ export function rowOf({ gpa, slot, slots }: Tables, wanted: number, addressSpace
     else high = middle
   }
   return gpa[low] === page && slots[slot[low] as number]?.addressSpace === addressSpace ? low : -1
-}
-
-/** A line of text for a row, as the command line prints it. */
-export function describeRow(table: Tables, row: number): string {
-  const at = (column: Float64Array) => hex(column[row] as number)
-  return `${at(table.gpa)} -> ${at(table.hva)} -> ${table.hpa[row] ? at(table.hpa) : 'hidden'}; second stage ${table.level[row] ? at(table.secondHpa) : 'none'}`
 }

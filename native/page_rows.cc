@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 
 namespace node_kvm {
 namespace {
@@ -24,14 +25,29 @@ struct ScanRegion {
 constexpr unsigned long kPagemapScan = _IOWR('f', 16, ScanArgument);
 constexpr uint64_t kIsPresent = 8, kIsSwapped = 16, kIsZeroPage = 32, kIsHuge = 64;
 
+constexpr uint8_t kMostLevels = 5;
 uint64_t Span(uint8_t level) { return uint64_t{1} << (9 * (level - 1)); }
+
+// What a memslot can be (KVM_MEM_MAX_NR_PAGES of include/linux/kvm_host.h; 52 bits of guest-physical, 57 of virtual address). A slot that
+// was read while it was changed may be anything.
+constexpr double kMostSlotBytes = double(INT32_MAX) * kPage, kGpaEnd = double(uint64_t{1} << 52), kHvaEnd = double(uint64_t{1} << 57);
+bool WithinPages(double start, double size, double end) {
+  return start >= 0 && start < end && start + size <= end && static_cast<uint64_t>(start) % kPage == 0;
+}
+bool Possible(const SlotRange& slot) {
+  return slot.size > 0 && slot.size <= kMostSlotBytes && static_cast<uint64_t>(slot.size) % kPage == 0 &&
+         WithinPages(slot.gpa, slot.size, kGpaEnd) && WithinPages(slot.hva, slot.size, kHvaEnd);
+}
 
 class Joiner {
  public:
-  Joiner(int pagemap, const std::vector<SlotRange>& slots, const std::vector<LeafEntry>& leaves, PageRows* result)
+  Joiner(int pagemap, const std::vector<SlotRange>& slots, const LeafView& leaves, PageRows* result)
       : pagemap_(pagemap), slots_(slots), leaves_(leaves), result_(*result), entries_(kChunk), categories_(kChunk), painted_(kChunk) {
-    for (size_t index = 0; index < leaves.size(); index++)
-      if (leaves[index].level > 1) huge_.push_back(index);
+    for (size_t index = 0; index < leaves.count; index++)
+      if (leaves.level[index] >= 1 && leaves.level[index] <= kMostLevels && WithinPages(leaves.gpa[index], 0, kGpaEnd) &&
+          WithinPages(leaves.hpa[index], 0, kGpaEnd))
+        by_level_[leaves.level[index] - 1].push_back(index);
+    result->rows.reserve(leaves.count);
   }
 
   int Slot(size_t number, uint64_t from, uint64_t to) {
@@ -62,26 +78,28 @@ class Joiner {
   template <typename Visit>
   bool EachLeaf(uint8_t space, uint64_t first, uint64_t pages, Visit visit) {
     bool any = false;
-    const auto look = [&](size_t index) {
-      const LeafEntry& leaf = leaves_[index];
-      const auto gfn = static_cast<uint64_t>(leaf.gpa) / kPage;
-      const uint64_t end = std::min(gfn + Span(leaf.level), first + pages);
-      for (uint64_t page = std::max(gfn, first); page < end; page++) visit(index, page - first, page - gfn), any = true;
-    };
-    for (const size_t index : huge_)
-      if (leaves_[index].address_space == space) look(index);
-    const auto key = std::pair(space, static_cast<double>(first * kPage));
-    auto at = std::lower_bound(leaves_.begin(), leaves_.end(), key,
-                               [](const LeafEntry& leaf, const auto& wanted) { return std::pair(leaf.address_space, leaf.gpa) < wanted; });
-    for (; at != leaves_.end() && at->address_space == space && at->gpa < static_cast<double>((first + pages) * kPage); ++at)
-      if (at->level == 1) look(static_cast<size_t>(at - leaves_.begin()));
+    for (uint8_t level = kMostLevels; level >= 1; level--) {
+      const std::vector<size_t>& found = by_level_[level - 1];
+      // An entry begins on a border of its own size: the first that can reach into the range begins where the range's first page is rounded
+      // to.
+      const auto begin = std::pair(space, static_cast<double>((first & ~(Span(level) - 1)) * kPage));
+      auto at = std::lower_bound(found.begin(), found.end(), begin, [this](size_t index, const auto& wanted) {
+        return std::pair(leaves_.address_space[index], leaves_.gpa[index]) < wanted;
+      });
+      for (; at != found.end() && leaves_.address_space[*at] == space; ++at) {
+        const uint64_t gfn = static_cast<uint64_t>(leaves_.gpa[*at]) / kPage;
+        if (gfn >= first + pages) break;
+        const uint64_t end = std::min(gfn + Span(level), first + pages);
+        for (uint64_t page = std::max(gfn, first); page < end; page++) visit(*at, page - first, page - gfn), any = true;
+      }
+    }
     return any;
   }
 
   // Smaller pages over larger, and a mapping over a note that the page is MMIO.
   bool Paint(uint8_t space, uint64_t first, uint64_t pages) {
     return EachLeaf(space, first, pages, [&](size_t index, uint64_t page, uint64_t) {
-      if (painted_[page] < 0 || leaves_[index].kind != kMmio) painted_[page] = static_cast<int64_t>(index);
+      if (painted_[page] < 0 || leaves_.kind[index] != kMmio) painted_[page] = static_cast<int64_t>(index);
     });
   }
 
@@ -114,7 +132,7 @@ class Joiner {
       }
       result_.scanned = true;
       for (int index = 0; index < found; index++)
-        for (uint64_t at = regions[index].start; at < regions[index].end; at += kPage)
+        for (uint64_t at = std::max(regions[index].start, hva); at < std::min<uint64_t>(regions[index].end, end); at += kPage)
           categories_[(at - hva) / kPage] = static_cast<uint8_t>(regions[index].categories);
       any = any || found > 0;
       if (argument.walk_end <= start) break;
@@ -155,11 +173,11 @@ class Joiner {
                               ((entry >> 56) & 1 ? kHostExclusive : 0) | ((entry >> 55) & 1 ? kHostSoftDirty : 0) |
                               (categories_[page] & kIsHuge ? kHostHuge : 0) | (categories_[page] & kIsZeroPage ? kHostZeroPage : 0));
     if (painted >= 0) {
-      const LeafEntry& leaf = leaves_[static_cast<size_t>(painted)];
-      row.second_hpa = leaf.kind == kMmio ? 0 : leaf.hpa + (row.gpa - leaf.gpa);
-      row.spte = leaf.spte;
-      row.level = leaf.level;
-      row.kind = leaf.kind;
+      const auto leaf = static_cast<size_t>(painted);
+      row.second_hpa = leaves_.kind[leaf] == kMmio ? 0 : leaves_.hpa[leaf] + (row.gpa - leaves_.gpa[leaf]);
+      row.spte = leaves_.spte[leaf];
+      row.level = leaves_.level[leaf];
+      row.kind = leaves_.kind[leaf];
     }
     result_.rows.push_back(row);
   }
@@ -167,33 +185,33 @@ class Joiner {
   // Every leaf, not the one of each page that the row shows.
   void Compare(uint8_t space, uint64_t first, uint64_t pages) {
     EachLeaf(space, first, pages, [&](size_t index, uint64_t page, uint64_t within) {
-      const LeafEntry& leaf = leaves_[index];
       const uint64_t entry = entries_[page], frame = entry >> 63 ? entry & kFrameBits : 0;
-      if (leaf.kind == kMmio || frame == 0) return;
+      if (leaves_.kind[index] == kMmio || frame == 0) return;
       result_.compared++;
-      if (static_cast<uint64_t>(leaf.hpa) / kPage + within != frame) result_.disagreeing++;
+      if (static_cast<uint64_t>(leaves_.hpa[index]) / kPage + within != frame) result_.disagreeing++;
     });
   }
 
   const int pagemap_;
   const std::vector<SlotRange>& slots_;
-  const std::vector<LeafEntry>& leaves_;
+  const LeafView& leaves_;
   PageRows& result_;
   std::vector<uint64_t> entries_;
   std::vector<uint8_t> categories_;
   std::vector<int64_t> painted_;
-  std::vector<size_t> huge_;
+  std::array<std::vector<size_t>, kMostLevels> by_level_;
   bool may_scan_ = true;
 };
 
 }  // namespace
 
-int JoinPages(int pagemap, const std::vector<SlotRange>& slots, const std::vector<LeafEntry>& leaves, double from, double to,
-              PageRows* result) {
+int JoinPages(int pagemap, const std::vector<SlotRange>& slots, const LeafView& leaves, double from, double to, PageRows* result) {
   Joiner joiner(pagemap, slots, leaves, result);
   for (size_t number = 0; number < slots.size(); number++)
-    if (const int error = joiner.Slot(number, static_cast<uint64_t>(from) / kPage, (static_cast<uint64_t>(to) + kPage - 1) / kPage);
-        error != 0)
+    if (!Possible(slots[number]))
+      result->impossible_slots++;
+    else if (const int error = joiner.Slot(number, static_cast<uint64_t>(from) / kPage, (static_cast<uint64_t>(to) + kPage - 1) / kPage);
+             error != 0)
       return error;
   return 0;
 }

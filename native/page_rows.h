@@ -12,10 +12,12 @@ struct SlotRange {
   double gpa, size, hva;
   uint8_t address_space;
 };
-struct LeafEntry {
-  double gpa, hpa;
-  uint64_t spte;
-  uint8_t level, address_space, kind;
+// Columns of the caller's, ordered by address space and GPA.
+struct LeafView {
+  size_t count;
+  const double *gpa, *hpa;
+  const uint64_t* spte;
+  const uint8_t *level, *address_space, *kind;
 };
 
 enum HostFlag : uint16_t {
@@ -38,15 +40,15 @@ struct PageRow {
 
 struct PageRows {
   std::vector<PageRow> rows;
-  bool frames_hidden = false;  // a page was there, and its frame number was not shown
-  bool scanned = false;        // PAGEMAP_SCAN was there
-  uint64_t compared = 0;       // leaves' pages whose frame both sides know,
-  uint64_t disagreeing = 0;    // and of those, where it is another
+  bool frames_hidden = false;     // a page was there, and its frame number was not shown
+  bool scanned = false;           // PAGEMAP_SCAN was there
+  uint64_t impossible_slots = 0;  // left out: no memslot can be so
+  uint64_t compared = 0;          // leaves' pages whose frame both sides know,
+  uint64_t disagreeing = 0;       // and of those, where it is another
 };
 
 // `pagemap` is the open file of the process the slots belong to. Zero, or a negative errno. Slots and leaves are ordered by address space
 // and GPA. `from` and `to` bound the GPAs.
-int JoinPages(int pagemap, const std::vector<SlotRange>& slots, const std::vector<LeafEntry>& leaves, double from, double to,
-              PageRows* result);
+int JoinPages(int pagemap, const std::vector<SlotRange>& slots, const LeafView& leaves, double from, double to, PageRows* result);
 
 }  // namespace node_kvm

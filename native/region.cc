@@ -17,7 +17,9 @@
 namespace node_kvm {
 namespace {
 
+constexpr size_t kPage = 4096;
 constexpr size_t kHugePage = 2 << 20;
+// MADV_POPULATE_READ and MADV_POPULATE_WRITE, since Linux 5.14.
 constexpr int kPopulateRead = 22;
 constexpr int kPopulateWrite = 23;
 
@@ -69,6 +71,24 @@ int FileCopy(int fd, void* local, off_t offset, size_t length, bool write) {
     here += count;
     offset += count;
     length -= static_cast<size_t>(count);
+  }
+  return 0;
+}
+
+// Brings into `fresh` as many pages as the range at `old` holds, each at its place (mincore(2)).
+int PopulateLike(const char* old, char* fresh, size_t length) {
+  constexpr size_t kMostPages = 1 << 16;
+  const size_t pages = length / kPage;
+  std::vector<unsigned char> resident(std::min(pages, kMostPages));
+  for (size_t first = 0; first < pages; first += kMostPages) {
+    const size_t count = std::min(kMostPages, pages - first);
+    if (mincore(const_cast<char*>(old) + first * kPage, count * kPage, resident.data()) < 0) return -errno;
+    for (size_t page = 0; page < count;) {
+      size_t end = page;
+      while (end < count && (resident[end] & 1) != 0) end++;
+      if (end > page && madvise(fresh + (first + page) * kPage, (end - page) * kPage, kPopulateWrite) < 0) return -errno;
+      page = end + 1;
+    }
   }
   return 0;
 }
@@ -218,17 +238,18 @@ int Region::Remap(size_t offset, size_t length, const void* content) {
   }
   OwnedFd memfd;
   remapped_ = true;
-  if (const int error = MapPages(nullptr, length, 0, 0, &memfd, &fresh); error != 0) return error;
-  if (content != nullptr) {
-    if (const int error = KernelCopy(const_cast<void*>(content), static_cast<char*>(fresh), length, true); error != 0) {
-      munmap(fresh, length);
-      return error;
-    }
-  }
-  if (mremap(fresh, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, place) == MAP_FAILED) {
-    const int error = -errno;
+  if (const int failed = MapPages(nullptr, length, 0, 0, &memfd, &fresh); failed != 0) return failed;
+  // Before the old pages go: a frame that is given back first is likely the very one that the next touch gets.
+  const int error = content != nullptr ? KernelCopy(const_cast<void*>(content), static_cast<char*>(fresh), length, true)
+                                       : PopulateLike(place, static_cast<char*>(fresh), length);
+  if (error != 0) {
     munmap(fresh, length);
     return error;
+  }
+  if (mremap(fresh, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, place) == MAP_FAILED) {
+    const int failed = -errno;
+    munmap(fresh, length);
+    return failed;
   }
   write_logs_.Wrote(offset, length);
   return 0;

@@ -49,7 +49,8 @@ class Region {
   int Write(size_t offset, const void* source, size_t length);
   int Fill(size_t offset, size_t length, uint8_t value);
 
-  // New pages under the same addresses, in one step: whoever looks sees the old pages or the new, never a gap.
+  // Other pages under the same addresses, in one step: whoever looks sees the old pages or the new, never a gap. Where a page was there is
+  // one at once, another; where none was, none.
   int Remap(size_t offset, size_t length, const void* content);
   int Advise(size_t offset, size_t length, int advice);
   int Protect(size_t offset, size_t length, int protection);

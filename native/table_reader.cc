@@ -21,6 +21,7 @@ constexpr uint32_t kMostTables = 1 << 16;
 constexpr uint64_t kPresent = 1 << 11;  // SPTE_MMU_PRESENT_MASK
 constexpr uint64_t kHuge = 1 << 7;
 constexpr uint64_t kFrameMask = 0x000ffffffffff000;
+constexpr uint64_t kGfnMask = kFrameMask >> 12;  // of what was read while it changed, more than an address may be there
 // union kvm_mmu_page_role; its last byte is the address space.
 constexpr unsigned kSmmShift = 24;
 
@@ -288,10 +289,20 @@ void TableWalk::FillSlots(const bpf::vm_record& vm, const SlotColumns& columns) 
   }
 }
 
+// Entries that are not empty: as many leaves at most.
+size_t TableWalk::CountSet(uint32_t first, uint32_t end) const {
+  size_t set = 0;
+  for (uint32_t number = first; number < end; number++)
+    if (tables_[number].kind != bpf::TABLE_TRANSLATIONS)
+      set += static_cast<size_t>(TABLE_ENTRIES - std::count(tables_[number].entries, tables_[number].entries + TABLE_ENTRIES, 0));
+  return set;
+}
+
 std::vector<Leaf> TableWalk::Leaves(const bpf::vm_record& vm, uint32_t* lost) const {
   const uint32_t end = std::min(vm.first_table + vm.tables, table_room_);
   *lost = vm.first_table + vm.tables - end;
   std::vector<Leaf> leaves;
+  leaves.reserve(CountSet(vm.first_table, end));
   for (uint32_t number = vm.first_table; number < end; number++) {
     const bpf::table_record& table = tables_[number];
     if (table.kind == bpf::TABLE_TRANSLATIONS) continue;
@@ -310,7 +321,7 @@ std::vector<Leaf> TableWalk::Leaves(const bpf::vm_record& vm, uint32_t* lost) co
       if (!leaf && !mmio) continue;
       // Of an indirect page the gfns are in the record after it, with the guest's access bits in their low 12 (kvm_mmu_page_get_gfn()).
       const uint64_t gfn = indirect && !mmio ? tables_[number + 1].entries[entry] >> 12 : table.gfn + (uint64_t{entry} << shift);
-      leaves.push_back({gfn, spte, table.role, table.level, space, mmio ? static_cast<uint8_t>(kLeafMmio) : kind});
+      leaves.push_back({gfn & kGfnMask, spte, table.role, table.level, space, mmio ? static_cast<uint8_t>(kLeafMmio) : kind});
     }
   }
   if (!std::is_sorted(leaves.begin(), leaves.end(), Before)) std::sort(leaves.begin(), leaves.end(), Before);

@@ -63,6 +63,7 @@ class TableWalk {
 
  private:
   friend class TableReader;
+  size_t CountSet(uint32_t first, uint32_t end) const;
   std::vector<bpf::vm_record> vms_;
   const bpf::control* control_ = nullptr;
   const bpf::slot_record* slots_ = nullptr;

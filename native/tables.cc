@@ -4,6 +4,8 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <initializer_list>
+#include <utility>
 
 #include "descriptor.h"
 #include "owned_fd.h"
@@ -121,43 +123,63 @@ Napi::Value Read(const Napi::CallbackInfo& info) {
   return vms;
 }
 
-// The elements of one of the columns above, of which there must be `length`.
-template <typename Element>
-const Element* ColumnOf(const Napi::Object& object, const char* name, size_t length) {
-  const Napi::Value value = object.Get(name);
-  if (!value.IsTypedArray()) throw Napi::TypeError::New(object.Env(), name);
-  const auto array = value.As<Napi::TypedArray>();
-  if (array.ElementSize() != sizeof(Element) || array.ElementLength() != length) throw Napi::TypeError::New(object.Env(), name);
-  return reinterpret_cast<const Element*>(static_cast<const char*>(array.ArrayBuffer().Data()) + array.ByteOffset());
-}
-size_t LengthOf(const Napi::Object& object) {
-  const Napi::Value value = object.Get("gpa");
-  return value.IsTypedArray() ? value.As<Napi::TypedArray>().ElementLength() : 0;
-}
+// Columns of one object, all of one length. They are looked up first and read afterwards: a look-up may run somebody's code, and nothing
+// runs between asking where elements lie and the last use of one.
+class Columns {
+ public:
+  Columns(const Napi::Value& value, std::initializer_list<const char*> names) : env_(value.Env()) {
+    if (!value.IsObject()) throw Napi::TypeError::New(env_, "columns are needed");
+    for (const char* name : names) values_.emplace_back(name, value.As<Napi::Object>().Get(name));
+    length_ = Look(0).length;
+  }
+  size_t length() const { return length_; }
 
-std::vector<SlotRange> SlotRanges(const Napi::Object& object) {
-  const size_t length = LengthOf(object);
-  const auto* gpa = ColumnOf<double>(object, "gpa", length);
-  const auto* size = ColumnOf<double>(object, "size", length);
-  const auto* hva = ColumnOf<double>(object, "hva", length);
-  const auto* space = ColumnOf<uint8_t>(object, "addressSpace", length);
-  std::vector<SlotRange> slots(length);
-  for (size_t row = 0; row < length; row++) slots[row] = {gpa[row], size[row], hva[row], space[row]};
+  template <typename Element>
+  const Element* At(size_t number, napi_typedarray_type type) const {
+    const Array array = Look(number);
+    if (array.type != type || array.length != length_) throw Napi::TypeError::New(env_, std::string("the column ") + values_[number].first);
+    return static_cast<const Element*>(array.data);
+  }
+
+ private:
+  struct Array {
+    napi_typedarray_type type = napi_int8_array;
+    size_t length = 0;
+    void* data = nullptr;
+  };
+  Array Look(size_t number) const {
+    const auto& [name, value] = values_[number];
+    if (!value.IsTypedArray()) throw Napi::TypeError::New(env_, std::string("the column ") + name);
+    Array array;
+    if (napi_get_typedarray_info(env_, value, &array.type, &array.length, &array.data, nullptr, nullptr) != napi_ok)
+      throw Napi::Error::New(env_);
+    return array;
+  }
+
+  Napi::Env env_;
+  std::vector<std::pair<const char*, Napi::Value>> values_;
+  size_t length_ = 0;
+};
+
+std::vector<SlotRange> SlotRanges(const Napi::Value& value) {
+  const Columns columns(value, {"gpa", "size", "hva", "addressSpace"});
+  const auto* gpa = columns.At<double>(0, napi_float64_array);
+  const auto* size = columns.At<double>(1, napi_float64_array);
+  const auto* hva = columns.At<double>(2, napi_float64_array);
+  const auto* space = columns.At<uint8_t>(3, napi_uint8_array);
+  std::vector<SlotRange> slots(columns.length());
+  for (size_t row = 0; row < slots.size(); row++) slots[row] = {gpa[row], size[row], hva[row], space[row]};
   return slots;
 }
 
-std::vector<LeafEntry> LeafEntries(const Napi::Object& object) {
-  const size_t length = LengthOf(object);
-  const auto* gpa = ColumnOf<double>(object, "gpa", length);
-  const auto* hpa = ColumnOf<double>(object, "hpa", length);
-  const auto* spte = ColumnOf<uint64_t>(object, "spte", length);
-  const auto* level = ColumnOf<uint8_t>(object, "level", length);
-  const auto* space = ColumnOf<uint8_t>(object, "addressSpace", length);
-  const auto* kind = ColumnOf<uint8_t>(object, "kind", length);
-  std::vector<LeafEntry> leaves(length);
-  for (size_t row = 0; row < length; row++)
-    leaves[row] = {gpa[row], hpa[row], spte[row], std::clamp<uint8_t>(level[row], 1, 5), space[row], kind[row]};
-  return leaves;
+LeafView LeavesIn(const Columns& columns) {
+  return {columns.length(),
+          columns.At<double>(0, napi_float64_array),
+          columns.At<double>(1, napi_float64_array),
+          columns.At<uint64_t>(2, napi_biguint64_array),
+          columns.At<uint8_t>(3, napi_uint8_array),
+          columns.At<uint8_t>(4, napi_uint8_array),
+          columns.At<uint8_t>(5, napi_uint8_array)};
 }
 
 Napi::Object RowsOf(Napi::Env env, const PageRows& pages) {
@@ -186,6 +208,7 @@ Napi::Object RowsOf(Napi::Env env, const PageRows& pages) {
   }
   result.Set("framesHidden", pages.frames_hidden);
   result.Set("scanned", pages.scanned);
+  result.Set("impossibleSlots", static_cast<double>(pages.impossible_slots));
   result.Set("compared", static_cast<double>(pages.compared));
   result.Set("disagreeing", static_cast<double>(pages.disagreeing));
   return result;
@@ -196,11 +219,11 @@ Napi::Value Join(const Napi::CallbackInfo& info) {
   const std::string path = info[0].ToString();
   const OwnedFd pagemap(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (pagemap.get() < 0) return Napi::Number::New(info.Env(), -errno);
-  const std::vector<SlotRange> slots = SlotRanges(info[1].As<Napi::Object>());
-  const std::vector<LeafEntry> leaves = LeafEntries(info[2].As<Napi::Object>());
   const auto from = static_cast<double>(WholeNumber(info[3], "from")), to = static_cast<double>(WholeNumber(info[4], "to"));
+  const std::vector<SlotRange> slots = SlotRanges(info[1]);
+  const Columns leaves(info[2], {"gpa", "hpa", "spte", "level", "addressSpace", "kind"});
   PageRows pages;
-  const int error = JoinPages(pagemap.get(), slots, leaves, from, to, &pages);
+  const int error = JoinPages(pagemap.get(), slots, LeavesIn(leaves), from, to, &pages);
   return error < 0 ? Napi::Value(Napi::Number::New(info.Env(), error)) : RowsOf(info.Env(), pages);
 }
 

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
-import { skip } from './support/skip.js'
+import { inLab, skip } from './support/skip.js'
 
 const file = (path: string) => fileURLToPath(new URL(`../dist/${path}`, import.meta.url))
 const run = (path: string, args: string[] = [], options: object = {}) =>
@@ -53,6 +53,7 @@ describe('node-kvm walkthrough', () => {
     expect(stdout).toMatch(/\nok: \d+ checks\n$/)
     expect(stdout).not.toContain('FAIL')
     expect(status).toBe(0)
+    expect(stdout.match(/^ {3}GPA -> HVA .*\n {3}HVA -> HPA .*\n {3}GPA -> HPA {2}(EPT|NPT|shadow pages) /gm)).toHaveLength(6)
   })
   test('as JSON has six steps, each with addresses and checks', () => {
     const { stdout, status } = command('walkthrough', '--json')
@@ -71,6 +72,51 @@ describe('node-kvm walkthrough', () => {
     expect(moved).toMatchObject({ gpa: 0xe000, hva: first.hva })
     expect(rebound.hva).not.toBe(first.hva)
     expect(absent.hva).toBeNull()
+    // Where the third table may be read, it is; where not, a note says why.
+    if (result.steps.some((step: { secondStage: unknown }) => step.secondStage === null)) {
+      expect(result.notes.join()).toContain('the third table is not shown')
+      return
+    }
+    for (const { hpa, agrees, secondStage } of [first, remapped, moved, rebound]) {
+      expect(secondStage.accessed).toMatchObject({ present: true, level: 1, ...(hpa !== null && { hpa }) })
+      if (hpa !== null) expect(agrees).toBe(true)
+    }
+    for (const { secondStage } of [remapped, moved, rebound, absent]) {
+      expect(secondStage.before.present).toBe(true)
+      expect(secondStage.changed.present).toBe(false)
+    }
+    expect(absent.secondStage.accessed.present).toBe(false)
+  })
+})
+
+describe('node-kvm walkthrough where BPF cannot read the third table', () => {
+  test('without privilege says what it cannot show, and goes on', (context) => {
+    if (process.getuid?.() !== 0 || inLab) skip(context, 'needs root and util-linux, to give capabilities up')
+    const args = ['--bounding-set=-bpf,-perfmon,-sys_admin', process.execPath, file('lib/cli/main.js'), 'walkthrough']
+    const { stdout, status } = spawnSync('setpriv', args, { encoding: 'utf8', timeout: 60_000 })
+    expect(status).toBe(0)
+    expect(stdout).toMatch(/note: the third table is not shown: .*no CAP_BPF and no CAP_PERFMON/)
+    expect(stdout).toMatch(/note: HPAs are not shown: .*CAP_SYS_ADMIN/)
+    expect(stdout).toMatch(/GPA -> HPA .* -> not visible/)
+    expect(stdout).toMatch(/\nok: \d+ checks\n$/)
+  })
+
+  test('on a kernel without BTF mirrors it from events, or says why that would not be exact', (context) => {
+    if (process.getuid?.() !== 0) skip(context, 'needs root, to hide the BTF in a mount namespace of its own')
+    const hidden = 'mount -t tmpfs none /sys/kernel/btf && exec "$@"'
+    const args = ['-m', 'sh', '-c', hidden, 'sh', process.execPath, file('lib/cli/main.js'), 'walkthrough', '--json']
+    const { stdout, stderr, status } = spawnSync('unshare', args, { encoding: 'utf8', timeout: 600_000 })
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+    const { steps, notes, host } = JSON.parse(stdout)
+    expect(notes.join()).toContain('the kernel has no BTF')
+    if (!host.tdpMmu) {
+      expect(notes.join()).toContain('nor mirrored')
+      for (const step of steps) expect(step).toMatchObject({ secondStage: null, agrees: null })
+      return
+    }
+    expect(notes.join()).toContain('mirrored from trace events')
+    for (const { hva, hpa, agrees, secondStage } of steps.filter(({ hva }: { hva: number | null }) => hva !== null))
+      expect({ hva, hpa: secondStage.accessed.hpa, agrees }).toEqual({ hva, hpa, agrees: true })
   })
 })
 

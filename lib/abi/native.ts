@@ -304,6 +304,8 @@ export interface PageColumns {
   kind: Uint8Array
   framesHidden: boolean
   scanned: boolean
+  /** Slots that were left out, as no memslot can be so: what was read was being changed. */
+  impossibleSlots: number
   compared: number
   disagreeing: number
 }

@@ -1,20 +1,30 @@
 /** `node-kvm map --svg`: guest-physical space against host memory, coloured by page size and state. */
-import { hex } from '../abi/arguments.js'
+import { hex, hexRange } from '../abi/arguments.js'
 import { levelSize } from '../abi/spte.js'
 import { hostBits } from '../translation/host-page.js'
-import type { Tables } from '../translation/tables.js'
+import type { TableSlot, Tables } from '../translation/tables.js'
+import { type Axis, fitLabels, layAxis } from './map-axis.js'
+import { bytes } from './words.js'
 
-const width = 1000
-const left = 150
-const barHeight = 28
+const left = 120
+const width = 1160
+const right = left + width
+const barHeight = 30
+const guestTop = 118
+const hostTop = 400
+const pageWidth = right + 30
+const pageHeight = 500
+const letterWidth = 7.25
+/** Of more runs only the largest are joined across, so that a fragmented VM does not become a picture of many megabytes. */
+const mostRibbons = 1500
 const page = levelSize(1)
 
 const colours = {
   small: ['#4c78a8', '4 KiB entry'],
-  huge2M: ['#54a24b', '2 MiB entry'],
+  huge2M: ['#2f8f4e', '2 MiB entry'],
   huge1G: ['#8cd17d', '1 GiB entry'],
   hugeOnHostOnly: ['#f58518', '4 KiB entry, huge on the host'],
-  notMapped: ['#bab0ac', 'on the host, not in the second stage'],
+  notMapped: ['#a8a29e', 'on the host, not in the second stage'],
   swapped: ['#b279a2', 'swapped out'],
   mmio: ['#e45756', 'noted as MMIO']
 } as const
@@ -33,13 +43,16 @@ function stateOf(table: Tables, row: number): State {
 interface Run {
   state: State
   gpa: number
+  /** 0 where it is unknown, or there is none. */
   hpa: number
   size: number
 }
 
+/** Of address space 0. */
 function runsOf(table: Tables): Run[] {
   const runs: Run[] = []
   for (let row = 0; row < table.gpa.length; row++) {
+    if (table.slots[table.slot[row] as number]?.addressSpace !== 0) continue
     const state = stateOf(table, row)
     const gpa = table.gpa[row] as number
     const hpa = (table.hpa[row] as number) || (table.secondHpa[row] as number)
@@ -50,79 +63,140 @@ function runsOf(table: Tables): Run[] {
   return runs
 }
 
-/** Places addresses on a line, leaving out what nothing uses. */
-function scale(ranges: { start: number; end: number }[]): {
-  place: (address: number) => number
-  marks: { at: number; start: number; end: number }[]
-} {
-  const sorted = ranges.toSorted((one, other) => one.start - other.start)
-  const joined: { start: number; end: number }[] = []
-  for (const { start, end } of sorted) {
-    const last = joined.at(-1)
-    if (last && start <= last.end + (last.end - last.start) / 4) last.end = Math.max(last.end, end)
-    else joined.push({ start, end })
-  }
-  const total = joined.reduce((sum, { start, end }) => sum + (end - start), 0) || 1
-  const gap = joined.length > 1 ? Math.min(6, (width * 0.2) / (joined.length - 1)) : 0
-  const factor = (width - gap * (joined.length - 1)) / total
-  let at = left
-  const marks = joined.map(({ start, end }) => {
-    const mark = { at, start, end }
-    at += (end - start) * factor + gap
-    return mark
-  })
-  const place = (address: number) => {
-    const mark = marks.findLast(({ start }) => start <= address) ?? marks[0]
-    return mark ? mark.at + (Math.min(address, mark.end) - mark.start) * factor : left
-  }
-  return { place, marks }
+/** An order of runs alike that prefers no part of the memory (Knuth's multiplicative hash). */
+const scattered = ({ gpa }: Run) => Number((BigInt(gpa / page) * 2654435761n) & 0xffff_ffffn)
+
+const escapeText = (text: string) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('"', '&quot;')
+const text = (x: number, y: number, what: string, style = '') =>
+  `<text x="${x.toFixed(1)}" y="${y}"${style && ` ${style}`}>${escapeText(what)}</text>`
+const describeRun = ({ state, gpa, hpa, size }: Run) =>
+  `gpa ${hexRange(gpa, size)}${hpa ? ` -> hpa ${hexRange(hpa, size)}` : ''}: ${bytes(size)}, ${colours[state][1]}`
+
+function box(from: number, to: number, top: number, colour: string, title: string): string {
+  const place = `x="${from.toFixed(2)}" y="${top}" width="${Math.max(to - from, 0.6).toFixed(2)}" height="${barHeight}"`
+  return `<rect ${place} fill="${colour}"><title>${escapeText(title)}</title></rect>`
 }
 
-const escapeText = (text: string) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;')
-const text = (x: number, y: number, what: string, size = 12) =>
-  `<text x="${x.toFixed(1)}" y="${y}" font-family="monospace" font-size="${size}">${escapeText(what)}</text>`
-
-/** @internal */
-export function drawTables(table: Tables, title: string): string {
-  const runs = runsOf(table)
-  const guest = scale(table.slots.filter(({ addressSpace }) => addressSpace === 0).map(({ gpa, size }) => ({ start: gpa, end: gpa + size })))
-  const host = scale(runs.filter(({ hpa }) => hpa !== 0).map(({ hpa, size }) => ({ start: hpa, end: hpa + size })))
-  const top = 90
-  const bottom = 330
-  const box = (x: number, y: number, end: number, colour: string) =>
-    `<rect x="${x.toFixed(2)}" y="${y}" width="${Math.max(end - x, 0.5).toFixed(2)}" height="${barHeight}" fill="${colour}"/>`
-  const lines = [
-    `<svg xmlns="http://www.w3.org/2000/svg" width="${width + left + 20}" height="480" viewBox="0 0 ${width + left + 20} 480"><rect width="100%" height="100%" fill="white"/>`,
-    text(20, 30, title, 16),
-    text(20, top + 19, 'guest (GPA)'),
-    text(20, bottom + 19, 'host (HPA)')
-  ]
-  for (const { at, start, end } of guest.marks)
-    lines.push(
-      `<rect x="${at.toFixed(2)}" y="${top}" width="${(guest.place(end) - at).toFixed(2)}" height="${barHeight}" fill="#eeeeee" stroke="#cccccc"><title>${hex(start)}-${hex(end)}</title></rect>`
-    )
-  for (const { state, gpa, hpa, size } of runs) {
-    const [colour] = colours[state]
-    const [begin, end] = [guest.place(gpa), guest.place(gpa + size)]
-    lines.push(box(begin, top, end, colour))
-    if (hpa === 0) continue
-    const [hostBegin, hostEnd] = [host.place(hpa), host.place(hpa + size)]
-    const points = [
-      [begin, top + barHeight],
-      [end, top + barHeight],
-      [hostEnd, bottom],
-      [hostBegin, bottom]
-    ].map(([x, y]) => `${(x as number).toFixed(2)},${y}`)
-    lines.push(`<polygon points="${points.join(' ')}" fill="${colour}" fill-opacity="0.25"/>`, box(hostBegin, bottom, hostEnd, colour))
+/** Boxes side by side of one colour, none narrower than a pixel: of those that share a pixel the first stands for all. */
+function boxes(runs: readonly Run[], axis: Axis, start: (run: Run) => number, top: number): string[] {
+  const drawn: string[] = []
+  let until = -1
+  for (const run of runs) {
+    const from = axis.place(start(run))
+    const to = axis.place(start(run) + run.size)
+    if (to <= until) continue
+    until = Math.max(to, from + 0.6)
+    drawn.push(box(from, to, top, colours[run.state][0], describeRun(run)))
   }
-  const ends = (marks: typeof guest.marks, y: number) =>
-    [marks[0], marks.at(-1)].flatMap((mark, index) => (mark ? [text(index ? width + left - 110 : left, y, hex(index ? mark.end : mark.start))] : []))
-  lines.push(...ends(guest.marks, top - 8), ...ends(host.marks, bottom + barHeight + 16))
-  Object.values(colours).forEach(([colour, what], index) =>
-    lines.push(
-      `<rect x="${left + (index % 4) * 250}" y="${400 + Math.floor(index / 4) * 24}" width="14" height="14" fill="${colour}"/>`,
-      text(left + 20 + (index % 4) * 250, 412 + Math.floor(index / 4) * 24, what)
-    )
+  return drawn
+}
+
+function ribbon(run: Run, guest: Axis, host: Axis): string {
+  const corners = [
+    [guest.place(run.gpa), guestTop + barHeight],
+    [guest.place(run.gpa + run.size), guestTop + barHeight],
+    [host.place(run.hpa + run.size), hostTop],
+    [host.place(run.hpa), hostTop]
+  ]
+  const [colour] = colours[run.state]
+  const points = corners.map(([x, y]) => `${(x as number).toFixed(1)},${y}`).join(' ')
+  return `<polygon points="${points}" fill="${colour}" fill-opacity="0.28" stroke="${colour}" stroke-opacity="0.35" stroke-width="0.5"><title>${escapeText(describeRun(run))}</title></polygon>`
+}
+
+/** The frames of an axis' parts, with the addresses at which they begin, and the last end, as far as there is room to write them. */
+function frames(axis: Axis, top: number, labelAt: number): string[] {
+  const lines = axis.parts.map(
+    ({ from, to, start, end }) =>
+      `<rect x="${from.toFixed(2)}" y="${top}" width="${(to - from).toFixed(2)}" height="${barHeight}" fill="#f3f2ef" stroke="#c9c5be"><title>${hexRange(start, end - start)}</title></rect>`
   )
-  return `${lines.join('\n')}\n</svg>\n`
+  const last = axis.parts.at(-1)
+  if (!last) return lines
+  const endText = hex(last.end)
+  const endAt = right - endText.length * letterWidth
+  const starts = axis.parts.map(({ from, to, start }) => ({ at: from, width: widthOf(hex(start)), text: hex(start), weight: to - from }))
+  return [...lines, ...fitLabels(starts, endAt - letterWidth).map((label) => text(label.at, labelAt, label.text)), text(endAt, labelAt, endText)]
+}
+
+const widthOf = (label: string) => (label.length + 1.5) * letterWidth
+
+/** Which slot is which, above the guest's memory. */
+function slotMarks(slots: readonly TableSlot[], guest: Axis): string[] {
+  const labels = slots.map((slot) => {
+    const label = `slot ${slot.id}${slot.logDirty ? ' (dirty-logged)' : ''}${slot.readonly ? ' (read-only)' : ''}`
+    return { at: guest.place(slot.gpa), width: widthOf(label), text: label, weight: slot.size }
+  })
+  return [
+    ...labels.map(({ at }) => {
+      const x = at.toFixed(2)
+      return `<line x1="${x}" x2="${x}" y1="${guestTop - 5}" y2="${guestTop + barHeight}" stroke="#57534e" stroke-width="0.7"/>`
+    }),
+    ...fitLabels(labels, right).map((label) => text(label.at + 3, guestTop - 8, label.text, 'fill="#57534e"'))
+  ]
+}
+
+/** What the colours mean, and how much there is of each; colours that nothing has are left out. */
+function legend(runs: readonly Run[]): string[] {
+  const sizes = new Map<State, number>()
+  for (const { state, size } of runs) sizes.set(state, (sizes.get(state) ?? 0) + size)
+  let at = left
+  return (Object.keys(colours) as State[]).flatMap((state) => {
+    const size = sizes.get(state)
+    if (size === undefined) return []
+    const [colour, what] = colours[state]
+    const label = `${what}: ${bytes(size)}`
+    const place = at
+    at += label.length * letterWidth + 48
+    return [`<rect x="${place}" y="${pageHeight - 42}" width="14" height="14" rx="2" fill="${colour}"/>`, text(place + 20, pageHeight - 31, label)]
+  })
+}
+
+/** @internal `title` and `subtitle` stand above the picture */
+export function drawTables(table: Tables, title: string, subtitle: string): string {
+  const runs = runsOf(table)
+  const slots = table.slots.filter(({ addressSpace }) => addressSpace === 0)
+  const onHost = runs.filter(({ hpa }) => hpa !== 0)
+  const guest = layAxis(
+    slots.map(({ gpa, size }) => ({ start: gpa, end: gpa + size })),
+    left,
+    right
+  )
+  const host = layAxis(
+    onHost.map(({ hpa, size }) => ({ start: hpa, end: hpa + size })),
+    left,
+    right
+  )
+  const joined =
+    onHost.length > mostRibbons
+      ? onHost.toSorted((one, other) => other.size - one.size || scattered(one) - scattered(other)).slice(0, mostRibbons)
+      : onHost
+  const notes = [
+    ...(joined.length < onHost.length
+      ? [`the ${onHost.length - joined.length} smallest of ${onHost.length} runs of pages are not joined across`]
+      : []),
+    ...(table.evidence.torn ? ['TORN: the memslots never kept still while they were read'] : []),
+    ...table.evidence.missing
+  ]
+  return `${[
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${pageWidth}" height="${pageHeight}" viewBox="0 0 ${pageWidth} ${pageHeight}" font-family="ui-monospace, monospace" font-size="12">`,
+    '<rect width="100%" height="100%" fill="white"/>',
+    text(20, 32, title, 'font-size="16" font-weight="bold"'),
+    text(20, 54, subtitle, 'fill="#57534e"'),
+    ...notes.slice(0, 1).map((note) => text(20, 74, note, 'fill="#b91c1c"')),
+    text(20, guestTop + 13, 'guest', 'font-weight="bold"'),
+    text(20, guestTop + 27, 'GPA'),
+    text(20, hostTop + 13, 'host', 'font-weight="bold"'),
+    text(20, hostTop + 27, 'HPA'),
+    ...frames(guest, guestTop, guestTop - 24),
+    ...frames(host, hostTop, hostTop + barHeight + 16),
+    ...joined.map((run) => ribbon(run, guest, host)),
+    ...boxes(runs, guest, ({ gpa }) => gpa, guestTop),
+    ...boxes(
+      onHost.toSorted((one, other) => one.hpa - other.hpa),
+      host,
+      ({ hpa }) => hpa,
+      hostTop
+    ),
+    ...slotMarks(slots, guest),
+    ...legend(runs)
+  ].join('\n')}\n</svg>\n`
 }

@@ -1,6 +1,8 @@
 /** `node-kvm map`: the VMs of this host, and their three tables. */
 import { writeFileSync } from 'node:fs'
+import { join, parse } from 'node:path'
 import { hex } from '../abi/arguments.js'
+import { KvmError } from '../abi/errors.js'
 import { describeHost } from '../abi/host.js'
 import { hostBits } from '../translation/host-page.js'
 import { type Machine, machines } from '../translation/machines.js'
@@ -10,6 +12,7 @@ import type { Translation } from '../translation/translate.js'
 import { command, parseNumber, refuseWords, UsageError } from './command.js'
 import { drawTables } from './map-drawing.js'
 import { paint } from './paint.js'
+import { bytes, counted, entryWords, shorten, stageName, tableLine, withoutFolder } from './words.js'
 
 const usage = `usage: node-kvm map [--json]
        node-kvm map --pid PID [--gpa ADDRESS] [--pages] [--summary] [--svg FILE] [--json]
@@ -41,16 +44,6 @@ interface MapOptions {
   svg?: string | undefined
 }
 
-/** `2 MiB`: in the largest unit that leaves few digits. */
-function bytes(count: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
-  let unit = 0
-  let value = count
-  for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024
-  return `${Number.isInteger(value) ? value : value.toFixed(1)} ${units[unit]}`
-}
-
-const shorten = (text: string, most: number) => (text.length > most ? `${text.slice(0, most - 1)}…` : text)
 const notes = (missing: readonly string[]) => [...new Set(missing)].map((text) => paint('yellow', `note: ${text}`))
 
 function listLine({ pid, command, vcpus, memory, memslots, evidence }: Machine): string {
@@ -60,7 +53,7 @@ function listLine({ pid, command, vcpus, memory, memslots, evidence }: Machine):
     String(vcpus).padStart(5),
     (known ? bytes(memory) : '?').padStart(10),
     (known ? String(memslots.length) : '?').padStart(6),
-    ` ${shorten(command, 80)}`
+    ` ${shorten(withoutFolder(command), 80)}`
   ].join(' ')
 }
 
@@ -68,9 +61,6 @@ function slotLine({ id, addressSpace, gpa, size, hva, logDirty, readonly, backin
   const marks = [logDirty ? 'dirty-logged' : '', readonly ? 'read-only' : ''].filter(Boolean).join(', ')
   return `${String(id).padStart(5)} ${String(addressSpace).padStart(2)}  ${hex(gpa).padEnd(14)} ${bytes(size).padStart(10)}  ${hex(hva).padEnd(16)} ${backing}${path ? ` ${path}` : ''}${marks ? ` (${marks})` : ''}`
 }
-
-const pageWords: Record<number, string> = { 1: '4 KiB', 2: '2 MiB', 3: '1 GiB' }
-const stageNames = { ept: 'EPT', npt: 'NPT', shadow: 'shadow pages', unknown: 'second stage' }
 
 function hostWords({ host, hpa }: Translation): string {
   if (!host) return ''
@@ -83,19 +73,20 @@ function hostWords({ host, hpa }: Translation): string {
   return hpa === null ? `${what}, address hidden` : what
 }
 
+const tornWarning = (torn: boolean) => (torn ? [paint('red', 'torn: the memslots never kept still while they were read')] : [])
+
 function translationLines(translation: Translation): string[] {
   const { gpa, slot, hva, hpa, secondStage, agrees, evidence } = translation
-  const second = secondStage.present
-    ? `${hex(gpa)} -> ${hex(secondStage.hpa)}   level ${secondStage.level} (${pageWords[secondStage.level] ?? bytes(secondStage.size)}) ${secondStage.access}${secondStage.spte.accessed ? ' A' : ''}${secondStage.spte.dirty ? 'D' : ''}${secondStage.whySmall ? `   <- huge on the host, not here: ${secondStage.whySmall}` : ''}`
-    : secondStage.reason
-  const verdict = agrees === null ? [] : [agrees ? paint('green', 'the tables agree') : paint('red', 'THE TABLES DISAGREE')]
-  const torn = evidence.torn ? [paint('red', 'torn: the memslots never kept still while they were read')] : []
+  const backing = slot ? `slot ${slot.id}, ${slot.backing}${slot.path ? ` ${slot.path}` : ''}` : ''
+  const small = secondStage.present && secondStage.whySmall ? `   <- huge on the host, not here: ${secondStage.whySmall}` : ''
   return [
-    `GPA -> HVA   memslots           ${slot && hva !== null ? `${hex(gpa)} -> ${hex(hva)}   slot ${slot.id}, ${slot.backing}${slot.path ? ` ${slot.path}` : ''}` : `no memslot covers ${hex(gpa)}: an access is MMIO`}`,
-    `HVA -> HPA   host page tables   ${hva === null ? 'nothing' : `${hex(hva)} -> ${hpa === null ? '?' : hex(hpa)}   ${hostWords(translation)}`}`,
-    `GPA -> HPA   ${stageNames[describeHost().mmu].padEnd(18)} ${second}`,
-    ...verdict,
-    ...torn,
+    tableLine('GPA -> HVA', 'memslots', gpa, hva ?? 'no memslot: an access is MMIO', backing),
+    tableLine('HVA -> HPA', 'host page tables', hva, hpa ?? '?', hostWords(translation)),
+    secondStage.present
+      ? tableLine('GPA -> HPA', stageName(), gpa, secondStage.hpa, `${entryWords(secondStage)}${small}`)
+      : tableLine('GPA -> HPA', stageName(), gpa, secondStage.reason),
+    ...(agrees === null ? [] : [agrees ? paint('green', 'the tables agree') : paint('red', 'THE TABLES DISAGREE')]),
+    ...tornWarning(evidence.torn),
     ...notes(evidence.missing)
   ]
 }
@@ -123,14 +114,19 @@ function pageLines(table: Tables): string[] {
 function summaryLines(table: Tables): string[] {
   const { slots, memory, resident, swapped, hostHuge, mapped, hugeOnHostOnly, hugeInSecondStageOnly, whySmall, compared, disagreeing } =
     summarize(table)
+  const line = (what: string, value: string) => `${what.padEnd(27)} ${value}`
   return [
-    `memory in ${slots} memslots      ${bytes(memory)}`,
-    `resident on the host     ${bytes(resident)}${hostHuge === null ? '' : `, of that by huge entries ${bytes(hostHuge)}`}${swapped ? `, swapped ${bytes(swapped)}` : ''}`,
-    `mapped in second stage   ${bytes(mapped.total)}: 4 KiB ${bytes(mapped.small)}, 2 MiB ${bytes(mapped.huge2M)}, 1 GiB ${bytes(mapped.huge1G)}`,
-    `huge on the host only    ${bytes(hugeOnHostOnly)}`,
-    ...Object.entries(whySmall).map(([why, size]) => `  ${bytes(size)}: ${why}`),
-    `huge in second stage only ${bytes(hugeInSecondStageOnly)}`,
-    `compared                 ${compared} pages, ${disagreeing === 0 ? 'all agree' : paint('red', `${disagreeing} DISAGREE`)}`
+    line(`memory in ${counted(slots, 'memslot')}`, bytes(memory)),
+    line('resident on the host', `${bytes(resident)}${hostHuge === null ? '' : `, of that by huge entries ${bytes(hostHuge)}`}`),
+    ...(swapped ? [line('swapped out', bytes(swapped))] : []),
+    line(
+      `mapped in ${stageName()}`,
+      `${bytes(mapped.total)}: by 4 KiB entries ${bytes(mapped.small)}, 2 MiB ${bytes(mapped.huge2M)}, 1 GiB ${bytes(mapped.huge1G)}`
+    ),
+    line('huge on the host only', bytes(hugeOnHostOnly)),
+    ...Object.entries(whySmall).map(([why, size]) => line('', `${bytes(size)}: ${why}`)),
+    line(`huge in ${stageName()} only`, hostHuge === null ? 'unknown: this kernel does not tell huge pages apart' : bytes(hugeInSecondStageOnly)),
+    line('compared with the host', `${counted(compared, 'page')}, ${disagreeing === 0 ? 'all agree' : paint('red', `${disagreeing} DISAGREE`)}`)
   ]
 }
 
@@ -155,8 +151,7 @@ function pageObjects(table: Tables) {
 
 const plain = (_: string, value: unknown) => (typeof value === 'bigint' ? hex(value) : value)
 
-function details(machine: Machine, options: MapOptions) {
-  const gpa = options.gpa === undefined ? undefined : parseNumber('gpa', options.gpa)
+function details(machine: Machine, options: MapOptions, gpa: number | undefined) {
   const wantsTables = options.pages || options.summary || options.svg !== undefined
   return { machine, translation: gpa === undefined ? undefined : machine.translate(gpa), table: wantsTables ? machine.tables() : undefined }
 }
@@ -171,23 +166,27 @@ function detailObject({ machine, translation, table }: ReturnType<typeof details
   }
 }
 
+const titleOf = ({ pid, command: words }: Machine) => `process ${pid}: ${shorten(withoutFolder(words), 110)}`
+
+function sizesOf({ vcpus, memslots, memory, evidence }: Machine): string {
+  const known = evidence.source === 'bpf'
+  return [counted(vcpus, 'vCPU'), ...(known ? [counted(memslots.length, 'memslot'), bytes(memory)] : ['memslots unknown'])].join(', ')
+}
+
 function printDetails({ machine, translation, table }: ReturnType<typeof details>, options: MapOptions): void {
-  const lines = [
-    paint('bold', `process ${machine.pid}: ${shorten(machine.command, 100)}`),
-    `${machine.vcpus} vCPUs, ${machine.memslots.length} memslots, ${bytes(machine.memory)}`
-  ]
+  const lines = [paint('bold', titleOf(machine)), sizesOf(machine)]
   if (!translation && !table)
     lines.push(
       '',
       ' slot as  GPA                  size  HVA              backing',
       ...machine.memslots.map(slotLine),
-      ...(machine.evidence.torn ? [paint('red', 'torn: the memslots never kept still while they were read')] : [])
+      ...tornWarning(machine.evidence.torn)
     )
   if (translation) lines.push('', ...translationLines(translation))
   if (table && options.pages)
     lines.push('', `${'GPA'.padEnd(14)} ${'HVA'.padEnd(16)} ${'HPA'.padEnd(14)} ${'host'.padEnd(14)} second stage`, ...pageLines(table))
   if (table && options.summary) lines.push('', ...summaryLines(table))
-  if (table?.evidence.torn) lines.push(paint('red', 'torn: the memslots never kept still while they were read'))
+  lines.push(...tornWarning(table?.evidence.torn ?? false))
   lines.push(...notes([...machine.evidence.missing, ...(table?.evidence.missing ?? [])]))
   console.log(lines.join('\n'))
 }
@@ -201,16 +200,32 @@ function list(found: Machine[], json: boolean): void {
     )
 }
 
+/** A file for each VM: of several, by their descriptors. */
+function draw(path: string, all: ReturnType<typeof details>[]): void {
+  for (const { machine, table } of all) {
+    const { dir, name, ext } = parse(path)
+    const file = all.length === 1 ? path : join(dir, `${name}-${machine.fd}${ext}`)
+    const host = describeHost()
+    try {
+      writeFileSync(file, drawTables(table as Tables, titleOf(machine), `${sizesOf(machine)}; second stage: ${stageName()}; Linux ${host.kernel}`))
+    } catch (error) {
+      throw new KvmError('argument', `drawing the picture: ${(error as Error).message}; --svg names a file that can be written`, { argument: 'svg' })
+    }
+  }
+}
+
 function show(options: MapOptions): number {
   const wantsOne = options.gpa !== undefined || options.pages || options.summary || options.svg !== undefined
   if (wantsOne && options.pid === undefined) throw new UsageError('--gpa, --pages, --summary and --svg need --pid')
+  // Before anything is looked for.
+  const gpa = options.gpa === undefined ? undefined : parseNumber('gpa', options.gpa)
   const found = machines(options.pid === undefined ? {} : { pid: parseNumber('pid', options.pid) })
   if (options.pid === undefined) {
     list(found, options.json ?? false)
     return 0
   }
-  const all = found.map((machine) => details(machine, options))
-  if (options.svg !== undefined) writeFileSync(options.svg, drawTables(all[0]?.table as Tables, `process ${all[0]?.machine.pid}`))
+  const all = found.map((machine) => details(machine, options, gpa))
+  if (options.svg !== undefined) draw(options.svg, all)
   if (options.json) console.log(JSON.stringify({ vms: all.map((each) => detailObject(each, options)) }, plain, 2))
   else for (const each of all) printDetails(each, options)
   return 0

@@ -1,12 +1,30 @@
 /** `node-kvm walkthrough`: the six steps, each as the thread prints its tables. */
 import { hex } from '../abi/arguments.js'
-import { runWalkthrough, type Step, type StepStatistics } from '../experiments/walkthrough.js'
+import type { Check, Step, StepStatistics } from '../experiments/thread-step.js'
+import { runWalkthrough, type Walkthrough } from '../experiments/walkthrough.js'
 import { timeline } from '../trace/describe.js'
+import type { SecondStage } from '../translation/translate.js'
 import { command, laneUsage, refuseWords } from './command.js'
 import { paint } from './paint.js'
+import { entryWords, stageName, tableLine, tableWidth } from './words.js'
 
-const arrow = (from: number | null, to: number | null, absent: string) =>
-  from === null ? absent : `${hex(from).padEnd(16)} -> ${to === null ? absent : hex(to)}`
+const table = (...words: Parameters<typeof tableLine>) => `   ${tableLine(...words)}`
+const shortEntry = (entry: SecondStage) => (entry.present ? `${hex(entry.hpa)} ${entry.access}` : 'no entry')
+
+/** The third table at the three moments, so that one sees it go and come. */
+function courseLine({ before, changed, accessed }: NonNullable<Step['secondStage']>): string {
+  const moments = [`before: ${shortEntry(before)}`, `after the change: ${shortEntry(changed)}`, `after the access: ${shortEntry(accessed)}`]
+  return `   ${' '.repeat(10)}  ${paint('dim', `${' '.repeat(tableWidth)} ${moments.join('  ->  ')}`)}`
+}
+
+function secondStageLines({ gpa, secondStage }: Step): string[] {
+  if (!secondStage) return [table('GPA -> HPA', stageName(), gpa, 'not visible')]
+  const { accessed } = secondStage
+  const line = accessed.present
+    ? table('GPA -> HPA', stageName(), gpa, accessed.hpa, entryWords(accessed))
+    : table('GPA -> HPA', stageName(), gpa, 'no entry')
+  return [line, courseLine(secondStage)]
+}
 
 function counters({ pfFixedBefore, pfFixedAfter, pages4kBefore, pages4kChanged, pages4kAfter }: StepStatistics): string {
   const parts = []
@@ -15,27 +33,46 @@ function counters({ pfFixedBefore, pfFixedAfter, pages4kBefore, pages4kChanged, 
   return parts.join('   ') || 'this kernel has no such statistics'
 }
 
+const detail = (name: string, text: string) => `   ${name.padEnd(10)}  ${text}`
+
 function eventLines({ events, lost }: Step): string[] {
   if (events.length === 0) return []
   const told = timeline(events)
     .split('\n')
-    .map((line) => paint('dim', `     ${line}`))
+    .map((line) => paint('dim', `  ${line}`))
   return ['   events', ...told, ...(lost > 0 ? [`     and ${lost} lost`] : [])]
 }
 
+const checkLine = ({ name, ok, seen }: Check) => `   ${ok ? paint('green', 'ok  ') : paint('red', 'FAIL')} ${name}${seen ? ` (${seen})` : ''}`
+
 function printStep(step: Step, number: number): void {
+  const { gpa, hva, hpa } = step
   const lines = [
     '',
     paint('bold', `${number}. ${step.name}: ${step.did}`),
-    paint('dim', `   ${step.means}`),
-    `   GPA -> HVA  memslots          ${arrow(step.gpa, step.hva, 'no memslot')}`,
-    `   HVA -> HPA  host page tables  ${arrow(step.hva, step.hpa, step.hva === null ? 'nothing' : 'not visible')}`,
-    `   GPA -> HPA  second stage      ${counters(step.stats)}`,
-    `   guest                         ${step.access}`,
+    `   ${step.means}`,
+    '',
+    table('GPA -> HVA', 'memslots', gpa, hva ?? 'no memslot'),
+    table('HVA -> HPA', 'host page tables', hva, hpa ?? 'not visible'),
+    ...secondStageLines(step),
+    detail('guest', step.access),
+    detail('counters', counters(step.stats)),
     ...eventLines(step),
-    ...step.checks.map(({ name, ok, seen }) => `   ${ok ? paint('green', 'ok  ') : paint('red', 'FAIL')} ${name}${seen ? ` (${seen})` : ''}`)
+    ...step.checks.map(checkLine)
   ]
   console.log(lines.join('\n'))
+}
+
+function printEnd({ host, steps, notes, ok }: Walkthrough): void {
+  const checks = steps.flatMap((step) => step.checks)
+  console.log('')
+  for (const note of notes) console.log(paint('yellow', `note: ${note}`))
+  console.log(`host: Linux ${host.kernel}, ${host.vendor}, second stage: ${stageName()}`)
+  console.log(
+    ok
+      ? paint('green', `ok: ${checks.length} checks`)
+      : paint('red', `FAILED: ${checks.filter((check) => !check.ok).length} of ${checks.length} checks`)
+  )
 }
 
 const usage = `usage: node-kvm walkthrough [--json] [--lane LANE [--kernel K]]
@@ -57,21 +94,9 @@ export const walkthrough = command({
 })
 
 function replay(json: boolean): number {
-  if (json) {
-    const result = runWalkthrough()
-    console.log(JSON.stringify(result, null, 2))
-    return result.ok ? 0 : 1
-  }
-  console.log('How a guest-physical address becomes a host-physical one: the three tables of the KVM thread of October 2020.')
-  const { host, steps, notes, ok } = runWalkthrough(printStep)
-  const checks = steps.flatMap((step) => step.checks)
-  console.log('')
-  for (const note of notes) console.log(`note: ${note}`)
-  console.log(`host: Linux ${host.kernel}, ${host.vendor}, second stage: ${host.mmu}`)
-  console.log(
-    ok
-      ? paint('green', `ok: ${checks.length} checks`)
-      : paint('red', `FAILED: ${checks.filter((check) => !check.ok).length} of ${checks.length} checks`)
-  )
-  return ok ? 0 : 1
+  if (!json) console.log('How a guest-physical address becomes a host-physical one: the three tables of the KVM thread of October 2020.')
+  const result = runWalkthrough(json ? undefined : printStep)
+  if (json) console.log(JSON.stringify(result, null, 2))
+  else printEnd(result)
+  return result.ok ? 0 : 1
 }

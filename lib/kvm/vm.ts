@@ -9,7 +9,8 @@ import { DirtyLog, type DirtyLogOptions } from '../memory/dirty-log.js'
 import { GuestMemfd, type GuestMemfdOptions } from '../memory/guest-memfd.js'
 import { Memslots } from '../memory/memslots.js'
 import { Trace, type TraceOptions } from '../trace/trace.js'
-import { readTables, type Subject, type Tables } from '../translation/tables.js'
+import { Mirror } from '../translation/mirror.js'
+import { readTables, type Subject, type TableRange, type Tables } from '../translation/tables.js'
 import { type Translation, translateIn } from '../translation/translate.js'
 import { type CoalescedHandler, type CoalescedRange, type CoalescedZone, Coalescing } from './coalesced.js'
 import type { EventSource } from './eventfd.js'
@@ -306,8 +307,24 @@ export class Vm implements Disposable {
    * @example
    * const { gpa, hpa, level, evidence } = vm.tables()
    */
-  tables(range?: { gpa?: number; size?: number }): Tables {
+  tables(range?: TableRange): Tables {
     return readTables(this.#subject(), range)
+  }
+
+  /**
+   * Keeps up the third table from trace events from now on, for hosts where BPF cannot read it: begin before the guest runs.
+   * @throws KvmError `unavailable` where that is not exact (shadow paging), `permission` where tracing is not allowed
+   */
+  mirror(): Mirror {
+    this.#open()
+    return Mirror.of({
+      fd: this.#native.fd,
+      memslots: this.memslots,
+      mapped: () => {
+        const { pages_4k: small, pages_2m: huge, pages_1g: largest } = this.stats.read() as Record<string, number | undefined>
+        return small === undefined ? undefined : small + (huge ?? 0) + (largest ?? 0)
+      }
+    })
   }
 
   /** A copy of guest memory, across memslots. */

@@ -15,6 +15,14 @@ export type Access =
   /** The guest came to an end another way. */
   | { reason: 'failed'; exit: Exit }
 
+/** @internal `read 0x1111`, or how it ended */
+export const describeAccess = (access: Access): string =>
+  access.reason === 'done'
+    ? `read ${hex(access.value)}`
+    : access.reason === 'mmio'
+      ? `MMIO exit at gpa ${hex(access.gpa)}`
+      : `${access.exit.reason} exit`
+
 /** Clear of the low addresses that experiments use, and within the 4 GiB that long mode's tables map. */
 const defaultBase = 0x4000_0000
 const donePort = 0x10

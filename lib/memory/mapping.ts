@@ -274,6 +274,13 @@ export class Mapping implements Disposable {
   /**
    * Puts other pages under the same HVA: zeroed, or holding `content`. In one step, so that a running guest sees the old pages
    * or the new. KVM's MMU notifier drops what the second stage held (Documentation/virt/kvm/locking.rst).
+   *
+   * Another page means another frame: for each page that is there a new one is brought in before the old one goes, so that for a moment
+   * both are held; where the host has no page there is none afterwards. Of a file it is a new mapping of the same file, whose unwritten or
+   * shared pages are the same frames. `advise('dontneed')` holds nothing twice: the next touch brings a page, maybe the same frame.
+   * @throws KvmError `memory`, and nothing changed, when there is not enough for both
+   * @example
+   * mapping.remap(0, 4096)
    */
   remap(offset = 0, length = this.size - offset, content?: Uint8Array): void {
     const step = this.kind === 'hugetlb' ? 2 * MiB : pageSize

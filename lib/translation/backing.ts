@@ -39,18 +39,27 @@ export function hostMappings(pid: number | 'self'): HostMapping[] {
 }
 
 /** What is mapped at addresses from `hva` on, and the first file's name. */
-export function backingOf(mappings: readonly HostMapping[], hva: number, size: number): { backing: Backing; path: string } {
+export function backingOf(mappings: readonly HostMapping[], hva: number, size: number): Pick<HostMapping, 'backing' | 'path'> {
   if (mappings.length === 0) return { backing: 'unknown', path: '' }
+  const first = firstUpTo(mappings, hva)
+  const next = mappings[first]
+  // Most slots lie within one mapping.
+  if (next && next.start <= hva && hva + size <= next.end) return next
+  const found: HostMapping[] = []
+  for (let index = first; index < mappings.length && (mappings[index] as HostMapping).start < hva + size; index++)
+    found.push(mappings[index] as HostMapping)
+  const kinds = new Set(found.map(({ backing }) => backing))
+  const backing = kinds.size === 0 ? 'unmapped' : kinds.size === 1 ? (found[0] as HostMapping).backing : 'mixed'
+  return { backing, path: found.find(({ path }) => path !== '')?.path ?? '' }
+}
+
+/** The first mapping that ends above `hva`. */
+function firstUpTo(mappings: readonly HostMapping[], hva: number): number {
   let low = 0
   for (let high = mappings.length; low < high; ) {
     const middle = (low + high) >> 1
     if ((mappings[middle] as HostMapping).end <= hva) low = middle + 1
     else high = middle
   }
-  const found: HostMapping[] = []
-  for (let index = low; index < mappings.length && (mappings[index] as HostMapping).start < hva + size; index++)
-    found.push(mappings[index] as HostMapping)
-  const kinds = new Set(found.map(({ backing }) => backing))
-  const backing = kinds.size === 0 ? 'unmapped' : kinds.size === 1 ? (found[0] as HostMapping).backing : 'mixed'
-  return { backing, path: found.find(({ path }) => path !== '')?.path ?? '' }
+  return low
 }

@@ -6,7 +6,7 @@ import { readOptional } from '../abi/host.js'
 import { type Evidence, evidence } from './evidence.js'
 import { type ReadMachine, readMachines } from './reader.js'
 import { type Summary, summarize } from './summary.js'
-import { readTables, type Subject, slotList, type TableSlot, type Tables } from './tables.js'
+import { readTables, type Subject, slotList, type TableRange, type TableSlot, type Tables } from './tables.js'
 import { type Translation, translateIn } from './translate.js'
 
 /** A VM that some process runs. */
@@ -43,7 +43,7 @@ export class Machine {
    * Its three tables, as columns.
    * @throws KvmError `closed` when it is gone, `unavailable` where it cannot be read
    */
-  tables(range?: { gpa?: number; size?: number }): Tables {
+  tables(range?: TableRange): Tables {
     return readTables(this.#subject, range)
   }
   /** One address through the three tables. */
@@ -84,20 +84,31 @@ function machineOf(read: ReadMachine): Machine {
   return new Machine({ pid, fd, kvm }, commandOf(pid, command), vcpus, slotList(read.slots, pid), evidence({ source: 'bpf', torn, attempts }))
 }
 
-function descriptorsOf(pid: number): Map<number, string> {
-  const links = new Map<number, string>()
+/** Empty of a process that ended, or that is another user's. */
+function descriptorsOf(pid: number): [fd: number, target: string][] {
   try {
-    for (const name of readdirSync(`/proc/${pid}/fd`)) links.set(Number(name), readlinkSync(`/proc/${pid}/fd/${name}`))
+    return readdirSync(`/proc/${pid}/fd`).flatMap((name) => {
+      const target = linkOf(`/proc/${pid}/fd/${name}`)
+      return target === null ? [] : [[Number(name), target] as [number, string]]
+    })
   } catch {
-    // Ended meanwhile, or another user's: what was seen before that counts.
+    return []
   }
-  return links
+}
+
+/** null of one that was closed meanwhile. */
+function linkOf(path: string): string | null {
+  try {
+    return readlinkSync(path)
+  } catch {
+    return null
+  }
 }
 
 /** Without BPF: who holds a VM, and how many vCPUs, by the names of open files. */
 function byDescriptors(pids: number[], why: string): Machine[] {
   return pids.flatMap((pid) => {
-    const links = [...descriptorsOf(pid)]
+    const links = descriptorsOf(pid)
     const vcpus = links.filter(([, target]) => target.startsWith('anon_inode:kvm-vcpu:')).length
     const how = evidence({ source: 'procfs', missing: [`the memslots were not read: ${why}`] })
     return links.filter(([, target]) => target === 'anon_inode:kvm-vm').map(([fd]) => new Machine({ pid, fd }, commandOf(pid), vcpus, [], how))
@@ -109,8 +120,17 @@ const allPids = () =>
     .filter((name) => /^\d+$/.test(name))
     .map(Number)
 
-/** Why a process has no VM to show. */
-function noMachine(pid: number, foreign: boolean): KvmError {
+function mayLook(pid: number): boolean {
+  try {
+    readdirSync(`/proc/${pid}/fd`)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'EACCES'
+  }
+}
+
+/** Why a process has no VM to show; `hidden` says why VMs cannot be read, where its descriptors cannot be seen either. */
+function noMachine(pid: number, foreign: boolean, hidden: string | null): KvmError {
   if (!existsSync(`/proc/${pid}`))
     return new KvmError(
       'argument',
@@ -118,6 +138,7 @@ function noMachine(pid: number, foreign: boolean): KvmError {
       { argument: 'pid', pid }
     )
   const name = readOptional(`/proc/${pid}/comm`) ?? 'ended meanwhile'
+  if (hidden) return new KvmError('permission', `whether process ${pid} (${name}) runs a VM is hidden: it is another user's, and ${hidden}`, { pid })
   if (foreign)
     return new KvmError('argument', `process ${pid} (${name}) holds a descriptor of a VM whose memory is another process's`, { argument: 'pid', pid })
   return new KvmError('argument', `process ${pid} (${name}) runs no VM`, { argument: 'pid', pid })
@@ -138,6 +159,7 @@ export function machines({ pid }: { pid?: number } = {}): Machine[] {
     typeof found === 'string'
       ? byDescriptors(pid === undefined ? allPids() : [pid], found)
       : found.filter(({ flags }) => (flags & 3) === 1).map(machineOf)
-  if (list.length === 0 && pid !== undefined) throw noMachine(pid, typeof found !== 'string' && found.length > 0)
+  if (list.length === 0 && pid !== undefined)
+    throw noMachine(pid, typeof found !== 'string' && found.length > 0, typeof found === 'string' && !mayLook(pid) ? found : null)
   return list.sort((left, right) => left.pid - right.pid || left.fd - right.fd)
 }

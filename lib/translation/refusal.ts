@@ -1,7 +1,7 @@
 /** Why VMs cannot be read from outside here, in words: which permission, kernel option or field is missing. */
 import { existsSync } from 'node:fs'
 import { errnoName } from '../abi/errors.js'
-import { readOptional } from '../abi/host.js'
+import { type Host, readOptional } from '../abi/host.js'
 import type { TableFailure } from '../abi/native.js'
 
 /** In the order of field_bit in native/bpf/layout.h. */
@@ -82,4 +82,13 @@ export function explainRefusal({ step, error, missingFields, log }: TableFailure
   if (known) return `${known.why}; ${known.remedy}`
   const last = log.trim().split('\n').at(-1)
   return `the kernel refused the BPF program at '${step}' with ${errnoName(error)}${last ? ` (${last})` : ''}`
+}
+
+/** Why a mirror made of events would not be exact here; null where it is. */
+export function whyNoMirror({ mmu, tdpMmu }: Pick<Host, 'mmu' | 'tdpMmu'>): string | null {
+  if (mmu === 'shadow')
+    return 'under shadow paging no event tells that a single entry ended, so that a mirror would go on showing entries that are gone; node-kvm lab has machines with EPT and NPT'
+  if (!tdpMmu)
+    return "KVM's TDP MMU is off (/sys/module/kvm/parameters/tdp_mmu), and only its entries are told of one by one; sudo modprobe kvm tdp_mmu=1"
+  return null
 }

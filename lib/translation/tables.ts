@@ -1,13 +1,14 @@
 /** The three tables of a VM, all of them at once, as columns. */
-import { hex } from '../abi/arguments.js'
+import { checkAddress, checkInteger, checkOptions } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
-import { spteFormat } from '../abi/host.js'
+import { describeHost, spteFormat } from '../abi/host.js'
 import { type LeafColumns, native, type PageColumns, type SlotColumns } from '../abi/native.js'
 import type { SpteFormat } from '../abi/spte.js'
 import type { Memslots } from '../memory/memslots.js'
-import { type Backing, backingOf, hostMappings } from './backing.js'
+import { type Backing, backingOf, type HostMapping, hostMappings } from './backing.js'
 import { type Evidence, evidence } from './evidence.js'
 import { type ReadMachine, readMachines } from './reader.js'
+import { whyNoMirror } from './refusal.js'
 
 export type { LeafColumns, PageColumns } from '../abi/native.js'
 
@@ -33,7 +34,7 @@ export interface TableSlot {
  * unknown or absent, a `level` of 0 no entry in the second stage. Where several entries map one page (shadow paging does), the row shows one
  * and `leaves` has them all.
  */
-export interface Tables extends Omit<PageColumns, 'framesHidden' | 'scanned'> {
+export interface Tables extends Omit<PageColumns, 'framesHidden' | 'scanned' | 'impossibleSlots'> {
   slots: TableSlot[]
   /** The second stage's last-level entries. */
   leaves: LeafColumns
@@ -50,6 +51,17 @@ export interface Subject {
   kvm?: bigint
   /** For a VM of this process: its memslots as this library keeps them, should the kernel's not be readable. */
   own?: Memslots
+  /** For a VM of this process: the second stage as it is known from elsewhere than the kernel's tables. */
+  mirror?: () => MirrorReading
+}
+
+/** @internal the second stage from elsewhere, at one moment */
+export interface MirrorReading {
+  leaves: () => LeafColumns
+  /** Equal numbers, equal entries. */
+  changes: number
+  lost: number
+  missing: string[]
 }
 
 /** How often to read again when pages were taken back between the second and the third table. */
@@ -91,25 +103,30 @@ function ownSlots(memslots: Memslots): SlotColumns {
 /** @internal */
 export function slotList(columns: SlotColumns, pid: number): TableSlot[] {
   const mappings = hostMappings(pid)
-  return Array.from(columns.gpa, (gpa, row) => {
-    const flags = columns.flags[row] as number
-    const guestMemfd = columns.guestMemfd[row] !== 0
-    const hva = columns.hva[row] as number
-    const size = columns.size[row] as number
-    const { backing, path } = backingOf(mappings, hva, size)
-    return {
-      id: columns.id[row] as number,
-      addressSpace: columns.addressSpace[row] as number,
-      gpa,
-      size,
-      hva,
-      flags,
-      logDirty: (flags & 1) !== 0,
-      readonly: (flags & 2) !== 0,
-      backing: guestMemfd ? 'guest_memfd' : backing,
-      path
-    }
-  })
+  const { length } = columns.gpa
+  const slots = new Array<TableSlot>(length)
+  for (let row = 0; row < length; row++) slots[row] = slotOf(columns, row, mappings)
+  return slots
+}
+
+/** @internal */
+export function slotOf(columns: SlotColumns, row: number, mappings: readonly HostMapping[]): TableSlot {
+  const flags = columns.flags[row] as number
+  const hva = columns.hva[row] as number
+  const size = columns.size[row] as number
+  const { backing, path } = backingOf(mappings, hva, size)
+  return {
+    id: columns.id[row] as number,
+    addressSpace: columns.addressSpace[row] as number,
+    gpa: columns.gpa[row] as number,
+    size,
+    hva,
+    flags,
+    logDirty: (flags & 1) !== 0,
+    readonly: (flags & 2) !== 0,
+    backing: columns.guestMemfd[row] ? 'guest_memfd' : backing,
+    path
+  }
 }
 
 /** @internal what one look at a VM brings */
@@ -134,7 +151,10 @@ export function look(subject: Subject, tables: boolean): Look {
       slots: ownSlots(own),
       leaves: noLeaves(),
       machine: null,
-      evidence: evidence({ source: 'memslots', missing: [`the second stage was not read: ${found}`] })
+      evidence: evidence({
+        source: 'memslots',
+        missing: [`the second stage was not read: ${found}${whyNoMirror(describeHost()) ? '' : '; vm.mirror() keeps it up from trace events'}`]
+      })
     }
   }
   const machine = found.find((each) => kvm === undefined || each.kvm === kvm)
@@ -163,6 +183,7 @@ function join({ pid }: Subject, seen: Look, from: number, to: number): PageColum
   const rows = native.joinTables(`/proc/${pid}/pagemap`, seen.slots, seen.leaves, from, to)
   if (typeof rows !== 'number') {
     seen.evidence.host = 'pagemap'
+    if (rows.impossibleSlots > 0) seen.evidence.torn = true
     if (rows.framesHidden) seen.evidence.missing.push('HPAs of the host page tables are hidden: frame numbers need CAP_SYS_ADMIN (run with sudo)')
     return rows
   }
@@ -172,6 +193,22 @@ function join({ pid }: Subject, seen: Look, from: number, to: number): PageColum
   return native.joinTables('/dev/null', seen.slots, seen.leaves, from, to) as PageColumns
 }
 
+/** With the second stage of a mirror, until nothing changed in it while the host's tables were read. */
+function lookAtMirror(subject: Subject, own: Memslots, read: () => MirrorReading, from: number, to: number): Look & { rows: PageColumns } {
+  for (let round = 1; ; round++) {
+    const { leaves, changes, lost, missing } = read()
+    const seen: Look = {
+      slots: ownSlots(own),
+      leaves: leaves(),
+      machine: null,
+      evidence: evidence({ source: 'memslots', secondStage: 'events', lost, attempts: round, missing })
+    }
+    const rows = join(subject, seen, from, to)
+    seen.evidence.invalidations = read().changes - changes
+    if (seen.evidence.invalidations === 0 || round === mostRounds) return { ...seen, rows }
+  }
+}
+
 const generationOf = (machine: ReadMachine) => machine.generations.slice(machine.generations.length / 2).join()
 
 /**
@@ -179,11 +216,14 @@ const generationOf = (machine: ReadMachine) => machine.generations.slice(machine
  * @internal
  */
 export function lookAtAll(subject: Subject, from: number, to: number): Look & { rows: PageColumns } {
+  if (subject.mirror && subject.own) return lookAtMirror(subject, subject.own, subject.mirror, from, to)
   for (let round = 1; ; round++) {
     const seen = look(subject, true)
     const rows = join(subject, seen, from, to)
     if (!seen.machine) return { ...seen, rows }
-    const after = look({ ...subject, kvm: seen.machine.kvm }, false).machine as ReadMachine
+    const after = look({ ...subject, kvm: seen.machine.kvm }, false).machine
+    // Refused all at once, after it was not: nothing says what happened meanwhile.
+    if (!after) return { ...seen, rows, evidence: { ...seen.evidence, torn: true } }
     const invalidations = after.invalidationsAfter - seen.machine.invalidationsBefore
     const moved = generationOf(after) !== generationOf(seen.machine)
     if ((invalidations === 0 && !moved) || round === mostRounds) {
@@ -193,10 +233,21 @@ export function lookAtAll(subject: Subject, from: number, to: number): Look & { 
   }
 }
 
+/** Which GPAs to read: from `gpa` on, `size` bytes; everything if absent. */
+export interface TableRange {
+  gpa?: number
+  size?: number
+}
+
+const gpaEnd = 2 ** 52
+
 /** @internal */
-export function readTables(subject: Subject, { gpa = 0, size = 2 ** 52 - gpa }: { gpa?: number; size?: number } = {}): Tables {
-  const { rows, slots, leaves, evidence: how } = lookAtAll(subject, gpa, gpa + size)
-  const { framesHidden: _, scanned, ...columns } = rows
+export function readTables(subject: Subject, range: TableRange = {}): Tables {
+  const { gpa = 0, size = gpaEnd } = checkOptions('range', range, ['gpa', 'size'])
+  checkAddress('gpa', gpa)
+  checkInteger('size', size, 0, gpaEnd)
+  const { rows, slots, leaves, evidence: how } = lookAtAll(subject, gpa, Math.min(gpa + size, gpaEnd))
+  const { framesHidden: _, impossibleSlots: __, scanned, ...columns } = rows
   return { ...columns, slots: slotList(slots, subject.pid), leaves, format: spteFormat(), hugeKnown: scanned, evidence: how }
 }
 
@@ -211,10 +262,4 @@ export function rowOf({ gpa, slot, slots }: Tables, wanted: number, addressSpace
     else high = middle
   }
   return gpa[low] === page && slots[slot[low] as number]?.addressSpace === addressSpace ? low : -1
-}
-
-/** A line of text for a row, as the command line prints it. */
-export function describeRow(table: Tables, row: number): string {
-  const at = (column: Float64Array) => hex(column[row] as number)
-  return `${at(table.gpa)} -> ${at(table.hva)} -> ${table.hpa[row] ? at(table.hpa) : 'hidden'}; second stage ${table.level[row] ? at(table.secondHpa) : 'none'}`
 }

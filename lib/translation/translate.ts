@@ -3,9 +3,10 @@ import { checkAddress, hex, pageSize } from '../abi/arguments.js'
 import { spteFormat } from '../abi/host.js'
 import type { LeafColumns, PageColumns } from '../abi/native.js'
 import { accessText, decodeSpte, levelSize, type Spte, type SpteFormat } from '../abi/spte.js'
+import { hostMappings } from './backing.js'
 import type { Evidence } from './evidence.js'
 import { type HostView, hostView } from './host-page.js'
-import { lookAtAll, type Subject, slotList, type TableSlot, type Tables } from './tables.js'
+import { lookAtAll, type Subject, slotOf, type TableSlot, type Tables } from './tables.js'
 
 /** The second stage's entry for a GPA, or why none is known. */
 export type SecondStage =
@@ -103,22 +104,7 @@ export function translateIn(subject: Subject, gpa: number): Translation {
   const page = gpa - (gpa % pageSize)
   const { slots, leaves, rows, evidence } = lookAtAll(subject, page, page + pageSize)
   const index = slots.gpa.findIndex((start, row) => slots.addressSpace[row] === 0 && gpa >= start && gpa < start + (slots.size[row] as number))
-  const only = <T extends Float64Array | Uint32Array | Int16Array | Uint8Array>(column: T) => column.slice(index, index + 1) as T
-  const slot =
-    index < 0
-      ? null
-      : (slotList(
-          {
-            gpa: only(slots.gpa),
-            size: only(slots.size),
-            hva: only(slots.hva),
-            flags: only(slots.flags),
-            id: only(slots.id),
-            addressSpace: only(slots.addressSpace),
-            guestMemfd: only(slots.guestMemfd)
-          },
-          subject.pid
-        )[0] ?? null)
+  const slot = index < 0 ? null : slotOf(slots, index, hostMappings(subject.pid))
   const inLeaves = leavesAt(leaves, gpa, 0)
   const mapped = secondStageOf(leaves, inLeaves, gpa, spteFormat())
   const row = rows.gpa.findIndex((_, number) => rows.slot[number] === index)

@@ -117,6 +117,7 @@ struct walk_state {
   __u32 role;
   __u32 node_idx;
   __u32 bucket;
+  __u32 most_pages;  // shadow pages to look at before the walk is known to be lost
   __u32 failed_reads;
 };
 

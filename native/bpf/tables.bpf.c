@@ -97,6 +97,7 @@ struct kvm_memory_slot {
 struct kvm_arch {
   struct list_head active_mmu_pages;
   struct list_head tdp_mmu_roots;
+  unsigned long n_used_mmu_pages;
   __u8 mmu_valid_gen;
   __u64 shadow_mmio_value;
 } KERNEL_STRUCT;
@@ -144,6 +145,7 @@ struct kvm_vcpu {
 #define MOST_STEPS (1 << 23)  // what bpf_loop() allows
 #define MOST_SLOT_STEPS (1 << 17)
 #define MOST_ROOTS 64
+#define SPARE_PAGES 1024  // shadow pages that may be made while the list is walked
 
 // The records go to arrays inside arrays: user space puts a larger one in place when one was too small.
 #define OUTPUT(name, size)                                     \
@@ -289,6 +291,11 @@ static long visit_shadow_page(__u32 step, void *unused) {
   struct walk_state *state = find_state();
   struct control *control = find_control();
   if (!state || !control || state->node == 0 || state->node == state->list_head) return 1;
+  // A page that is given away while it is looked at lies on another list, whose end is not the one that is looked for.
+  if (step >= state->most_pages) {
+    state->failed_reads++;
+    return 1;
+  }
   struct kvm_mmu_page *page = (void *)(state->node - bpf_core_field_offset(struct kvm_mmu_page, link));
   __u64 gfn = 0, spt = 0, spt_after = 0, translations = 0;
   __u32 role = 0, role_after = 0;
@@ -403,6 +410,9 @@ static __always_inline void walk_tables(struct walk_state *state, struct control
   const __u64 pages = state->kvm + bpf_core_field_offset(struct kvm, arch) + bpf_core_field_offset(struct kvm_arch, active_mmu_pages);
   state->list_head = pages;
   state->node = read_word(state, pages);
+  unsigned long used = MOST_STEPS;
+  if (bpf_core_field_exists(((struct kvm_arch *)0)->n_used_mmu_pages)) READ(state, used, kvm, arch.n_used_mmu_pages);
+  state->most_pages = used < MOST_STEPS ? used + SPARE_PAGES : MOST_STEPS;
   bpf_loop(MOST_STEPS, visit_shadow_page, NULL, 0);
   if (!bpf_core_field_exists(((struct kvm_arch *)0)->tdp_mmu_roots)) return;
   const __u64 roots = state->kvm + bpf_core_field_offset(struct kvm, arch) + bpf_core_field_offset(struct kvm_arch, tdp_mmu_roots);

@@ -4,8 +4,8 @@ import { createInterface } from 'node:readline'
 import { Guest, KiB, Kvm, Mapping, MiB, readPagemap } from '../../dist/lib/index.js'
 
 const kvm = Kvm.open()
-const vm = kvm.createVm()
-const slots = []
+let vm = kvm.createVm()
+let slots = []
 let guest
 let moving
 
@@ -17,11 +17,19 @@ const truthOf = (gpa) => {
 }
 
 const actions = {
+  /** A new VM in the place of the old. */
+  reset() {
+    vm.close()
+    for (const { mapping } of slots) mapping.close()
+    vm = kvm.createVm()
+    slots = []
+    return {}
+  },
   /** `count` slots of `size` bytes, whose GPAs are not those of their order. */
-  slots({ count, size, gpa = 0x100_0000, gap = 64 * KiB, hugePages, dirty }) {
+  slots({ count, size, gpa = 0x100_0000, gap = 64 * KiB, hugePages = false, dirty = false }) {
     for (let index = 0; index < count; index++) {
-      const mapping = Mapping.anonymous(size, { hugePages: hugePages ?? false })
-      slots.push({ slot: vm.memslots.create({ gpa: gpa + (count - 1 - index) * (size + gap), mapping, logDirty: dirty ?? false }), mapping })
+      const mapping = Mapping.anonymous(size, { hugePages })
+      slots.push({ slot: vm.memslots.create({ gpa: gpa + (count - 1 - index) * (size + gap), mapping, logDirty: dirty }), mapping })
     }
     return { slots: vm.memslots.toJSON().map(({ id, gpa, size, hva }) => ({ id, gpa, size, hva })) }
   },
@@ -39,8 +47,16 @@ const actions = {
     return { truth: gpas.map(truthOf) }
   },
   advise({ index, advice, offset, length }) {
-    slots[index].mapping.advise(advice, offset, length)
-    return {}
+    try {
+      slots[index].mapping.advise(advice, offset, length)
+      return {}
+    } catch (error) {
+      return { error: error.message }
+    }
+  },
+  /** KVM's own counters, of the VM and its vCPU. */
+  statistics() {
+    return { vm: vm.stats.read(), vcpu: guest.vcpu.stats.read() }
   },
   protect({ index, protection }) {
     slots[index].mapping.protect(protection)
@@ -64,6 +80,10 @@ const actions = {
     setImmediate(moving)
     return {}
   },
+  remap({ index, offset, length }) {
+    slots[index].mapping.remap(offset, length)
+    return {}
+  },
   stop() {
     moving = undefined
   },
@@ -83,7 +103,7 @@ createInterface({ input: process.stdin })
   .on('line', (line) => {
     const { do: what, ...rest } = JSON.parse(line)
     const answer = actions[what](rest)
-    if (answer) say(answer, (_, value) => (typeof value === 'bigint' ? Number(value) : value))
+    if (answer) say(answer)
   })
   .on('close', () => process.exit(0))
 BigInt.prototype.toJSON = function () {

@@ -1,0 +1,93 @@
+/** A line of addresses that leaves out what nothing uses, and on which nothing that is used is too small to be seen. */
+
+/** Addresses from `start` up to `end`. */
+export interface Range {
+  start: number
+  end: number
+}
+
+/** One part of the line: where it is drawn, and the addresses it shows. */
+export interface Part extends Range {
+  from: number
+  to: number
+}
+
+export interface Axis {
+  parts: Part[]
+  /** Where an address lies. */
+  place(address: number): number
+}
+
+const least = 10
+const widestGap = 10
+/** Of more parts the closest are joined. */
+const mostParts = 60
+
+/** What is used, by ascending address; ranges with less between them than `most` are one. */
+function join(ranges: readonly Range[], most: (last: Range) => number): Range[] {
+  const joined: Range[] = []
+  for (const { start, end } of ranges) {
+    const last = joined.at(-1)
+    if (last && start <= last.end + most(last)) last.end = Math.max(last.end, end)
+    else joined.push({ start, end })
+  }
+  return joined
+}
+
+function joinDown(ranges: readonly Range[]): Range[] {
+  const sorted = ranges.toSorted((one, other) => one.start - other.start)
+  let joined = join(sorted, ({ start, end }) => (end - start) / 4)
+  for (let most = 4096; joined.length > mostParts; most *= 4) joined = join(joined, () => most)
+  return joined
+}
+
+/** How wide each is drawn: by its size, but never less than {@link least}. */
+function widths(sizes: readonly number[], room: number): number[] {
+  const small = new Set<number>()
+  for (;;) {
+    const rest = sizes.reduce((sum, size, index) => (small.has(index) ? sum : sum + size), 0) || 1
+    const factor = (room - small.size * least) / rest
+    const found = sizes.findIndex((size, index) => !small.has(index) && size * factor < least)
+    if (found < 0) return sizes.map((size, index) => (small.has(index) ? least : size * factor))
+    small.add(found)
+  }
+}
+
+/** Lays the ranges between two places on paper. */
+export function layAxis(ranges: readonly Range[], left: number, right: number): Axis {
+  const joined = joinDown(ranges)
+  const gap = joined.length > 1 ? Math.min(widestGap, ((right - left) * 0.2) / (joined.length - 1)) : 0
+  const drawn = widths(
+    joined.map(({ start, end }) => end - start),
+    right - left - gap * (joined.length - 1)
+  )
+  let at = left
+  const parts = joined.map((range, index) => {
+    const from = at
+    const to = from + (drawn[index] as number)
+    at = to + gap
+    return { ...range, from, to }
+  })
+  const place = (address: number) => {
+    const part = parts.findLast(({ start }) => start <= address) ?? parts[0]
+    if (!part) return left
+    return part.from + (Math.min(address - part.start, part.end - part.start) / (part.end - part.start)) * (part.to - part.from)
+  }
+  return { parts, place }
+}
+
+/** Something to write, where, and how much it matters. */
+export interface Label {
+  at: number
+  width: number
+  text: string
+  weight: number
+}
+
+/** Those for which there is room before `end`: what matters most comes first. */
+export function fitLabels(labels: readonly Label[], end: number): Label[] {
+  const placed: Label[] = []
+  for (const label of labels.toSorted((one, other) => other.weight - one.weight))
+    if (label.at + label.width <= end && placed.every(({ at, width }) => label.at + label.width <= at || at + width <= label.at)) placed.push(label)
+  return placed
+}

@@ -1,0 +1,44 @@
+/** How the commands name sizes, tables and entries. */
+import { hex } from '../abi/arguments.js'
+import { describeHost, type Mmu } from '../abi/host.js'
+import type { SecondStage } from '../translation/translate.js'
+import { paint } from './paint.js'
+
+/** `2 MiB`: in the largest unit that leaves few digits. */
+export function bytes(count: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
+  let unit = 0
+  let value = count
+  for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024
+  return `${Number.isInteger(value) ? value : value.toFixed(1)} ${units[unit]}`
+}
+
+export const shorten = (text: string, most: number) => (text.length > most ? `${text.slice(0, most - 1)}…` : text)
+
+const stageNames: Record<Mmu, string> = { ept: 'EPT', npt: 'NPT', shadow: 'shadow pages', unknown: 'second stage' }
+
+/** What the third table is here. */
+export const stageName = (): string => stageNames[describeHost().mmu]
+
+/** `level 1 (4 KiB) rwx AD`: A and D where the processor noted an access and a write. */
+export function entryWords({ level, size, access, spte }: SecondStage & { present: true }): string {
+  const marks = `${spte.accessed ? 'A' : ''}${spte.dirty ? 'D' : ''}`
+  return `level ${level} (${bytes(size)}) ${access}${marks && ` ${marks}`}`
+}
+
+const addressWidth = 14
+/** Of a table's name. */
+export const tableWidth = 17
+
+/** One of the three tables, in the form of the thread: `GPA -> HVA  memslots  0xa000 -> 0x7f31c2a0b000`; `to` is an address, or why there is none. */
+export function tableLine(kind: string, table: string, from: number | null, to: number | string, more = ''): string {
+  const target = typeof to === 'number' ? hex(to) : to
+  const leads = from === null ? '-' : `${hex(from).padEnd(addressWidth)} -> ${more ? target.padEnd(addressWidth) : target}`
+  return `${paint('bold', kind)}  ${table.padEnd(tableWidth)} ${leads}${more && `  ${more}`}`
+}
+
+/** `1 vCPU`, `2 vCPUs` */
+export const counted = (count: number, what: string) => `${count} ${what}${count === 1 ? '' : 's'}`
+
+/** A command line without the folder of its program. */
+export const withoutFolder = (command: string) => command.replace(/^\S*\/(?=\S)/, '')

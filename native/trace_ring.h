@@ -63,7 +63,11 @@ class TraceRing {
     OwnedFd leader;
     std::vector<OwnedFd> events;
     char* base = nullptr;
+    uint64_t head = 0;  // as far as is being read
     std::vector<char> held;
+
+    uint64_t Head() const { return __atomic_load_n(&Page()->data_head, __ATOMIC_ACQUIRE); }
+    perf_event_mmap_page* Page() const { return reinterpret_cast<perf_event_mmap_page*>(base); }
   };
 
   explicit TraceRing(const TraceRequest& request) : request_(request) {}
@@ -71,6 +75,7 @@ class TraceRing {
   int OpenEvent(const TraceRequest::Event& event, CpuRing* ring);
   void ReadLoop();
   void ReadRings();
+  void LearnForks();
   void ReadRing(CpuRing* ring);
   void Take(CpuRing* ring, const perf_event_header& header, const char* record);
   bool Wanted(const char* record, size_t size);

@@ -1,7 +1,7 @@
 /** `node-kvm walkthrough`: the six steps, each as the thread prints its tables. */
 import { hex } from '../abi/arguments.js'
 import { runWalkthrough, type Step, type StepStatistics } from '../experiments/walkthrough.js'
-import { timeline } from '../trace/describe.js'
+import { timeline } from '../trace/timeline.js'
 import { command, laneUsage, refuseWords } from './command.js'
 import { paint } from './paint.js'
 

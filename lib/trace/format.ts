@@ -42,6 +42,12 @@ export function numberField({ fields }: Format, name: string): Read<number> {
   return signed ? (view, at) => view.getInt8(at + offset) : (view, at) => view.getUint8(at + offset)
 }
 
+/** The low 32 bits of a field: for flags in a value of 64 bits, which a number would round. */
+export function lowField(format: Format, name: string): Read<number> {
+  const field = format.fields.get(name)
+  return field?.size === 8 ? (view, at) => view.getUint32(at + field.offset, true) : numberField(format, name)
+}
+
 /** A field with all 64 bits: an SPTE, a qualification. */
 export function wideField(format: Format, name: string): Read<bigint> {
   const field = format.fields.get(name)

@@ -171,12 +171,22 @@ int Region::Remap(size_t offset, size_t length, const void* content) {
     munmap(fresh, length);
     return error;
   }
+  remapped_ = true;
   return 0;
 }
 
 int Region::Advise(size_t offset, size_t length, int advice) {
   if (!Contains(offset, length)) return -ERANGE;
   return madvise(base_ + offset, length, advice) < 0 ? -errno : 0;
+}
+
+int Region::PunchHole(size_t offset, size_t length) {
+  if (!Contains(offset, length) || length == 0) return -ERANGE;
+  const std::lock_guard lock(mutex_);
+  const bool in_file = request_.kind == RegionKind::kFile && request_.shared;
+  if (!in_file && (request_.kind != RegionKind::kMemfd || remapped_)) return -EOPNOTSUPP;
+  const off_t at = (in_file ? request_.offset : 0) + static_cast<off_t>(offset);
+  return fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, static_cast<off_t>(length)) < 0 ? -errno : 0;
 }
 
 int Region::Protect(size_t offset, size_t length, int protection) {

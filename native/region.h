@@ -49,6 +49,8 @@ class Region {
   // New pages under the same addresses, in one step: whoever looks sees the old pages or the new, never a gap.
   int Remap(size_t offset, size_t length, const void* content);
   int Advise(size_t offset, size_t length, int advice);
+  // fallocate(2) with FALLOC_FL_PUNCH_HOLE on what is mapped: a memfd that was never remapped, or a shared file.
+  int PunchHole(size_t offset, size_t length);
   int Protect(size_t offset, size_t length, int protection);
 
   // A live view may be handed out only while no access through it can fault; as long as it lives, Protect is refused.
@@ -67,6 +69,7 @@ class Region {
   OwnedFd fd_;
   char* base_ = nullptr;
   std::mutex mutex_;
+  bool remapped_ = false;  // part of it is another memfd than fd_
   std::atomic<int> buffers_{0};
   // False where an access may raise SIGSEGV or SIGBUS: another protection, a file others may truncate, a huge page pool that may run dry.
   std::atomic<bool> plain_{true};

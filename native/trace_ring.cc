@@ -244,16 +244,29 @@ bool TraceRing::Wanted(const char* record, size_t size) {
   const auto pid = static_cast<pid_t>(head.pid);
   const bool ours = request_.processes.empty() || request_.processes.count(pid) != 0;
   const auto found = address_events_.find(id);
-  if (found == address_events_.end()) return ours;
+  if (found == address_events_.end()) return ours || at_our_memory_.count(head.tid) != 0;
   if (!ours && !IsKernelThread(pid)) return false;
+  const bool meets = MeetsRanges(found->second, record, size);
+  if (!ours) {
+    if (meets)
+      at_our_memory_.insert(head.tid);
+    else
+      at_our_memory_.erase(head.tid);
+  }
+  return meets;
+}
+
+bool TraceRing::MeetsRanges(const TraceRequest::Event& event, const char* record, size_t size) {
   if (all_ranges_) return true;
-  const auto& event = found->second;
-  if (sizeof head + event.start_offset + 8 > size || sizeof head + event.end_offset + 8 > size) return true;
+  constexpr size_t kHead = sizeof(SampleHead);
+  if (kHead + event.start_offset + 8 > size || kHead + event.end_offset + 8 > size) return true;
   uint64_t start, end;
-  memcpy(&start, record + sizeof head + event.start_offset, sizeof start);
-  memcpy(&end, record + sizeof head + event.end_offset, sizeof end);
+  memcpy(&start, record + kHead + event.start_offset, sizeof start);
+  memcpy(&end, record + kHead + event.end_offset, sizeof end);
+  // An event of one address says it twice.
+  const uint64_t last = end > start ? end - 1 : start;
   for (const auto& range : ranges_)
-    if (start < range.end && end > range.start) return true;
+    if (start < range.end && last >= range.start) return true;
   return false;
 }
 

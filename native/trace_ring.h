@@ -23,7 +23,8 @@ struct TraceRequest {
   struct Event {
     uint64_t id;  // of the tracepoint, from its `id` file
     // Says [start, end) of host-virtual addresses at these offsets of the raw data: kept from kernel threads too (ksmd, kcompactd), and
-    // only where it meets the ranges. 0: an ordinary event, kept from the traced processes only.
+    // only where it meets the ranges. 0: an ordinary event, kept from the traced processes, and from kernel threads as long as the last
+    // range that the thread told was kept.
     uint32_t start_offset = 0;
     uint32_t end_offset = 0;
     std::string filter;  // in the kernel's language (trace/events.rst, "Event filtering"); empty for none
@@ -79,6 +80,7 @@ class TraceRing {
   void ReadRing(CpuRing* ring);
   void Take(CpuRing* ring, const perf_event_header& header, const char* record);
   bool Wanted(const char* record, size_t size);
+  bool MeetsRanges(const TraceRequest::Event& event, const char* record, size_t size);
   bool IsKernelThread(pid_t pid);
   void Notify();
 
@@ -89,6 +91,7 @@ class TraceRing {
   std::vector<AddressRange> ranges_;
   bool all_ranges_ = true;
   std::unordered_map<pid_t, bool> kernel_threads_;
+  std::set<uint32_t> at_our_memory_;  // kernel threads, by the last range that each told
   size_t held_ = 0;
   uint64_t beyond_limit_ = 0;
   uint64_t lost_records_ = 0;

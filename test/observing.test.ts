@@ -61,6 +61,7 @@ async function observe(stimulus: Stimulus, context: TestContext): Promise<void> 
   // The guest's own pages, so that they are not counted.
   guest.read(0x4000_0000)
   if (before) guest.touch(base, pages, before, 1)
+  stimulus.prepare?.(place)
   using trace = vm.trace()
   await act(place)
   const first = trace.drain()

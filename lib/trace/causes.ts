@@ -23,7 +23,8 @@ type Sweep = NotifierUnmapEvent | ZapAllEvent | MemslotEvent
 
 const within = (address: number, start: number, size: number) => address >= start && address < start + size
 const meet = (start: number, size: number, otherStart: number, otherSize: number) => start < otherStart + otherSize && otherStart < start + size
-const hits = (gpas: readonly HitRange[] | null, gpa: number, size: number) => gpas === null || gpas.some((hit) => meet(gpa, size, hit.gpa, hit.size))
+/** Of a notifier call; where no memslots are known none is sure. */
+const hits = (gpas: readonly HitRange[] | null, gpa: number, size: number) => gpas?.some((hit) => meet(gpa, size, hit.gpa, hit.size)) ?? false
 
 /** Follows the events of a trace in order of time. */
 export class Causes {
@@ -63,7 +64,7 @@ export class Causes {
       case 'notifier-unmap':
         this.#notifiers.set(event.thread, event)
         this.#sweep(event)
-        return this.#callOf(event, event.hva, event.size) ?? this.#faultOf(event, (gpa) => event.gpas !== null && hits(event.gpas, gpa, 1))
+        return this.#callOf(event, event.hva, event.size) ?? this.#faultOf(event, (gpa) => hits(event.gpas, gpa, 1))
       case 'spte-change':
         return this.#changed(event)
       case 'spte-set':
@@ -72,7 +73,7 @@ export class Causes {
         this.#sweep(event)
         return this.#callOf(event)
       case 'zap-page':
-        return this.#callOf(event) ?? this.#notifiers.get(event.thread)
+        return this.#callOf(event) ?? this.#notifierOf(event, event.gfn * 4096, levelSize(event.level + 1))
       case 'mmio':
         return this.#faultOf(event, (gpa) => Math.floor(gpa / 4096) === Math.floor(event.gpa / 4096))
       case 'exit':
@@ -91,8 +92,7 @@ export class Causes {
     const size = levelSize(event.level)
     const fault = this.#faultOf(event, (gpa) => within(gpa, start, size))
     if (isPresent) return fault
-    const notifier = this.#notifiers.get(event.thread)
-    const cause = this.#callOf(event) ?? (notifier && hits(notifier.gpas, start, size) ? notifier : fault)
+    const cause = this.#callOf(event) ?? this.#notifierOf(event, start, size) ?? fault
     // What a violation itself led to is no reason for the next one.
     const ownDoing = cause?.kind === 'violation' || cause?.cause?.kind === 'violation'
     if (wasPresent && event.addressSpace === 0 && (event.level === 1 || event.before.huge))
@@ -124,6 +124,11 @@ export class Causes {
     return fault && fault.gpa !== null && covers(fault.gpa) ? fault : undefined
   }
 
+  #notifierOf(event: TraceEvent, gpa: number, size: number): NotifierUnmapEvent | undefined {
+    const notifier = this.#notifiers.get(event.thread)
+    return notifier && hits(notifier.gpas, gpa, size) ? notifier : undefined
+  }
+
   #sweep(event: Sweep): void {
     this.#sweeps.push(event)
     if (this.#sweeps.length > 2 * remembered) this.#sweeps = this.#sweeps.slice(-remembered)
@@ -143,5 +148,5 @@ export class Causes {
 function sweeps(event: Sweep, gpa: number): boolean {
   if (event.kind === 'zap-all') return true
   if (event.kind === 'memslot') return event.before !== null && within(gpa, event.before.gpa, event.before.size)
-  return event.gpas !== null && hits(event.gpas, gpa, 1)
+  return hits(event.gpas, gpa, 1)
 }

@@ -32,7 +32,8 @@ export class Event {
 
   #fields(): [string, unknown][] {
     const lazy = this.lazy.map((name): [string, unknown] => [name, (this as Record<string, unknown>)[name]])
-    return [...Object.entries(this), ...lazy].filter(([, value]) => value !== undefined)
+    const { kind, time, ...rest } = Object.fromEntries([...lazy, ...Object.entries(this)])
+    return Object.entries({ kind, time, ...rest }).filter(([, value]) => value !== undefined)
   }
 
   toJSON(): Record<string, unknown> {

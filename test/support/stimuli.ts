@@ -27,6 +27,8 @@ export interface Stimulus {
   slot?: Partial<MemslotOptions>
   /** How the guest touched the pages before: not at all without it. */
   before?: 'read' | 'write'
+  /** What else was done before. */
+  prepare?(place: Place): void
   act(place: Place): void | Promise<void>
   /** The guest's access after. */
   after?: 'read' | 'write'
@@ -217,6 +219,7 @@ export const stimuli: readonly Stimulus[] = [
     before: 'read',
     act: merge,
     has: ['notifier-unmap'],
+    tdp: ['spte-drop'],
     after: 'write',
     next: ['notifier-unmap', 'spte-set'],
     nextTdp: ['violation']
@@ -255,7 +258,7 @@ export const stimuli: readonly Stimulus[] = [
     next: ['spte-set level 2'],
     nextTdp: ['violation']
   },
-  { name: 'memory compaction', size: 16 * MiB, pages: 4096, before: 'write', act: compact, after: 'read' },
+  { name: 'memory compaction', size: 4 * MiB, pages: 1024, before: 'write', act: compact, after: 'read' },
   {
     name: 'PUNCH_HOLE in a memfd',
     memory: (size) => Mapping.memfd(size),
@@ -372,11 +375,11 @@ export const stimuli: readonly Stimulus[] = [
     hasNot: ['notifier-unmap']
   },
   {
-    name: 'the same again',
-    act({ guest, gpa }) {
-      guest.touch(gpa + 128 * MiB, 4, 'write', 1)
-    },
-    has: ['mmio write']
+    name: 'the same once more',
+    prepare: ({ guest, gpa }) => void guest.touch(gpa + 128 * MiB, 4, 'write', 1),
+    act: ({ guest, gpa }) => void guest.touch(gpa + 128 * MiB, 4, 'write', 1),
+    has: ['mmio write'],
+    hasNot: ['notifier-unmap', 'spte-set MMIO']
   }
 ]
 

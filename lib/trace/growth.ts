@@ -3,6 +3,7 @@
 /** Counters that can be read: {@link Statistics}. */
 export interface Counters {
   readonly id: string
+  /** All values by name. */
   read(): Record<string, number | number[]>
 }
 type Values = Record<string, number | number[]>

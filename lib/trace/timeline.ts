@@ -25,7 +25,7 @@ function origin(event: TraceEvent): TraceEvent {
 function nameOf(event: TraceEvent): string {
   if (event.kind === 'memslot') return `memslot ${event.did}`
   if (event.kind === 'mapping') return `mapping ${event.did}`
-  return event.kind
+  return event.kind.replace('-', ' ')
 }
 
 const because = (event: TraceEvent) => (isReturn(event) && event.cause ? `, after ${nameOf(origin(event))}` : '')

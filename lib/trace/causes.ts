@@ -13,9 +13,10 @@ import type {
   ZapAllEvent
 } from './events.js'
 import { Recent } from './recent.js'
-import type { RecordedChange } from './recorded.js'
+import { Recorded, type RecordedChange } from './recorded.js'
 
 const remembered = 64
+const mostThreads = 4096
 type Call = MemslotEvent | MappingEvent
 type Fault = ViolationEvent | MisconfigEvent
 /** What takes entries of many pages at once, without an event for each where KVM shadows page tables. */
@@ -23,6 +24,10 @@ type Sweep = NotifierUnmapEvent | ZapAllEvent | MemslotEvent
 
 const within = (address: number, start: number, size: number) => address >= start && address < start + size
 const meet = (start: number, size: number, otherStart: number, otherSize: number) => start < otherStart + otherSize && otherStart < start + size
+function detached<T extends TraceEvent>(event: T): T {
+  if (event instanceof Recorded) event.detach()
+  return event
+}
 /** Of a notifier call; where no memslots are known none is sure. */
 const hits = (gpas: readonly HitRange[] | null, gpa: number, size: number) => gpas?.some((hit) => meet(gpa, size, hit.gpa, hit.size)) ?? false
 
@@ -44,6 +49,8 @@ export class Causes {
   follow(event: TraceEvent): void {
     const cause = this.#judge(event)
     if (cause) event.cause = cause
+    // Threads that ended in the middle of something are not waited for.
+    if (this.#faults.size > mostThreads) this.#faults.clear()
     // A thread's notifier call is over when the thread does something else.
     if (event.kind !== 'notifier-unmap' && event.kind !== 'spte-change' && event.kind !== 'zap-page') this.#notifiers.delete(event.thread)
   }
@@ -86,6 +93,7 @@ export class Causes {
   }
 
   #changed(event: SpteChangeEvent): TraceEvent | undefined {
+    if (!this.#tellsDrops) this.#sweeps = []
     this.#tellsDrops = true
     const { wasPresent, isPresent } = event as unknown as RecordedChange
     const start = event.gfn * 4096
@@ -97,7 +105,7 @@ export class Causes {
     const ownDoing = cause?.kind === 'violation' || cause?.cause?.kind === 'violation'
     if (wasPresent && event.addressSpace === 0 && (event.level === 1 || event.before.huge))
       if (ownDoing) this.#dropped.take(event.gfn)
-      else this.#dropped.set(event.gfn, cause ?? event)
+      else this.#dropped.set(event.gfn, cause ?? detached(event))
     return cause
   }
 
@@ -130,7 +138,8 @@ export class Causes {
   }
 
   #sweep(event: Sweep): void {
-    this.#sweeps.push(event)
+    if (this.#tellsDrops) return
+    this.#sweeps.push(detached(event))
     if (this.#sweeps.length > 2 * remembered) this.#sweeps = this.#sweeps.slice(-remembered)
   }
 

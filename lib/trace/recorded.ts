@@ -6,7 +6,7 @@ import { describeEvent } from './describe.js'
 import type { TraceEvent } from './events.js'
 import { type Format, rawFields, wideField } from './format.js'
 import { decodeEptQualification, decodeNestedPageFault, type EptQualification, type NestedPageFault } from './qualification.js'
-import { cpuOf, dataOf, processOf, threadOf } from './records.js'
+import { cpuOf, dataOf, processOf, sizeOf, threadOf } from './records.js'
 
 /** For JSON: 64-bit values as hexadecimal text, the cause by kind and time. */
 function plain(name: string, value: unknown): unknown {
@@ -60,8 +60,8 @@ export interface Origin {
 export class Recorded extends Event {
   readonly time: number
   readonly #origin: Origin
-  readonly #view: DataView
-  readonly #at: number
+  #view: DataView
+  #at: number
 
   constructor(origin: Origin, view: DataView, at: number, time: number) {
     super()
@@ -69,6 +69,14 @@ export class Recorded extends Event {
     this.#origin = origin
     this.#view = view
     this.#at = at
+  }
+
+  /** Copies the record, so that whoever remembers the event does not hold all that was drained with it. */
+  detach(): void {
+    const { buffer, byteOffset } = this.#view
+    const start = byteOffset + this.#at
+    this.#view = new DataView(buffer.slice(start, start + sizeOf(this.#view, this.#at)))
+    this.#at = 0
   }
 
   get elapsed(): number {

@@ -8,6 +8,7 @@ const timeAt = 16
 const cpuAt = 24
 const dataAt = 36
 
+export const sizeOf = (view: DataView, at: number) => view.getUint16(at + sizeAt, true)
 export const processOf = (view: DataView, at: number) => view.getInt32(at + processAt, true)
 export const threadOf = (view: DataView, at: number) => view.getInt32(at + threadAt, true)
 export const cpuOf = (view: DataView, at: number) => view.getUint32(at + cpuAt, true)
@@ -33,7 +34,7 @@ export class Cursor {
   }
 
   next(): void {
-    this.at += this.view.getUint16(this.at + sizeAt, true)
+    this.at += sizeOf(this.view, this.at)
     this.#look()
   }
 }

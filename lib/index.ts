@@ -10,7 +10,11 @@ export { CpuidEntry, Registers, Segment, SpecialRegisters } from './abi/structur
 export { type Diagnosis, diagnose, type Finding } from './experiments/doctor.js'
 export { type Check, runWalkthrough, type Step, type StepStatistics, type Walkthrough } from './experiments/walkthrough.js'
 export { type CapabilityName, capabilities } from './kvm/capabilities.js'
+export { type CoalescedHandler, type CoalescedRange, type CoalescedWrite, CoalescedZone } from './kvm/coalesced.js'
+export { EventSource } from './kvm/eventfd.js'
 export type * from './kvm/exits.js'
+export { type GsiRoute, Irqfd, type IrqfdOptions, type MsiMessage } from './kvm/interrupts.js'
+export { IoEventfd, type IoEventfdOptions } from './kvm/ioeventfd.js'
 export { Kvm } from './kvm/kvm.js'
 export {
   type LongModeOptions,
@@ -23,14 +27,25 @@ export {
 export { type StatisticDescriptor, Statistics, type StatisticsLayout } from './kvm/statistics.js'
 export { SyncRegisters, syncBits } from './kvm/sync-registers.js'
 export { type RunOptions, Vcpu } from './kvm/vcpu.js'
-export { Vm, type VmLimits } from './kvm/vm.js'
+export type {
+  ExitHandler,
+  ExitHandlers,
+  QueuedRange,
+  RunEnd,
+  StartOptions,
+  VcpuState
+} from './kvm/vcpu-thread.js'
+export { Vm, type VmLimits, type VmToken } from './kvm/vm.js'
 export { type AssembleOptions, assemble } from './machine/assemble.js'
 export { type Access, Guest } from './machine/guest.js'
 export type { MemslotRow } from './memory/changes.js'
+export { DemandPaging, type FaultHandler, type PageContent, type PageFault, type PageSource } from './memory/demand-paging.js'
+export { DirtyLog, type DirtyLogMode, type DirtyLogOptions, type DirtyRange } from './memory/dirty-log.js'
 export { GuestMemfd, type GuestMemfdOptions } from './memory/guest-memfd.js'
 export { type Advice, type FileOptions, type HugetlbOptions, Mapping, type MappingOptions, type Protection } from './memory/mapping.js'
 export { Memslot, type MemslotChange, type MemslotFlags, type MemslotOptions } from './memory/memslot.js'
 export { Memslots } from './memory/memslots.js'
+export { MemslotTransaction } from './memory/transaction.js'
 export { describeEvent } from './trace/describe.js'
 export type * from './trace/events.js'
 export { type Counters, statisticsGrowth } from './trace/growth.js'

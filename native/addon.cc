@@ -4,11 +4,16 @@
 #include <napi.h>
 
 #include "descriptor.h"
+#include "fault_service.h"
+#include "loop_watch.h"
 #include "mapping.h"
 #include "tables.h"
 #include "tracer.h"
 #include "vcpu.h"
+#include "vcpu_runner.h"
 #include "vm.h"
+#include "watcher.h"
+#include "write_recorder.h"
 
 namespace node_kvm {
 namespace {
@@ -21,17 +26,39 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
 
 Napi::Value Tracefs(const Napi::CallbackInfo& info) { return WrapDescriptor(info.Env(), OpenTracefs()); }
 
+Napi::Value KickSignal(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), RunPage::KickSignal()); }
+
+extern "C" int uv_backend_fd(const struct uv_loop_s*);
+
+// Called by a Worker's environment.
+void WatchLoop(const Napi::CallbackInfo& info) {
+  uv_loop_s* loop = nullptr;
+  if (napi_get_uv_event_loop(info.Env(), &loop) != napi_ok) return;
+  LoopWatch::Begin(uv_backend_fd(loop));
+  napi_add_env_cleanup_hook(
+      info.Env(), [](void*) { LoopWatch::End(); }, nullptr);
+}
+
 Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   auto* data = new AddonData;
   data->descriptor = Napi::Persistent(Descriptor::Define(env));
   data->region = Napi::Persistent(Mapping::Define(env));
   data->vm = Napi::Persistent(Vm::Define(env));
   data->vcpu = Napi::Persistent(Vcpu::Define(env));
+  data->runner = Napi::Persistent(VcpuRunner::Define(env));
   data->tracer = Napi::Persistent(Tracer::Define(env));
+  data->watcher = Napi::Persistent(Watcher::Define(env));
+  data->write_recorder = Napi::Persistent(WriteRecorder::Define(env));
+  data->fault_service = Napi::Persistent(FaultService::Define(env));
   env.SetInstanceData(data);
   exports.Set("open", Napi::Function::New(env, Open, "open"));
   exports.Set("trace", Napi::Function::New(env, Tracer::Open, "trace"));
   exports.Set("openTracefs", Napi::Function::New(env, Tracefs, "openTracefs"));
+  exports.Set("watchLoop", Napi::Function::New(env, WatchLoop, "watchLoop"));
+  exports.Set("kickSignal", Napi::Function::New(env, KickSignal, "kickSignal"));
+  exports.Set("attach", Napi::Function::New(env, Vm::Attach, "attach"));
+  exports.Set("watchEventfds", Napi::Function::New(env, Watcher::Open, "watchEventfds"));
+  exports.Set("eventfd", Napi::Function::New(env, Watcher::CreateEventfd, "eventfd"));
   exports.Set("map", Napi::Function::New(env, Mapping::Map, "map"));
   Vcpu::DefineHotCalls(exports);
   DefineTables(exports);

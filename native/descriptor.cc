@@ -6,6 +6,8 @@
 
 #include <cmath>
 
+#include "vm.h"
+
 #ifndef KVM_GET_STATS_FD
 #define KVM_GET_STATS_FD _IO(KVMIO, 0xce)
 #endif
@@ -109,7 +111,9 @@ Napi::Value Descriptor::CreateVm(const Napi::CallbackInfo& info) {
   const int vm = IoctlUninterrupted(fd(), KVM_CREATE_VM, type);
   if (vm < 0) return Napi::Number::New(info.Env(), -errno);
   OwnedFd owner(vm);
-  return info.Env().GetInstanceData<AddonData>()->vm.New({Napi::External<OwnedFd>::New(info.Env(), &owner)});
+  const int run_page_size = IoctlUninterrupted(fd(), KVM_GET_VCPU_MMAP_SIZE, 0);
+  if (run_page_size < 0) return Napi::Number::New(info.Env(), -errno);
+  return Vm::Wrap(info.Env(), std::make_shared<VmState>(std::move(owner), run_page_size), true);
 }
 
 }  // namespace node_kvm

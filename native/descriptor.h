@@ -16,7 +16,11 @@ struct AddonData {
   Napi::FunctionReference region;
   Napi::FunctionReference vm;
   Napi::FunctionReference vcpu;
+  Napi::FunctionReference runner;
   Napi::FunctionReference tracer;
+  Napi::FunctionReference watcher;
+  Napi::FunctionReference write_recorder;
+  Napi::FunctionReference fault_service;
 };
 
 // The bytes of a Uint8Array argument. Throws a TypeError for anything else.
@@ -47,7 +51,8 @@ int ReadDescriptor(int fd, const Napi::CallbackInfo& info);
 Napi::Value WrapDescriptor(Napi::Env env, int fd);
 int OpenStatistics(int fd);
 
-// The methods shared by all wraps; Derived has `int fd() const` (-1 once closed) and `void CloseHandle()`.
+// The methods shared by all wraps; Derived has `int fd() const` (-1 once closed) and `void CloseHandle()`. Where not every moment is good
+// for an ioctl, it has a WithFd() of its own.
 template <class Derived>
 class DescriptorWrap : public Napi::ObjectWrap<Derived> {
  public:
@@ -58,16 +63,21 @@ class DescriptorWrap : public Napi::ObjectWrap<Derived> {
     const HotCall call(env, info);
     void* wrapped = nullptr;
     if (napi_unwrap(env, call.self, &wrapped) != napi_ok) return Int32(env, -EBADF);
-    return Int32(env, CheckedIoctl(static_cast<Derived*>(wrapped)->fd(), env, call.arguments, call.count));
+    auto* self = static_cast<Derived*>(wrapped);
+    return Int32(env, self->WithFd([&](int fd) { return CheckedIoctl(fd, env, call.arguments, call.count); }));
   }
   Napi::Value IoctlCounted(const Napi::CallbackInfo& info) {
-    return Napi::Number::New(info.Env(), CheckedCountedIoctl(self()->fd(), info));
+    return Napi::Number::New(info.Env(), self()->WithFd([&](int fd) { return CheckedCountedIoctl(fd, info); }));
   }
   Napi::Value Read(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), ReadDescriptor(self()->fd(), info)); }
-  Napi::Value Statistics(const Napi::CallbackInfo& info) { return WrapDescriptor(info.Env(), OpenStatistics(self()->fd())); }
+  Napi::Value Statistics(const Napi::CallbackInfo& info) { return WrapDescriptor(info.Env(), self()->WithFd(OpenStatistics)); }
   Napi::Value Close(const Napi::CallbackInfo& info) {
     self()->CloseHandle();
     return info.Env().Undefined();
+  }
+  template <typename Call>
+  int WithFd(Call call) {
+    return call(self()->fd());
   }
 
  protected:

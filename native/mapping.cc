@@ -6,6 +6,8 @@
 #include <string>
 
 #include "descriptor.h"
+#include "fault_service.h"
+#include "write_recorder.h"
 
 namespace node_kvm {
 namespace {
@@ -17,12 +19,13 @@ uint64_t NumberOption(const Napi::Object& options, const char* name) {
   return value.IsUndefined() ? 0 : WholeNumber(value, name);
 }
 
+// In the order of RegionKind.
+constexpr const char* kKinds[] = {"anonymous", "memfd", "hugetlb", "file"};
+
 RegionKind KindOf(const Napi::Object& options) {
   const std::string kind = options.Get("kind").ToString();
-  if (kind == "anonymous") return RegionKind::kAnonymous;
-  if (kind == "memfd") return RegionKind::kMemfd;
-  if (kind == "hugetlb") return RegionKind::kHugetlb;
-  if (kind == "file") return RegionKind::kFile;
+  for (size_t index = 0; index < std::size(kKinds); index++)
+    if (kind == kKinds[index]) return static_cast<RegionKind>(index);
   throw Napi::TypeError::New(options.Env(), "kind is unknown");
 }
 
@@ -49,6 +52,7 @@ Napi::Function Mapping::Define(Napi::Env env) {
                      {
                          InstanceAccessor("address", &Mapping::Address, nullptr),
                          InstanceAccessor("size", &Mapping::Size, nullptr),
+                         InstanceAccessor("kind", &Mapping::Kind, nullptr),
                          InstanceAccessor("slots", &Mapping::Slots, nullptr),
                          InstanceAccessor("buffered", &Mapping::Buffered, nullptr),
                          InstanceMethod("read", &Mapping::Read),
@@ -59,6 +63,8 @@ Napi::Function Mapping::Define(Napi::Env env) {
                          InstanceMethod("advise", &Mapping::Advise),
                          InstanceMethod("protect", &Mapping::Protect),
                          InstanceMethod("buffer", &Mapping::Buffer),
+                         InstanceMethod("recordWrites", &Mapping::RecordWrites),
+                         InstanceMethod("serveFaults", &Mapping::ServeFaults),
                          InstanceMethod("release", &Mapping::Release),
                      });
 }
@@ -80,7 +86,11 @@ Napi::Value Mapping::Map(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), -EINVAL);
   Hold region;
   if (const int error = Region::Map(request, &region); error != 0) return Napi::Number::New(info.Env(), error);
-  return info.Env().GetInstanceData<AddonData>()->region.New({Napi::External<Hold>::New(info.Env(), &region)});
+  return Wrap(info.Env(), std::move(region));
+}
+
+Napi::Value Mapping::Wrap(Napi::Env env, std::shared_ptr<Region> region) {
+  return env.GetInstanceData<AddonData>()->region.New({Napi::External<Hold>::New(env, &region)});
 }
 
 Mapping::Mapping(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Mapping>(info) {
@@ -101,6 +111,9 @@ Napi::Value Mapping::Address(const Napi::CallbackInfo& info) {
 }
 Napi::Value Mapping::Size(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), region_ ? static_cast<double>(region_->size()) : 0);
+}
+Napi::Value Mapping::Kind(const Napi::CallbackInfo& info) {
+  return region_ ? Napi::Value(Napi::String::New(info.Env(), kKinds[static_cast<size_t>(region_->kind())])) : info.Env().Undefined();
 }
 Napi::Value Mapping::Slots(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), region_ ? region_->slots.load() : 0); }
 Napi::Value Mapping::Buffered(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), region_ && region_->buffers() > 0); }
@@ -172,6 +185,16 @@ Napi::Value Mapping::Buffer(const Napi::CallbackInfo& info) {
   }
   buffer_ = Napi::Weak(Napi::Object(env, buffer));
   return Napi::Value(env, buffer);
+}
+
+Napi::Value Mapping::RecordWrites(const Napi::CallbackInfo& info) {
+  if (!region_) return Napi::Number::New(info.Env(), -EBADF);
+  return WriteRecorder::Of(info.Env(), region_);
+}
+
+Napi::Value Mapping::ServeFaults(const Napi::CallbackInfo& info) {
+  if (!region_) return Napi::Number::New(info.Env(), -EBADF);
+  return FaultService::Of(info, region_);
 }
 
 void Mapping::Release(const Napi::CallbackInfo&) {

@@ -15,11 +15,14 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
   static Napi::Value Map(const Napi::CallbackInfo& info);
   // The region behind a handle; null once released. Throws a TypeError for any other object.
   static std::shared_ptr<Region> RegionOf(const Napi::Value& value);
+  // One more handle on a region that another environment mapped.
+  static Napi::Value Wrap(Napi::Env env, std::shared_ptr<Region> region);
   explicit Mapping(const Napi::CallbackInfo& info);
 
  private:
   Napi::Value Address(const Napi::CallbackInfo& info);
   Napi::Value Size(const Napi::CallbackInfo& info);
+  Napi::Value Kind(const Napi::CallbackInfo& info);
   Napi::Value Slots(const Napi::CallbackInfo& info);
   Napi::Value Buffered(const Napi::CallbackInfo& info);
   Napi::Value Read(const Napi::CallbackInfo& info);
@@ -30,6 +33,8 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
   Napi::Value Advise(const Napi::CallbackInfo& info);
   Napi::Value Protect(const Napi::CallbackInfo& info);
   Napi::Value Buffer(const Napi::CallbackInfo& info);
+  Napi::Value RecordWrites(const Napi::CallbackInfo& info);
+  Napi::Value ServeFaults(const Napi::CallbackInfo& info);
   void Release(const Napi::CallbackInfo& info);
 
   std::shared_ptr<Region> region_;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 #include <vector>
 
 #ifndef MAP_FIXED_NOREPLACE
@@ -17,6 +18,8 @@ namespace node_kvm {
 namespace {
 
 constexpr size_t kHugePage = 2 << 20;
+constexpr int kPopulateRead = 22;
+constexpr int kPopulateWrite = 23;
 
 int LogTwo(size_t value) { return 63 - __builtin_clzll(value); }
 
@@ -56,6 +59,32 @@ int KernelCopy(void* local, char* remote, size_t length, bool write) {
   return 0;
 }
 
+// The bytes of the memfd itself: no page table, and so no minor fault, has a part in it.
+int FileCopy(int fd, void* local, off_t offset, size_t length, bool write) {
+  auto* here = static_cast<char*>(local);
+  while (length > 0) {
+    const ssize_t count = write ? pwrite(fd, here, length, offset) : pread(fd, here, length, offset);
+    if (count < 0) return -errno;
+    if (count == 0) return -EFAULT;
+    here += count;
+    offset += count;
+    length -= static_cast<size_t>(count);
+  }
+  return 0;
+}
+
+// The advice after which pages read as something else.
+bool TakesAway(int advice) { return advice == MADV_DONTNEED || advice == MADV_REMOVE || advice == MADV_FREE; }
+
+// Of memory whose pages are served: MADV_FREE would take pages away at a moment that nobody knows, and populating would wait for the
+// server.
+int Prepare(UserFaults* faults, size_t offset, size_t length, int advice) {
+  if (advice == MADV_FREE) return -EINVAL;
+  if (TakesAway(advice)) faults->Forget(offset, length);
+  const bool populates = advice == kPopulateRead || advice == kPopulateWrite;
+  return populates ? faults->MakePresent(offset, length) : 0;
+}
+
 }  // namespace
 
 int Region::Map(const RegionRequest& request, std::shared_ptr<Region>* region) {
@@ -71,6 +100,7 @@ int Region::Map(const RegionRequest& request, std::shared_ptr<Region>* region) {
 }
 
 Region::~Region() {
+  faults_.reset();
   if (base_ != nullptr) munmap(base_, size());
 }
 
@@ -120,24 +150,48 @@ int Region::MapPages(void* address, size_t length, off_t offset, int flags, Owne
   return 0;
 }
 
+// Where a plain copy could fault. Pages served by userfaultfd are made present first, or refused: this thread may be the one to serve them.
+int Region::Copy(void* local, size_t offset, size_t length, bool write) {
+  if (const auto served = faults()) {
+    if (served->minor()) return FileCopy(fd_.get(), local, static_cast<off_t>(offset), length, write);
+    if (const int error = served->MakePresent(offset, length); error != 0) return error;
+  }
+  return KernelCopy(local, base_ + offset, length, write);
+}
+
 int Region::Read(size_t offset, void* target, size_t length) {
   if (!Contains(offset, length)) return -ERANGE;
-  if (!plain_) return KernelCopy(target, base_ + offset, length, false);
-  memcpy(target, base_ + offset, length);
-  return 0;
+  {
+    const std::shared_lock lock(mutex_);
+    if (plain_) return memcpy(target, base_ + offset, length), 0;
+  }
+  return Copy(target, offset, length, false);
 }
 
 int Region::Write(size_t offset, const void* source, size_t length) {
   if (!Contains(offset, length)) return -ERANGE;
-  if (!plain_) return KernelCopy(const_cast<void*>(source), base_ + offset, length, true);
-  memcpy(base_ + offset, source, length);
-  return 0;
+  bool copied;
+  {
+    const std::shared_lock lock(mutex_);
+    copied = plain_;
+    if (copied) memcpy(base_ + offset, source, length);
+  }
+  const int error = copied ? 0 : Copy(const_cast<void*>(source), offset, length, true);
+  // After a failure too: part of it may have been written.
+  write_logs_.Wrote(offset, length);
+  return error;
 }
 
 int Region::Fill(size_t offset, size_t length, uint8_t value) {
   if (!Contains(offset, length)) return -ERANGE;
-  if (plain_) {
-    memset(base_ + offset, value, length);
+  bool filled;
+  {
+    const std::shared_lock lock(mutex_);
+    filled = plain_;
+    if (filled) memset(base_ + offset, value, length);
+  }
+  if (filled) {
+    write_logs_.Wrote(offset, length);
     return 0;
   }
   const std::vector<char> block(std::min(length, size_t{1} << 20), static_cast<char>(value));
@@ -152,13 +206,18 @@ int Region::Fill(size_t offset, size_t length, uint8_t value) {
 int Region::Remap(size_t offset, size_t length, const void* content) {
   if (!Contains(offset, length) || length == 0) return -ERANGE;
   const std::lock_guard lock(mutex_);
+  // Other pages would not be registered with the userfaultfd.
+  if (faults_ != nullptr) return -EBUSY;
   char* place = base_ + offset;
   void* fresh = nullptr;
   if (request_.kind == RegionKind::kFile) {
     if (content != nullptr) return -EOPNOTSUPP;
-    return MapPages(place, length, request_.offset + static_cast<off_t>(offset), MAP_FIXED, &fd_, &fresh);
+    const int error = MapPages(place, length, request_.offset + static_cast<off_t>(offset), MAP_FIXED, &fd_, &fresh);
+    if (error == 0) write_logs_.Wrote(offset, length);
+    return error;
   }
   OwnedFd memfd;
+  remapped_ = true;
   if (const int error = MapPages(nullptr, length, 0, 0, &memfd, &fresh); error != 0) return error;
   if (content != nullptr) {
     if (const int error = KernelCopy(const_cast<void*>(content), static_cast<char*>(fresh), length, true); error != 0) {
@@ -171,22 +230,60 @@ int Region::Remap(size_t offset, size_t length, const void* content) {
     munmap(fresh, length);
     return error;
   }
-  remapped_ = true;
+  write_logs_.Wrote(offset, length);
   return 0;
 }
 
 int Region::Advise(size_t offset, size_t length, int advice) {
   if (!Contains(offset, length)) return -ERANGE;
-  return madvise(base_ + offset, length, advice) < 0 ? -errno : 0;
+  if (const auto served = faults()) {
+    if (const int error = Prepare(served.get(), offset, length, advice); error != 0) return error;
+  }
+  if (madvise(base_ + offset, length, advice) < 0) return -errno;
+  if (TakesAway(advice)) write_logs_.Wrote(offset, length);
+  return 0;
+}
+
+int Region::ServeFaults(UserFaultsRequest request, std::shared_ptr<UserFaults>* faults) {
+  const std::lock_guard lock(mutex_);
+  if (request_.kind != RegionKind::kAnonymous && request_.kind != RegionKind::kMemfd) return -EOPNOTSUPP;
+  // A memfd that was remapped in part is several files, and reads through one of them would miss the others.
+  if (request.minor && (request_.kind != RegionKind::kMemfd || remapped_)) return -EOPNOTSUPP;
+  if (faults_ != nullptr) return -EEXIST;
+  if (buffers_ > 0) return -EBUSY;
+  request.base = base_;
+  request.size = size();
+  // Before the first fault can happen; a plain copy would wait for a page that perhaps only its own thread can serve.
+  const bool was_plain = plain_.exchange(false);
+  if (const int error = UserFaults::Open(std::move(request), &faults_); error != 0) {
+    plain_ = was_plain;
+    return error;
+  }
+  *faults = faults_;
+  return 0;
+}
+
+void Region::EndFaults(const UserFaults* faults) {
+  std::shared_ptr<UserFaults> ended;
+  const std::lock_guard lock(mutex_);
+  if (faults_.get() == faults) ended = std::move(faults_);
+}
+
+std::shared_ptr<UserFaults> Region::faults() {
+  const std::lock_guard lock(mutex_);
+  return faults_;
 }
 
 int Region::PunchHole(size_t offset, size_t length) {
   if (!Contains(offset, length) || length == 0) return -ERANGE;
+  if (const auto served = faults()) served->Forget(offset, length);
   const std::lock_guard lock(mutex_);
   const bool in_file = request_.kind == RegionKind::kFile && request_.shared;
   if (!in_file && (request_.kind != RegionKind::kMemfd || remapped_)) return -EOPNOTSUPP;
   const off_t at = (in_file ? request_.offset : 0) + static_cast<off_t>(offset);
-  return fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, static_cast<off_t>(length)) < 0 ? -errno : 0;
+  if (fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, static_cast<off_t>(length)) < 0) return -errno;
+  write_logs_.Wrote(offset, length);
+  return 0;
 }
 
 int Region::Protect(size_t offset, size_t length, int protection) {

@@ -8,9 +8,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
+#include <shared_mutex>
 
 #include "owned_fd.h"
+#include "userfaults.h"
+#include "write_log.h"
 
 namespace node_kvm {
 
@@ -39,6 +41,7 @@ class Region {
 
   char* base() const { return base_; }
   size_t size() const { return request_.size; }
+  RegionKind kind() const { return request_.kind; }
   bool Contains(uint64_t offset, uint64_t length) const { return length <= size() && offset <= size() - length; }
 
   // All return zero or a negative errno, and never fault: where a plain copy could, the kernel copies.
@@ -53,6 +56,13 @@ class Region {
   int PunchHole(size_t offset, size_t length);
   int Protect(size_t offset, size_t length, int protection);
 
+  // The pages that Write, Fill, Remap and Advise change, for who asks.
+  WriteLogs& write_logs() { return write_logs_; }
+
+  // Pages that are not there yet come from elsewhere from now on; once for a region. `request` without its range.
+  int ServeFaults(UserFaultsRequest request, std::shared_ptr<UserFaults>* faults);
+  void EndFaults(const UserFaults* faults);
+
   // A live view may be handed out only while no access through it can fault; as long as it lives, Protect is refused.
   int HoldForBuffer();
   void ReleaseBuffer() { --buffers_; }
@@ -64,15 +74,20 @@ class Region {
   explicit Region(const RegionRequest& request) : request_(request) {}
   int MapPages(void* address, size_t length, off_t offset, int flags, OwnedFd* memfd, void** mapped);
   int MapWhole();
+  int Copy(void* local, size_t offset, size_t length, bool write);
+  std::shared_ptr<UserFaults> faults();
 
   RegionRequest request_;
   OwnedFd fd_;
   char* base_ = nullptr;
-  std::mutex mutex_;
-  bool remapped_ = false;  // part of it is another memfd than fd_
+  // Shared by plain copies, which must not run while another environment takes access away.
+  std::shared_mutex mutex_;
   std::atomic<int> buffers_{0};
   // False where an access may raise SIGSEGV or SIGBUS: another protection, a file others may truncate, a huge page pool that may run dry.
   std::atomic<bool> plain_{true};
+  bool remapped_ = false;
+  WriteLogs write_logs_;
+  std::shared_ptr<UserFaults> faults_;
 };
 
 }  // namespace node_kvm

@@ -11,6 +11,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "futex.h"
+
 #ifndef KVM_EXIT_MEMORY_FAULT
 #define KVM_EXIT_MEMORY_FAULT 39
 #endif
@@ -21,24 +23,26 @@
 namespace node_kvm {
 namespace {
 
-// Up to the end of the exit union: kvm_run places it at 32, padded to 256 bytes, before the sync regs.
-constexpr size_t kHead = 32 + 256;
 constexpr size_t kUnion = 32;
 
 // Reached from a signal handler, so the storage must not be allocated on first touch.
 #define HANDLER_STORAGE thread_local __attribute__((tls_model("initial-exec")))
 HANDLER_STORAGE kvm_run* entered = nullptr;
 HANDLER_STORAGE volatile sig_atomic_t expired = 0;
+HANDLER_STORAGE volatile sig_atomic_t waits_for_itself = 0;
 
 void StoreImmediateExit(kvm_run* run, uint8_t value) { __atomic_store_n(&run->immediate_exit, value, __ATOMIC_SEQ_CST); }
 
 void OnSignal(int, siginfo_t* info, void*) {
   if (info->si_code == SI_TIMER) expired = 1;
+  if (info->si_code == SI_QUEUE && entered != nullptr) waits_for_itself = 1;
   if (entered != nullptr) StoreImmediateExit(entered, 1);
 }
 
-// The first real-time signal that nobody handles. No SA_RESTART: KVM_RUN is to return.
-int KickSignal() {
+}  // namespace
+
+// The first that nobody handles. No SA_RESTART: KVM_RUN is to return.
+int RunPage::KickSignal() {
   static const int chosen = [] {
     for (int number = SIGRTMIN + 2; number < SIGRTMAX; ++number) {
       struct sigaction current {};
@@ -53,8 +57,17 @@ int KickSignal() {
   return chosen;
 }
 
+namespace {
+
+// Asked for before each run, so that the signal is open on every thread that runs a vCPU, whatever mask it was born with.
 pid_t ThreadId() {
-  static thread_local const pid_t id = static_cast<pid_t>(syscall(SYS_gettid));
+  static thread_local const pid_t id = [] {
+    sigset_t kick;
+    sigemptyset(&kick);
+    sigaddset(&kick, RunPage::KickSignal());
+    pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
+    return static_cast<pid_t>(syscall(SYS_gettid));
+  }();
   return id;
 }
 
@@ -64,7 +77,7 @@ class ThreadTimer {
   ThreadTimer() {
     sigevent event{};
     event.sigev_notify = SIGEV_THREAD_ID;
-    event.sigev_signo = KickSignal();
+    event.sigev_signo = RunPage::KickSignal();
     event.sigev_notify_thread_id = ThreadId();
     made_ = timer_create(CLOCK_MONOTONIC, &event, &timer_) == 0;
   }
@@ -106,6 +119,11 @@ bool TakesAnswer(const kvm_run& run) {
   }
 }
 
+// Of a port access, as far as an area holds them.
+size_t DataLength(const kvm_run& run) {
+  return std::min<size_t>(size_t{run.io.size} * run.io.count, RunPage::kAreaSize - RunPage::kDataOffset);
+}
+
 }  // namespace
 
 int RunPage::Open(int vcpu_fd, size_t mmap_size) {
@@ -123,9 +141,13 @@ RunPage::~RunPage() {
 }
 
 int RunPage::Run(char* area, double timeout_ms) {
-  pid_t nobody = 0;
-  if (!thread_.compare_exchange_strong(nobody, ThreadId())) return -EBUSY;
+  {
+    const std::lock_guard lock(access_);
+    if (thread_ != 0) return -EBUSY;
+    thread_ = ThreadId();
+  }
   PutAnswer(area);
+  waits_for_itself = 0;
   entered = run_;
   int result;
   if (timeout_ms < 0) {
@@ -144,25 +166,48 @@ int RunPage::Run(char* area, double timeout_ms) {
   return result;
 }
 
+// EINTR comes from a request, from the limit, or from a signal that has nothing to do with the guest: the loop tells them apart.
 int RunPage::Enter() {
   for (;;) {
-    StoreImmediateExit(run_, 0);
-    if (kicked_.exchange(false)) return -EINTR;
+    const int result = Attempt();
+    if (result != -EINTR) return result;
     if (expired) return -ETIME;
-    run_->exit_reason = KVM_EXIT_UNKNOWN;
-    if (ioctl(fd_.get(), KVM_RUN, 0) == 0) return static_cast<int>(run_->exit_reason);
-    // api.rst, KVM_EXIT_MEMORY_FAULT: the one exit that comes with an error.
-    if ((errno == EFAULT || errno == EHWPOISON) && run_->exit_reason == KVM_EXIT_MEMORY_FAULT) return KVM_EXIT_MEMORY_FAULT;
-    if (errno != EINTR) return -errno;
-    // EINTR by a kick, by the limit, or by a signal that has nothing to do with the guest: the loop tells them apart.
+    if (waits_for_itself) return -EDEADLK;
+    const uint32_t requests = requests_;
+    if (const int answer = Answer(requests); answer != 0) return answer;
+    if (requests & kParked) FutexWait(requests_, requests);
   }
+}
+
+// Once into the guest, unless something is asked: the exit reason or a negative errno.
+int RunPage::Attempt() {
+  StoreImmediateExit(run_, 0);
+  entered_ = 1;
+  int result = -EINTR;
+  if (requests_ == 0 && !expired && !waits_for_itself) {
+    run_->exit_reason = KVM_EXIT_UNKNOWN;
+    result = ioctl(fd_.get(), KVM_RUN, 0) == 0 ? static_cast<int>(run_->exit_reason) : -errno;
+    // api.rst, KVM_EXIT_MEMORY_FAULT: the one exit that comes with an error.
+    if ((result == -EFAULT || result == -EHWPOISON) && run_->exit_reason == KVM_EXIT_MEMORY_FAULT) result = KVM_EXIT_MEMORY_FAULT;
+  }
+  entered_ = 0;
+  if (requests_ & kParked) FutexWakeAll(entered_);
+  return result;
+}
+
+// What the run returns for the requests, and takes back those that are answered by it; 0 to go on.
+int RunPage::Answer(uint32_t requests) {
+  if (requests & kEnded) return -EBADF;
+  if (requests & kKicked) return requests_ &= ~kKicked, -EINTR;
+  if (requests & kNudged) return requests_ &= ~kNudged, -ERESTART;
+  return 0;
 }
 
 void RunPage::PutAnswer(const char* area) {
   if (!answer_expected_) return;
   answer_expected_ = false;
   if (run_->exit_reason == KVM_EXIT_IO) {
-    const size_t length = std::min<size_t>(size_t{run_->io.size} * run_->io.count, kAreaSize - kDataOffset);
+    const size_t length = DataLength(*run_);
     if (run_->io.data_offset <= size_ && length <= size_ - run_->io.data_offset)
       memcpy(page() + run_->io.data_offset, area + kDataOffset, length);
   } else {
@@ -174,16 +219,41 @@ void RunPage::TakeExit(char* area) {
   memcpy(area, page(), kHead);
   answer_expected_ = TakesAnswer(*run_);
   if (run_->exit_reason != KVM_EXIT_IO) return;
-  const size_t length = std::min<size_t>(size_t{run_->io.size} * run_->io.count, kAreaSize - kDataOffset);
+  const size_t length = DataLength(*run_);
   if (run_->io.data_offset <= size_ && length <= size_ - run_->io.data_offset)
     memcpy(area + kDataOffset, page() + run_->io.data_offset, length);
 }
 
-void RunPage::Kick() {
-  kicked_ = true;
+void RunPage::CopyArea(char* target, const char* source) {
+  kvm_run run;
+  memcpy(&run, source, kHead);
+  memcpy(target, source, kHead);
+  if (run.exit_reason == KVM_EXIT_IO) memcpy(target + kDataOffset, source + kDataOffset, DataLength(run));
+}
+
+void RunPage::Ask(Request request) {
+  requests_ |= request;
   StoreImmediateExit(run_, 1);
-  const pid_t thread = thread_;
-  if (thread != 0) syscall(SYS_tgkill, getpid(), thread, KickSignal());
+  if (const pid_t thread = thread_; thread != 0) syscall(SYS_tgkill, getpid(), thread, KickSignal());
+  // It may be waiting for the end of a park.
+  if (request != kParked) FutexWakeAll(requests_);
+}
+
+void RunPage::AwaitParked() {
+  while (entered_ != 0) FutexWait(entered_, 1);
+}
+
+void RunPage::Unpark() {
+  requests_ &= ~kParked;
+  FutexWakeAll(requests_);
+}
+
+void RunPage::Interrupt(pid_t thread) { syscall(SYS_tgkill, getpid(), thread, KickSignal()); }
+
+void RunPage::EndWaitForItself(pid_t thread) {
+  siginfo_t info{};
+  info.si_code = SI_QUEUE;
+  syscall(SYS_rt_tgsigqueueinfo, getpid(), thread, KickSignal(), &info);
 }
 
 }  // namespace node_kvm

@@ -1,12 +1,14 @@
-// KVM_RUN, its time limit and its kick. No N-API here, so that the stress programs drive the same code.
+// KVM_RUN, its time limit, and how other threads end it. No N-API here, so that the stress programs drive the same code.
 #pragma once
 
+#include <errno.h>
 #include <linux/kvm.h>
 #include <sys/types.h>
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 
 #include "owned_fd.h"
 
@@ -14,17 +16,25 @@ namespace node_kvm {
 
 // The shared page of a vCPU, and at most one thread in KVM_RUN.
 //
-// Why a kick cannot be lost. Kick() stores, in this order: kicked_, immediate_exit, then reads thread_ and signals that thread.
-// Run() stores thread_, clears immediate_exit, then reads kicked_, then enters. All are sequentially consistent, so either
-//   - Run() reads kicked_ true and does not enter; or
-//   - kicked_ was stored after Run() read it, hence immediate_exit is set after it was cleared and thread_ is seen: KVM_RUN finds
+// Why a request cannot be lost. Others ask for the guest's end by a bit: a kick, a park, a nudge, the end of all. Ask() stores, in this
+// order: the bit in requests_, immediate_exit, then reads thread_ and signals that thread. Run() stores thread_, clears immediate_exit,
+// stores entered_, then reads requests_, then enters. All are sequentially consistent, so either
+//   - Run() reads the bit and does not enter; or
+//   - the bit was stored after Run() read requests_, hence immediate_exit is set after it was cleared and thread_ is seen: KVM_RUN finds
 //     immediate_exit (api.rst, "immediate_exit") or, being in the guest already, is interrupted by the signal.
 // A signal of the time limit that arrives between the check and KVM_RUN is covered by its handler, which sets immediate_exit.
+//
+// Why a parked vCPU is out of the guest. AwaitParked() returns when it reads entered_ as 0. Run() stores entered_ before it reads
+// requests_, so a Run() whose store comes after that read finds the bit kParked and does not enter.
 class RunPage {
  public:
   // What run() copies for its caller: the head of kvm_run with the exit's union, and the port data at a fixed place.
   static constexpr size_t kAreaSize = 8192;
   static constexpr size_t kDataOffset = 4096;
+  // Up to the end of the exit union: kvm_run places it at 32, padded to 256 bytes, before the sync regs.
+  static constexpr size_t kHead = 32 + 256;
+  // What of an area is in use.
+  static void CopyArea(char* target, const char* source);
 
   // Takes over the vCPU's descriptor. Zero, or a negative errno.
   int Open(int vcpu_fd, size_t mmap_size);
@@ -34,13 +44,46 @@ class RunPage {
   size_t size() const { return size_; }
   char* page() const { return reinterpret_cast<char*>(run_); }
 
-  // The exit reason; -EINTR after a kick, -ETIME after `timeout_ms` (below 0: no limit), -EBUSY while another thread runs it.
+  // The exit reason; -EINTR after a kick, -ERESTART after a nudge, -ETIME after `timeout_ms` (below 0: no limit), -EBUSY while another
+  // thread runs it, -EBADF once ended. While parked it waits.
   int Run(char* area, double timeout_ms);
-  void Kick();
+  // An ioctl of the vCPU other than KVM_RUN: -EBUSY while it runs, instead of a wait of any length inside the kernel, which has one lock
+  // for both.
+  template <typename Call>
+  int WhileIdle(Call call) {
+    const std::lock_guard lock(access_);
+    return thread_ != 0 ? -EBUSY : call(fd_.get());
+  }
+
+  // From any thread. The run in progress, or else the next one, returns -EINTR.
+  void Kick() { Ask(kKicked); }
+  // A kick that no run has answered yet.
+  void TakeBackKick() { requests_ &= ~kKicked; }
+  // The run in progress, or else the next one, returns -ERESTART: its thread has something to look after.
+  void NudgeNext() { Ask(kNudged); }
+  // Out of the guest, and not into it until Unpark(): a run in progress goes on by itself then. Asked of each first, awaited after, so that
+  // several leave the guest at once. One parks at a time: the VM's lock.
+  void Park() { Ask(kParked); }
+  void AwaitParked();
+  void Unpark();
+  // No run from now on: for all who share the vCPU.
+  void End() { Ask(kEnded); }
+  bool ended() const { return (requests_ & kEnded) != 0; }
   bool running() const { return thread_ != 0; }
+  // The real-time signal that takes a thread out of the guest; below 0 when none was free.
+  static int KickSignal();
+
+  // Makes a thread that is in KVM_RUN leave it and enter again. Harmless to any other thread.
+  static void Interrupt(pid_t thread);
+  // The same for a thread for which others wait, or which waits for itself (userfaults.h): its run ends with -EDEADLK.
+  static void EndWaitForItself(pid_t thread);
 
  private:
+  enum Request : uint32_t { kKicked = 1, kParked = 2, kNudged = 4, kEnded = 8 };
+  void Ask(Request request);
   int Enter();
+  int Attempt();
+  int Answer(uint32_t requests);
   void PutAnswer(const char* area);
   void TakeExit(char* area);
 
@@ -48,8 +91,10 @@ class RunPage {
   kvm_run* run_ = nullptr;
   size_t size_ = 0;
   bool answer_expected_ = false;
-  std::atomic<bool> kicked_{false};
+  std::mutex access_;  // held for moments, never in KVM_RUN
   std::atomic<pid_t> thread_{0};
+  std::atomic<uint32_t> requests_{0};
+  std::atomic<uint32_t> entered_{0};
 };
 
 }  // namespace node_kvm

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -156,7 +155,7 @@ void TraceRing::ReadLoop() {
     const std::lock_guard lock(mutex_);
     const size_t before = held_;
     ReadRings();
-    if (held_ > before) Notify();
+    if (held_ > before) bell_.Ring();
   }
 }
 
@@ -316,17 +315,10 @@ void TraceRing::SetRanges(std::vector<AddressRange> ranges, bool all) {
 }
 
 int TraceRing::Subscribe() {
-  int pair[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) return -errno;
   const std::lock_guard lock(mutex_);
-  subscriber_ = OwnedFd(pair[1]);
-  if (held_ > 0) Notify();
-  return pair[0];
-}
-
-// Nobody there, or a byte waiting already, is as good.
-void TraceRing::Notify() {
-  if (subscriber_.get() >= 0) send(subscriber_.get(), "", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+  const int listener = bell_.Subscribe();
+  if (held_ > 0) bell_.Ring();
+  return listener;
 }
 
 int OpenTracefs() {

@@ -15,6 +15,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "doorbell.h"
 #include "owned_fd.h"
 
 namespace node_kvm {
@@ -82,7 +83,6 @@ class TraceRing {
   bool Wanted(const char* record, size_t size);
   bool MeetsRanges(const TraceRequest::Event& event, const char* record, size_t size);
   bool IsKernelThread(pid_t pid);
-  void Notify();
 
   TraceRequest request_;
   std::unordered_map<uint16_t, TraceRequest::Event> address_events_;
@@ -96,7 +96,7 @@ class TraceRing {
   uint64_t beyond_limit_ = 0;
   uint64_t lost_records_ = 0;
   bool counts_lost_ = true;  // PERF_FORMAT_LOST: Linux 6.0
-  OwnedFd subscriber_;
+  Doorbell bell_;
   OwnedFd stop_;
   std::thread reader_;
 };

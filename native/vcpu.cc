@@ -4,11 +4,16 @@
 
 #include <cstring>
 
+#include "loop_watch.h"
+#include "vcpu_runner.h"
+
 namespace node_kvm {
 
 Napi::Function Vcpu::Define(Napi::Env env) {
   auto methods = SharedMethods();
   methods.push_back(InstanceMethod("handle", &Vcpu::Handle));
+  methods.push_back(InstanceAccessor("running", &Vcpu::Running, nullptr));
+  methods.push_back(InstanceMethod("startThread", &Vcpu::StartThread));
   methods.push_back(InstanceMethod("kick", &Vcpu::Kick));
   methods.push_back(InstanceMethod("readRunPage", &Vcpu::ReadRunPage));
   methods.push_back(InstanceMethod("writeRunPage", &Vcpu::WriteRunPage));
@@ -44,13 +49,16 @@ napi_value RunVcpu(napi_env env, napi_callback_info info) {
   void* area = nullptr;
   size_t length = 0;
   napi_get_typedarray_info(env, call.arguments[1], nullptr, &length, &area, nullptr, nullptr);
-  return Int32(env, length < RunPage::kAreaSize ? -E2BIG : page->Run(static_cast<char*>(area), timeout));
+  if (length < RunPage::kAreaSize) return Int32(env, -E2BIG);
+  const LoopWatch::Run watched(page);
+  return Int32(env, page->Run(static_cast<char*>(area), timeout));
 }
 
 napi_value IoctlVcpu(napi_env env, napi_callback_info info) {
   const HotCall call(env, info);
-  const RunPage* page = PageOf(env, call);
-  return Int32(env, page == nullptr ? -EBADF : CheckedIoctl(page->fd(), env, call.arguments + 1, call.count - 1));
+  RunPage* page = PageOf(env, call);
+  if (page == nullptr || page->ended()) return Int32(env, -EBADF);
+  return Int32(env, page->WhileIdle([&](int fd) { return CheckedIoctl(fd, env, call.arguments + 1, call.count - 1); }));
 }
 
 }  // namespace
@@ -66,6 +74,15 @@ void Vcpu::DefineHotCalls(Napi::Object exports) {
 Napi::Value Vcpu::Handle(const Napi::CallbackInfo& info) {
   using Hold = std::shared_ptr<VcpuParts>;
   return Napi::External<Hold>::New(info.Env(), new Hold(parts_), [](Napi::Env, Hold* hold) { delete hold; });
+}
+
+Napi::Value Vcpu::Running(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), parts_->page && parts_->page->running());
+}
+
+Napi::Value Vcpu::StartThread(const Napi::CallbackInfo& info) {
+  if (fd() < 0) return Napi::Number::New(info.Env(), -EBADF);
+  return VcpuRunner::Start(info, *parts_);
 }
 
 void Vcpu::Kick(const Napi::CallbackInfo&) {

@@ -1,15 +1,14 @@
-// A vCPU's descriptor and its run page.
+// A vCPU's descriptor and its run page, for TypeScript.
 #pragma once
 
 #include "descriptor.h"
-#include "run.h"
-#include "vm.h"
+#include "vm_state.h"
 
 namespace node_kvm {
 
 struct VcpuParts {
   std::shared_ptr<VmState> vm;  // keeps the guest's memory mapped as long as the vCPU can run
-  std::unique_ptr<RunPage> page;
+  std::shared_ptr<RunPage> page;
 };
 
 class Vcpu : public DescriptorWrap<Vcpu> {
@@ -19,11 +18,17 @@ class Vcpu : public DescriptorWrap<Vcpu> {
   // all vCPUs alike, and which find theirs by an opaque handle.
   static void DefineHotCalls(Napi::Object exports);
   explicit Vcpu(const Napi::CallbackInfo& info);
-  int fd() const { return parts_->page ? parts_->page->fd() : -1; }
+  int fd() const { return parts_->page && !parts_->page->ended() ? parts_->page->fd() : -1; }
   void CloseHandle();
+  template <typename Call>
+  int WithFd(Call call) {
+    return fd() < 0 ? -EBADF : parts_->page->WhileIdle(call);
+  }
 
  private:
   Napi::Value Handle(const Napi::CallbackInfo& info);
+  Napi::Value Running(const Napi::CallbackInfo& info);
+  Napi::Value StartThread(const Napi::CallbackInfo& info);
   void Kick(const Napi::CallbackInfo& info);
   Napi::Value ReadRunPage(const Napi::CallbackInfo& info);
   Napi::Value WriteRunPage(const Napi::CallbackInfo& info);

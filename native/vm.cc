@@ -2,9 +2,9 @@
 
 #include <errno.h>
 #include <linux/kvm.h>
-#include <sys/ioctl.h>
 
 #include <cstring>
+#include <random>
 
 #include "mapping.h"
 #include "vcpu.h"
@@ -12,81 +12,211 @@
 namespace node_kvm {
 namespace {
 
-constexpr unsigned kSetUserMemoryRegion = 0x46;
-constexpr unsigned kSetUserMemoryRegion2 = 0x49;
 constexpr unsigned kCreateGuestMemfd = 0xd4;
 
+// VMs that were shared and not attached yet. A token keeps no VM alive: whoever shares holds it until it is attached.
+class Tokens {
+ public:
+  uint64_t Add(const std::shared_ptr<VmState>& vm) {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(tokens_, [](const auto& token) { return token.second.expired(); });
+    uint64_t token;
+    do token = random_();
+    while (!tokens_.try_emplace(token, vm).second);
+    return token;
+  }
+  int Take(uint64_t token, std::shared_ptr<VmState>* vm) {
+    const std::lock_guard lock(mutex_);
+    const auto found = tokens_.find(token);
+    if (found == tokens_.end()) return -ENOENT;
+    *vm = found->second.lock();
+    tokens_.erase(found);
+    return *vm == nullptr || (*vm)->ended() ? -EBADF : 0;
+  }
+  // Never destroyed: a Worker may be in it when the process ends.
+  static Tokens& OfProcess() {
+    static auto* tokens = new Tokens;
+    return *tokens;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::mt19937_64 random_{std::random_device{}()};
+  std::map<uint64_t, std::weak_ptr<VmState>> tokens_;
+};
+
+VmState::Change ChangeOf(const Napi::Value& request, const Napi::Value& argument, const Napi::Value& region, const Napi::Value& offset) {
+  const ByteSpan bytes = BytesOf(argument);
+  VmState::Change change{static_cast<unsigned long>(WholeNumber(request, "request", UINT32_MAX)),
+                         {bytes.data, bytes.data + bytes.length},
+                         region.IsNull() ? nullptr : Mapping::RegionOf(region),
+                         WholeNumber(offset, "offset")};
+  // A mapping whose handle has let go.
+  if (change.region == nullptr && !region.IsNull()) change.request = 0;
+  return change;
+}
+
+Napi::Value VcpuObject(Napi::Env env, VcpuParts parts) {
+  return env.GetInstanceData<AddonData>()->vcpu.New({Napi::External<VcpuParts>::New(env, &parts)});
+}
+
 }  // namespace
-
-VmState::~VmState() {
-  fd_.Reset();
-  while (!slots_.empty()) Drop(slots_.begin()->first);
-}
-
-void VmState::Drop(uint32_t slot) {
-  const auto found = slots_.find(slot);
-  if (found == slots_.end()) return;
-  --found->second.region->slots;
-  slots_.erase(found);
-}
-
-int VmState::SetMemoryRegion(unsigned long request, char* argument, size_t length, const std::shared_ptr<Region>& region, uint64_t offset) {
-  const bool known = _IOC_TYPE(request) == KVMIO && (_IOC_NR(request) == kSetUserMemoryRegion || _IOC_NR(request) == kSetUserMemoryRegion2);
-  if (!known || length < _IOC_SIZE(request) || length < sizeof(kvm_userspace_memory_region)) return -E2BIG;
-  // Both forms begin with the same fields (api.rst 4.140).
-  kvm_userspace_memory_region head;
-  memcpy(&head, argument, sizeof head);
-  const bool removes = region == nullptr;
-  if (removes ? head.memory_size != 0 : !region->Contains(offset, head.memory_size)) return -ERANGE;
-  head.userspace_addr = removes ? 0 : reinterpret_cast<uintptr_t>(region->base() + offset);
-  memcpy(argument, &head, sizeof head);
-  const std::lock_guard lock(mutex_);
-  if (IoctlUninterrupted(fd(), request, argument) < 0) return -errno;
-  if (head.memory_size != 0) ++region->slots;
-  Drop(head.slot);
-  if (head.memory_size != 0) slots_[head.slot] = {region, head.memory_size};
-  return 0;
-}
-
-int VmState::GetDirtyLog(uint32_t slot, char* bitmap, size_t length) {
-  const std::lock_guard lock(mutex_);
-  const auto found = slots_.find(slot);
-  if (found == slots_.end()) return -ENOENT;
-  // api.rst 4.8: one bit a page, in whole 64-bit words.
-  if (length < (found->second.size / 4096 + 63) / 64 * 8) return -EINVAL;
-  kvm_dirty_log argument{};
-  argument.slot = slot;
-  argument.dirty_bitmap = bitmap;
-  return IoctlUninterrupted(fd(), KVM_GET_DIRTY_LOG, &argument) < 0 ? -errno : 0;
-}
 
 Napi::Function Vm::Define(Napi::Env env) {
   auto methods = SharedMethods();
   methods.push_back(InstanceMethod("setMemoryRegion", &Vm::SetMemoryRegion));
+  methods.push_back(InstanceMethod("setMemoryRegions", &Vm::SetMemoryRegions));
+  methods.push_back(InstanceAccessor("runPageSize", &Vm::RunPageSize, nullptr));
+  methods.push_back(InstanceAccessor("generation", &Vm::Generation, nullptr));
+  methods.push_back(InstanceMethod("memslots", &Vm::Memslots));
+  methods.push_back(InstanceMethod("takeSlotId", &Vm::TakeSlotId));
+  methods.push_back(InstanceMethod("returnSlotId", &Vm::ReturnSlotId));
   methods.push_back(InstanceMethod("getDirtyLog", &Vm::GetDirtyLog));
+  methods.push_back(InstanceMethod("clearDirtyLog", &Vm::ClearDirtyLog));
+  methods.push_back(InstanceMethod("enableDirtyRing", &Vm::EnableDirtyRing));
+  methods.push_back(InstanceMethod("harvestDirtyRings", &Vm::HarvestDirtyRings));
+  methods.push_back(InstanceMethod("drainCoalesced", &Vm::DrainCoalesced));
   methods.push_back(InstanceMethod("createGuestMemfd", &Vm::CreateGuestMemfd));
   methods.push_back(InstanceMethod("createVcpu", &Vm::CreateVcpu));
+  methods.push_back(InstanceMethod("findVcpu", &Vm::FindVcpu));
+  methods.push_back(InstanceMethod("share", &Vm::Share));
   return DefineClass(env, "Vm", methods);
 }
 
 Vm::Vm(const Napi::CallbackInfo& info) : DescriptorWrap(info) {
   if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
-  state_ = std::make_shared<VmState>(std::move(*info[0].As<Napi::External<OwnedFd>>().Data()));
+  state_ = *info[0].As<Napi::External<std::shared_ptr<VmState>>>().Data();
+  created_here_ = info[1].ToBoolean();
+}
+
+void Vm::CloseHandle() {
+  if (state_ != nullptr && created_here_) state_->End();
+  state_.reset();
+}
+
+Napi::Value Vm::Share(const Napi::CallbackInfo& info) {
+  if (fd() < 0) return Napi::Number::New(info.Env(), -EBADF);
+  return Napi::BigInt::New(info.Env(), Tokens::OfProcess().Add(state_));
+}
+
+Napi::Value Vm::Attach(const Napi::CallbackInfo& info) {
+  if (!info[0].IsBigInt()) throw Napi::TypeError::New(info.Env(), "a token is needed");
+  bool lossless = false;
+  std::shared_ptr<VmState> state;
+  const uint64_t token = info[0].As<Napi::BigInt>().Uint64Value(&lossless);
+  if (const int error = lossless ? Tokens::OfProcess().Take(token, &state) : -ENOENT; error != 0)
+    return Napi::Number::New(info.Env(), error);
+  return Wrap(info.Env(), std::move(state), false);
+}
+
+Napi::Value Vm::Wrap(Napi::Env env, std::shared_ptr<VmState> state, bool created_here) {
+  const auto external = Napi::External<std::shared_ptr<VmState>>::New(env, &state);
+  return env.GetInstanceData<AddonData>()->vm.New({external, Napi::Boolean::New(env, created_here)});
 }
 
 Napi::Value Vm::SetMemoryRegion(const Napi::CallbackInfo& info) {
-  const auto request = static_cast<unsigned long>(WholeNumber(info[0], "request", UINT32_MAX));
-  const ByteSpan argument = BytesOf(info[1]);
-  const std::shared_ptr<Region> region = info[2].IsNull() ? nullptr : Mapping::RegionOf(info[2]);
-  const uint64_t offset = WholeNumber(info[3], "offset");
-  if (state_ == nullptr || (region == nullptr && !info[2].IsNull())) return Napi::Number::New(info.Env(), -EBADF);
-  return Napi::Number::New(info.Env(), state_->SetMemoryRegion(request, argument.data, argument.length, region, offset));
+  const VmState::Change change = ChangeOf(info[0], info[1], info[2], info[3]);
+  return Napi::Number::New(info.Env(), fd() < 0 || change.request == 0 ? -EBADF : state_->SetMemoryRegion(change));
+}
+
+// (changes): each an array of the arguments of SetMemoryRegion. 0, or [negative errno, number of the change that failed].
+Napi::Value Vm::SetMemoryRegions(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!info[0].IsArray()) throw Napi::TypeError::New(env, "an array is needed");
+  const auto list = info[0].As<Napi::Array>();
+  std::vector<VmState::Change> changes;
+  int error = fd() < 0 ? -EBADF : 0;
+  for (uint32_t index = 0; index < list.Length(); index++) {
+    const auto one = list.Get(index).As<Napi::Object>();
+    changes.push_back(ChangeOf(one.Get(0u), one.Get(1u), one.Get(2u), one.Get(3u)));
+    if (changes.back().request == 0) error = -EBADF;
+  }
+  size_t failed = 0;
+  if (error == 0) error = state_->SetMemoryRegions(changes, &failed);
+  if (error == 0) return Napi::Number::New(env, 0);
+  const auto result = Napi::Array::New(env, 2);
+  result.Set(0u, Napi::Number::New(env, error));
+  result.Set(1u, Napi::Number::New(env, static_cast<double>(failed)));
+  return result;
+}
+
+Napi::Value Vm::RunPageSize(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), state_ == nullptr ? 0 : static_cast<double>(state_->run_page_size()));
+}
+
+Napi::Value Vm::Generation(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), state_ == nullptr ? -1 : static_cast<double>(state_->generation()));
+}
+
+Napi::Value Vm::Memslots(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  uint64_t generation = 0;
+  const auto slots = state_ == nullptr ? std::map<uint32_t, VmState::Slot>() : state_->Slots(&generation);
+  const auto rows = Napi::Array::New(env, slots.size());
+  uint32_t index = 0;
+  for (const auto& [id, slot] : slots) {
+    const auto row = Napi::Object::New(env);
+    row.Set("id", static_cast<double>(id));
+    row.Set("gpa", static_cast<double>(slot.gpa));
+    row.Set("size", static_cast<double>(slot.size));
+    row.Set("offset", static_cast<double>(slot.offset));
+    row.Set("flags", static_cast<double>(slot.flags));
+    row.Set("region", Mapping::Wrap(env, slot.region));
+    rows.Set(index++, row);
+  }
+  const auto result = Napi::Object::New(env);
+  result.Set("generation", static_cast<double>(generation));
+  result.Set("rows", rows);
+  return result;
+}
+
+Napi::Value Vm::TakeSlotId(const Napi::CallbackInfo& info) {
+  const auto limit = static_cast<uint32_t>(WholeNumber(info[0], "limit", INT32_MAX));
+  return Napi::Number::New(info.Env(), fd() < 0 ? -EBADF : state_->TakeSlotId(limit));
+}
+
+void Vm::ReturnSlotId(const Napi::CallbackInfo& info) {
+  const auto id = static_cast<uint32_t>(WholeNumber(info[0], "id", INT32_MAX));
+  if (state_ != nullptr) state_->ReturnSlotId(id);
 }
 
 Napi::Value Vm::GetDirtyLog(const Napi::CallbackInfo& info) {
   const auto slot = static_cast<uint32_t>(WholeNumber(info[0], "slot", UINT32_MAX));
   const ByteSpan bitmap = BytesOf(info[1]);
-  return Napi::Number::New(info.Env(), state_ == nullptr ? -EBADF : state_->GetDirtyLog(slot, bitmap.data, bitmap.length));
+  return Napi::Number::New(info.Env(), fd() < 0 ? -EBADF : state_->GetDirtyLog(slot, bitmap.data, bitmap.length));
+}
+
+Napi::Value Vm::ClearDirtyLog(const Napi::CallbackInfo& info) {
+  const auto slot = static_cast<uint32_t>(WholeNumber(info[0], "slot", UINT32_MAX));
+  const uint64_t first = WholeNumber(info[1], "first");
+  const auto pages = static_cast<uint32_t>(WholeNumber(info[2], "pages", UINT32_MAX));
+  const ByteSpan bitmap = BytesOf(info[3]);
+  return Napi::Number::New(info.Env(), state_ == nullptr ? -EBADF : state_->ClearDirtyLog(slot, first, pages, bitmap.data, bitmap.length));
+}
+
+Napi::Value Vm::EnableDirtyRing(const Napi::CallbackInfo& info) {
+  const auto capability = static_cast<uint32_t>(WholeNumber(info[0], "capability", UINT32_MAX));
+  const uint64_t bytes = WholeNumber(info[1], "bytes", 1 << 30);
+  return Napi::Number::New(info.Env(), state_ == nullptr ? -EBADF : state_->dirty_rings().Enable(fd(), capability, bytes));
+}
+
+// Pairs of slot and page.
+Napi::Value Vm::HarvestDirtyRings(const Napi::CallbackInfo& info) {
+  if (state_ == nullptr) return Napi::Number::New(info.Env(), -EBADF);
+  std::vector<DirtyRings::Page> pages;
+  const int result = state_->dirty_rings().Harvest(fd(), &pages);
+  if (result < 0) return Napi::Number::New(info.Env(), result);
+  auto pairs = Napi::Float64Array::New(info.Env(), pages.size() * 2);
+  for (size_t index = 0; index < pages.size(); ++index) {
+    pairs[index * 2] = pages[index].slot;
+    pairs[index * 2 + 1] = static_cast<double>(pages[index].offset);
+  }
+  return pairs;
+}
+
+Napi::Value Vm::DrainCoalesced(const Napi::CallbackInfo& info) {
+  const ByteSpan target = BytesOf(info[0]);
+  return Napi::Number::New(info.Env(), state_ == nullptr ? 0 : state_->coalesced_ring().Drain(target.data, target.length));
 }
 
 // Its own descriptor object: the kernel's memslot holds the file, so that closing the handle first is harmless.
@@ -101,14 +231,18 @@ Napi::Value Vm::CreateGuestMemfd(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value Vm::CreateVcpu(const Napi::CallbackInfo& info) {
-  const uint64_t id = WholeNumber(info[0], "id", UINT32_MAX);
-  const uint64_t mmap_size = WholeNumber(info[1], "mmapSize", 1 << 30);
-  if (state_ == nullptr) return Napi::Number::New(info.Env(), -EBADF);
-  const int fd = IoctlUninterrupted(state_->fd(), KVM_CREATE_VCPU, id);
-  if (fd < 0) return Napi::Number::New(info.Env(), -errno);
-  VcpuParts parts{state_, std::make_unique<RunPage>()};
-  if (const int error = parts.page->Open(fd, mmap_size); error != 0) return Napi::Number::New(info.Env(), error);
-  return info.Env().GetInstanceData<AddonData>()->vcpu.New({Napi::External<VcpuParts>::New(info.Env(), &parts)});
+  const auto id = static_cast<uint32_t>(WholeNumber(info[0], "id", UINT32_MAX));
+  if (fd() < 0) return Napi::Number::New(info.Env(), -EBADF);
+  std::shared_ptr<RunPage> page;
+  if (const int error = state_->CreateVcpu(id, &page); error != 0) return Napi::Number::New(info.Env(), error);
+  return VcpuObject(info.Env(), {state_, std::move(page)});
+}
+
+Napi::Value Vm::FindVcpu(const Napi::CallbackInfo& info) {
+  const auto id = static_cast<uint32_t>(WholeNumber(info[0], "id", UINT32_MAX));
+  if (fd() < 0) return Napi::Number::New(info.Env(), -EBADF);
+  std::shared_ptr<RunPage> page = state_->FindVcpu(id);
+  return page == nullptr ? Napi::Value(Napi::Number::New(info.Env(), -ENOENT)) : VcpuObject(info.Env(), {state_, std::move(page)});
 }
 
 }  // namespace node_kvm

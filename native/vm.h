@@ -1,52 +1,45 @@
-// A VM's descriptor, and the regions its memslots point to.
+// A VM, for TypeScript.
 #pragma once
 
-#include <map>
-#include <mutex>
+#include <memory>
 
+#include "coalesced_ring.h"
 #include "descriptor.h"
-#include "region.h"
+#include "vm_state.h"
 
 namespace node_kvm {
-
-// KVM keeps the addresses of a memslot for as long as the VM lives, and the VM lives while any of its descriptors does. So the
-// regions belong to this state, which the Vm and each of its vCPUs share, and not to an object that a collector may take first.
-class VmState {
- public:
-  explicit VmState(OwnedFd fd) : fd_(std::move(fd)) {}
-  ~VmState();
-  int fd() const { return fd_.get(); }
-  // KVM_SET_USER_MEMORY_REGION or its second form, as `request` says; `argument` is the structure without its userspace_addr, which is
-  // filled in here: the address is never the caller's to choose. A null region is for a slot's deletion.
-  int SetMemoryRegion(unsigned long request, char* argument, size_t length, const std::shared_ptr<Region>& region, uint64_t offset);
-  int GetDirtyLog(uint32_t slot, char* bitmap, size_t length);
-
- private:
-  struct Slot {
-    std::shared_ptr<Region> region;
-    uint64_t size;
-  };
-  void Drop(uint32_t slot);
-
-  OwnedFd fd_;
-  std::mutex mutex_;
-  std::map<uint32_t, Slot> slots_;
-};
 
 class Vm : public DescriptorWrap<Vm> {
  public:
   static Napi::Function Define(Napi::Env env);
+  // The VM that share() told the token of, or a negative errno. A token is taken once.
+  static Napi::Value Attach(const Napi::CallbackInfo& info);
+  static Napi::Value Wrap(Napi::Env env, std::shared_ptr<VmState> state, bool created_here);
   explicit Vm(const Napi::CallbackInfo& info);
-  int fd() const { return state_ ? state_->fd() : -1; }
-  void CloseHandle() { state_.reset(); }
+  int fd() const { return state_ && !state_->ended() ? state_->fd() : -1; }
+  // The environment that created the VM ends it for all; others let go of it.
+  void CloseHandle();
 
  private:
   Napi::Value SetMemoryRegion(const Napi::CallbackInfo& info);
+  Napi::Value SetMemoryRegions(const Napi::CallbackInfo& info);
+  Napi::Value RunPageSize(const Napi::CallbackInfo& info);
+  Napi::Value Generation(const Napi::CallbackInfo& info);
+  Napi::Value Memslots(const Napi::CallbackInfo& info);
+  Napi::Value TakeSlotId(const Napi::CallbackInfo& info);
+  void ReturnSlotId(const Napi::CallbackInfo& info);
   Napi::Value GetDirtyLog(const Napi::CallbackInfo& info);
+  Napi::Value ClearDirtyLog(const Napi::CallbackInfo& info);
+  Napi::Value EnableDirtyRing(const Napi::CallbackInfo& info);
+  Napi::Value HarvestDirtyRings(const Napi::CallbackInfo& info);
+  Napi::Value DrainCoalesced(const Napi::CallbackInfo& info);
   Napi::Value CreateGuestMemfd(const Napi::CallbackInfo& info);
   Napi::Value CreateVcpu(const Napi::CallbackInfo& info);
+  Napi::Value FindVcpu(const Napi::CallbackInfo& info);
+  Napi::Value Share(const Napi::CallbackInfo& info);
 
   std::shared_ptr<VmState> state_;
+  bool created_here_ = false;
 };
 
 }  // namespace node_kvm

@@ -33,6 +33,13 @@ function context(): Record<string, unknown> {
     mapping: Mapping.anonymous(2 * MiB),
     page: Mapping.anonymous(4 * KiB),
     otherPage: Mapping.anonymous(4 * KiB),
+    serial: { write: () => {} },
+    bus: { handle: () => {} },
+    controller: new AbortController(),
+    port: new MessageChannel().port1,
+    get token() {
+      return vm.share()
+    },
     get vcpu() {
       vm.memslots.create({ gpa: 0, mapping: ram })
       return vm.createVcpu().enter('real', { ip: 0x1000 })

@@ -92,10 +92,14 @@ describe('exits', () => {
       return sum
     }
     many(3000)
-    globalThis.gc?.()
-    const before = process.memoryUsage().heapUsed
-    many(20_000)
-    expect((process.memoryUsage().heapUsed - before) / 20_000).toBeLessThan(16)
+    // What the runtime does beside comes and goes; what an exit allocates is there in every round.
+    const growth = Array.from({ length: 5 }, () => {
+      globalThis.gc?.()
+      const before = process.memoryUsage().heapUsed
+      many(10_000)
+      return (process.memoryUsage().heapUsed - before) / 10_000
+    })
+    expect(Math.min(...growth)).toBeLessThan(16)
   })
 
   test('an exit object transferred away does not harm the next run', () => {

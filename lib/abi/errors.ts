@@ -13,6 +13,8 @@ export type KvmErrorCode =
   | 'permission' // the process may not
   | 'memory' // host memory could not be mapped or reached
   | 'busy' // another thread is in the vCPU
+  | 'state' // not in the state that it is in
+  | 'not-present' // a page is not there yet, and cannot be waited for here
   | 'assembler' // GNU as refused the source
   | 'ioctl' // the kernel refused; errno says how
 
@@ -67,4 +69,11 @@ export function ioctlError(ioctl: string, negativeErrno: number, asked: string, 
 export function checked(result: number, ioctl: string, asked: string, advice?: string): number {
   if (result < 0) throw ioctlError(ioctl, result, asked, advice)
   return result
+}
+
+/** Throws in a turn of its own, where an error that a listener throws would arrive: for callers that have something else to hand on. */
+export function throwLater(error: unknown): void {
+  queueMicrotask(() => {
+    throw error
+  })
 }

@@ -1,6 +1,7 @@
 /** The add-on, and the types of what it exports. Only the rooms abi, memory, kvm and translation import this. */
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
+import { isMainThread } from 'node:worker_threads'
 
 /** An owned file descriptor; closed when its object is collected, at the latest. Results below 0 are a negative errno. */
 export interface NativeDescriptor {
@@ -21,14 +22,50 @@ export interface NativeKvm extends NativeDescriptor {
   createVm(type: number): NativeVm | number
 }
 
+/** Request, argument without its `userspace_addr`, region (null deletes the slot), offset in the region. */
+export type MemoryRegionChange = [request: number, argument: Uint8Array, region: NativeRegion | null, offset: number]
+
+/** A row of the VM's table, as whoever holds the VM sees it; `region` is a handle made for the caller. */
+export interface NativeSlot {
+  id: number
+  gpa: number
+  size: number
+  offset: number
+  flags: number
+  region: NativeRegion
+}
+
 export interface NativeVm extends NativeDescriptor {
   /** KVM_SET_USER_MEMORY_REGION or its second form; `userspace_addr` is filled in from the region, which the VM holds as long as the
    * slot exists. A null region deletes the slot. */
-  setMemoryRegion(request: number, argument: Uint8Array, region: NativeRegion | null, offset: number): number
+  setMemoryRegion(...change: MemoryRegionChange): number
+  /** All while no vCPU is in the guest, or none: 0, or the negative errno and the number of the change that failed. EIO: the kernel did not
+   * take back what it had taken before. */
+  setMemoryRegions(changes: MemoryRegionChange[]): 0 | [error: number, failed: number]
+  /** Counts changes of the memslots by anybody; -1 once closed. */
+  readonly generation: number
+  memslots(): { generation: number; rows: NativeSlot[] }
+  /** A free id below the limit, or a negative errno. */
+  takeSlotId(limit: number): number
+  returnSlotId(id: number): void
   createGuestMemfd(request: number, argument: Uint8Array): NativeDescriptor | number
   /** KVM_GET_DIRTY_LOG; refused with -EINVAL when the bitmap is smaller than the slot needs. */
   getDirtyLog(slot: number, bitmap: Uint8Array): number
-  createVcpu(id: number, mmapSize: number): NativeVcpu | number
+  /** KVM_CLEAR_DIRTY_LOG: protects again the pages whose bit is set; `first` is a multiple of 64, as `pages` unless they reach the slot's end. */
+  clearDirtyLog(slot: number, first: number, pages: number, bitmap: Uint8Array): number
+  /** Rings of `bytes` for the vCPUs to come, by KVM_CAP_DIRTY_LOG_RING or its younger form. */
+  enableDirtyRing(capability: number, bytes: number): number
+  /** Pairs of slot and page that any vCPU dirtied since the last call; they are protected again when it returns. */
+  harvestDirtyRings(): Float64Array | number
+  /** Moves whole entries of the ring of coalesced writes into `target`; how many. */
+  drainCoalesced(target: Uint8Array): number
+  /** Bytes of a vCPU's shared pages: KVM_GET_VCPU_MMAP_SIZE. */
+  readonly runPageSize: number
+  createVcpu(id: number): NativeVcpu | number
+  /** One that another environment created and holds. */
+  findVcpu(id: number): NativeVcpu | number
+  /** A token by which another environment of this process attaches the VM, once. */
+  share(): bigint | number
 }
 
 export interface TraceRequest {
@@ -65,11 +102,79 @@ export interface VcpuHandle {
 export interface NativeVcpu extends NativeDescriptor {
   /** What runVcpu() and ioctlVcpu() know it by. */
   handle(): VcpuHandle
+  /** Whether some thread is in a run. */
+  readonly running: boolean
   /** From any thread: the run in progress, or else the next one, returns -EINTR. */
   kick(): void
+  /** A thread of its own, which runs when told. `ranges` are isPort, start, size by turns: writes there are queued. `notify` is called in the
+   * event loop when there is something to take. */
+  startThread(number: number, ranges: (boolean | number)[], notify: () => void): NativeVcpuRunner | number
   /** Copies bytes of the shared run page: sync regs and the like. */
   readRunPage(offset: number, target: Uint8Array): number
   writeRunPage(offset: number, source: Uint8Array): number
+}
+
+/** A vCPU's own thread. */
+export interface NativeVcpuRunner {
+  /** Into the guest, with the answer in `area`; false when it is there already. */
+  go(area: Uint8Array): boolean
+  /** The result of the last go(), as of runVcpu(), and the exit in `area`; null while there is none. */
+  take(area: Uint8Array): number | null
+  /** Queued writes, older than what take() gives next: native/vcpu_thread.h, QueuedWrite. */
+  takeQueued(): Uint8Array
+  /** Whether the thread keeps the event loop alive. */
+  ref(): void
+  unref(): void
+  /** Ends the run in progress, and the thread. */
+  end(): void
+}
+
+/** The eventfds that one environment watches. */
+export interface NativeWatcher {
+  /** Watches a duplicate of `fd` under `key`. */
+  add(key: number, fd: number): number
+  remove(key: number): void
+  /** Pairs of key and what its eventfd counted since the last call. */
+  take(): Float64Array
+  /** A socket, the caller's to close, on which a byte comes when there is something to take. */
+  subscribe(): number
+}
+
+/** Pages of a region that this process wrote, one bit a page. */
+export interface NativeWriteRecorder {
+  /** Moves the bits into `target`, which has whole 64-bit words. */
+  collect(target: Uint8Array): number
+  /** Sets the bits of the pages from `first` to `last`. */
+  mark(first: number, last: number): void
+  close(): void
+}
+
+/** Without `fd` and `content` the faults are answered by serve(). */
+export interface FaultServiceOptions {
+  minor: boolean
+  /** An open file, which is duplicated, and where in it the region's first byte lies. */
+  fd?: number
+  offset?: number
+  /** Copied. */
+  content?: Uint8Array
+}
+
+/** The page faults of a region, by userfaultfd. */
+export interface NativeFaultService {
+  /** Pairs of a page's offset and 1 for a write; each page once until it is served. */
+  take(): Float64Array
+  /** Puts `length` bytes there, whole pages: of `content`, or zeros. A page that is there already stays. */
+  serve(offset: number, length: number, content: Uint8Array | null): number
+  /** No access to this page succeeds any more. */
+  fail(offset: number): number
+  /** Offsets of the pages that are not there. */
+  missing(offset: number, length: number): Float64Array
+  /** A socket, the caller's to close, on which a byte comes when there is something to take. */
+  subscribe(): number
+  /** Pages served so far. */
+  served(): number
+  /** What is missing still is ordinary memory from now on. */
+  close(): void
 }
 
 export interface RegionOptions {
@@ -93,8 +198,10 @@ export interface NativeRegion {
   /** The HVA of the first byte; 0 once released. */
   readonly address: number
   readonly size: number
+  readonly kind: RegionOptions['kind']
   /** Slots of any VM that hold it. */
   readonly slots: number
+  /** As write() and fill(): -EAGAIN where a page must first be served by serveFaults()' caller. */
   read(offset: number, target: Uint8Array): number
   write(offset: number, source: Uint8Array): number
   fill(offset: number, length: number, value: number): number
@@ -106,6 +213,9 @@ export interface NativeRegion {
   buffer(): SharedArrayBuffer | ArrayBuffer | number
   /** Whether this environment's buffer is alive. */
   readonly buffered: boolean
+  /** From now on. */
+  recordWrites(): NativeWriteRecorder | number
+  serveFaults(options: FaultServiceOptions): NativeFaultService | number
   release(): void
 }
 
@@ -207,7 +317,16 @@ export interface NativeAddon {
   joinTables(pagemapPath: string, slots: SlotColumns, leaves: LeafColumns, from: number, to: number): PageColumns | number
   /** open(2); a negative errno on failure. */
   open(path: string, writable: boolean): NativeKvm | number
+  /** The number of the signal that kicks; below 0 when no real-time signal was free. */
+  kickSignal(): number
+  /** In a Worker: from now on a run on this thread gives -ERESTART when its event loop has something to do. */
+  watchLoop(): void
+  /** The VM of a token of {@link NativeVm.share}: -ENOENT for none, -EBADF when it is closed. */
+  attach(token: bigint): NativeVm | number
   map(options: RegionOptions): NativeRegion | number
+  /** eventfd(2), nonblocking. */
+  eventfd(): NativeDescriptor | number
+  watchEventfds(): NativeWatcher | number
   trace(request: TraceRequest): NativeTracer | number
   /** A mount of tracefs that is in no namespace: its files are reached below /proc/self/fd/N. */
   openTracefs(): NativeDescriptor | number
@@ -227,3 +346,4 @@ const packageRoot = fileURLToPath(new URL(import.meta.url.includes('/dist/lib/')
 const otherBuild = process.env['NODE_KVM_ADDON']
 
 export const native: NativeAddon = otherBuild ? require(otherBuild) : (require('node-gyp-build') as (directory: string) => NativeAddon)(packageRoot)
+if (!isMainThread) native.watchLoop()

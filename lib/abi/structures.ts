@@ -1,5 +1,5 @@
 /** The structures of <linux/kvm.h> and <asm/kvm.h> for x86-64. Documentation/virt/kvm/api.rst names each by its ioctl. */
-import { address, array, bytes, type StructOf, struct, u8, u16, u32, u64 } from './struct.js'
+import { address, array, bytes, i32, type StructOf, struct, u8, u16, u32, u64 } from './struct.js'
 
 export const UserspaceMemoryRegion = struct('kvm_userspace_memory_region', {
   slot: u32,
@@ -141,6 +141,40 @@ export const MsrEntry = struct('kvm_msr_entry', { index: u32, reserved: u32, dat
 
 /** slot in, bitmap pointer filled in by the add-on. */
 export const DirtyLog = struct('kvm_dirty_log', { slot: u32, padding1: u32, dirty_bitmap: address })
+
+/** What KVM_CLEAR_DIRTY_LOG protects again (api.rst 4.117). */
+export const ClearDirtyLog = struct('kvm_clear_dirty_log', { slot: u32, num_pages: u32, first_page: address, dirty_bitmap: address })
+
+/** An entry of a dirty ring (api.rst 8.29). */
+export const DirtyGfn = struct('kvm_dirty_gfn', { flags: u32, slot: u32, offset: address })
+
+/** A range whose writes are coalesced (api.rst 4.116); pio is 1 for ports. */
+export const CoalescedZone = struct('kvm_coalesced_mmio_zone', { addr: address, size: u32, pio: u32 })
+
+/** A coalesced write, as it lies in the ring. */
+export const CoalescedEntry = struct('kvm_coalesced_mmio', { phys_addr: address, len: u32, pio: u32, data: bytes(8) })
+
+/** A write that signals an eventfd (api.rst 4.59). */
+export const IoEventfd = struct('kvm_ioeventfd', { datamatch: u64, addr: address, len: u32, fd: i32, flags: u32, pad: bytes(36) })
+
+/** An eventfd that raises an interrupt (api.rst 4.75). */
+export const Irqfd = struct('kvm_irqfd', { fd: u32, gsi: u32, flags: u32, resamplefd: u32, pad: bytes(16) })
+
+export const IrqLevel = struct('kvm_irq_level', { irq: u32, level: u32 })
+
+export const Msi = struct('kvm_msi', { address_lo: u32, address_hi: u32, data: u32, flags: u32, devid: u32, pad: bytes(12) })
+
+/** Where a GSI leads (api.rst 4.52); `u` is one of the two structures below. */
+export const IrqRoutingEntry = struct('kvm_irq_routing_entry', { gsi: u32, type: u32, flags: u32, pad: u32, u: bytes(32) })
+export const IrqRoutingIrqchip = struct('kvm_irq_routing_irqchip', { irqchip: u32, pin: u32 })
+export const IrqRoutingMsi = struct('kvm_irq_routing_msi', { address_lo: u32, address_hi: u32, data: u32, devid: u32 })
+
+export const PitConfig = struct('kvm_pit_config', { flags: u32, pad: array(u32, 15) })
+
+export const Interrupt = struct('kvm_interrupt', { irq: u32 })
+
+/** The local APIC's registers, as they lie in its page (Intel SDM volume 3, table 12-1). */
+export const LapicState = struct('kvm_lapic_state', { regs: bytes(1024) })
 
 export const EnableCap = struct('kvm_enable_cap', { cap: u32, flags: u32, args: array(u64, 4), pad: bytes(64) })
 

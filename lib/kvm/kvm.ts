@@ -2,7 +2,7 @@
 import { argumentError, checkInteger } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import { type NativeKvm, native } from '../abi/native.js'
-import { KVM_CHECK_EXTENSION, KVM_GET_API_VERSION, KVM_GET_SUPPORTED_CPUID, KVM_GET_VCPU_MMAP_SIZE, type Request } from '../abi/requests.js'
+import { KVM_CHECK_EXTENSION, KVM_GET_API_VERSION, KVM_GET_SUPPORTED_CPUID, type Request } from '../abi/requests.js'
 import { CpuidEntry } from '../abi/structures.js'
 import { Vm } from './vm.js'
 
@@ -85,12 +85,7 @@ export class Kvm implements Disposable {
     if (this.closed) throw new KvmError('closed', 'this Kvm is closed')
     const vm = this.#native.createVm(type)
     if (typeof vm === 'number') throw ioctlError('KVM_CREATE_VM', vm, `creating a VM of type ${type}`)
-    return new Vm(vm, {
-      memslots: this.checkExtension(10),
-      vcpus: this.checkExtension(66) || 4,
-      vcpuIds: this.checkExtension(128) || 4,
-      runPageSize: this.#ask(KVM_GET_VCPU_MMAP_SIZE)
-    })
+    return new Vm(vm).prepare()
   }
 
   /** Closes the descriptor; a second call does nothing. */

@@ -1,14 +1,29 @@
 /** A virtual processor. */
-import { argumentError, checkBytes, checkOptions } from '../abi/arguments.js'
+import { isMainThread } from 'node:worker_threads'
+import { argumentError, checkBoolean, checkBytes, checkInteger, checkOptions } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import { type NativeVcpu, native, type VcpuHandle } from '../abi/native.js'
 import * as requests from '../abi/requests.js'
 import type { Fields, StructInstance, StructType, ValuesOf } from '../abi/struct.js'
-import { CpuidEntry, DebugRegisters, Fpu, GuestDebug, MpState, MsrEntry, Registers, SpecialRegisters, Translation } from '../abi/structures.js'
+import {
+  CpuidEntry,
+  DebugRegisters,
+  Fpu,
+  GuestDebug,
+  Interrupt,
+  LapicState,
+  MpState,
+  MsrEntry,
+  Registers,
+  SpecialRegisters,
+  Translation
+} from '../abi/structures.js'
+import { serveNow } from '../memory/demand-paging.js'
 import { type Exit, ExitReader, exitAreaSize } from './exits.js'
 import { enterMode, type Mode, type ModeOptions } from './modes.js'
 import { Statistics } from './statistics.js'
 import { SyncRegisters } from './sync-registers.js'
+import { type ExitHandlers, illegal, type RunEnd, type StartOptions, type VcpuState, VcpuThread } from './vcpu-thread.js'
 import type { Vm } from './vm.js'
 
 /** Of {@link Vcpu.run}. */
@@ -18,6 +33,10 @@ export interface RunOptions {
 }
 
 const { runVcpu, ioctlVcpu } = native
+const restart = -85
+// struct kvm_run, before the union.
+const requestWindowOffset = 0
+const readyForInterruptOffset = 12
 const timeoutExit: Exit = Object.freeze({ reason: 'timeout' })
 const interruptedExit: Exit = Object.freeze({ reason: 'interrupted' })
 
@@ -39,6 +58,7 @@ export class Vcpu implements Disposable {
   #exits = new ExitReader(this.#area)
   #statistics: Statistics | undefined
   #hasCpuid = false
+  #thread: VcpuThread | undefined
 
   /** @internal */
   constructor(vcpu: NativeVcpu, id: number, vm: Vm, runPageSize: number) {
@@ -60,14 +80,96 @@ export class Vcpu implements Disposable {
 
   /**
    * Runs the guest on this thread until an exit: KVM_RUN (api.rst 4.10). Signals that have nothing to do with the guest do not end it.
-   * The exit's object, and its `data`, belong to the vCPU: they hold until the next run().
+   * The exit's object, and its `data`, belong to the vCPU: they hold until the next run(). In a Worker, worker.terminate() ends it.
    * @throws KvmError `memory` when the host memory behind a slot cannot be accessed, `busy` when another thread runs this vCPU
    */
   run(options?: RunOptions): Exit {
     const timeoutMs = options === undefined ? -1 : this.#limit(options)
-    if (this.#area.byteLength === 0) this.#renewArea()
-    const result = runVcpu(this.#handle, this.#area, timeoutMs)
+    if (this.#thread !== undefined) this.#stoppedFor('run()')
+    const result = isMainThread ? runVcpu(this.#handle, this.#currentArea(), timeoutMs) : this.#runInWorker(timeoutMs)
+    if (this.vm.coalescing !== undefined) this.vm.coalescing.drain()
     return result >= 0 ? this.#exits.read(result) : this.#interruption(result, timeoutMs)
+  }
+
+  /**
+   * Runs the guest on a thread of its own, and calls a handler of this thread for each exit; the guest waits for it, and for the promise it may
+   * return. The exit's object holds until then. An exit without a handler ends the run and is what the promise gives; it rejects
+   * with what a handler throws. Either way the vCPU is then stopped, and can be started again where it was.
+   * @throws KvmError `state` when it is started, `busy` when another thread runs it, `argument`
+   * @example
+   * const vcpu = vm.createVcpu().enter('real', { ip: 0x1000 })
+   * const end = await vcpu.start({ 'io-out': ({ port, data }) => console.log(port, data) })
+   * if (end.reason === 'hlt') console.log('halted')
+   */
+  start(handlers: ExitHandlers, options: StartOptions = {}): Promise<RunEnd> {
+    this.#open()
+    this.#stoppedFor('start()')
+    checkOptions('options', options, ['signal', 'queued'])
+    if (options.signal?.aborted) return Promise.reject(options.signal.reason)
+    if (this.#native.running) throw new KvmError('busy', `vCPU ${this.id} runs on another thread`)
+    const thread = new VcpuThread(
+      { id: this.id, area: () => this.#currentArea(), read: (result) => this.#read(result), failure: (result) => this.#failure(result, -1) },
+      handlers,
+      options,
+      this.#native
+    )
+    this.#thread = thread
+    return thread.ended
+  }
+
+  /** What start(), pause(), resume() and stop() made of it. A run() in progress on another thread does not show here. */
+  get state(): VcpuState {
+    return this.#thread?.state ?? 'stopped'
+  }
+
+  #stoppedFor(asked: string): void {
+    if (this.state !== 'stopped') throw illegal(asked, this.id, this.state, 'it has a thread of its own; stop() it first')
+  }
+  #startedFor(asked: string): VcpuThread {
+    this.#open()
+    if (this.#thread === undefined || this.state === 'stopped') throw illegal(asked, this.id, 'stopped', 'start() it first')
+    return this.#thread
+  }
+
+  /** Resolves when the guest is out; handlers in progress go on, and the guest waits for resume(). @throws KvmError `state` when stopped */
+  async pause(): Promise<void> {
+    await this.#startedFor('pause()').pause()
+  }
+  /** On into the guest after pause(). @throws KvmError `state` when not parked */
+  resume(): void {
+    const thread = this.#startedFor('resume()')
+    if (thread.state !== 'parked') throw illegal('resume()', this.id, thread.state, 'only pause() parks it')
+    thread.resume()
+  }
+  /** Ends the run that start() began, with `{ reason: 'stopped' }`, and resolves when it is over. Does nothing when stopped. */
+  async stop(): Promise<void> {
+    const thread = this.#thread
+    thread?.stop()
+    await thread?.ended.catch(() => {})
+  }
+  /** Whether a started vCPU keeps the process alive, as it does at first. */
+  ref(): this {
+    this.#thread?.ref()
+    return this
+  }
+  /** The opposite of ref(). */
+  unref(): this {
+    this.#thread?.unref()
+    return this
+  }
+
+  // -ERESTART: the event loop has something to do, which may be worker.terminate(). That takes effect here, in JavaScript; anything else can wait.
+  #runInWorker(timeoutMs: number): number {
+    const end = timeoutMs < 0 ? 0 : performance.now() + timeoutMs
+    let result = runVcpu(this.#handle, this.#currentArea(), timeoutMs)
+    while (result === restart) result = runVcpu(this.#handle, this.#currentArea(), timeoutMs < 0 ? -1 : Math.max(0, end - performance.now()))
+    return result
+  }
+
+  // The writes that KVM queued are older than the exit.
+  #read(result: number): Exit {
+    this.vm.coalescing?.drain()
+    return this.#exits.read(result)
   }
 
   #limit(options: RunOptions): number {
@@ -81,32 +183,64 @@ export class Vcpu implements Disposable {
     return timeoutMs
   }
 
-  // The caller transferred exit.data.buffer away; the next exits need memory of their own.
-  #renewArea(): void {
-    this.#area = new Uint8Array(exitAreaSize)
-    this.#exits = new ExitReader(this.#area)
+  // When the caller transferred exit.data.buffer away, the next exits need memory of their own.
+  #currentArea(): Uint8Array {
+    if (this.#area.byteLength === 0) {
+      this.#area = new Uint8Array(exitAreaSize)
+      this.#exits = new ExitReader(this.#area)
+    }
+    return this.#area
   }
 
   #interruption(result: number, timeoutMs: number): Exit {
     const errno = errnoName(result)
+    // A page that only this thread can serve.
+    if (errno === 'EDEADLK' && serveNow()) return this.run(timeoutMs < 0 ? undefined : { timeoutMs })
+    if (errno === 'EDEADLK')
+      throw new KvmError(
+        'not-present',
+        `vCPU ${this.id} waits for a page whose handler answers only from the event loop of this thread: run it on another thread, or serve the page from a file`
+      )
     if (errno === 'ETIME') return timeoutExit
     if (errno === 'EINTR') return interruptedExit
     this.#open()
-    if (errno === 'EBUSY') throw new KvmError('busy', `vCPU ${this.id} runs on another thread`)
+    throw this.#failure(result, timeoutMs)
+  }
+
+  #failure(result: number, timeoutMs: number): KvmError {
+    const errno = errnoName(result)
+    if (this.closed) return new KvmError('closed', `vCPU ${this.id} is closed`)
+    if (errno === 'EBUSY') return new KvmError('busy', `vCPU ${this.id} runs on another thread`)
     if (errno === 'EFAULT' || errno === 'EHWPOISON')
-      throw new KvmError(
+      return new KvmError(
         'memory',
         `running vCPU ${this.id}: KVM_RUN failed with ${errno}: the host memory behind a memslot is unmapped, protected, or past the end of its file`,
         { errno, ioctl: 'KVM_RUN' }
       )
     const advice = errno === 'ENOSPC' && this.vm.memslots.length === 0 ? 'the VM has no memslots, and KVM sizes its shadow page pool by them' : ''
-    throw ioctlError('KVM_RUN', result, `running vCPU ${this.id}${timeoutMs < 0 ? '' : ` for at most ${timeoutMs} ms`}`, advice)
+    return ioctlError('KVM_RUN', result, `running vCPU ${this.id}${timeoutMs < 0 ? '' : ` for at most ${timeoutMs} ms`}`, advice)
   }
 
   /** Ends the run in progress on whatever thread, or else the next one, with `{ reason: 'interrupted' }`. */
   kick(): void {
     this.#open()
     this.#native.kick()
+  }
+
+  /**
+   * Which signals are blocked while this vCPU is in KVM_RUN, in place of the thread's own mask: KVM_SET_SIGNAL_MASK (api.rst 4.17). The signal
+   * by which kick() and time limits work stays open, whatever is asked.
+   * @param blocked numbers of signal(7)
+   */
+  setSignalMask(blocked: Iterable<number>): void {
+    this.#open()
+    let set = 0n
+    for (const signal of blocked) set |= 1n << BigInt(checkInteger('blocked', signal, 1, 64) - 1)
+    const mask = new DataView(new ArrayBuffer(12))
+    mask.setUint32(0, 8, true)
+    mask.setBigUint64(4, set & ~(1n << BigInt(native.kickSignal() - 1)), true)
+    const result = this.#native.ioctlCounted(requests.KVM_SET_SIGNAL_MASK.number, new Uint8Array(mask.buffer), 4, 1)
+    if (result < 0) this.#refused(result, requests.KVM_SET_SIGNAL_MASK, 'setting the signal mask of')
   }
 
   #get<F extends Fields>(request: requests.Request, type: StructType<F>, value = new type()): StructInstance<F> {
@@ -131,6 +265,10 @@ export class Vcpu implements Disposable {
   // Asked only after a failure: on the way there each call into the add-on would cost as much as the check is worth.
   #refused(result: number, request: requests.Request, doing: string, advice = ''): never {
     this.#open()
+    if (errnoName(result) === 'EBUSY')
+      throw new KvmError('busy', `${doing} vCPU ${this.id} while it runs would wait for the guest; await pause(), or kick() it out, first`, {
+        ioctl: request.name
+      })
     throw ioctlError(request.name, result, `${doing} vCPU ${this.id}`, advice)
   }
 
@@ -187,7 +325,8 @@ export class Vcpu implements Disposable {
     if (typeof linear !== 'bigint') throw argumentError('linear', linear, 'a bigint')
     this.#open()
     const value = new Translation({ linear_address: linear })
-    checked(this.#native.ioctl(requests.KVM_TRANSLATE.number, value.bytes), 'KVM_TRANSLATE', `translating on vCPU ${this.id}`)
+    const result = this.#native.ioctl(requests.KVM_TRANSLATE.number, value.bytes)
+    if (result < 0) this.#refused(result, requests.KVM_TRANSLATE, 'translating on')
     return value
   }
 
@@ -222,13 +361,48 @@ export class Vcpu implements Disposable {
     const memory = new Uint8Array(8 + entries.length * entrySize)
     new DataView(memory.buffer).setUint32(0, entries.length, true)
     entries.forEach((entry, place) => memory.set(checkBytes('entries', entry.bytes), 8 + place * entrySize))
-    const done = checked(this.#native.ioctlCounted(request.number, memory, 8, entrySize), request.name, `on vCPU ${this.id}`)
+    const done = this.#native.ioctlCounted(request.number, memory, 8, entrySize)
+    if (done < 0) this.#refused(done, request, 'with a list for')
     if (done < wanted)
       throw new KvmError('ioctl', `${request.name} stopped at entry ${done} of ${wanted}: this vCPU does not have that register`, {
         ioctl: request.name,
         done
       })
     return memory
+  }
+
+  /**
+   * Delivers an external interrupt: KVM_INTERRUPT. For a VM without createIrqchip(), when {@link readyForInterrupt}.
+   * @param vector 0 to 255
+   */
+  interrupt(vector: number): void {
+    const { bytes } = new Interrupt({ irq: checkInteger('vector', vector, 0, 255) })
+    const result = ioctlVcpu(this.#handle, requests.KVM_INTERRUPT.number, bytes)
+    if (result < 0)
+      this.#refused(result, requests.KVM_INTERRUPT, 'interrupting', 'EEXIST: one waits already; ENXIO: the controllers are in the kernel')
+  }
+  /** Whether the last exit left the guest able to take an interrupt(); else ask for an exit when it is, by {@link requestInterruptWindow}. */
+  get readyForInterrupt(): boolean {
+    return this.#area[readyForInterruptOffset] !== 0
+  }
+  /** Asks run() to come back with `irq-window-open` once the guest takes interrupts, until set to false. */
+  requestInterruptWindow(wanted: boolean): void {
+    this.#open()
+    this.#native.writeRunPage(requestWindowOffset, new Uint8Array([checkBoolean('wanted', wanted) ? 1 : 0]))
+  }
+  /** Delivers a non-maskable interrupt: KVM_NMI. */
+  nmi(): void {
+    this.#open()
+    checked(this.#native.ioctl(requests.KVM_NMI.number), requests.KVM_NMI.name, `interrupting vCPU ${this.id}`)
+  }
+  /** The local APIC's registers, 1024 bytes as they lie in its page: KVM_GET_LAPIC. Needs createIrqchip(). */
+  getLapic(): Uint8Array {
+    return this.#get(requests.KVM_GET_LAPIC, LapicState).regs
+  }
+  /** Writes the local APIC's registers: KVM_SET_LAPIC. */
+  setLapic(regs: Uint8Array): void {
+    if (checkBytes('regs', regs).byteLength !== LapicState.size) throw argumentError('regs', regs.byteLength, `${LapicState.size} bytes`)
+    this.#set(requests.KVM_SET_LAPIC, LapicState, { regs })
   }
 
   /** Puts the vCPU into a processor mode, ready to run at `ip`. Returns the vCPU. */
@@ -256,8 +430,9 @@ export class Vcpu implements Disposable {
     return (this.#statistics ??= Statistics.of(this.#native))
   }
 
-  /** Closes the descriptor; a second call does nothing. */
+  /** Ends what start() began, and closes the descriptor; a second call does nothing. */
   close(): void {
+    this.#thread?.end()
     this.#statistics?.close()
     this.#native.close()
   }

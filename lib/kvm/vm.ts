@@ -1,17 +1,37 @@
 /** A machine: its memslots and vCPUs. */
-import { checkAddress, checkBytes, checkInteger, hex } from '../abi/arguments.js'
+import { argumentError, checkAddress, checkBytes, checkInteger, hex } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import { spteFormat } from '../abi/host.js'
-import type { NativeVm } from '../abi/native.js'
+import { type NativeVcpu, type NativeVm, native } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP, KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR, type Request } from '../abi/requests.js'
 import { EnableCap } from '../abi/structures.js'
+import { DirtyLog, type DirtyLogOptions } from '../memory/dirty-log.js'
 import { GuestMemfd, type GuestMemfdOptions } from '../memory/guest-memfd.js'
 import { Memslots } from '../memory/memslots.js'
 import { Trace, type TraceOptions } from '../trace/trace.js'
 import { readTables, type Subject, type Tables } from '../translation/tables.js'
 import { type Translation, translateIn } from '../translation/translate.js'
+import { type CoalescedHandler, type CoalescedRange, type CoalescedZone, Coalescing } from './coalesced.js'
+import type { EventSource } from './eventfd.js'
+import {
+  createIrqchip,
+  createPit,
+  type GsiRoute,
+  Irqfd,
+  type IrqfdOptions,
+  type MsiMessage,
+  setGsiRouting,
+  setIrqLine,
+  signalMsi
+} from './interrupts.js'
+import { IoEventfd, type IoEventfdOptions } from './ioeventfd.js'
 import { Statistics } from './statistics.js'
 import { Vcpu } from './vcpu.js'
+
+/** Of {@link Vm.share}, for postMessage(). */
+export interface VmToken {
+  readonly nodeKvmVm: bigint
+}
 
 /** What the host allows a VM. */
 export interface VmLimits {
@@ -35,16 +55,27 @@ export class Vm implements Disposable {
   readonly limits: VmLimits
   readonly #native: NativeVm
   readonly #vcpus = new Map<number, Vcpu>()
+  /** @internal what run() looks at after each exit */
+  coalescing: Coalescing | undefined
+  readonly #sources = new Set<EventSource>()
+  #dirtyLog: DirtyLog | undefined
   #statistics: Statistics | undefined
 
   /** @internal */
-  constructor(vm: NativeVm, limits: VmLimits) {
+  constructor(vm: NativeVm) {
     this.#native = vm
-    this.limits = limits
-    this.memslots = new Memslots(vm, limits.memslots)
+    // KVM_CAP_NR_MEMSLOTS, KVM_CAP_MAX_VCPUS, KVM_CAP_MAX_VCPU_ID; where there is no maximum, it is 4 (api.rst 4.7).
+    const [memslots, vcpus, vcpuIds] = [10, 66, 128].map((capability) => this.checkExtension(capability)) as [number, number, number]
+    this.limits = { memslots, vcpus: vcpus || 4, vcpuIds: vcpuIds || 4, runPageSize: vm.runPageSize }
+    this.memslots = new Memslots(vm, memslots)
+  }
+
+  /** @internal a VM that nobody has yet */
+  prepare(): this {
     // KVM keeps two areas of its own for real mode without unrestricted guest (api.rst 4.37, 4.47): below 4 GiB, where firmware lies.
     this.#set(KVM_SET_IDENTITY_MAP_ADDR, new Uint8Array(new BigUint64Array([0xfffb_c000n]).buffer))
     this.#set(KVM_SET_TSS_ADDR, 0xfffb_d000)
+    return this
   }
 
   // Both are Intel's alone: elsewhere the kernel refuses them, and nothing is lost.
@@ -71,23 +102,73 @@ export class Vm implements Disposable {
    * @param id its APIC id; the next free one if absent. An id cannot be used twice, even after close
    * @throws KvmError `limit` when the host allows no more
    */
-  createVcpu(id = this.#vcpus.size): Vcpu {
+  createVcpu(id?: number): Vcpu {
     this.#open()
-    checkInteger('id', id)
-    const { vcpus, vcpuIds, runPageSize } = this.limits
+    if (id !== undefined) return this.#createVcpu(checkInteger('id', id), false)
+    return this.#createVcpu(this.#vcpus.size, true)
+  }
+
+  #createVcpu(id: number, orNext: boolean): Vcpu {
+    const { vcpus, vcpuIds } = this.limits
     if (id >= vcpuIds || this.#vcpus.size >= vcpus)
       throw new KvmError('limit', `vCPU ${id}: this host allows ${vcpus} vCPUs a VM, with ids below ${vcpuIds}`, { vcpus, vcpuIds, argument: 'id' })
-    const vcpu = this.#native.createVcpu(id, runPageSize)
-    if (typeof vcpu === 'number')
-      throw ioctlError(
-        'KVM_CREATE_VCPU',
-        vcpu,
-        `creating vCPU ${id}`,
-        errnoName(vcpu) === 'EEXIST' ? 'the id is taken; ids are not used again within a VM' : ''
-      )
-    const made = new Vcpu(vcpu, id, this, runPageSize)
+    const vcpu = this.#native.createVcpu(id)
+    if (typeof vcpu !== 'number') return this.#hold(vcpu, id)
+    // Another environment may have made it.
+    const taken = errnoName(vcpu) === 'EEXIST'
+    if (taken && orNext) return this.#createVcpu(id + 1, true)
+    throw ioctlError('KVM_CREATE_VCPU', vcpu, `creating vCPU ${id}`, taken ? 'the id is taken; ids are not used again within a VM' : '')
+  }
+
+  #hold(vcpu: NativeVcpu, id: number): Vcpu {
+    const made = new Vcpu(vcpu, id, this, this.limits.runPageSize)
     this.#vcpus.set(id, made)
     return made
+  }
+
+  /**
+   * The vCPU of that number, whichever environment created it. It stays open as long as one of them has not closed it.
+   * @throws KvmError `argument` when there is none
+   */
+  vcpu(id: number): Vcpu {
+    this.#open()
+    const known = this.#vcpus.get(checkInteger('id', id, 0, 2 ** 32 - 1))
+    if (known && !known.closed) return known
+    const vcpu = this.#native.findVcpu(id)
+    if (typeof vcpu === 'number') throw new KvmError('argument', `this VM has no open vCPU ${id}`, { argument: 'id' })
+    return this.#hold(vcpu, id)
+  }
+
+  /**
+   * What another Worker of this process attaches the VM by: post it there. One token serves one attach(), and while this VM is open.
+   * @example
+   * const { port1 } = new MessageChannel()
+   * port1.postMessage(vm.share())
+   */
+  share(): VmToken {
+    this.#open()
+    const token = this.#native.share()
+    if (typeof token === 'number') throw new KvmError('closed', 'this VM is closed')
+    return { nodeKvmVm: token }
+  }
+
+  /**
+   * The same VM in another Worker: its memslots with their mappings, and its vCPUs by {@link Vm.vcpu}. To close it lets go of it; when the
+   * environment that created the VM closes it, it is closed for all.
+   * @throws KvmError `argument` for what is no token, or was used; `closed`
+   * @example
+   * using same = Vm.attach(vm.share())
+   * same.memslots.length === vm.memslots.length   // true
+   */
+  static attach(token: VmToken): Vm {
+    const number = (token as Partial<VmToken> | null | undefined)?.nodeKvmVm
+    if (typeof number !== 'bigint') throw argumentError('token', typeof token, 'what share() returned')
+    const vm = native.attach(number)
+    if (typeof vm !== 'number') return new Vm(vm)
+    if (errnoName(vm) === 'EBADF') throw new KvmError('closed', 'the VM of this token is closed')
+    throw new KvmError('argument', 'token is of no VM, or was used: each attach() takes a share() of its own, within one process', {
+      argument: 'token'
+    })
   }
 
   /**
@@ -116,6 +197,77 @@ export class Vm implements Disposable {
       `enabling capability ${capability}`,
       'the host may lack it'
     )
+  }
+
+  /**
+   * Interrupt controllers in the kernel: two PICs, an IOAPIC and a local APIC for each vCPU (KVM_CREATE_IRQCHIP). Before the first vCPU.
+   * From then on HLT waits for an interrupt inside run() instead of being an exit.
+   */
+  createIrqchip(): void {
+    this.#open()
+    createIrqchip(this.#native)
+  }
+  /**
+   * The programmable interval timer in the kernel, at ports 0x40 to 0x43, on GSI 0 (KVM_CREATE_PIT2). After createIrqchip().
+   * @param options `speaker`: port 0x61 too
+   */
+  createPit(options: { speaker?: boolean } = {}): void {
+    this.#open()
+    createPit(this.#native, options)
+  }
+  /** Raises or lowers a line of the interrupt controllers: KVM_IRQ_LINE. */
+  setIrqLine(gsi: number, level: boolean): void {
+    this.#open()
+    setIrqLine(this.#native, gsi, level)
+  }
+  /** Sends a message-signalled interrupt: KVM_SIGNAL_MSI. False when no vCPU takes it. */
+  signalMsi(message: MsiMessage): boolean {
+    this.#open()
+    return signalMsi(this.#native, message)
+  }
+  /** Replaces the whole table of where interrupts lead: KVM_SET_GSI_ROUTING. At first GSIs 0 to 23 are the PICs' and the IOAPIC's pins. */
+  setGsiRouting(routes: readonly GsiRoute[]): void {
+    this.#open()
+    setGsiRouting(this.#native, routes)
+  }
+  /** An interrupt line that any thread raises without stopping the guest: KVM_IRQFD. */
+  irqfd(options: IrqfdOptions): Irqfd {
+    this.#open()
+    return this.#keep(new Irqfd(this.#native, options))
+  }
+  /** A place whose writes become events of the event loop instead of exits: KVM_IOEVENTFD. */
+  ioeventfd(options: IoEventfdOptions): IoEventfd {
+    this.#open()
+    return this.#keep(new IoEventfd(this.#native, options))
+  }
+
+  /**
+   * Queues the guest's writes to a range instead of leaving the guest for each (KVM_REGISTER_COALESCED_MMIO). The handler gets them before
+   * run() returns its next exit; a full queue is an exit, that of the write which found no room.
+   * @example
+   * using zone = vm.coalesce({ port: 0x3f8, size: 1 }, (writes) => console.log(writes.length))
+   */
+  coalesce(range: CoalescedRange, handler: CoalescedHandler): CoalescedZone {
+    this.#open()
+    return (this.coalescing ??= new Coalescing(this.#native)).add(range, handler)
+  }
+
+  /**
+   * Begins to log which pages change, of all memslots: by the guest, and by this library.
+   * @throws KvmError `in-use` while another log is open, `unavailable`, `ioctl` for a ring once there are vCPUs
+   */
+  dirtyLog(options: DirtyLogOptions = {}): DirtyLog {
+    this.#open()
+    if (this.#dirtyLog) throw new KvmError('in-use', 'this VM has a dirty log; close it first')
+    const log = new DirtyLog(this.#native, this.memslots, options, () => {
+      this.#dirtyLog = undefined
+    })
+    return (this.#dirtyLog = log)
+  }
+
+  #keep<T extends EventSource>(source: T): T {
+    this.#sources.add(source)
+    return source.once('close', () => this.#sources.delete(source))
   }
 
   /** Counters of the VM, without privilege: KVM_GET_STATS_FD. Enumerated once; each `read()` asks the kernel. */
@@ -191,9 +343,14 @@ export class Vm implements Disposable {
     }
   }
 
-  /** Closes the vCPUs and the VM; its memslots let go of their memory. A second call does nothing. */
+  /**
+   * Closes the vCPUs and the VM; its memslots let go of their memory. Started vCPUs are stopped, and where this environment
+   * created the VM, runs of other Workers end with a `closed` error. A second call does nothing.
+   */
   close(): void {
     if (this.closed) return
+    for (const source of this.#sources) source.close()
+    this.#dirtyLog?.close()
     for (const vcpu of this.#vcpus.values()) vcpu.close()
     this.#statistics?.close()
     this.#native.close()

@@ -45,12 +45,12 @@ export function watchChanges(watcher: (change: Change) => void): () => void {
 const now = () => Number(process.hrtime.bigint())
 
 /** Does the work, and tells the watchers of it unless it failed: threw, or gave a negative errno. Nothing is spent while there are none. */
-export function announcing(work: () => number, describe: () => Unspanned<Change>): number {
+export function announcing(work: () => number, describe: () => Unspanned<Change>[]): number {
   if (watchers.size === 0) return work()
   const begin = now()
   const result = work()
   if (result < 0) return result
-  const change = { ...describe(), begin, end: now() } as Change
-  for (const watcher of watchers) watcher(change)
+  const end = now()
+  for (const change of describe()) for (const watcher of watchers) watcher({ ...change, begin, end } as Change)
   return result
 }

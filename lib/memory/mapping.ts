@@ -17,6 +17,7 @@ import {
 import { errnoName, KvmError } from '../abi/errors.js'
 import { type NativeRegion, native, type RegionOptions } from '../abi/native.js'
 import { announcing } from './changes.js'
+import { DemandPaging, type FaultHandler, type PageSource } from './demand-paging.js'
 
 /** madvise(2) by name; numbers from <asm-generic/mman-common.h>, since older libcs lack the newer ones. */
 const adviceNumbers = {
@@ -81,7 +82,8 @@ function memoryError(asked: string, result: number): KvmError {
     EFAULT: 'the memory there cannot be accessed: protected, or past the end of its file',
     EOPNOTSUPP: 'this kind of memory, or its file system, cannot',
     EINVAL: 'the kernel does not support it for this memory',
-    EBUSY: 'a live buffer of the mapping exists, and an access through it would crash the process'
+    EBUSY: 'a live buffer of the mapping exists, and an access through it would crash the process; or its faults are served',
+    EAGAIN: 'a page is not there yet, and the thread that serves this mapping is another'
   }
   return new KvmError('memory', `${asked}: ${errno}${advice[errno] ? `; ${advice[errno]}` : ''}`, { errno })
 }
@@ -114,12 +116,18 @@ export class Mapping implements Disposable {
   readonly address: number
   readonly #region: NativeRegion
   #closed = false
+  #paging: DemandPaging | undefined
 
   private constructor(region: NativeRegion, kind: RegionOptions['kind']) {
     this.#region = region
     this.kind = kind
     this.size = region.size
     this.address = region.address
+  }
+
+  /** @internal memory that another environment mapped */
+  static over(region: NativeRegion): Mapping {
+    return new Mapping(region, region.kind)
   }
 
   static #map(request: RegionOptions, options: MappingOptions): Mapping {
@@ -190,10 +198,11 @@ export class Mapping implements Disposable {
     if (this.#closed && this.#region.slots === 0)
       announcing(
         () => this.#release(),
-        () => ({ of: 'mapping', did: 'unmap', hva: this.address, size: this.size })
+        () => [{ of: 'mapping', did: 'unmap', hva: this.address, size: this.size }]
       )
   }
   #release(): number {
+    this.#paging?.close()
     this.#region.release()
     return 0
   }
@@ -222,38 +231,45 @@ export class Mapping implements Disposable {
     if (result < 0) throw memoryError(`${asked} of the mapping at ${hexRange(this.address, this.size)}`, result)
   }
 
+  // Pages that this thread itself serves are asked for first: a wait for them here would be one without end.
+  #access(asked: string, offset: number, length: number, work: () => number): void {
+    let result = work()
+    if (this.#paging && errnoName(result) === 'EAGAIN') {
+      this.#paging.provide(offset, length)
+      result = work()
+    }
+    this.#check(result, asked)
+  }
+
   #change(did: string, offset: number, size: number, work: () => number): void {
-    this.#check(
-      announcing(work, () => ({ of: 'mapping', did, hva: this.address + offset, size })),
-      did
-    )
+    this.#access(did, offset, size, () => announcing(work, () => [{ of: 'mapping', did, hva: this.address + offset, size }]))
   }
 
   /** A copy of `length` bytes from `offset`. */
   read(offset: number, length: number): Uint8Array {
     this.#range(offset, length)
     const bytes = new Uint8Array(length)
-    this.#check(this.#region.read(offset, bytes), 'read')
+    this.#access('read', offset, length, () => this.#region.read(offset, bytes))
     return bytes
   }
 
   /** Copies bytes from `offset` into `target`: no allocation. */
   readInto(offset: number, target: Uint8Array): void {
     this.#range(offset, checkBytes('target', target).byteLength)
-    this.#check(this.#region.read(offset, target), 'read')
+    this.#access('read', offset, target.byteLength, () => this.#region.read(offset, target))
   }
 
   /** Copies `bytes` to `offset`. */
   write(offset: number, bytes: Uint8Array): void {
     this.#range(offset, checkBytes('bytes', bytes).byteLength)
-    this.#check(this.#region.write(offset, bytes), 'write')
+    this.#access('write', offset, bytes.byteLength, () => this.#region.write(offset, bytes))
   }
 
   /** Sets bytes to one value. */
   fill(value: number, offset = 0, length = this.size - offset): void {
     checkInteger('value', value, 0, 255)
     this.#range(offset, length)
-    this.#check(this.#region.fill(offset, length, value), 'fill')
+    this.#access('fill', offset, length, () => this.#region.fill(offset, length, value))
   }
 
   /**
@@ -291,6 +307,35 @@ export class Mapping implements Disposable {
     checkOneOf('protection', protection, Object.keys(protections) as Protection[])
     this.#range(offset, length, pageSize)
     this.#change(`protect(${protection})`, offset, length, () => this.#region.protect(offset, length, protections[protection]))
+  }
+
+  /**
+   * Serves the pages that are not there when a guest touches them: from a file or bytes by a native thread, or by a handler in JavaScript,
+   * called in the event loop of this thread. For anonymous memory and memfds without a live buffer. What was written before stays.
+   * @throws KvmError `permission` where the process may not serve faults that happen in the kernel, `unavailable`, `in-use`
+   * @example
+   * using lazy = Mapping.anonymous(2 * MiB)
+   * using paging = lazy.onMissing(({ offset }) => new Uint8Array(4 * KiB).fill(offset / 4096))
+   * lazy.read(8 * KiB, 1)   // Uint8Array [ 2 ]
+   */
+  onMissing(origin: FaultHandler | PageSource): DemandPaging {
+    return this.#page(origin, false)
+  }
+
+  /**
+   * Calls a handler for pages that a memfd holds but that are not mapped yet (UFFDIO_REGISTER_MODE_MINOR, Linux 5.14): its last chance to
+   * change them, by what it returns. Nothing returned leaves them as they are.
+   */
+  onMinorFault(handler: FaultHandler): DemandPaging {
+    if (typeof handler !== 'function') throw argumentError('handler', typeof handler, 'a function')
+    return this.#page(handler, true)
+  }
+
+  #page(origin: FaultHandler | PageSource, minor: boolean): DemandPaging {
+    this.#open()
+    return (this.#paging = new DemandPaging(this.#region, origin, minor, () => {
+      this.#paging = undefined
+    }))
   }
 
   /**

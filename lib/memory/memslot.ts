@@ -1,5 +1,16 @@
 /** One row of the first table, and what may stand in it. */
-import { argumentError, checkAddress, checkBoolean, checkInteger, checkOptions, checkSize, hex, hexRange, pageSize } from '../abi/arguments.js'
+import {
+  argumentError,
+  checkAddress,
+  checkBoolean,
+  checkBytes,
+  checkInteger,
+  checkOptions,
+  checkSize,
+  hex,
+  hexRange,
+  pageSize
+} from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { GuestMemfd } from './guest-memfd.js'
 import { Mapping } from './mapping.js'
@@ -46,6 +57,11 @@ export interface Placement {
   guestMemfdOffset: number
 }
 
+/** @internal KVM_MEM_ bits with dirty logging on or off */
+export function flagsWith(flags: number, { logDirty = false }: MemslotFlags): number {
+  return ((flags & ~logDirtyFlag) | (checkBoolean('logDirty', logDirty) ? logDirtyFlag : 0)) >>> 0
+}
+
 /** @internal */
 export function placementOf(options: MemslotOptions): Placement {
   checkOptions('options', options, ['gpa', 'mapping', 'offset', 'size', 'readonly', 'logDirty', 'guestMemfd', 'guestMemfdOffset', 'flags'])
@@ -82,7 +98,10 @@ function checkEnd(argument: string, size: number, offset: number, end: number, o
 /** One row of the table. Made by {@link Memslots.create}. */
 export class Memslot {
   /** The kernel's slot number. */
-  readonly id: number
+  get id(): number {
+    return this.#id
+  }
+  #id: number
   readonly #table: Memslots
   #placement: Placement
   #deleted = false
@@ -90,7 +109,7 @@ export class Memslot {
   /** @internal */
   constructor(table: Memslots, id: number, placement: Placement) {
     this.#table = table
-    this.id = id
+    this.#id = id
     this.#placement = placement
   }
 
@@ -139,6 +158,15 @@ export class Memslot {
     return this.#placement
   }
   /** @internal */
+  get table(): object {
+    return this.#table
+  }
+  /** @internal a slot that a transaction makes gets its number last */
+  named(id: number): this {
+    this.#id = id
+    return this
+  }
+  /** @internal */
   placed(placement: Placement | null): void {
     if (placement === null) this.#deleted = true
     else this.#placement = placement
@@ -148,7 +176,10 @@ export class Memslot {
     if (this.deleted) throw new KvmError('closed', `memslot ${this.id} is deleted, or its VM is closed`)
   }
 
-  /** The same memory at another GPA, in one ioctl. KVM drops every translation of the slot. */
+  /**
+   * The same memory at another GPA, in one ioctl. KVM drops every translation of the slot, and a guest that runs meanwhile may see MMIO at either
+   * place for a moment; in a transaction it does not.
+   */
   move(gpa: number): void {
     this.#alive()
     this.#table.replace(this, { ...this.#placement, gpa }, 'move')
@@ -165,13 +196,13 @@ export class Memslot {
     this.#table.replace(this, { ...this.#placement, ...change }, 'change')
   }
 
-  /** Other memory at the same GPA: delete and create, between which a running guest sees MMIO. */
+  /** Other memory at the same GPA: delete and create, in a transaction, so that a running guest sees the old memory or the new. */
   rebind(mapping: Mapping, offset = 0): void {
     this.#alive()
     this.#table.exchange(this, { ...this.#placement, mapping, offset }, 'rebind')
   }
 
-  /** Another size over the same mapping: delete and create. */
+  /** Another size over the same mapping: delete and create, in a transaction. */
   resize(size: number): void {
     this.#alive()
     this.#table.exchange(this, { ...this.#placement, size }, 'resize')
@@ -183,21 +214,29 @@ export class Memslot {
     if ('readonly' in flags)
       throw new KvmError('argument', 'readonly of a live memslot cannot change; delete it and create it again', { argument: 'readonly' })
     checkOptions('flags', flags, ['logDirty'])
-    const kept = this.#placement.flags & ~logDirtyFlag
-    this.#table.replace(
-      this,
-      { ...this.#placement, flags: (kept | (checkBoolean('logDirty', flags.logDirty ?? false) ? logDirtyFlag : 0)) >>> 0 },
-      'flags'
-    )
+    this.#table.replace(this, { ...this.#placement, flags: flagsWith(this.#placement.flags, flags) }, 'flags')
   }
 
   /**
    * The bitmap of pages that the guest wrote since the last call, one bit a page, and clears it: KVM_GET_DIRTY_LOG.
-   * Writes made by this process through the mapping are not in it.
+   * Writes made by this process through the mapping are not in it: {@link Vm.dirtyLog} has both.
    */
   getDirtyLog(): Uint8Array {
     this.#alive()
     return this.#table.dirtyLog(this)
+  }
+
+  /**
+   * Clears the bits that are set in `bitmap`, whose first bit stands for `firstPage`: KVM_CLEAR_DIRTY_LOG. For a VM whose dirty log has mode
+   * 'manual': there getDirtyLog() clears nothing.
+   * @param firstPage a multiple of 64
+   */
+  clearDirtyLog(bitmap: Uint8Array, firstPage = 0): void {
+    this.#alive()
+    checkInteger('firstPage', firstPage, 0, this.size / pageSize - 1)
+    if (firstPage % 64 !== 0) throw argumentError('firstPage', firstPage, 'a multiple of 64')
+    if (checkBytes('bitmap', bitmap).byteLength % 8 !== 0) throw argumentError('bitmap', bitmap.byteLength, 'whole 64-bit words')
+    this.#table.clearDirtyLog(this, bitmap, firstPage)
   }
 
   /** The GPAs of the pages in {@link getDirtyLog}, ascending. */

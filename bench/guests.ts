@@ -1,0 +1,33 @@
+import { assemble, longModeTablesSize, Mapping, MiB, type Vcpu, type Vm } from 'node-kvm'
+
+/** Clear of what tests map; the tables of long mode reach 4 GiB. */
+const base = 0xc000_0000
+
+/**
+ * A vCPU in long mode at CPL 3, where every lane runs natively: all programs of a VM lie in one slot, their vCPUs share the tables there.
+ * Each program begins with the registers given.
+ */
+export function programs(vm: Vm, sources: readonly { source: string; registers?: Record<string, bigint> }[]): Vcpu[] {
+  const mapping = Mapping.anonymous(2 * MiB)
+  vm.memslots.create({ gpa: base, mapping })
+  return sources.map(({ source, registers = {} }, index) => {
+    const offset = longModeTablesSize() + index * 4096
+    mapping.write(offset, assemble(source, { mode: 'long', at: base + offset }))
+    const vcpu = vm.createVcpu().enter('long', { ip: base + offset, ring: 3, tables: base })
+    vcpu.setRegisters(registers)
+    return vcpu
+  })
+}
+
+/** Reads the word at rdi for ever; one that is neither rbx nor rdx goes out at port 0x11. r9 counts the readings. */
+export const reader = `
+  1: mov (%rdi), %rax; inc %r9
+     cmp %rbx, %rax; je 1b
+     cmp %rdx, %rax; je 1b
+     out %eax, $0x11; jmp 1b`
+
+/** Writes rbx, which counts up, to the first word of each page from r8 to rsi, for ever. */
+export const writer = `
+  1: mov %r8, %rdi
+  2: mov %rbx, (%rdi); add $4096, %rdi; cmp %rsi, %rdi; jb 2b
+     inc %rbx; jmp 1b`

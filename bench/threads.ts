@@ -1,0 +1,144 @@
+// vCPUs beside Node against threads beside Node, in interleaved rounds of one run: medians and their ratio. Prints; asserts nothing.
+import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { Worker } from 'node:worker_threads'
+import { KiB, Kvm, Mapping, type Vcpu, type Vm } from 'node-kvm'
+import { programs } from './guests.js'
+
+interface Baseline {
+  /** Nanoseconds a round. */
+  pingPong(count: number): Promise<number>
+  setSpinning(on: boolean): void
+  /** Nanoseconds a rebind. */
+  rebind(count: number): number
+}
+
+const rounds = Number(process.argv[2] ?? 5)
+const folder = mkdtempSync(join(tmpdir(), 'node-kvm-bench-'))
+const quantile = (values: number[], part: number) => values.slice().sort((a, b) => a - b)[Math.floor(values.length * part)] as number
+const median = (values: number[]) => quantile(values, 0.5)
+const spin = '1: jmp 1b'
+
+function compile(): Baseline {
+  const headers = [join(dirname(process.execPath), '../include/node'), '/usr/include/node'].find((place) => existsSync(join(place, 'uv.h')))
+  if (headers === undefined) throw new Error('the headers of libuv are not there; install the development files of this Node')
+  const module = join(folder, 'threads.node')
+  execFileSync('gcc', ['-O2', '-shared', '-fPIC', '-pthread', `-I${headers}`, '-o', module, 'bench/threads.c'], { stdio: 'inherit' })
+  return createRequire(import.meta.url)(module)
+}
+
+async function withVm<T>(use: (vm: Vm) => Promise<T>): Promise<T> {
+  using kvm = Kvm.open()
+  using vm = kvm.createVm()
+  return await use(vm)
+}
+
+/** Nanoseconds for each of `count` port writes that a handler takes. */
+const exits = (count: number) =>
+  withVm(async (vm) => {
+    const [vcpu] = programs(vm, [{ source: '1: out %al, $0x10; jmp 1b' }]) as [Vcpu]
+    let seen = 0
+    const start = process.hrtime.bigint()
+    await vcpu.start({
+      'io-out': () => {
+        if (++seen === count) void vcpu.stop()
+      }
+    })
+    return Number(process.hrtime.bigint() - start) / count
+  })
+
+const runLoop = `(vcpu, count) => {
+  let sum = 0
+  const start = process.hrtime.bigint()
+  for (let round = 0; round < count; round++) sum += vcpu.run().port
+  if (sum !== 0x10 * count) throw new Error('the guest wrote something else')
+  return Number(process.hrtime.bigint() - start) / count
+}`
+const loop = new Function(`return ${runLoop}`)() as (vcpu: Vcpu, count: number) => number
+const loopSource = [{ source: '1: out %al, $0x10; jmp 1b' }]
+
+const inMain = (count: number) => withVm(async (vm) => loop(programs(vm, loopSource)[0] as Vcpu, count))
+const inWorker = (count: number) =>
+  withVm(async (vm) => {
+    programs(vm, loopSource)
+    const worker = new Worker(
+      `const { parentPort } = require('node:worker_threads')
+       parentPort.once('message', (token) => import(${JSON.stringify(import.meta.resolve('node-kvm'))}).then(({ Vm }) => {
+         const vcpu = Vm.attach(token).vcpu(0)
+         const loop = ${runLoop}
+         loop(vcpu, 1000)
+         parentPort.postMessage(loop(vcpu, ${count}))
+       }))`,
+      { eval: true }
+    )
+    worker.postMessage(vm.share())
+    const [nanoseconds] = await once(worker, 'message')
+    await worker.terminate()
+    return nanoseconds as number
+  })
+
+const rebinds = (count: number) =>
+  withVm(async (vm) => {
+    const vcpus = programs(vm, [{ source: spin }, { source: spin }])
+    const mappings = [Mapping.anonymous(4 * KiB), Mapping.anonymous(4 * KiB)] as const
+    const slot = vm.memslots.create({ gpa: 0x10_0000, mapping: mappings[0] })
+    const ended = vcpus.map((vcpu) => vcpu.start({}))
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    const start = process.hrtime.bigint()
+    for (let round = 0; round < count; round++) slot.rebind(mappings[(round + 1) % 2] as Mapping)
+    const nanoseconds = Number(process.hrtime.bigint() - start) / count
+    for (const vcpu of vcpus) await vcpu.stop()
+    await Promise.all(ended)
+    return nanoseconds
+  })
+
+/** Nanoseconds by which timers of a millisecond are late, in the 99th of a hundred. */
+async function lateness(count: number): Promise<number> {
+  const late: number[] = []
+  for (let timer = 0; timer < count; timer++) {
+    const due = performance.now() + 1
+    await new Promise((resolve) => setTimeout(resolve, 1))
+    late.push(performance.now() - due)
+  }
+  return quantile(late, 0.99) * 1e6
+}
+const besideVcpus = (count: number) =>
+  withVm(async (vm) => {
+    const vcpus = programs(vm, [{ source: spin }, { source: spin }])
+    const ended = vcpus.map((vcpu) => vcpu.start({}))
+    const found = await lateness(count)
+    for (const vcpu of vcpus) await vcpu.stop()
+    await Promise.all(ended)
+    return found
+  })
+
+try {
+  const baseline = compile()
+  const besideThreads = async (count: number) => {
+    baseline.setSpinning(true)
+    const found = await lateness(count)
+    baseline.setSpinning(false)
+    return found
+  }
+  const scenarios: [name: string, count: number, ours: (count: number) => Promise<number>, peer: (count: number) => number | Promise<number>][] = [
+    ['exit handled from a vCPU thread / eventfd ping-pong through libuv', 5000, exits, (count) => baseline.pingPong(count)],
+    ['run() in a Worker / in the main thread', 10_000, inWorker, inMain],
+    ['rebind() under 2 running vCPUs / 2 ioctls and 2 kicks in C', 300, rebinds, (count) => baseline.rebind(count)],
+    ['lateness (p99) of 1 ms timers beside 2 vCPUs / 2 spinning threads', 1000, besideVcpus, besideThreads]
+  ]
+  console.log(`medians of ${rounds} rounds, nanoseconds; the ratio is the median of the rounds' ratios`)
+  console.log(`${'scenario'.padEnd(70)} ${'node-kvm'.padStart(12)} ${'peer'.padStart(12)} ${'ratio'.padStart(7)}`)
+  for (const [name, count, ours, peer] of scenarios) {
+    const pairs: [number, number][] = []
+    await ours(Math.ceil(count / 10))
+    for (let round = 0; round < rounds; round++) pairs.push([await ours(count), await peer(count)])
+    const [mine, theirs, ratio] = [median(pairs.map(([a]) => a)), median(pairs.map(([, b]) => b)), median(pairs.map(([a, b]) => a / b))]
+    console.log(`${name.padEnd(70)} ${mine.toFixed(0).padStart(12)} ${theirs.toFixed(0).padStart(12)} ${ratio.toFixed(3).padStart(7)}`)
+  }
+} finally {
+  rmSync(folder, { recursive: true, force: true })
+}

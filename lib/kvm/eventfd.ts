@@ -1,0 +1,123 @@
+/**
+ * eventfds in the event loop. KVM signals them from within KVM_RUN; one native thread for each environment waits for them all (epoll),
+ * adds up what they count and rings a bell (native/doorbell.h says why so, and not by libuv). The libuv thread pool has no part in it, and a
+ * guest that signals faster than JavaScript listens makes one event with a larger count, not a queue.
+ */
+import { EventEmitter, on } from 'node:events'
+import { writeSync } from 'node:fs'
+import { Doorbell } from '../abi/doorbell.js'
+import { errnoName, KvmError, throwLater } from '../abi/errors.js'
+import { type NativeDescriptor, type NativeWatcher, native } from '../abi/native.js'
+
+/** An eventfd of ours, to hand to KVM. */
+export function createEventfd(): NativeDescriptor {
+  const made = native.eventfd()
+  if (typeof made === 'number')
+    throw new KvmError('limit', `eventfd(2): ${errnoName(made)}; raise the limit of open files`, { errno: errnoName(made) })
+  return made
+}
+
+const one = new Uint8Array(new BigUint64Array([1n]).buffer)
+
+/** Adds one to its count. A count that is full already says the same. */
+export function signalEventfd({ fd }: NativeDescriptor): void {
+  try {
+    writeSync(fd, one)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error
+  }
+}
+
+// This environment's thread, its bell, and who listens.
+let watcher: NativeWatcher | undefined
+let bell: Doorbell
+const listeners = new Map<number, (count: number) => void>()
+let nextKey = 0
+let referenced = 0
+
+function deliver(): void {
+  const counts = watcher!.take()
+  for (let at = 0; at < counts.length; at += 2)
+    try {
+      listeners.get(counts[at]!)?.(counts[at + 1]!)
+    } catch (error) {
+      // The others were taken too, and must hear of it.
+      throwLater(error)
+    }
+}
+
+function theWatcher(): NativeWatcher {
+  if (watcher) return watcher
+  const made = native.watchEventfds()
+  if (typeof made === 'number') throw new KvmError('limit', `watching eventfds: ${errnoName(made)}`, { errno: errnoName(made) })
+  bell = new Doorbell(made.subscribe(), deliver)
+  bell.unref()
+  return (watcher = made)
+}
+
+// The environment stays alive while any source that was not unref'd listens.
+function count(change: 1 | -1): void {
+  referenced += change
+  if (referenced === 0) bell.unref()
+  else if (referenced === 1 && change === 1) bell.ref()
+}
+
+/**
+ * What the event loop hears of an eventfd: `'event'` with how often it was signalled since the last one. Also an async iterable of
+ * those counts, which ends with close(). It keeps the process alive while it listens, as a socket does, until unref().
+ */
+export abstract class EventSource extends EventEmitter<{ event: [count: number]; close: [] }> implements AsyncIterable<number>, Disposable {
+  #key: number | undefined
+  #referenced = false
+
+  /** @internal */
+  protected listen({ fd }: NativeDescriptor): void {
+    const key = nextKey++
+    const result = theWatcher().add(key, fd)
+    if (result < 0) throw new KvmError('limit', `watching an eventfd: ${errnoName(result)}`, { errno: errnoName(result) })
+    this.#key = key
+    listeners.set(key, (count) => this.emit('event', count))
+    this.ref()
+  }
+
+  /** Keeps the process alive again. */
+  ref(): this {
+    if (this.#key !== undefined && !this.#referenced) {
+      this.#referenced = true
+      count(1)
+    }
+    return this
+  }
+  /** Lets the process end although this still listens. */
+  unref(): this {
+    if (this.#referenced) {
+      this.#referenced = false
+      count(-1)
+    }
+    return this
+  }
+
+  /** Whether close() was called, here or on the VM. */
+  abstract get closed(): boolean
+
+  /** Ends it in KVM and here; a second call does nothing. */
+  close(): void {
+    this.unref()
+    if (this.#key !== undefined) {
+      watcher?.remove(this.#key)
+      listeners.delete(this.#key)
+      this.#key = undefined
+    }
+    this.emit('close')
+  }
+  /** close(), at the end of a `using` block. */
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  /** The counts, until close(). */
+  async *[Symbol.asyncIterator](): AsyncGenerator<number> {
+    if (this.closed) return
+    for await (const [count] of on(this, 'event', { close: ['close'] })) yield count
+  }
+}

@@ -1,0 +1,230 @@
+/** A vCPU on a thread of its own, while the event loop goes on. */
+import { argumentError, checkAddress, checkInteger, checkOptions } from '../abi/arguments.js'
+import { errnoName, KvmError } from '../abi/errors.js'
+import type { NativeVcpuRunner } from '../abi/native.js'
+import type { Exit, IoOutExit, MmioExit } from './exits.js'
+
+/** What may be given for one kind of exit: a function, or an object with a method `handle`. What it returns is awaited; then the guest goes on. */
+export type ExitHandler<E extends Exit> = ((exit: E) => unknown) | { handle(exit: E): unknown }
+/** By the exits' reasons. An exit without a handler ends the run. */
+export type ExitHandlers = { [R in Exit['reason']]?: ExitHandler<Extract<Exit, { reason: R }>> }
+
+/** Writes that need no answer: ports from `port` on, or guest-physical addresses from `gpa` on. */
+export type QueuedRange = { port: number; size?: number } | { gpa: number; size: number }
+
+/** Of {@link Vcpu.start}. */
+export interface StartOptions {
+  /** Ends the run, which then rejects with the signal's reason. */
+  signal?: AbortSignal
+  /**
+   * Writes to these do not wait for their handler: the guest goes on, and they are delivered in batches, in their order and before
+   * any later exit. The guest waits when a mebibyte of them was not handled yet.
+   */
+  queued?: readonly QueuedRange[]
+}
+
+/** How a run that start() began came to its end: by an exit without a handler, which may be answered before the next run, or by stop(). */
+export type RunEnd = Exit | { reason: 'stopped' }
+/** `running` in the guest, or on its way through handlers; `parked` by pause(); `stopped` before start() and after its end. */
+export type VcpuState = 'running' | 'parked' | 'stopped'
+
+/** What a {@link VcpuThread} needs of its vCPU. */
+export interface Driven {
+  id: number
+  area(): Uint8Array
+  read(result: number): Exit
+  /** The error for a result below 0. */
+  failure(result: number): Error
+}
+
+/** QueuedWrite of native/vcpu_thread.h: u64 address, u32 count, u8 size, u8 port, u16, u32 length, u32; then the data, padded to 8. */
+const queuedHead = 24
+
+function* queuedExits(bytes: Uint8Array): Generator<IoOutExit | MmioExit> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  for (let at = 0; at < bytes.length; ) {
+    const length = view.getUint32(at + 16, true)
+    const data = bytes.subarray(at + queuedHead, at + queuedHead + length)
+    const address = Number(view.getBigUint64(at, true))
+    if (view.getUint8(at + 13)) yield { reason: 'io-out', port: address, size: view.getUint8(at + 12), count: view.getUint32(at + 8, true), data }
+    else yield { reason: 'mmio', gpa: address, isWrite: true, length, data }
+    at += queuedHead + Math.ceil(length / 8) * 8
+  }
+}
+
+const rangeWords = (ranges: readonly QueuedRange[]): (boolean | number)[] =>
+  ranges.flatMap((range) => {
+    if ('port' in range) {
+      checkOptions('queued', range, ['port', 'size'])
+      return [true, checkInteger('port', range.port, 0, 0xffff), checkInteger('size', range.size ?? 1, 1, 0x1_0000)]
+    }
+    checkOptions('queued', range, ['gpa', 'size'])
+    return [false, checkAddress('gpa', range.gpa), checkInteger('size', range.size, 1)]
+  })
+
+function checkHandlers(handlers: ExitHandlers): void {
+  if (typeof handlers !== 'object' || handlers === null) throw argumentError('handlers', typeof handlers, 'an object of functions by exit reason')
+  for (const [reason, handler] of Object.entries(handlers))
+    if (typeof handler !== 'function' && typeof (handler as { handle?: unknown } | null)?.handle !== 'function')
+      throw argumentError(`handlers['${reason}']`, typeof handler, "a function, or an object with a method 'handle'")
+}
+
+const isPromise = (value: unknown): value is PromiseLike<unknown> => typeof (value as PromiseLike<unknown> | undefined)?.then === 'function'
+
+/** One start() of a vCPU, to its end. Everything here happens in the event loop; the thread itself only runs when told. */
+export class VcpuThread {
+  /** Settles when the run is over. */
+  readonly ended: Promise<RunEnd>
+  readonly #driven: Driven
+  readonly #handlers: ExitHandlers
+  readonly #runner: NativeVcpuRunner
+  readonly #kick: () => void
+  readonly #signal: AbortSignal | undefined
+  readonly #queues: boolean
+  #wanted: VcpuState = 'running'
+  // Whether the thread was told to go, and its exit was not taken yet.
+  #inGuest = false
+  #over = false
+  #waiting: (() => void)[] = []
+  #resolve!: (end: RunEnd) => void
+  #reject!: (reason: unknown) => void
+  readonly #onAbort = () => this.stop()
+
+  constructor(
+    driven: Driven,
+    handlers: ExitHandlers,
+    { signal, queued = [] }: StartOptions,
+    native: { startThread(number: number, ranges: (boolean | number)[], notify: () => void): NativeVcpuRunner | number; kick(): void }
+  ) {
+    checkHandlers(handlers)
+    signal?.throwIfAborted()
+    const runner = native.startThread(driven.id, rangeWords(queued), () => this.#arrived())
+    if (typeof runner === 'number') throw driven.failure(runner)
+    this.#driven = driven
+    this.#handlers = handlers
+    this.#runner = runner
+    this.#kick = () => native.kick()
+    this.#signal = signal
+    this.#queues = queued.length > 0
+    this.ended = new Promise((resolve, reject) => {
+      this.#resolve = resolve
+      this.#reject = reject
+    })
+    signal?.addEventListener('abort', this.#onAbort, { once: true })
+    this.#proceed()
+  }
+
+  get state(): VcpuState {
+    if (this.#over) return 'stopped'
+    return this.#wanted === 'running' || this.#inGuest ? 'running' : 'parked'
+  }
+
+  /** Resolves when the guest is out, or the run over. */
+  async pause(): Promise<void> {
+    if (this.#wanted === 'running') this.#wanted = 'parked'
+    await this.#leave()
+  }
+  resume(): void {
+    this.#wanted = 'running'
+    for (const go of this.#waiting.splice(0)) go()
+  }
+  /** What a handler that is at work has put into its exit by now is the answer with which a later run goes on. */
+  stop(): void {
+    this.#wanted = 'stopped'
+    if (this.#inGuest) this.#kick()
+    else this.#proceed()
+  }
+  ref(): void {
+    this.#runner.ref()
+  }
+  unref(): void {
+    this.#runner.unref()
+  }
+  /** At once, without what handlers still have to say: the VM is closed. */
+  end(): void {
+    if (!this.#over) this.#finish(() => this.#resolve({ reason: 'stopped' }))
+  }
+
+  #left: (() => void)[] = []
+  #leave(): Promise<void> {
+    if (!this.#inGuest || this.#over) return Promise.resolve()
+    this.#kick()
+    return new Promise((resolve) => this.#left.push(resolve))
+  }
+
+  #finish(settle: () => void): void {
+    if (this.#over) return
+    this.#over = true
+    this.#inGuest = false
+    this.#signal?.removeEventListener('abort', this.#onAbort)
+    this.#runner.end()
+    for (const left of this.#left.splice(0)) left()
+    for (const go of this.#waiting.splice(0)) go()
+    settle()
+  }
+
+  /** On into the guest, or what else is wanted. */
+  #proceed(): void {
+    if (this.#over) return
+    if (this.#wanted === 'stopped')
+      this.#finish(() => (this.#signal?.aborted ? this.#reject(this.#signal.reason) : this.#resolve({ reason: 'stopped' })))
+    else if (this.#wanted === 'parked') this.#waiting.push(() => this.#proceed())
+    else {
+      this.#inGuest = true
+      this.#runner.go(this.#driven.area())
+    }
+  }
+
+  #arrived(): void {
+    if (this.#queues) this.#deliverQueued()
+    if (this.#over || !this.#inGuest) return
+    const result = this.#runner.take(this.#driven.area())
+    if (result === null) return
+    this.#inGuest = false
+    for (const left of this.#left.splice(0)) left()
+    this.#handle(result)
+  }
+
+  #deliverQueued(): void {
+    if (this.#over) return
+    try {
+      for (const exit of queuedExits(this.#runner.takeQueued())) {
+        const answer = this.#call(exit)
+        if (isPromise(answer)) answer.then(undefined, (error: unknown) => this.#finish(() => this.#reject(error)))
+      }
+    } catch (error) {
+      this.#finish(() => this.#reject(error))
+    }
+  }
+
+  #call(exit: Exit): unknown {
+    const handler = this.#handlers[exit.reason] as ExitHandler<Exit> | undefined
+    return typeof handler === 'function' ? handler(exit) : handler?.handle(exit)
+  }
+
+  #handle(result: number): void {
+    try {
+      if (result < 0 && errnoName(result) !== 'EINTR') throw this.#driven.failure(result)
+      const exit: Exit = result < 0 ? { reason: 'interrupted' } : this.#driven.read(result)
+      // A kick by pause() or stop(), or by somebody who does not listen.
+      if (this.#handlers[exit.reason] === undefined && exit.reason === 'interrupted') this.#proceed()
+      else if (this.#handlers[exit.reason] === undefined) this.#finish(() => this.#resolve(exit))
+      else {
+        const answer = this.#call(exit)
+        if (!isPromise(answer)) this.#proceed()
+        else
+          answer.then(
+            () => this.#proceed(),
+            (error: unknown) => this.#finish(() => this.#reject(error))
+          )
+      }
+    } catch (error) {
+      this.#finish(() => this.#reject(error))
+    }
+  }
+}
+
+/** @internal */
+export function illegal(asked: string, id: number, state: VcpuState, advice: string): KvmError {
+  return new KvmError('state', `${asked} of vCPU ${id}, which is ${state}: ${advice}`, { state })
+}

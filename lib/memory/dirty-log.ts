@@ -1,0 +1,239 @@
+/**
+ * Which pages changed since the last look, whoever changed them: what the guest wrote by KVM's dirty log (api.rst 4.8, 4.117, 8.29), and what
+ * this library wrote by a log of its own, since KVM's does not see it.
+ */
+import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, checkSize, pageSize } from '../abi/arguments.js'
+import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import type { NativeVm, NativeWriteRecorder } from '../abi/native.js'
+import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP } from '../abi/requests.js'
+import { DirtyGfn, EnableCap } from '../abi/structures.js'
+import { type Change, watchChanges } from './changes.js'
+import type { Mapping } from './mapping.js'
+import type { Memslot } from './memslot.js'
+import type { Memslots } from './memslots.js'
+import { PageSet } from './page-set.js'
+
+/** How KVM keeps its log; what {@link DirtyLog.collect} gives is the same. */
+export type DirtyLogMode =
+  /** A bitmap for each memslot, cleared and protected again when it is read. */
+  | 'bitmap'
+  /** The same, protected again by a call of its own (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2): shorter times under KVM's lock. */
+  | 'manual'
+  /** A ring for each vCPU: its cost grows with the pages written, not with the memory. A full ring is an exit, `dirty-ring-full`. */
+  | 'ring'
+
+/** Of {@link Vm.dirtyLog}. */
+export interface DirtyLogOptions {
+  /** 'bitmap' if absent. 'ring' must be chosen before the first vCPU. */
+  mode?: DirtyLogMode
+  /** Entries of each vCPU's ring, a power of two; 4096 if absent. KVM keeps some of them in reserve. */
+  ringEntries?: number
+}
+
+/** Guest-physical addresses within one memslot. */
+export interface DirtyRange {
+  gpa: number
+  /** Bytes, whole pages. */
+  size: number
+}
+
+const manualProtect = 168
+const ringCapabilities = [223, 192]
+// A ring, once enabled, is the VM's only log.
+const withRings = new WeakSet<NativeVm>()
+
+interface Logged {
+  slot: Memslot
+  pages: PageSet
+  /** Whether logging was turned on here, to be turned off again. */
+  ours: boolean
+}
+
+/**
+ * The dirty log of a VM. Made by {@link Vm.dirtyLog}; one at a time.
+ *
+ * A page that was never told of counts as dirty, so that the first collect() has all of memory, and a loop of collect and copy yields an
+ * exact copy once the guest has stopped. So does a memslot that was created, moved or bound to other memory meanwhile. Writes through a live
+ * `buffer`, and of other processes to shared files, are not seen: tell of them by {@link mark}.
+ * @example
+ * using machine = kvm.createVm()
+ * machine.memslots.create({ gpa: 0, mapping })
+ * using log = machine.dirtyLog()
+ * for (const { gpa, size } of log.collect()) machine.read(gpa, size)
+ */
+export class DirtyLog implements Disposable {
+  readonly mode: DirtyLogMode
+  readonly #vm: NativeVm
+  readonly #memslots: Memslots
+  readonly #logged = new Map<number, Logged>()
+  readonly #recorders = new Map<Mapping, NativeWriteRecorder>()
+  readonly #changed = new Set<number>()
+  readonly #unwatch: () => void
+  readonly #onClose: () => void
+  #closed = false
+
+  /** @internal */
+  constructor(vm: NativeVm, memslots: Memslots, options: DirtyLogOptions, onClose: () => void) {
+    const { mode = 'bitmap', ringEntries = 4096 } = checkOptions('options', options, ['mode', 'ringEntries'])
+    this.mode = checkOneOf('mode', mode, ['bitmap', 'manual', 'ring'])
+    this.#vm = vm
+    this.#memslots = memslots
+    this.#onClose = onClose
+    this.#prepare(checkInteger('ringEntries', ringEntries, 1, 2 ** 24))
+    this.#unwatch = watchChanges((change) => this.#note(change))
+    try {
+      this.#adopt()
+    } catch (error) {
+      this.close()
+      throw error
+    }
+  }
+
+  /** Whether close() was called, here or on the VM. */
+  get closed(): boolean {
+    return this.#closed
+  }
+
+  #prepare(ringEntries: number): void {
+    if (this.mode === 'ring') enableRing(this.#vm, ringEntries)
+    else if (withRings.has(this.#vm)) throw argumentError('mode', this.mode, "'ring': this VM's log is a ring, for its whole life")
+    else if (this.mode === 'manual') setManualProtect(this.#vm, 1n)
+  }
+
+  // What lies in a slot is not what was told of, even if the slot is back where it was.
+  #note(change: Change): void {
+    if (change.of !== 'memslot' || change.table !== this.#memslots || change.did === 'flags') return
+    const id = (change.after ?? change.before)?.id
+    if (id !== undefined) this.#changed.add(id)
+  }
+
+  // Logging first, then everything is dirty: what is written in between is copied with the rest.
+  #adopt(): void {
+    for (const slot of this.#memslots) {
+      const known = this.#logged.get(slot.id)
+      if (known?.slot === slot && !this.#changed.has(slot.id) && slot.logDirty) continue
+      const ours = !slot.logDirty
+      if (ours) slot.setFlags({ logDirty: true })
+      if (!this.#recorders.has(slot.mapping)) this.#recorders.set(slot.mapping, recorderOf(slot.mapping))
+      this.#logged.set(slot.id, { slot, pages: new PageSet(slot.size / pageSize).fill(), ours: ours || (known?.slot === slot && known.ours) })
+    }
+    this.#changed.clear()
+    for (const [id, { slot }] of this.#logged) if (slot.deleted || this.#memslots.lookup(slot.gpa) !== slot) this.#logged.delete(id)
+    this.#forgetMappings()
+  }
+
+  #forgetMappings(): void {
+    const used = new Set([...this.#logged.values()].map(({ slot }) => slot.mapping))
+    for (const [mapping, recorder] of this.#recorders)
+      if (!used.has(mapping)) {
+        recorder.close()
+        this.#recorders.delete(mapping)
+      }
+  }
+
+  /**
+   * The pages that changed since the last call, as ranges by ascending GPA. Copy them after this call: a page written meanwhile comes again.
+   * @throws KvmError `closed`
+   */
+  collect(): DirtyRange[] {
+    this.harvest()
+    const ranges: DirtyRange[] = []
+    for (const { id, gpa } of this.#memslots) {
+      const { pages } = this.#logged.get(id)!
+      for (const { first, count } of pages.runs()) ranges.push({ gpa: gpa + first * pageSize, size: count * pageSize })
+      pages.clear()
+    }
+    return ranges
+  }
+
+  /** Takes over what KVM has, for the next collect(): what a vCPU needs to go on after a `dirty-ring-full` exit. */
+  harvest(): void {
+    if (this.#closed) throw new KvmError('closed', 'this dirty log is closed')
+    this.#adopt()
+    if (this.mode === 'ring') this.#takeRings()
+    else for (const logged of this.#logged.values()) this.#takeBitmap(logged)
+    for (const [mapping, recorder] of this.#recorders) this.#takeOwnWrites(mapping, recorder)
+  }
+
+  #takeBitmap({ slot, pages }: Logged): void {
+    const bitmap = slot.getDirtyLog()
+    if (this.mode === 'manual' && bitmap.some((byte) => byte !== 0)) slot.clearDirtyLog(bitmap)
+    pages.add(bitmap)
+  }
+
+  #takeRings(): void {
+    const pairs = this.#vm.harvestDirtyRings()
+    if (typeof pairs === 'number') throw ioctlError('KVM_RESET_DIRTY_RINGS', pairs, 'harvesting the dirty rings')
+    // An entry may be of a slot that is gone, and its number another's by now: then that one has a page too many.
+    for (let at = 0; at < pairs.length; at += 2) this.#logged.get(pairs[at]!)?.pages.addPage(pairs[at + 1]!)
+  }
+
+  #takeOwnWrites(mapping: Mapping, recorder: NativeWriteRecorder): void {
+    const written = new PageSet(mapping.size / pageSize)
+    recorder.collect(written.bytes)
+    for (const { first, count } of written.runs())
+      for (const { slot, pages } of this.#logged.values()) if (slot.mapping === mapping) pages.addRun(first - slot.offset / pageSize, count)
+  }
+
+  /** Pages that changed in a way that neither KVM nor the library saw: by a live buffer, say. */
+  mark(gpa: number, size: number): void {
+    if (this.#closed) throw new KvmError('closed', 'this dirty log is closed')
+    checkAddress('gpa', gpa)
+    checkSize('size', size)
+    this.#adopt()
+    for (const { slot, pages } of this.#logged.values()) {
+      const first = Math.floor((gpa - slot.gpa) / pageSize)
+      pages.addRun(first, Math.ceil((gpa + size - slot.gpa) / pageSize) - first)
+    }
+  }
+
+  /** Ends it: slots that were not logged before are not any more. A second call does nothing. */
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#unwatch()
+    for (const recorder of this.#recorders.values()) recorder.close()
+    if (this.#vm.fd >= 0) {
+      for (const { slot, ours } of this.#logged.values()) if (ours && !slot.deleted) slot.setFlags({ logDirty: false })
+      if (this.mode === 'manual') setManualProtect(this.#vm, 0n)
+    }
+    this.#onClose()
+  }
+  /** close(), at the end of a `using` block. */
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}
+
+function recorderOf(mapping: Mapping): NativeWriteRecorder {
+  const recorder = mapping.heldRegion.recordWrites()
+  if (typeof recorder === 'number') throw new KvmError('memory', `recording writes: ${errnoName(recorder)}`, { errno: errnoName(recorder) })
+  return recorder
+}
+
+function setManualProtect(vm: NativeVm, value: bigint): void {
+  const argument = new EnableCap({ cap: manualProtect, args: [value, 0n, 0n, 0n] })
+  checked(
+    vm.ioctl(KVM_ENABLE_CAP.number, argument.bytes),
+    KVM_ENABLE_CAP.name,
+    "a dirty log with mode 'manual'",
+    'the host lacks KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2'
+  )
+}
+
+// The younger capability says how entries are published; on x86-64 both are the same (api.rst 8.29).
+function enableRing(vm: NativeVm, entries: number): void {
+  const capability = ringCapabilities.find((number) => vm.ioctl(KVM_CHECK_EXTENSION.number, number) > 0)
+  if (capability === undefined) throw new KvmError('unavailable', 'this host has no dirty ring (KVM_CAP_DIRTY_LOG_RING); use bitmap or manual')
+  const most = vm.ioctl(KVM_CHECK_EXTENSION.number, capability) / DirtyGfn.size
+  if (!Number.isInteger(Math.log2(entries)) || entries > most) throw argumentError('ringEntries', entries, `a power of two up to ${most}`)
+  const result = vm.enableDirtyRing(capability, entries * DirtyGfn.size)
+  if (result < 0)
+    throw ioctlError(
+      KVM_ENABLE_CAP.name,
+      result,
+      `dirty rings of ${entries} entries`,
+      'they must be enabled before the first vCPU, once, and be larger than what KVM keeps in reserve'
+    )
+  withRings.add(vm)
+}

@@ -1,0 +1,63 @@
+/** A set of page numbers as KVM_GET_DIRTY_LOG lays it out: one bit a page, in whole 64-bit words. */
+
+/** @internal Numbers below `size`; others are left out. */
+export class PageSet {
+  readonly #size: number
+  readonly #words: Uint32Array<ArrayBuffer>
+
+  constructor(size: number) {
+    this.#size = size
+    this.#words = new Uint32Array(Math.ceil(size / 64) * 2)
+  }
+
+  /** The same bits, for the add-on to fill. */
+  get bytes(): Uint8Array {
+    return new Uint8Array(this.#words.buffer)
+  }
+
+  fill(): this {
+    this.addRun(0, this.#size)
+    return this
+  }
+  clear(): void {
+    this.#words.fill(0)
+  }
+
+  add(bitmap: Uint8Array): void {
+    const words = new Uint32Array(bitmap.buffer, bitmap.byteOffset, bitmap.byteLength / 4)
+    for (let at = 0; at < words.length; at++) this.#words[at]! |= words[at]!
+  }
+
+  addPage(page: number): void {
+    if (page >= 0 && page < this.#size) this.#words[page >>> 5]! |= 1 << (page & 31)
+  }
+
+  addRun(first: number, count: number): void {
+    const end = Math.min(first + count, this.#size)
+    for (let page = Math.max(first, 0); page < end; ) {
+      if ((page & 31) === 0 && end - page >= 32) {
+        this.#words[page >>> 5] = 0xffff_ffff
+        page += 32
+      } else this.addPage(page++)
+    }
+  }
+
+  /** Maximal runs of neighbours, ascending. */
+  *runs(): Generator<{ first: number; count: number }> {
+    let first = -1
+    for (let page = 0; page <= this.#size; page++) {
+      // Whole words of one kind are passed over at once.
+      const word = this.#words[page >>> 5] ?? 0
+      if ((page & 31) === 0 && page + 32 <= this.#size && word === (first < 0 ? 0 : 0xffff_ffff)) {
+        page += 31
+        continue
+      }
+      const isIn = page < this.#size && ((word >>> (page & 31)) & 1) === 1
+      if (isIn && first < 0) first = page
+      else if (!isIn && first >= 0) {
+        yield { first, count: page - first }
+        first = -1
+      }
+    }
+  }
+}

@@ -1,0 +1,46 @@
+// The dirty rings of a VM's vCPUs (api.rst 8.29, KVM_CAP_DIRTY_LOG_RING): KVM appends each page that a vCPU dirties to that vCPU's ring.
+// They live as long as the VM: what a vCPU wrote counts, even after its handle is closed. No N-API here.
+#pragma once
+
+#include <linux/kvm.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+namespace node_kvm {
+
+class DirtyRings {
+ public:
+  struct Page {
+    uint32_t slot;  // address space in the upper 16 bits
+    uint64_t offset;
+  };
+
+  DirtyRings() = default;
+  ~DirtyRings();
+  DirtyRings(const DirtyRings&) = delete;
+  DirtyRings& operator=(const DirtyRings&) = delete;
+
+  // KVM_ENABLE_CAP, before any vCPU exists: `bytes` for each ring. Zero, or a negative errno.
+  int Enable(int vm_fd, uint32_t capability, size_t bytes);
+  // A new vCPU's ring, if rings are enabled.
+  int Add(int vcpu_fd);
+  // Appends every dirty page to `pages`, hands the entries back and protects the pages again (KVM_RESET_DIRTY_RINGS), so that what is
+  // written from now on comes again: copy the pages after this, not before. How many KVM took back, or a negative errno.
+  int Harvest(int vm_fd, std::vector<Page>* pages);
+
+ private:
+  struct Ring {
+    kvm_dirty_gfn* entries;
+    uint32_t next = 0;
+  };
+  void Collect(Ring* ring, std::vector<Page>* pages) const;
+
+  std::mutex mutex_;
+  size_t bytes_ = 0;
+  std::vector<Ring> rings_;
+};
+
+}  // namespace node_kvm

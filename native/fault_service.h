@@ -1,0 +1,37 @@
+// The faults of a region, and their answers, for TypeScript.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "region.h"
+
+namespace node_kvm {
+
+class FaultService : public Napi::ObjectWrap<FaultService> {
+ public:
+  static Napi::Function Define(Napi::Env env);
+  // { minor, fd, offset, content }: a file, or bytes, from which a native thread serves; neither, for faults answered by serve().
+  static Napi::Value Of(const Napi::CallbackInfo& info, const std::shared_ptr<Region>& region);
+  explicit FaultService(const Napi::CallbackInfo& info);
+  // Without close(): its environment ended, or nobody holds it. What native code serves is served on; what nobody serves fails.
+  ~FaultService() override;
+
+ private:
+  struct Parts {
+    std::shared_ptr<Region> region;
+    std::shared_ptr<UserFaults> faults;
+  };
+  Napi::Value Take(const Napi::CallbackInfo& info);
+  Napi::Value Serve(const Napi::CallbackInfo& info);
+  Napi::Value Fail(const Napi::CallbackInfo& info);
+  Napi::Value Missing(const Napi::CallbackInfo& info);
+  Napi::Value Subscribe(const Napi::CallbackInfo& info);
+  Napi::Value Served(const Napi::CallbackInfo& info);
+  void Close(const Napi::CallbackInfo& info);
+
+  Parts parts_;
+};
+
+}  // namespace node_kvm

@@ -1,0 +1,154 @@
+// What the vCPUs' own threads, their kicks, parks, nudges and ends do to each other: two guests that read one word each, slots that change
+// places under them, kicks from one thread, nudges from another, and threads that begin and end all the while.
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <thread>
+
+#include "vcpu_thread.h"
+#include "vm_state.h"
+
+using namespace node_kvm;
+
+namespace {
+
+void Require(bool holds, const char* what) {
+  if (holds) return;
+  perror(what);
+  exit(1);
+}
+
+std::shared_ptr<Region> Memory(size_t size) {
+  std::shared_ptr<Region> region;
+  RegionRequest request;
+  request.size = size;
+  Require(Region::Map(request, &region) == 0, "memory");
+  return region;
+}
+
+VmState::Change Place(uint32_t id, uint64_t gpa, const std::shared_ptr<Region>& region) {
+  kvm_userspace_memory_region slot{};
+  slot.slot = id;
+  slot.guest_phys_addr = gpa;
+  slot.memory_size = region ? region->size() : 0;
+  const char* bytes = reinterpret_cast<const char*>(&slot);
+  return {KVM_SET_USER_MEMORY_REGION, {bytes, bytes + sizeof slot}, region, 0};
+}
+
+// In real mode, at `ip` of segment 0: reads the word at `address` for ever, which must be 1 or 2.
+void Program(Region* code, uint16_t ip, uint16_t address) {
+  const unsigned char source[] = {0xfb,  // sti
+                                  0xa1,
+                                  static_cast<unsigned char>(address),
+                                  static_cast<unsigned char>(address >> 8),  // 1: mov (address), %ax
+                                  0x48,                                      // dec %ax
+                                  0xa9,
+                                  0xfe,
+                                  0xff,  // test $0xfffe, %ax
+                                  0x74,
+                                  0xf7,  // jz 1b
+                                  0xe6,
+                                  0x11,
+                                  0xeb,
+                                  0xf3};  // out %al, $0x11; jmp 1b
+  code->Write(ip, source, sizeof source);
+}
+
+void Enter(int fd, uint16_t ip) {
+  kvm_sregs special{};
+  Require(ioctl(fd, KVM_GET_SREGS, &special) == 0, "KVM_GET_SREGS");
+  special.cs.base = 0;
+  special.cs.selector = 0;
+  Require(ioctl(fd, KVM_SET_SREGS, &special) == 0, "KVM_SET_SREGS");
+  kvm_regs registers{};
+  registers.rip = ip;
+  registers.rflags = 2;
+  Require(ioctl(fd, KVM_SET_REGS, &registers) == 0, "KVM_SET_REGS");
+}
+
+std::atomic<bool> over{false};
+std::atomic<int> wrong{0};
+std::atomic<int> kicks{0};
+
+// One life of a vCPU's thread after the other.
+void Drive(const std::shared_ptr<RunPage>& page, int number) {
+  for (int life = 0; !over; ++life) {
+    std::atomic<int> notified{0};
+    VcpuThread thread(page, number, {}, [&] { ++notified; });
+    char area[RunPage::kAreaSize] = {};
+    Require(thread.Go(area), "go");
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(life % 20);
+    while (std::chrono::steady_clock::now() < end && !over) {
+      int result;
+      if (!thread.Take(area, &result)) {
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+        continue;
+      }
+      // -EINTR: a kick. Anything else: it read a word that was never there, or an address that was not.
+      if (result == -EINTR)
+        ++kicks;
+      else
+        ++wrong;
+      Require(thread.Go(area), "go on");
+    }
+  }
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const int seconds = count > 1 ? atoi(arguments[1]) : 10;
+  const OwnedFd kvm(open("/dev/kvm", O_RDWR | O_CLOEXEC));
+  Require(kvm.get() >= 0, "/dev/kvm");
+  const int fd = ioctl(kvm.get(), KVM_CREATE_VM, 0);
+  Require(fd >= 0, "KVM_CREATE_VM");
+  VmState vm{OwnedFd(fd), static_cast<size_t>(ioctl(kvm.get(), KVM_GET_VCPU_MMAP_SIZE, 0))};
+  const auto code = Memory(0x1000), one = Memory(0x1000), other = Memory(0x1000);
+  const uint16_t word_one = 1, word_other = 2;
+  one->Write(0, &word_one, 2);
+  other->Write(0, &word_other, 2);
+  Program(code.get(), 0x100, 0x2000);
+  Program(code.get(), 0x200, 0x4000);
+  size_t failed = 0;
+  Require(vm.SetMemoryRegions({Place(0, 0, code), Place(1, 0x2000, one), Place(2, 0x4000, other)}, &failed) == 0, "slots");
+  std::shared_ptr<RunPage> pages[2];
+  for (uint32_t id = 0; id < 2; ++id) {
+    Require(vm.CreateVcpu(id, &pages[id]) == 0, "KVM_CREATE_VCPU");
+    Enter(pages[id]->fd(), id == 0 ? 0x100 : 0x200);
+  }
+  std::thread drivers[] = {std::thread(Drive, pages[0], 0), std::thread(Drive, pages[1], 1)};
+  std::thread kicker([&] {
+    while (!over) {
+      pages[0]->Kick();
+      pages[1]->NudgeNext();
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+    }
+  });
+  int moves = 0;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+  for (; std::chrono::steady_clock::now() < end; ++moves) {
+    const bool swapped = moves % 2 == 0;
+    const auto result = vm.SetMemoryRegions(
+        {Place(1, 0, nullptr), Place(2, 0, nullptr), Place(1, swapped ? 0x4000 : 0x2000, one), Place(2, swapped ? 0x2000 : 0x4000, other)},
+        &failed);
+    Require(result == 0, "a transaction");
+    // One that fails half-way: there is no room at 0 for slot 2.
+    Require(vm.SetMemoryRegions({Place(1, 0, nullptr), Place(2, 0, other)}, &failed) == -EEXIST && failed == 1,
+            "a transaction that must fail");
+  }
+  over = true;
+  for (auto& driver : drivers) driver.join();
+  kicker.join();
+  vm.End();
+  char area[RunPage::kAreaSize] = {};
+  Require(pages[0]->Run(area, -1) == -EBADF, "a run after the end");
+  printf("%d transactions, %d kicks answered, %d wrong\n", moves, kicks.load(), wrong.load());
+  return wrong == 0 && moves > 0 && kicks > 0 ? 0 : 1;
+}

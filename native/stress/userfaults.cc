@@ -1,0 +1,112 @@
+// Missing pages touched by several threads at once, given back and touched again, and a service that ends in the middle of it: every
+// word read is the source's, and nobody waits for ever.
+#include <errno.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "region.h"
+
+using node_kvm::OwnedFd;
+using node_kvm::Region;
+using node_kvm::RegionRequest;
+using node_kvm::UserFaults;
+using node_kvm::UserFaultsRequest;
+
+namespace {
+
+constexpr size_t kPage = 4096;
+constexpr size_t kPages = 256;
+
+uint64_t WordOf(uint64_t page) { return page * 0x10001 + 1; }
+
+std::shared_ptr<Region> Memory() {
+  RegionRequest request;
+  request.size = kPages * kPage;
+  std::shared_ptr<Region> region;
+  Region::Map(request, &region);
+  return region;
+}
+
+UserFaultsRequest FromFile() {
+  UserFaultsRequest request;
+  request.source = OwnedFd(memfd_create("source", MFD_CLOEXEC));
+  std::vector<uint64_t> words(kPage / sizeof(uint64_t));
+  for (size_t page = 0; page < kPages; ++page) {
+    words.assign(words.size(), WordOf(page));
+    if (write(request.source.get(), words.data(), kPage) != static_cast<ssize_t>(kPage)) return {};
+  }
+  return request;
+}
+
+// Reads as the library does, or as a guest would: with a fault that the kernel hands to the service.
+bool Check(Region* region, size_t page, bool faulting) {
+  uint64_t word = 0;
+  const size_t offset = page * kPage;
+  if (faulting)
+    word = __atomic_load_n(reinterpret_cast<uint64_t*>(region->base() + offset), __ATOMIC_RELAXED);
+  else if (region->Read(offset, &word, sizeof word) != 0)
+    return false;
+  return word == WordOf(page);
+}
+
+int FromNative() {
+  const auto region = Memory();
+  std::shared_ptr<UserFaults> faults;
+  if (const int error = region->ServeFaults(FromFile(), &faults); error != 0) return error == -EPERM ? 0 : 1;
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (int number = 0; number < 4; ++number)
+    threads.emplace_back([&, number] {
+      for (size_t round = 0; round < 4 * kPages; ++round) {
+        const size_t page = (round * 7 + static_cast<size_t>(number) * 13) % kPages;
+        if (!Check(region.get(), page, number % 2 == 0)) ++wrong;
+        if (round % 5 == 0) region->Advise(page * kPage, kPage, MADV_DONTNEED);
+      }
+    });
+  for (auto& thread : threads) thread.join();
+  printf("served by a thread: %lu pages, %d wrong\n", static_cast<unsigned long>(faults->served()), wrong.load());
+  return wrong;
+}
+
+// This thread answers what others touch, half of it twice over, and then is gone.
+int FromHere() {
+  const auto region = Memory();
+  std::shared_ptr<UserFaults> faults;
+  if (region->ServeFaults({}, &faults) != 0) return 0;
+  std::atomic<int> wrong{0};
+  std::atomic<int> running{3};
+  std::vector<std::thread> threads;
+  for (size_t number = 0; number < 3; ++number)
+    threads.emplace_back([&, number] {
+      for (size_t page = 0; page < kPages; ++page)
+        if (!Check(region.get(), (page + number * 50) % kPages, true)) ++wrong;
+      --running;
+    });
+  std::vector<uint64_t> words(kPage / sizeof(uint64_t));
+  while (running > 0)
+    for (const auto& [offset, write] : faults->Take()) {
+      words.assign(words.size(), WordOf(offset / kPage));
+      if (faults->Serve(offset, reinterpret_cast<char*>(words.data()), kPage) != 0) ++wrong;
+      if (offset % 2 == 0 && faults->Serve(offset, reinterpret_cast<char*>(words.data()), kPage) != 0) ++wrong;
+    }
+  for (auto& thread : threads) thread.join();
+  // A touch that nobody answers any more ends when the service does.
+  region->Advise(0, kPage, MADV_DONTNEED);
+  std::thread waiting([&] { (void)__atomic_load_n(region->base(), __ATOMIC_RELAXED); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(120));
+  region->EndFaults(faults.get());
+  faults.reset();
+  waiting.join();
+  printf("served from here: %d wrong\n", wrong.load());
+  return wrong;
+}
+
+}  // namespace
+
+int main() { return FromNative() == 0 && FromHere() == 0 ? 0 : 1; }

@@ -1,0 +1,282 @@
+#include "userfaults.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <system_error>
+
+#include "run.h"
+
+namespace node_kvm {
+namespace {
+
+constexpr size_t kPage = 4096;
+constexpr std::chrono::milliseconds kPatience{50};
+
+// userfaultfd(2) by system call may serve faults that happen in the kernel only with CAP_SYS_PTRACE or vm.unprivileged_userfaultfd; the
+// device, since Linux 6.1, with the permission to open it.
+int OpenUserfaultfd() {
+  const int fd = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
+  if (fd >= 0) return fd;
+  const int refused = -errno;
+  const OwnedFd device(open("/dev/userfaultfd", O_RDWR | O_CLOEXEC));
+  if (device.get() < 0) return refused;
+  const int made = ioctl(device.get(), _IO(0xAA, 0x00), O_CLOEXEC | O_NONBLOCK);
+  return made < 0 ? -errno : made;
+}
+
+}  // namespace
+
+int UserFaults::Open(UserFaultsRequest request, std::shared_ptr<UserFaults>* faults) {
+  std::shared_ptr<UserFaults> made(new UserFaults(std::move(request)));
+  const int error = made->Start();
+  if (error == 0) *faults = std::move(made);
+  return error;
+}
+
+int UserFaults::Start() {
+  const int fd = OpenUserfaultfd();
+  if (fd < 0) return fd;
+  uffd_ = OwnedFd(fd);
+  stop_ = OwnedFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (stop_.get() < 0) return -errno;
+  uffdio_api api{};
+  api.api = UFFD_API;
+  api.features = UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_MISSING_SHMEM | (request_.minor ? UFFD_FEATURE_MINOR_SHMEM : 0);
+  if (ioctl(uffd_.get(), UFFDIO_API, &api) < 0) return errno == EINVAL ? -EOPNOTSUPP : -errno;
+  if (const int error = Register(); error != 0) return error;
+  try {
+    thread_ = std::thread([this] { Loop(); });
+  } catch (const std::system_error&) {
+    return -EAGAIN;
+  }
+  pthread_setname_np(thread_.native_handle(), "kvm-userfaults");
+  return 0;
+}
+
+int UserFaults::Register() {
+  uffdio_register range{};
+  range.range.start = reinterpret_cast<uintptr_t>(request_.base);
+  range.range.len = request_.size;
+  range.mode = request_.minor ? UFFDIO_REGISTER_MODE_MINOR : UFFDIO_REGISTER_MODE_MISSING;
+  return ioctl(uffd_.get(), UFFDIO_REGISTER, &range) < 0 ? -errno : 0;
+}
+
+UserFaults::~UserFaults() {
+  if (thread_.joinable()) {
+    eventfd_write(stop_.get(), 1);
+    thread_.join();
+  }
+  // Closing the descriptor unregisters the range and wakes whoever waits (userfaultfd(2)).
+}
+
+int UserFaults::Subscribe() {
+  const std::lock_guard lock(mutex_);
+  const int listener = bell_.Subscribe();
+  if (rung_) bell_.Ring();
+  return listener;
+}
+
+std::vector<UserFaults::Fault> UserFaults::Take() {
+  const std::lock_guard lock(mutex_);
+  rung_ = false;
+  std::vector<Fault> faults;
+  for (auto& [offset, asked] : asked_)
+    if (!std::exchange(asked.taken, true)) faults.push_back({offset, asked.write});
+  return faults;
+}
+
+void UserFaults::Loop() {
+  for (;;) {
+    int timeout = -1;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!waiting_.empty()) timeout = static_cast<int>(kPatience.count());
+    }
+    std::array<pollfd, 2> ready{{{uffd_.get(), POLLIN, 0}, {stop_.get(), POLLIN, 0}}};
+    if (poll(ready.data(), ready.size(), timeout) < 0 && errno != EINTR) return;
+    if (ready[1].revents != 0) return;
+    TakeMessages();
+    Nudge();
+  }
+}
+
+void UserFaults::TakeMessages() {
+  std::array<uffd_msg, 16> messages;
+  for (;;) {
+    const ssize_t length = read(uffd_.get(), messages.data(), sizeof messages);
+    if (length <= 0) return;
+    for (size_t index = 0; index < static_cast<size_t>(length) / sizeof(uffd_msg); ++index)
+      if (messages[index].event == UFFD_EVENT_PAGEFAULT) OnFault(messages[index]);
+  }
+}
+
+void UserFaults::OnFault(const uffd_msg& message) {
+  const uint64_t offset = (message.arg.pagefault.address - reinterpret_cast<uintptr_t>(request_.base)) / kPage * kPage;
+  if (offset >= request_.size) return;
+  if (native()) {
+    ServeFromSource(offset);
+    return;
+  }
+  const auto thread = static_cast<pid_t>(message.arg.pagefault.feat.ptid);
+  {
+    const std::lock_guard lock(mutex_);
+    const bool write = (message.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0;
+    const bool is_new = asked_.try_emplace(offset, Asked{write, false}).second;
+    waiting_.push_back({offset, thread, std::chrono::steady_clock::now()});
+    if (is_new && !std::exchange(rung_, true)) bell_.Ring();
+  }
+  // Looked at after the fault is listed, and stored before the list is read: one of the two sees the other.
+  if (abandoned_)
+    Fail(offset);
+  else if (thread == request_.server)
+    RunPage::EndWaitForItself(thread);
+}
+
+// Once for each time that a thread began to wait: it faults again, and is known again, if it must.
+void UserFaults::Nudge() {
+  const auto now = std::chrono::steady_clock::now();
+  const std::lock_guard lock(mutex_);
+  std::erase_if(waiting_, [&](const Waiting& waiting) {
+    if (now - waiting.since < kPatience) return false;
+    RunPage::Interrupt(waiting.thread);
+    // The server may itself be in KVM_RUN, on another vCPU than the one that waits.
+    RunPage::EndWaitForItself(request_.server);
+    return true;
+  });
+}
+
+int UserFaults::Serve(uint64_t offset, const char* content, size_t length) {
+  if (length == 0 || length % kPage != 0 || offset % kPage != 0 || offset > request_.size || length > request_.size - offset)
+    return -ERANGE;
+  for (size_t done = 0; done < length; done += kPage)
+    if (const int error = Put(offset + done, content == nullptr ? nullptr : content + done, kPage); error != 0) return error;
+  Answered(offset, length);
+  return 0;
+}
+
+// One page. EEXIST: it is there already. ENOENT: the range is no longer registered, and so ordinary memory. Neither has a fault to wait
+// for, but a waiter may have come just before: wake it.
+int UserFaults::Put(uint64_t offset, const char* content, size_t length) {
+  const uint64_t address = reinterpret_cast<uintptr_t>(request_.base) + offset;
+  for (;;) {
+    int result;
+    if (request_.minor) {
+      uffdio_continue request{};
+      request.range = {address, length};
+      result = ioctl(uffd_.get(), UFFDIO_CONTINUE, &request);
+    } else if (content != nullptr) {
+      uffdio_copy request{};
+      request.dst = address;
+      request.src = reinterpret_cast<uintptr_t>(content);
+      request.len = length;
+      result = ioctl(uffd_.get(), UFFDIO_COPY, &request);
+    } else {
+      uffdio_zeropage request{};
+      request.range = {address, length};
+      result = ioctl(uffd_.get(), UFFDIO_ZEROPAGE, &request);
+    }
+    if (result == 0) return 0;
+    if (errno == EAGAIN) continue;
+    if (errno != EEXIST && errno != ENOENT) return -errno;
+    uffdio_range range{address, length};
+    ioctl(uffd_.get(), UFFDIO_WAKE, &range);
+    return 0;
+  }
+}
+
+void UserFaults::Answered(uint64_t offset, size_t length) {
+  const std::lock_guard lock(mutex_);
+  for (uint64_t page = offset; page < offset + length; page += kPage) {
+    known_[page / kPage] = true;
+    asked_.erase(page);
+    ++served_;
+  }
+  std::erase_if(waiting_, [&](const Waiting& waiting) { return waiting.offset - offset < length; });
+}
+
+int UserFaults::ServeFromSource(uint64_t offset) {
+  alignas(kPage) std::array<char, kPage> page;
+  size_t done = 0;
+  while (done < kPage) {
+    const ssize_t count =
+        pread(request_.source.get(), page.data() + done, kPage - done, request_.source_offset + static_cast<off_t>(offset + done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) {
+      const int error = -errno;
+      Fail(offset);
+      return error;
+    }
+    if (count == 0) break;
+    done += static_cast<size_t>(count);
+  }
+  // Beyond the end of the file the memory is zero.
+  memset(page.data() + done, 0, kPage - done);
+  return Serve(offset, page.data(), kPage);
+}
+
+// UFFDIO_POISON is there since Linux 6.6 only; a page without any access does the same on all.
+int UserFaults::Fail(uint64_t offset) {
+  if (offset % kPage != 0 || offset >= request_.size) return -ERANGE;
+  char* page = request_.base + offset;
+  const int result = mprotect(page, kPage, PROT_NONE) < 0 ? -errno : 0;
+  uffdio_range range{reinterpret_cast<uintptr_t>(page), kPage};
+  ioctl(uffd_.get(), UFFDIO_WAKE, &range);
+  Answered(offset, kPage);
+  return result;
+}
+
+void UserFaults::Abandon() {
+  std::vector<uint64_t> unanswered;
+  {
+    abandoned_ = true;
+    const std::lock_guard lock(mutex_);
+    for (const auto& [offset, asked] : asked_) unanswered.push_back(offset);
+  }
+  for (const uint64_t offset : unanswered) Fail(offset);
+}
+
+bool UserFaults::IsThere(uint64_t offset) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (known_[offset / kPage]) return true;
+  }
+  // A page that was swapped out looks missing here: serving it again finds it there, and changes nothing.
+  unsigned char resident = 0;
+  if (mincore(request_.base + offset, kPage, &resident) < 0 || (resident & 1) == 0) return false;
+  const std::lock_guard lock(mutex_);
+  known_[offset / kPage] = true;
+  return true;
+}
+
+std::vector<uint64_t> UserFaults::Missing(uint64_t offset, size_t length) {
+  std::vector<uint64_t> missing;
+  if (request_.minor || offset > request_.size || length > request_.size - offset) return missing;
+  for (uint64_t page = offset / kPage * kPage; page < offset + length; page += kPage)
+    if (!IsThere(page)) missing.push_back(page);
+  return missing;
+}
+
+int UserFaults::MakePresent(uint64_t offset, size_t length) {
+  for (const uint64_t page : Missing(offset, length)) {
+    if (!native()) return abandoned_ ? -EFAULT : -EAGAIN;
+    if (const int error = ServeFromSource(page); error != 0) return error;
+  }
+  return 0;
+}
+
+void UserFaults::Forget(uint64_t offset, size_t length) {
+  const std::lock_guard lock(mutex_);
+  for (uint64_t page = offset / kPage * kPage; page < offset + length; page += kPage) known_[page / kPage] = false;
+}
+
+}  // namespace node_kvm

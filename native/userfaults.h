@@ -1,0 +1,116 @@
+// Demand paging with userfaultfd(2): a thread takes the faults on a range of memory, and answers them from a file, or hands them to
+// whoever serves the pages. Threads in KVM_RUN wait in the kernel meanwhile. No N-API here.
+//
+// Why a fault that nobody answers yet cannot hang the process:
+//   - A thread that waits is interrupted after a while, and faults again if it still must: KVM_RUN leaves its read section, so that a
+//   change
+//     of the memslots by the very thread that serves the pages gets its turn (synchronize_srcu waits for each vCPU to leave).
+//   - A vCPU that runs on the serving thread would wait for itself, and others for it: its run ends (run.h), at once where the thread's id
+//     says that it waits for itself, else after that while.
+//   - The library's own copies never fault: they ask for the pages first (MakePresent), and are refused instead of waiting.
+#pragma once
+
+#include <linux/userfaultfd.h>
+#include <sys/types.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "doorbell.h"
+#include "owned_fd.h"
+
+namespace node_kvm {
+
+struct UserFaultsRequest {
+  char* base = nullptr;
+  size_t size = 0;
+  // Faults on pages that the memfd holds but this mapping does not map yet, instead of on pages that are not there.
+  bool minor = false;
+  // Where the pages come from; none: from those who Take() the faults.
+  OwnedFd source;
+  off_t source_offset = 0;
+  // The thread that will answer what Take() gives.
+  pid_t server = 0;
+};
+
+class UserFaults {
+ public:
+  struct Fault {
+    uint64_t offset;
+    bool write;
+  };
+
+  // Zero, or a negative errno: -EPERM where the process may not serve faults of the kernel.
+  static int Open(UserFaultsRequest request, std::shared_ptr<UserFaults>* faults);
+  // What is missing still becomes ordinary memory, and whoever waits goes on.
+  ~UserFaults();
+  UserFaults(const UserFaults&) = delete;
+  UserFaults& operator=(const UserFaults&) = delete;
+
+  bool minor() const { return request_.minor; }
+  bool native() const { return request_.source.get() >= 0; }
+  uint64_t served() const { return served_; }
+
+  // A descriptor the caller owns, on which a byte comes when there is something to take.
+  int Subscribe();
+  // Faults that nobody took yet; each page once until it is served.
+  std::vector<Fault> Take();
+  // Puts whole pages there (null: zeros; with `minor`, always what the memfd holds) and wakes who waits. A page that is there already
+  // stays.
+  int Serve(uint64_t offset, const char* content, size_t length);
+  // No access to this page will succeed any more: EFAULT.
+  int Fail(uint64_t offset);
+  // From now on every fault fails: whoever served them is gone.
+  void Abandon();
+
+  // Before the library touches the memory itself. -EAGAIN where a page must be asked for elsewhere; never waits.
+  int MakePresent(uint64_t offset, size_t length);
+  // The offsets of the pages that are not there.
+  std::vector<uint64_t> Missing(uint64_t offset, size_t length);
+  // Pages were taken away, and will be asked for again.
+  void Forget(uint64_t offset, size_t length);
+
+ private:
+  struct Waiting {
+    uint64_t offset;
+    pid_t thread;
+    std::chrono::steady_clock::time_point since;
+  };
+  struct Asked {
+    bool write;
+    bool taken;
+  };
+
+  explicit UserFaults(UserFaultsRequest request) : request_(std::move(request)), known_(request_.size / 4096) {}
+  int Start();
+  int Register();
+  void Loop();
+  void TakeMessages();
+  void OnFault(const uffd_msg& message);
+  void Nudge();
+  int ServeFromSource(uint64_t offset);
+  int Put(uint64_t offset, const char* content, size_t length);
+  bool IsThere(uint64_t offset);
+  void Answered(uint64_t offset, size_t length);
+
+  UserFaultsRequest request_;
+  OwnedFd uffd_;
+  OwnedFd stop_;
+  std::mutex mutex_;         // guards all below
+  std::vector<bool> known_;  // pages that are known to be there
+  std::map<uint64_t, Asked> asked_;
+  std::vector<Waiting> waiting_;
+  bool rung_ = false;
+  Doorbell bell_;
+  std::atomic<bool> abandoned_{false};
+  std::atomic<uint64_t> served_{0};
+  std::thread thread_;
+};
+
+}  // namespace node_kvm

@@ -1,0 +1,39 @@
+// A vCPU's own thread, for TypeScript.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "vcpu.h"
+#include "vcpu_thread.h"
+
+namespace node_kvm {
+
+class VcpuRunner : public Napi::ObjectWrap<VcpuRunner> {
+ public:
+  static Napi::Function Define(Napi::Env env);
+  // (number, ranges, notify): the number names the thread; the ranges are [isPort, start, size, ...]; notify is called in the event loop of
+  // this environment when there is something to take.
+  static Napi::Value Start(const Napi::CallbackInfo& info, const VcpuParts& parts);
+  explicit VcpuRunner(const Napi::CallbackInfo& info);
+  ~VcpuRunner() override { End(); }
+
+ private:
+  Napi::Value Go(const Napi::CallbackInfo& info);
+  Napi::Value Take(const Napi::CallbackInfo& info);
+  Napi::Value TakeQueued(const Napi::CallbackInfo& info);
+  void Ref(const Napi::CallbackInfo& info);
+  void Unref(const Napi::CallbackInfo& info);
+  void EndNow(const Napi::CallbackInfo& info);
+  void End();
+  void LetGo();
+  static void AtTeardown(void* runner) { static_cast<VcpuRunner*>(runner)->End(); }
+
+  napi_env env_;
+  VcpuParts parts_;
+  napi_threadsafe_function notify_ = nullptr;
+  std::unique_ptr<VcpuThread> thread_;
+};
+
+}  // namespace node_kvm

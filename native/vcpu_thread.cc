@@ -1,0 +1,139 @@
+#include "vcpu_thread.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace node_kvm {
+namespace {
+
+// A guest that writes faster than it is listened to waits for its listener here.
+constexpr size_t kQueueLimit = 1 << 20;
+
+}  // namespace
+
+VcpuThread::VcpuThread(std::shared_ptr<RunPage> page, int number, std::vector<QueuedRange> queued, std::function<void()> notify)
+    : page_(std::move(page)), ranges_(std::move(queued)), notify_(std::move(notify)) {
+  memset(area_, 0, sizeof area_);
+  thread_ = std::thread(&VcpuThread::Loop, this);
+  pthread_setname_np(thread_.native_handle(), ("kvm-vcpu-" + std::to_string(number)).c_str());
+}
+
+VcpuThread::~VcpuThread() {
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+    // Under the lock, so that the kick is for a run of ours: Loop() looks at ending_ under it before each.
+    if (stage_ == Stage::kRunning) page_->Kick();
+  }
+  changed_.notify_all();
+  thread_.join();
+  // The run may have come to its end by itself: the kick is not for the next.
+  page_->TakeBackKick();
+}
+
+void VcpuThread::Loop() {
+  // The runtime's signals are for its own threads; ours is a real-time one.
+  sigset_t runtime;
+  sigfillset(&runtime);
+  for (int signal = SIGRTMIN; signal <= SIGRTMAX; ++signal) sigdelset(&runtime, signal);
+  for (const int fault : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP}) sigdelset(&runtime, fault);
+  pthread_sigmask(SIG_BLOCK, &runtime, nullptr);
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    changed_.wait(lock, [&] { return ending_ || stage_ == Stage::kGo; });
+    if (ending_) return;
+    stage_ = Stage::kRunning;
+    lock.unlock();
+    const int result = RunQueueing();
+    lock.lock();
+    result_ = result;
+    stage_ = Stage::kResult;
+    if (ending_) return;
+    lock.unlock();
+    notify_();
+    lock.lock();
+  }
+}
+
+// Runs on by itself as long as the guest's exits are writes that nobody answers.
+int VcpuThread::RunQueueing() {
+  for (;;) {
+    int result;
+    do result = page_->Run(area_, -1);
+    while (result == -ERESTART);
+    if (ranges_.empty() || (result != KVM_EXIT_IO && result != KVM_EXIT_MMIO) || !Queue()) return result;
+  }
+}
+
+const QueuedRange* VcpuThread::RangeOf(uint64_t address, bool port) const {
+  for (const QueuedRange& range : ranges_)
+    if (range.port == port && address >= range.start && address - range.start < range.size) return &range;
+  return nullptr;
+}
+
+// Whether the exit in area_ was a write that could be queued.
+bool VcpuThread::Queue() {
+  kvm_run run;
+  memcpy(&run, area_, RunPage::kHead);
+  QueuedWrite write{};
+  const char* data;
+  if (run.exit_reason == KVM_EXIT_IO) {
+    if (run.io.direction != KVM_EXIT_IO_OUT) return false;
+    write = {run.io.port,
+             run.io.count,
+             run.io.size,
+             1,
+             0,
+             std::min<uint32_t>(run.io.size * run.io.count, RunPage::kAreaSize - RunPage::kDataOffset),
+             0};
+    data = area_ + RunPage::kDataOffset;
+  } else {
+    if (!run.mmio.is_write) return false;
+    write = {run.mmio.phys_addr, 1, static_cast<uint8_t>(run.mmio.len), 0, 0, std::min<uint32_t>(run.mmio.len, 8), 0};
+    data = reinterpret_cast<const char*>(run.mmio.data);
+  }
+  if (RangeOf(write.address, write.port != 0) == nullptr) return false;
+  const size_t padded = (size_t{write.length} + 7) / 8 * 8;
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return ending_ || queue_.size() + sizeof write + padded <= kQueueLimit; });
+  const bool first = queue_.empty();
+  const size_t at = queue_.size();
+  queue_.resize(at + sizeof write + padded);
+  memcpy(queue_.data() + at, &write, sizeof write);
+  memcpy(queue_.data() + at + sizeof write, data, write.length);
+  lock.unlock();
+  if (first) notify_();
+  return true;
+}
+
+bool VcpuThread::Go(const char* area) {
+  const std::lock_guard lock(mutex_);
+  if (stage_ == Stage::kGo || stage_ == Stage::kRunning || ending_) return false;
+  RunPage::CopyArea(area_, area);
+  stage_ = Stage::kGo;
+  changed_.notify_all();
+  return true;
+}
+
+bool VcpuThread::Take(char* area, int* result) {
+  const std::lock_guard lock(mutex_);
+  if (stage_ != Stage::kResult) return false;
+  RunPage::CopyArea(area, area_);
+  *result = result_;
+  stage_ = Stage::kIdle;
+  return true;
+}
+
+std::vector<char> VcpuThread::TakeQueued() {
+  const std::lock_guard lock(mutex_);
+  std::vector<char> taken;
+  taken.swap(queue_);
+  changed_.notify_all();
+  return taken;
+}
+
+}  // namespace node_kvm

@@ -1,0 +1,71 @@
+// A vCPU's own thread: it enters the guest when told, and hands over each exit. No N-API here, so that the stress programs drive the same
+// code. What an exit means, and when to go on, is decided by whoever is notified.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "run.h"
+
+namespace node_kvm {
+
+// Ports or guest-physical addresses whose writes need no answer.
+struct QueuedRange {
+  bool port;
+  uint64_t start, size;
+};
+
+// In the queue before its data, which are padded to eight bytes.
+struct QueuedWrite {
+  uint64_t address;
+  uint32_t count;  // of a string write
+  uint8_t size;    // of one
+  uint8_t port;
+  uint16_t padding;
+  uint32_t length;  // of the data
+  uint32_t more_padding;
+};
+
+class VcpuThread {
+ public:
+  // `notify` is called on the thread when there is something to take: an exit, or the first queued write.
+  VcpuThread(std::shared_ptr<RunPage> page, int number, std::vector<QueuedRange> queued, std::function<void()> notify);
+  // Ends the run in progress and waits for the thread: moments.
+  ~VcpuThread();
+  VcpuThread(const VcpuThread&) = delete;
+  VcpuThread& operator=(const VcpuThread&) = delete;
+
+  // On into the guest, with the answer to the exit in `area`. False when it is on its way already.
+  bool Go(const char* area);
+  // The result of the last Go(), and its exit into `area`; false while there is none that was not taken yet.
+  bool Take(char* area, int* result);
+  // What was queued, in order, and all of it older than the exit that Take() gives next.
+  std::vector<char> TakeQueued();
+
+ private:
+  // Of the thread: told to go, in the guest, has a result, result taken.
+  enum class Stage { kGo, kRunning, kResult, kIdle };
+  void Loop();
+  int RunQueueing();
+  bool Queue();
+  const QueuedRange* RangeOf(uint64_t address, bool port) const;
+
+  const std::shared_ptr<RunPage> page_;
+  const std::vector<QueuedRange> ranges_;
+  const std::function<void()> notify_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  Stage stage_ = Stage::kIdle;
+  bool ending_ = false;
+  int result_ = 0;
+  std::vector<char> queue_;
+  // The thread's alone between Go() and the result.
+  alignas(8) char area_[RunPage::kAreaSize];
+  std::thread thread_;
+};
+
+}  // namespace node_kvm

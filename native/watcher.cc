@@ -1,0 +1,58 @@
+#include "watcher.h"
+
+#include <errno.h>
+#include <sys/eventfd.h>
+
+#include "descriptor.h"
+
+namespace node_kvm {
+
+Napi::Function Watcher::Define(Napi::Env env) {
+  return DefineClass(env, "Watcher",
+                     {
+                         InstanceMethod("add", &Watcher::Add),
+                         InstanceMethod("remove", &Watcher::Remove),
+                         InstanceMethod("take", &Watcher::Take),
+                         InstanceMethod("subscribe", &Watcher::Subscribe),
+                     });
+}
+
+Napi::Value Watcher::Open(const Napi::CallbackInfo& info) {
+  std::unique_ptr<EventfdWatcher> watcher;
+  if (const int error = EventfdWatcher::Open(&watcher); error != 0) return Napi::Number::New(info.Env(), error);
+  using Hold = std::unique_ptr<EventfdWatcher>;
+  return info.Env().GetInstanceData<AddonData>()->watcher.New({Napi::External<Hold>::New(info.Env(), &watcher)});
+}
+
+Napi::Value Watcher::CreateEventfd(const Napi::CallbackInfo& info) {
+  const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  return WrapDescriptor(info.Env(), fd < 0 ? -errno : fd);
+}
+
+Watcher::Watcher(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Watcher>(info) {
+  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
+  watcher_ = std::move(*info[0].As<Napi::External<std::unique_ptr<EventfdWatcher>>>().Data());
+}
+
+Napi::Value Watcher::Add(const Napi::CallbackInfo& info) {
+  const auto key = static_cast<uint32_t>(WholeNumber(info[0], "key", UINT32_MAX));
+  const auto fd = static_cast<int>(WholeNumber(info[1], "fd", INT32_MAX));
+  return Napi::Number::New(info.Env(), watcher_->Add(key, fd));
+}
+
+void Watcher::Remove(const Napi::CallbackInfo& info) { watcher_->Remove(static_cast<uint32_t>(WholeNumber(info[0], "key", UINT32_MAX))); }
+
+// Pairs of key and count.
+Napi::Value Watcher::Take(const Napi::CallbackInfo& info) {
+  const auto counts = watcher_->Take();
+  auto pairs = Napi::Float64Array::New(info.Env(), counts.size() * 2);
+  for (size_t index = 0; index < counts.size(); ++index) {
+    pairs[index * 2] = counts[index].key;
+    pairs[index * 2 + 1] = static_cast<double>(counts[index].count);
+  }
+  return pairs;
+}
+
+Napi::Value Watcher::Subscribe(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), watcher_->Subscribe()); }
+
+}  // namespace node_kvm

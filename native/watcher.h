@@ -1,0 +1,29 @@
+// The eventfd watcher, for TypeScript.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "eventfds.h"
+
+namespace node_kvm {
+
+class Watcher : public Napi::ObjectWrap<Watcher> {
+ public:
+  static Napi::Function Define(Napi::Env env);
+  static Napi::Value Open(const Napi::CallbackInfo& info);
+  // eventfd(2): nonblocking, so that a full counter cannot hold up the event loop.
+  static Napi::Value CreateEventfd(const Napi::CallbackInfo& info);
+  explicit Watcher(const Napi::CallbackInfo& info);
+
+ private:
+  Napi::Value Add(const Napi::CallbackInfo& info);
+  void Remove(const Napi::CallbackInfo& info);
+  Napi::Value Take(const Napi::CallbackInfo& info);
+  Napi::Value Subscribe(const Napi::CallbackInfo& info);
+
+  std::unique_ptr<EventfdWatcher> watcher_;
+};
+
+}  // namespace node_kvm

@@ -1,0 +1,29 @@
+// A region's log of this process's own writes, for TypeScript.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "region.h"
+
+namespace node_kvm {
+
+class WriteRecorder : public Napi::ObjectWrap<WriteRecorder> {
+ public:
+  static Napi::Function Define(Napi::Env env);
+  static Napi::Value Of(Napi::Env env, const std::shared_ptr<Region>& region);
+  explicit WriteRecorder(const Napi::CallbackInfo& info);
+  ~WriteRecorder() override { End(); }
+
+ private:
+  Napi::Value Collect(const Napi::CallbackInfo& info);
+  void Mark(const Napi::CallbackInfo& info);
+  void Close(const Napi::CallbackInfo&) { End(); }
+  void End();
+
+  std::shared_ptr<Region> region_;
+  std::shared_ptr<WriteLog> log_;
+};
+
+}  // namespace node_kvm

@@ -1,0 +1,318 @@
+import { spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { Worker } from 'node:worker_threads'
+import { type FaultHandler, Guest, KiB, Mapping, MiB, type PageFault } from 'node-kvm'
+import { afterAll, describe, expect, type TestContext, test } from 'vitest'
+import { checkedError } from './support/errors.js'
+import { inLab, skip } from './support/skip.js'
+import { kvm, vm } from './support/vm.js'
+
+const pageSize = 4 * KiB
+const gpa = 0x20_0000
+const folder = mkdtempSync(join(tmpdir(), 'node-kvm-paging-'))
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+/** Skips where the process may not serve faults of the kernel. */
+function need(context: TestContext): void {
+  using probe = Mapping.anonymous(pageSize)
+  try {
+    probe.onMissing(() => null).close()
+  } catch (error) {
+    skip(context, (error as Error).message)
+  }
+}
+
+/** The pattern of a page: its number in every word. */
+const patternOf = (page: number) => new Uint8Array(new BigUint64Array(pageSize / 8).fill(BigInt(page) * 0x1_0001n + 1n).buffer)
+const wordOf = (page: number) => BigInt(page) * 0x1_0001n + 1n
+const pattern: FaultHandler = ({ offset }) => patternOf(offset / pageSize)
+
+function patternFile(name: string, pages: number): string {
+  const path = join(folder, name)
+  writeFileSync(path, Buffer.concat(Array.from({ length: pages }, (_, page) => patternOf(page))))
+  return path
+}
+
+describe('D02 missing pages', () => {
+  test('from a file, by a native thread: the guest sees the pattern, on the thread that made it', (context) => {
+    need(context)
+    const pages = inLab ? 64 : 512
+    using ram = Mapping.anonymous(pages * pageSize)
+    using paging = ram.onMissing({ file: patternFile('pattern', pages - 2) })
+    vm.memslots.create({ gpa, mapping: ram })
+    const guest = Guest.create(vm)
+    for (let page = pages - 1; page >= 0; page--)
+      expect(guest.read(gpa + page * pageSize)).toEqual({ reason: 'done', value: page < pages - 2 ? wordOf(page) : 0n })
+    expect(paging.served).toBe(pages)
+  })
+
+  test.each(['anonymous', 'memfd'] as const)('of %s memory from bytes, read by the library and by the guest', (kind) => {
+    using ram = Mapping[kind](8 * pageSize)
+    using paging = ram.onMissing({ content: Buffer.concat([patternOf(7), patternOf(8)]) })
+    vm.memslots.create({ gpa, mapping: ram })
+    expect(ram.read(pageSize - 8, 16)).toEqual(new Uint8Array(new BigUint64Array([wordOf(7), wordOf(8)]).buffer))
+    expect(vm.read(gpa + 2 * pageSize, 4 * pageSize)).toEqual(new Uint8Array(4 * pageSize))
+    vm.write(gpa + 6 * pageSize, new Uint8Array([1]))
+    expect(Guest.create(vm).read(gpa + 6 * pageSize)).toEqual({ reason: 'done', value: 1n })
+    expect(paging.served).toBe(7)
+  })
+
+  test('from JavaScript, by run() on the same thread: it is interrupted to ask, and the guest sees the pattern', (context) => {
+    need(context)
+    const faults: PageFault[] = []
+    using ram = Mapping.anonymous(64 * pageSize)
+    using paging = ram.onMissing((fault) => {
+      faults.push(fault)
+      return pattern(fault)
+    })
+    vm.memslots.create({ gpa, mapping: ram })
+    const guest = Guest.create(vm)
+    for (const page of [3, 60, 4]) expect(guest.read(gpa + page * pageSize)).toEqual({ reason: 'done', value: wordOf(page) })
+    expect(guest.write(gpa + 9 * pageSize + 8, 5n).reason).toBe('done')
+    expect(ram.read(9 * pageSize, 24)).toEqual(new Uint8Array(new BigUint64Array([wordOf(9), 5n, wordOf(9)]).buffer))
+    // Each page once, however often its fault was interrupted.
+    expect(faults.map(({ offset }) => offset / pageSize)).toEqual([3, 60, 4, 9])
+    expect(faults[3]!.isWrite).toBe(true)
+    expect(paging.served).toBe(4)
+  })
+
+  test('a page may bring its neighbours, and be of zeros', (context) => {
+    need(context)
+    let asked = 0
+    using ram = Mapping.anonymous(8 * pageSize)
+    using _paging = ram.onMissing(({ offset }) => {
+      asked++
+      return offset === 0 ? Buffer.concat([patternOf(1), patternOf(2), patternOf(3)]) : undefined
+    })
+    vm.memslots.create({ gpa, mapping: ram })
+    const guest = Guest.create(vm)
+    expect([0, 1, 2, 3].map((page) => guest.read(gpa + page * pageSize))).toEqual(
+      [wordOf(1), wordOf(2), wordOf(3), 0n].map((value) => ({ reason: 'done', value }))
+    )
+    expect(asked).toBe(2)
+  })
+
+  test('what was written before stays; what is given back is asked for again', (context) => {
+    need(context)
+    let asked = 0
+    using ram = Mapping.anonymous(4 * pageSize)
+    ram.write(pageSize, new Uint8Array([9]))
+    using _paging = ram.onMissing((fault) => {
+      asked++
+      return pattern(fault)
+    })
+    vm.memslots.create({ gpa, mapping: ram })
+    const guest = Guest.create(vm)
+    expect(guest.read(gpa + pageSize)).toEqual({ reason: 'done', value: 9n })
+    expect(ram.read(pageSize, 1)[0]).toBe(9)
+    expect(asked).toBe(0)
+    ram.advise('dontneed', pageSize, pageSize)
+    expect(guest.read(gpa + pageSize)).toEqual({ reason: 'done', value: wordOf(1) })
+    expect(asked).toBe(1)
+    expect(checkedError(() => ram.advise('free'), 'memory').errno).toBe('EINVAL')
+    expect(checkedError(() => ram.remap(), 'memory').errno).toBe('EBUSY')
+  })
+})
+
+describe('D02 minor faults', () => {
+  test('of a memfd: the guest sees what it holds, or what the handler puts there at the last moment', (context) => {
+    need(context)
+    const pages = 16
+    using ram = Mapping.memfd(pages * pageSize)
+    for (let page = 0; page < pages; page++) ram.write(page * pageSize, patternOf(page))
+    // Written through this mapping, the pages are mapped: give the mapping back, not the pages.
+    ram.advise('dontneed')
+    const asked: number[] = []
+    using paging = minorFaults(context, ram, ({ offset }) => {
+      asked.push(offset / pageSize)
+      return offset === 5 * pageSize ? patternOf(50) : undefined
+    })
+    vm.memslots.create({ gpa, mapping: ram })
+    const guest = Guest.create(vm)
+    for (const page of [0, 5, 15]) expect(guest.read(gpa + page * pageSize)).toEqual({ reason: 'done', value: wordOf(page === 5 ? 50 : page) })
+    expect(asked).toEqual([0, 5, 15])
+    expect(paging.served).toBe(3)
+    // The library looks at the memfd, not at the mapping: no fault, and nothing to wait for.
+    expect(ram.read(7 * pageSize, pageSize)).toEqual(patternOf(7))
+    ram.write(8 * pageSize, patternOf(80))
+    expect(asked).toEqual([0, 5, 15])
+    expect(guest.read(gpa + 8 * pageSize)).toEqual({ reason: 'done', value: wordOf(80) })
+  })
+
+  function minorFaults(context: TestContext, ram: Mapping, handler: FaultHandler) {
+    try {
+      return ram.onMinorFault(handler)
+    } catch (error) {
+      return skip(context, (error as Error).message)
+    }
+  }
+
+  test('of anonymous memory there are none', (context) => {
+    need(context)
+    using ram = Mapping.anonymous(pageSize)
+    checkedError(() => ram.onMinorFault(() => null), 'unavailable')
+    checkedError(() => ram.onMinorFault({ content: new Uint8Array(1) } as never), 'argument')
+  })
+})
+
+describe('a handler that answers later', () => {
+  const slow: FaultHandler = async (fault) => {
+    await sleep(5)
+    return pattern(fault)
+  }
+
+  test('is waited for by populate(), and read() says to do so', async (context) => {
+    need(context)
+    using ram = Mapping.anonymous(4 * pageSize)
+    using _paging = ram.onMissing(slow)
+    const error = checkedError(() => ram.read(pageSize, 1), 'not-present')
+    expect(error['offset']).toBe(pageSize)
+    expect(error.message).toContain('populate()')
+    for (const access of [() => ram.write(0, new Uint8Array(1)), () => ram.fill(1), () => ram.advise('populate-read')])
+      checkedError(access, 'not-present')
+    await _paging.populate(0, 2 * pageSize)
+    expect(ram.read(0, 8)).toEqual(patternOf(0).subarray(0, 8))
+    checkedError(() => ram.read(0, 4 * pageSize), 'not-present')
+    await _paging.populate()
+    expect(ram.read(3 * pageSize, pageSize)).toEqual(patternOf(3))
+  })
+
+  test('would keep a run() on its own thread waiting for ever: an error at once, and after populate() the guest goes on', async (context) => {
+    need(context)
+    using ram = Mapping.anonymous(4 * pageSize)
+    using paging = ram.onMissing(slow)
+    vm.memslots.create({ gpa, mapping: ram })
+    const guest = Guest.create(vm)
+    checkedError(() => guest.read(gpa), 'not-present')
+    await paging.populate(0, pageSize)
+    expect(guest.read(gpa)).toEqual({ reason: 'done', value: wordOf(0) })
+  })
+})
+
+describe('a service that fails', () => {
+  /** The errors thrown later meanwhile. */
+  async function uncaught(work: () => unknown): Promise<string[]> {
+    const listeners = process.listeners('uncaughtException')
+    process.removeAllListeners('uncaughtException')
+    const errors: string[] = []
+    const listen = (error: Error) => errors.push(error.message)
+    process.on('uncaughtException', listen)
+    await work()
+    await sleep(1)
+    process.off('uncaughtException', listen)
+    for (const listener of listeners) process.on('uncaughtException', listener)
+    return errors
+  }
+
+  test.each([
+    [
+      'throws',
+      () => {
+        throw new Error('no such page')
+      },
+      'no such page'
+    ],
+    ['gives half a page', () => new Uint8Array(2048), 'whole pages'],
+    ['gives more than there is', () => new Uint8Array(64 * KiB), "past the mapping's end"],
+    ['gives what is none', () => 'page' as never, 'Uint8Array']
+  ] as [string, FaultHandler, string][])('because its handler %s: the page is an error, and the error is told', async (_, handler, message) => {
+    using ram = Mapping.anonymous(8 * pageSize)
+    using _paging = ram.onMissing(handler)
+    const errors = await uncaught(() => {
+      expect(checkedError(() => ram.read(4 * pageSize, 1), 'memory').errno).toBe('EFAULT')
+    })
+    expect(errors).toEqual([expect.stringContaining(message)])
+  })
+
+  test('because its handler reads the page it is asked for', async (context) => {
+    need(context)
+    using ram = Mapping.anonymous(pageSize)
+    using _paging = ram.onMissing(() => ram.read(0, pageSize))
+    const errors = await uncaught(() => checkedError(() => ram.read(0, 1), 'memory'))
+    expect(errors).toEqual([expect.stringContaining('it is what this handler was asked for')])
+  })
+})
+
+describe('lifetimes', () => {
+  test('closed, what is missing is ordinary memory; the mapping ends its service, a slot keeps it', (context) => {
+    need(context)
+    const ram = Mapping.anonymous(4 * pageSize)
+    const paging = ram.onMissing(pattern)
+    expect(checkedError(() => ram.onMissing(pattern), 'in-use').errno).toBe('EEXIST')
+    expect(ram.read(0, 1)[0]).toBe(1)
+    paging.close()
+    paging.close()
+    expect(ram.read(pageSize, 1)[0]).toBe(0)
+    const again = ram.onMissing(pattern)
+    vm.memslots.create({ gpa, mapping: ram })
+    ram[Symbol.dispose]()
+    expect(again.closed).toBe(false)
+    expect(Guest.create(vm).read(gpa + 2 * pageSize)).toEqual({ reason: 'done', value: wordOf(2) })
+    vm.close()
+    expect(again.closed).toBe(true)
+  })
+
+  test('a live buffer and a service exclude each other', (context) => {
+    need(context)
+    using ram = Mapping.anonymous(pageSize)
+    using _paging = ram.onMissing(pattern)
+    checkedError(() => ram.buffer, 'unavailable')
+    const other = Mapping.anonymous(pageSize)
+    const view = new Uint8Array(other.buffer)
+    expect(checkedError(() => other.onMissing(pattern), 'in-use').errno).toBe('EBUSY')
+    expect(view[0]).toBe(0)
+  })
+
+  const addon = JSON.stringify(fileURLToPath(new URL('../dist/lib/index.js', import.meta.url)))
+  const threads = () => readdirSync('/proc/self/task').map((id) => readFileSync(`/proc/self/task/${id}/comm`, 'utf8').trim())
+
+  test('a Worker that ends in the middle of a fault, or a process that does, ends', async (context) => {
+    need(context)
+    const source = (then: string) => `
+      const { parentPort } = require('node:worker_threads')
+      import(${addon}).then(({ Guest, Kvm, Mapping }) => {
+        const vm = Kvm.open().createVm()
+        const ram = Mapping.anonymous(65536)
+        const paging = ram.onMissing(() => new Promise(() => {}))
+        vm.memslots.create({ gpa: 0x200000, mapping: ram })
+        try { Guest.create(vm).read(0x200000) } catch (error) { ${then} }
+      })`
+    for (let round = 0; round < 3; round++) {
+      const worker = new Worker(source('parentPort.postMessage(error.code)'), { eval: true })
+      expect(await once(worker, 'message')).toEqual(['not-present'])
+      await worker.terminate()
+    }
+    expect(threads()).not.toContain('kvm-userfaults')
+    const { stdout, stderr, status } = spawnSync(process.execPath, ['-e', source('console.log(error.code); process.exit(4)')], {
+      encoding: 'utf8',
+      timeout: 60_000
+    })
+    expect({ stdout, stderr, status }).toEqual({ stdout: 'not-present\n', stderr: '', status: 4 })
+  })
+
+  test('a native source outlives the handle of its mapping and holds no process open', (context) => {
+    need(context)
+    const program = `import { Mapping } from ${addon}; const ram = Mapping.anonymous(65536)
+      ram.onMissing({ content: new Uint8Array(4096).fill(7) }); console.log(ram.read(0, 1)[0])`
+    const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', timeout: 60_000 })
+    expect({ stdout, stderr, status }).toEqual({ stdout: '7\n', stderr: '', status: 0 })
+  })
+})
+
+test('sources that are none', (context) => {
+  need(context)
+  using ram = Mapping.anonymous(MiB)
+  checkedError(() => ram.onMissing({ file: join(folder, 'nothing') }), 'memory')
+  expect(checkedError(() => ram.onMissing({ file: 7 } as never), 'argument').argument).toBe('file')
+  expect(checkedError(() => ram.onMissing({ path: 'x' } as never), 'argument').argument).toBe('path')
+  expect(checkedError(() => ram.onMissing({ content: 'x' } as never), 'argument').argument).toBe('content')
+  checkedError(() => ram.onMissing(undefined as never), 'argument')
+  ram.close()
+  checkedError(() => ram.onMissing(pattern), 'closed')
+  expect(kvm.closed).toBe(false)
+})

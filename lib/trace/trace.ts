@@ -1,7 +1,7 @@
 /** KVM's translation, watched: typed events out of tracepoints and the library's own calls, in one order. */
 import { readlinkSync } from 'node:fs'
-import { Socket } from 'node:net'
 import { argumentError, checkBoolean, checkInteger, checkOneOf, checkOptions, MiB, pageSize } from '../abi/arguments.js'
+import { Doorbell } from '../abi/doorbell.js'
 import { errnoName, KvmError } from '../abi/errors.js'
 import { type NativeTracer, native } from '../abi/native.js'
 import type { SpteFormat } from '../abi/spte.js'
@@ -117,7 +117,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
   #cursors: Cursor[] = []
   #lost = 0
   #missed = 0
-  #socket: Socket | undefined
+  #doorbell: Doorbell | undefined
   #wake: (() => void) | undefined
   #closed = false
 
@@ -279,29 +279,27 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     }
   }
 
-  // The reader thread writes a byte when it holds something new; this environment's calls wake by themselves.
+  // The reader thread rings when it holds something new; this environment's calls wake by themselves.
   #arrival(): Promise<void> {
-    const socket = (this.#socket ??= this.#subscribe())
+    const doorbell = (this.#doorbell ??= this.#subscribe())
     // Only who waits keeps the process alive.
-    socket.ref()
+    doorbell.ref()
     return new Promise((resolve) => {
-      const done = () => {
+      this.#wake = () => {
         this.#wake = undefined
-        socket.off('data', done).off('close', done).unref()
+        doorbell.unref()
         resolve()
       }
-      this.#wake = done
-      socket.once('data', done).once('close', done)
     })
   }
 
-  #subscribe(): Socket {
-    const fd = this.#tracer.subscribe()
-    if (fd < 0) throw new KvmError('unavailable', `waiting for events: ${errnoName(fd)}`, { errno: errnoName(fd) })
-    const socket = new Socket({ fd, readable: true, writable: false })
-    // What is left to say when the trace ends is nothing.
-    socket.on('error', () => {})
-    return socket
+  // The doorbell lives as long as the rings do, and must not hold the trace, so that one dropped without close() can be collected.
+  #subscribe(): Doorbell {
+    const reference = new WeakRef(this)
+    return new Doorbell(this.#tracer.subscribe(), () => {
+      const trace = reference.deref()
+      if (trace) trace.#wake?.()
+    })
   }
 
   /** Ends the trace; what was not drained is gone. A second call does nothing. */
@@ -310,7 +308,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     this.#lost = this.lost
     this.#closed = true
     this.#calls.close()
-    this.#socket?.destroy()
+    this.#doorbell?.close()
     this.#wake?.()
     this.#cursors = []
     this.#tracer.close()

@@ -41,7 +41,8 @@ void WriteLogs::Remove(const WriteLog* log) {
 }
 
 void WriteLogs::Wrote(size_t offset, size_t length) {
-  // A read that also stores, so that what was written is visible before the logs are looked at: a log added just now begins with everything.
+  // A read that also stores, so that what was written is visible before the logs are looked at: a log added just now begins with
+  // everything.
   if (length == 0 || count_.fetch_add(0) == 0) return;
   const std::lock_guard lock(mutex_);
   for (const auto& log : logs_) log->Mark(offset / kPage, (offset + length - 1) / kPage);

@@ -200,7 +200,7 @@ describe('a saved state', () => {
 async function emulator(child: ChildProcess): Promise<number> {
   for (;;) {
     const pids = left().filter((pid) => Number(pid) !== child.pid && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('qemu'))
-    if (pids.length > 0) return Math.max(...pids.map(Number))
+    if (pids.length > 0) return Math.min(...pids.map(Number))
     await sleep(50)
   }
 }
@@ -227,7 +227,9 @@ describe('what ends a run from outside', () => {
     expect((await inNpt('true')).status).toBe(0)
   })
   test('an emulator that dies', async () => {
-    const { child, ended } = start(['run', 'npt', '--', 'sleep', '1000'])
+    const { child, ended } = start(['run', 'npt', '--', 'sh', '-c', 'echo up; sleep 1000'])
+    // Before the command began the run would boot anew.
+    await new Promise((resolve) => child.stdout?.once('data', resolve))
     process.kill(await emulator(child), 'SIGKILL')
     const { status, stderr } = await ended
     expect(stderr).toContain('Linux 6.1 in lane npt went down')

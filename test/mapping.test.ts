@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { KiB, Kvm, Mapping, MiB } from 'node-kvm'
+import { KiB, Kvm, Mapping, MiB, readPagemap } from 'node-kvm'
 import { afterAll, describe, expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
 import { skip } from './support/skip.js'
@@ -24,6 +24,22 @@ describe.each(Object.entries(makers))('%s memory', (_, make) => {
     mapping.fill(9)
     expect([...copy]).toEqual([1, 2, 3])
     expect([...mapping.read(64 * KiB - 2, 2)]).toEqual([9, 9])
+  })
+
+  test('remap puts another frame under each page that is there, and none where there is none', (context) => {
+    if (process.getuid?.() !== 0) skip(context, 'frame numbers need CAP_SYS_ADMIN')
+    using mapping = make()
+    mapping.fill(1, 16 * KiB, 32 * KiB)
+    const frames = () => readPagemap(mapping.address, 16).map(({ hpa }) => hpa ?? 0)
+    for (let round = 0; round < 20; round++) {
+      const before = frames()
+      mapping.remap()
+      const after = frames()
+      expect(after.map((frame) => frame !== 0)).toEqual(before.map((frame) => frame !== 0))
+      expect(after.filter((frame) => frame !== 0 && before.includes(frame))).toEqual([])
+      expect(after.filter((frame) => frame !== 0)).toHaveLength(8)
+      expect(mapping.read(16 * KiB, 32 * KiB)).toEqual(new Uint8Array(32 * KiB))
+    }
   })
 
   test('remap puts zeroed pages, or given content, under the same address', () => {

@@ -5,11 +5,11 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { KiB } from 'node-kvm'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, type TestContext, test } from 'vitest'
 import { execute, UsageError } from '../lib/cli/command.js'
 import { trace as command } from '../lib/cli/trace.js'
 import { tryReading } from '../lib/translation/reader.js'
-import { skip } from './support/skip.js'
+import { inLab, skip } from './support/skip.js'
 import { Target } from './support/target.js'
 import { needsTracing } from './support/tracing.js'
 import { vm } from './support/vm.js'
@@ -24,9 +24,13 @@ const objects = (text: string) =>
     .map((line) => JSON.parse(line))
 
 beforeEach((context) => needsTracing(context, vm))
+/** What is the same on every host is not told again where each start of Node takes ten seconds. */
+const slow = inLab?.startsWith('ept') ?? false
+const notThere = (context: TestContext) => slow && skip(context, 'the command line is the same on every host, and slow in this lane')
 
 describe('a program', () => {
-  test('its timeline goes to standard output, its own output to standard error, its status is kept', () => {
+  test('its timeline goes to standard output, its own output to standard error, its status is kept', (context) => {
+    notThere(context)
     const { stdout, stderr, status } = trace('--', process.execPath, example)
     expect(stderr).toContain('slot at 0xa000: the guest reads')
     expect(stdout).toMatch(/ms {2}zap every entry of the VM/)
@@ -49,7 +53,8 @@ describe('a program', () => {
     expect(summary.counts['zap-all']).toBe(3)
   })
 
-  test('of a shell, its children too; into a file, and the program keeps its output', () => {
+  test('of a shell, its children too; into a file, and the program keeps its output', (context) => {
+    notThere(context)
     const folder = mkdtempSync(join(tmpdir(), 'node-kvm-trace-'))
     try {
       const { stdout, stderr, status } = trace('--out', join(folder, 'trace'), '--', 'sh', '-c', `"$0" "$1"; exit 7`, process.execPath, example)
@@ -62,11 +67,13 @@ describe('a program', () => {
     }
   })
 
-  test('ended by a signal: the status a shell would give', () => {
+  test('ended by a signal: the status a shell would give', (context) => {
+    notThere(context)
     expect(trace('--', 'sh', '-c', 'kill -9 $$').status).toBe(137)
   })
 
-  test('a ring too small: the losses are told', () => {
+  test('a ring too small: the losses are told', (context) => {
+    notThere(context)
     const { stdout } = trace('--ring-size', '4K', '--kinds', 'all', '--everywhere', '--', process.execPath, example)
     expect(stdout).toMatch(/\n\d+ events in [\d.]+ s, \d+ lost: raise --ring-size/)
   })
@@ -74,10 +81,11 @@ describe('a program', () => {
 
 describe('a process that runs already', () => {
   let target: Target
-  beforeEach(async () => {
+  beforeEach(async (context) => {
+    notThere(context)
     target = await Target.start()
   })
-  afterEach(() => target.end())
+  afterEach(() => target?.end())
 
   /** Attaches, calls `work` when events flow, and ends it by `end`. */
   async function attached(args: string[], work: () => Promise<void>, end: () => unknown) {

@@ -258,6 +258,16 @@ describe('causes', () => {
     const events = story(set(0xa), unmap(0xa000, 4096), set(0xa), set(0xa), set(0xb))
     expect(kindsOf(events)).toEqual([undefined, undefined, 'notifier-unmap', undefined, undefined])
   })
+  test('of several sweeps the first took it; of those too long ago nobody knows', () => {
+    const events = story(set(0xa), unmap(0xa000, 4096), unmap(0xa000, 8192), set(0xa))
+    expect(events[3]?.cause).toBe(events[1])
+    const many = story(set(0xa), ...Array.from({ length: 300 }, () => unmap(0xa000, 4096)), set(0xa))
+    expect(many.at(-1)?.cause).toBeUndefined()
+  })
+  test('an entry for MMIO is no page that was taken away', () => {
+    const events = story(set(0xa), unmap(0xa000, 4096), { ...set(0xa), mmio: true }, { kind: 'zap-all' }, set(0xa))
+    expect(events[4]?.cause).toBe(events[1])
+  })
   test('an emulated access is of its violation', () => {
     const mmio = { kind: 'mmio' as const, access: 'write' as const, gpa: 0xa008, length: 8, value: 0n }
     expect(kindsOf(story(violation(0xa008), mmio))).toEqual([undefined, 'violation'])

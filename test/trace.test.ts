@@ -332,7 +332,7 @@ describe('what was missed is counted', () => {
 
 describe('the storm', () => {
   // In Bochs 262,144 take too long for a suite: `NODE_KVM_STORM=262144` asks for them.
-  const pages = Number(process.env['NODE_KVM_STORM'] ?? (inLab?.startsWith('ept') ? 32_768 : 262_144))
+  const pages = Number(process.env['NODE_KVM_STORM'] ?? (inLab?.startsWith('ept') ? 16_384 : 262_144))
   test(`${pages} first touches: every one is seen, none lost`, () => {
     const big = Mapping.anonymous(pages * 4 * KiB, { hugePages: false })
     vm.memslots.create({ gpa: 0x5000_0000, mapping: big })
@@ -386,7 +386,7 @@ describe('lifetimes', () => {
     await collect()
     const before = descriptors()
     const abandon = async () => {
-      for (let round = 0; round < 5; round++) {
+      for (let round = 0; round < (inLab ? 2 : 5); round++) {
         const trace = vm.trace()
         vm.memslots.create({ gpa: 0x100_0000 + round * MiB, mapping: ram })
         for await (const _ of trace) break

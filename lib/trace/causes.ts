@@ -40,6 +40,8 @@ export class Causes {
   /** The notifier call that each thread is in. */
   readonly #notifiers = new Map<number, NotifierUnmapEvent>()
   #sweeps: Sweep[] = []
+  /** When the last happened that is not among them any more. */
+  #forgotten = 0
   /** By gfn: what dropped its entry, where KVM told of it; and when it was set, where it tells of no drop. */
   readonly #dropped = new Recent<TraceEvent>()
   readonly #set = new Recent<number>()
@@ -115,7 +117,7 @@ export class Causes {
     const fault = this.#faultOf(event, (gpa) => within(gpa, start, levelSize(event.level)))
     if (fault?.kind === 'violation') this.#faults.delete(event.thread)
     const cause = fault ?? this.#takenAt(start)
-    if (!this.#tellsDrops) this.#set.set(event.gfn, event.time)
+    if (!this.#tellsDrops && !event.mmio) this.#set.set(event.gfn, event.time)
     return cause
   }
 
@@ -140,7 +142,9 @@ export class Causes {
   #sweep(event: Sweep): void {
     if (this.#tellsDrops) return
     this.#sweeps.push(detached(event))
-    if (this.#sweeps.length > 2 * remembered) this.#sweeps = this.#sweeps.slice(-remembered)
+    if (this.#sweeps.length <= 2 * remembered) return
+    this.#forgotten = this.#sweeps.at(-remembered - 1)?.time ?? 0
+    this.#sweeps = this.#sweeps.slice(-remembered)
   }
 
   /** What took away the entry of a GPA, if one was there. */
@@ -149,8 +153,9 @@ export class Causes {
     if (this.#sweeps.length === 0 && !this.#tellsDrops) return undefined
     if (this.#tellsDrops) return this.#dropped.take(gfn) ?? this.#dropped.take(gfn - (gfn % 512)) ?? this.#dropped.take(gfn - (gfn % 512 ** 2))
     const set = this.#set.get(gfn)
-    if (set === undefined) return undefined
-    return this.#sweeps.findLast((event) => event.time > set && sweeps(event, gpa))
+    // The first since then took it, unless that one is forgotten.
+    if (set === undefined || set < this.#forgotten) return undefined
+    return this.#sweeps.find((event) => event.time > set && sweeps(event, gpa))
   }
 }
 

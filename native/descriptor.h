@@ -7,6 +7,7 @@
 #include <string>
 
 #include "owned_fd.h"
+#include "run.h"
 
 namespace node_kvm {
 
@@ -61,9 +62,11 @@ class DescriptorWrap : public Napi::ObjectWrap<Derived> {
     const HotCall call(env, info);
     void* wrapped = nullptr;
     if (napi_unwrap(env, call.self, &wrapped) != napi_ok) return Int32(env, -EBADF);
+    const VcpuBarrier barrier;
     return Int32(env, CheckedIoctl(static_cast<Derived*>(wrapped)->fd(), env, call.arguments, call.count));
   }
   Napi::Value IoctlCounted(const Napi::CallbackInfo& info) {
+    const VcpuBarrier barrier;
     return Napi::Number::New(info.Env(), CheckedCountedIoctl(self()->fd(), info));
   }
   Napi::Value Read(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), ReadDescriptor(self()->fd(), info)); }

@@ -31,6 +31,8 @@ HANDLER_STORAGE kvm_run* entered = nullptr;
 HANDLER_STORAGE volatile sig_atomic_t expired = 0;
 HANDLER_STORAGE volatile sig_atomic_t waits_for_itself = 0;
 
+HANDLER_STORAGE ThreadPlace place;
+
 void StoreImmediateExit(kvm_run* run, uint8_t value) { __atomic_store_n(&run->immediate_exit, value, __ATOMIC_SEQ_CST); }
 
 void OnSignal(int, siginfo_t* info, void*) {
@@ -110,6 +112,8 @@ bool TakesAnswer(const kvm_run& run) {
 
 }  // namespace
 
+ThreadPlace& ThreadPlace::OfThisThread() { return place; }
+
 int RunPage::Open(int vcpu_fd, size_t mmap_size) {
   fd_ = OwnedFd(vcpu_fd);
   if (mmap_size < kHead) return -EINVAL;
@@ -129,6 +133,7 @@ int RunPage::Run(char* area, double timeout_ms) {
   if (!thread_.compare_exchange_strong(nobody, ThreadId())) return -EBUSY;
   PutAnswer(area);
   waits_for_itself = 0;
+  place.Enter(ThreadPlace::kInRun);
   entered = run_;
   int result;
   if (timeout_ms < 0) {
@@ -142,6 +147,7 @@ int RunPage::Run(char* area, double timeout_ms) {
     }
   }
   entered = nullptr;
+  place.Enter(ThreadPlace::kElsewhere);
   TakeExit(area);
   thread_ = 0;
   return result;
@@ -154,7 +160,15 @@ int RunPage::Enter() {
     if (expired) return -ETIME;
     if (waits_for_itself) return -EDEADLK;
     run_->exit_reason = KVM_EXIT_UNKNOWN;
-    if (ioctl(fd_.get(), KVM_RUN, 0) == 0) return static_cast<int>(run_->exit_reason);
+    if (ioctl(fd_.get(), KVM_RUN, 0) == 0) {
+      // An instruction that KVM emulates does not wait again: its access comes as MMIO, and is the caller's to make once the page is there;
+      // that it cannot even be read comes as an internal error, and is none on the next try.
+      const uint32_t reason = run_->exit_reason;
+      if (waits_for_itself && (reason == KVM_EXIT_MMIO || reason == KVM_EXIT_INTERNAL_ERROR)) return -EDEADLK;
+      return static_cast<int>(run_->exit_reason);
+    }
+    // Where the kernel's wait for a page heeds no signal (before Linux 6.2), the access fails in the end.
+    if (waits_for_itself && errno == EFAULT) return -EDEADLK;
     // api.rst, KVM_EXIT_MEMORY_FAULT: the one exit that comes with an error.
     if ((errno == EFAULT || errno == EHWPOISON) && run_->exit_reason == KVM_EXIT_MEMORY_FAULT) return KVM_EXIT_MEMORY_FAULT;
     if (errno != EINTR) return -errno;

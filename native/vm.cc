@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "mapping.h"
+#include "run.h"
 #include "vcpu.h"
 
 namespace node_kvm {
@@ -50,6 +51,7 @@ int VmState::SetMemoryRegion(unsigned long request, char* argument, size_t lengt
   head.userspace_addr = removes ? 0 : reinterpret_cast<uintptr_t>(region->base() + offset);
   memcpy(argument, &head, sizeof head);
   const std::lock_guard lock(mutex_);
+  const VcpuBarrier barrier;
   if (IoctlUninterrupted(fd(), request, argument) < 0) return -errno;
   if (head.memory_size != 0) ++region->slots;
   Drop(head.slot);

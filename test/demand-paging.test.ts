@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import { type FaultHandler, Guest, KiB, Mapping, MiB, type PageFault } from 'node-kvm'
+import { assemble, type FaultHandler, Guest, KiB, Mapping, MiB, type PageFault } from 'node-kvm'
 import { afterAll, describe, expect, type TestContext, test } from 'vitest'
 import { checkedError } from './support/errors.js'
 import { inLab, skip } from './support/skip.js'
@@ -79,6 +79,26 @@ describe('D02 missing pages', () => {
     expect(faults.map(({ offset }) => offset / pageSize)).toEqual([3, 60, 4, 9])
     expect(faults[3]!.isWrite).toBe(true)
     expect(paging.served).toBe(4)
+  })
+
+  test('from JavaScript, for code that KVM may emulate: real mode, reading, writing and running what is not there', (context) => {
+    need(context)
+    const faults: number[] = []
+    using ram = Mapping.anonymous(64 * pageSize)
+    const code = assemble('mov $0x1000, %ax; mov %ax, %ds; mov (0), %bx; movw $7, (0x1008); mov (0x1008), %cx; hlt', { mode: 'real', at: 0x2000 })
+    using _paging = ram.onMissing(({ offset }) => {
+      faults.push(offset / pageSize)
+      const page = patternOf(offset / pageSize)
+      if (offset === 0x2000) page.set(code)
+      return page
+    })
+    vm.memslots.create({ gpa: 0, mapping: ram })
+    const vcpu = vm.createVcpu().enter('real', { ip: 0x2000 })
+    expect(vcpu.run({ timeoutMs: 60_000 })).toEqual({ reason: 'hlt' })
+    const { rbx, rcx } = vcpu.getRegisters()
+    expect([rbx & 0xffffn, rcx & 0xffffn]).toEqual([wordOf(16) & 0xffffn, 7n])
+    expect(ram.read(0x1_1000, 16)).toEqual(new Uint8Array([...patternOf(17).subarray(0, 8), 7, 0, ...patternOf(17).subarray(10, 16)]))
+    expect(new Set(faults)).toEqual(new Set([2, 16, 17]))
   })
 
   test('a page may bring its neighbours, and be of zeros', (context) => {

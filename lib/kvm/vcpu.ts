@@ -106,13 +106,7 @@ export class Vcpu implements Disposable {
 
   #interruption(result: number, timeoutMs: number): Exit {
     const errno = errnoName(result)
-    // A page that only this thread can serve.
-    if (errno === 'EDEADLK' && serveNow()) return this.run(timeoutMs < 0 ? undefined : { timeoutMs })
-    if (errno === 'EDEADLK')
-      throw new KvmError(
-        'not-present',
-        `vCPU ${this.id} waits for a page whose handler answers only from the event loop of this thread: run it on another thread, or serve the page from a file`
-      )
+    if (errno === 'EDEADLK') return this.#serveAndRun(timeoutMs)
     if (errno === 'ETIME') return timeoutExit
     if (errno === 'EINTR') return interruptedExit
     this.#open()
@@ -125,6 +119,24 @@ export class Vcpu implements Disposable {
       )
     const advice = errno === 'ENOSPC' && this.vm.memslots.length === 0 ? 'the VM has no memslots, and KVM sizes its shadow page pool by them' : ''
     throw ioctlError('KVM_RUN', result, `running vCPU ${this.id}${timeoutMs < 0 ? '' : ` for at most ${timeoutMs} ms`}`, advice)
+  }
+
+  // Somebody waits for a page that only this thread can serve, perhaps this very vCPU.
+  #serveAndRun(timeoutMs: number): Exit {
+    if (!serveNow())
+      throw new KvmError(
+        'not-present',
+        `vCPU ${this.id} waits for a page whose handler answers only from the event loop of this thread: run it on another thread, or serve the page from a file`
+      )
+    const exit = this.#exits.readCopied()
+    if (exit.reason === 'mmio') {
+      const slot = this.vm.memslots.lookup(exit.gpa)
+      if (!slot || (slot.readonly && exit.isWrite)) return exit
+      // KVM emulates the instruction, and could not wait for the page: the access is made here.
+      if (exit.isWrite) this.vm.write(exit.gpa, exit.data)
+      else exit.data.set(this.vm.read(exit.gpa, exit.length))
+    }
+    return this.run(timeoutMs < 0 ? undefined : { timeoutMs })
   }
 
   /** Ends the run in progress on whatever thread, or else the next one, with `{ reason: 'interrupted' }`. */

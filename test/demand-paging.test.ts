@@ -11,6 +11,7 @@ import { afterAll, describe, expect, type TestContext, test } from 'vitest'
 import { checkedError } from './support/errors.js'
 import { inLab, skip } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
+import { Writer } from './support/writer.js'
 
 const pageSize = 4 * KiB
 const gpa = 0x20_0000
@@ -99,6 +100,20 @@ describe('D02 missing pages', () => {
     expect([rbx & 0xffffn, rcx & 0xffffn]).toEqual([wordOf(16) & 0xffffn, 7n])
     expect(ram.read(0x1_1000, 16)).toEqual(new Uint8Array([...patternOf(17).subarray(0, 8), 7, 0, ...patternOf(17).subarray(10, 16)]))
     expect(new Set(faults)).toEqual(new Set([2, 16, 17]))
+  })
+
+  test('from JavaScript, thousands of pages within one run(), whose time limit still holds', (context) => {
+    need(context)
+    const pages = inLab ? 30 : 8000
+    using ram = Mapping.anonymous(pages * pageSize)
+    using paging = ram.onMissing(() => null)
+    vm.memslots.create({ gpa, mapping: ram })
+    const guest = Guest.create(vm)
+    expect(guest.touch(gpa, pages, 'write', 1).reason).toBe('done')
+    expect(paging.served).toBe(pages)
+    ram.advise('dontneed')
+    const writer = new Writer(vm, gpa, pages)
+    expect(writer.run(inLab ? 500 : 50)).toBe('timeout')
   })
 
   test('a page may bring its neighbours, and be of zeros', (context) => {

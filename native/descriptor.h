@@ -7,6 +7,7 @@
 #include <string>
 
 #include "owned_fd.h"
+#include "run.h"
 
 namespace node_kvm {
 
@@ -63,10 +64,12 @@ class DescriptorWrap : public Napi::ObjectWrap<Derived> {
     const HotCall call(env, info);
     void* wrapped = nullptr;
     if (napi_unwrap(env, call.self, &wrapped) != napi_ok) return Int32(env, -EBADF);
+    const VcpuBarrier barrier;
     auto* self = static_cast<Derived*>(wrapped);
     return Int32(env, self->WithFd([&](int fd) { return CheckedIoctl(fd, env, call.arguments, call.count); }));
   }
   Napi::Value IoctlCounted(const Napi::CallbackInfo& info) {
+    const VcpuBarrier barrier;
     return Napi::Number::New(info.Env(), self()->WithFd([&](int fd) { return CheckedCountedIoctl(fd, info); }));
   }
   Napi::Value Read(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), ReadDescriptor(self()->fd(), info)); }

@@ -54,6 +54,7 @@ Napi::Value FaultService::Of(const Napi::CallbackInfo& info, const std::shared_p
   UserFaultsRequest request;
   request.minor = options.Get("minor").ToBoolean();
   request.server = static_cast<pid_t>(syscall(SYS_gettid));
+  request.place = &ThreadPlace::OfThisThread();
   if (const int error = SourceOf(options, &request); error != 0) return Napi::Number::New(info.Env(), error);
   Parts parts{region, nullptr};
   if (const int error = region->ServeFaults(std::move(request), &parts.faults); error != 0) return Napi::Number::New(info.Env(), error);

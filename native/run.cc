@@ -31,6 +31,8 @@ HANDLER_STORAGE kvm_run* entered = nullptr;
 HANDLER_STORAGE volatile sig_atomic_t expired = 0;
 HANDLER_STORAGE volatile sig_atomic_t waits_for_itself = 0;
 
+HANDLER_STORAGE ThreadPlace place;
+
 void StoreImmediateExit(kvm_run* run, uint8_t value) { __atomic_store_n(&run->immediate_exit, value, __ATOMIC_SEQ_CST); }
 
 void OnSignal(int, siginfo_t* info, void*) {
@@ -126,6 +128,8 @@ size_t DataLength(const kvm_run& run) {
 
 }  // namespace
 
+ThreadPlace& ThreadPlace::OfThisThread() { return place; }
+
 int RunPage::Open(int vcpu_fd, size_t mmap_size) {
   fd_ = OwnedFd(vcpu_fd);
   if (mmap_size < kHead) return -EINVAL;
@@ -148,6 +152,7 @@ int RunPage::Run(char* area, double timeout_ms) {
   }
   PutAnswer(area);
   waits_for_itself = 0;
+  place.Enter(ThreadPlace::kInRun);
   entered = run_;
   int result;
   if (timeout_ms < 0) {
@@ -161,6 +166,7 @@ int RunPage::Run(char* area, double timeout_ms) {
     }
   }
   entered = nullptr;
+  place.Enter(ThreadPlace::kElsewhere);
   TakeExit(area);
   thread_ = 0;
   return result;
@@ -187,8 +193,13 @@ int RunPage::Attempt() {
   if (requests_ == 0 && !expired && !waits_for_itself) {
     run_->exit_reason = KVM_EXIT_UNKNOWN;
     result = ioctl(fd_.get(), KVM_RUN, 0) == 0 ? static_cast<int>(run_->exit_reason) : -errno;
+    // An instruction that KVM emulates does not wait again: its access comes as MMIO, and is the caller's to make once the page is there;
+    // that it cannot even be read comes as an internal error, and is none on the next try. Where the kernel's wait for a page heeds no
+    // signal (before Linux 6.2), the access fails in the end.
+    if (waits_for_itself && (result == KVM_EXIT_MMIO || result == KVM_EXIT_INTERNAL_ERROR || result == -EFAULT)) result = -EDEADLK;
     // api.rst, KVM_EXIT_MEMORY_FAULT: the one exit that comes with an error.
-    if ((result == -EFAULT || result == -EHWPOISON) && run_->exit_reason == KVM_EXIT_MEMORY_FAULT) result = KVM_EXIT_MEMORY_FAULT;
+    else if ((result == -EFAULT || result == -EHWPOISON) && run_->exit_reason == KVM_EXIT_MEMORY_FAULT)
+      result = KVM_EXIT_MEMORY_FAULT;
   }
   entered_ = 0;
   if (requests_ & kParked) FutexWakeAll(entered_);
@@ -232,7 +243,8 @@ void RunPage::CopyArea(char* target, const char* source) {
 }
 
 void RunPage::Ask(Request request) {
-  // Whoever set the bit has sent the signal that it needs. Real-time signals queue up, and the queue of a user is bounded (RLIMIT_SIGPENDING).
+  // Whoever set the bit has sent the signal that it needs. Real-time signals queue up, and the queue of a user is bounded
+  // (RLIMIT_SIGPENDING).
   if (requests_.fetch_or(request) & request) return;
   StoreImmediateExit(run_, 1);
   if (const pid_t thread = thread_; thread != 0)

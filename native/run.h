@@ -14,6 +14,28 @@
 
 namespace node_kvm {
 
+// What a thread is at, for those who would wait for it (userfaults.h). Written by the thread itself, and lives as long.
+class ThreadPlace {
+ public:
+  enum Kind : uint64_t { kElsewhere, kInRun, kInBarrier };
+  static ThreadPlace& OfThisThread();
+  // A number that is another each time; its two low bits are the kind.
+  uint64_t value() const { return value_; }
+  static Kind KindOf(uint64_t value) { return static_cast<Kind>(value & 3); }
+  void Enter(Kind kind) { value_.store((((value_.load(std::memory_order_relaxed) >> 2) + 1) << 2) | kind, std::memory_order_relaxed); }
+
+ private:
+  std::atomic<uint64_t> value_{0};
+};
+
+// Around a call that waits in the kernel until each vCPU has left KVM_RUN, or will: a change of the memslots or of the buses
+// (synchronize_srcu).
+class VcpuBarrier {
+ public:
+  VcpuBarrier() { ThreadPlace::OfThisThread().Enter(ThreadPlace::kInBarrier); }
+  ~VcpuBarrier() { ThreadPlace::OfThisThread().Enter(ThreadPlace::kElsewhere); }
+};
+
 // The shared page of a vCPU, and at most one thread in KVM_RUN.
 //
 // Why a request cannot be lost. Others ask for the guest's end by a bit: a kick, a park, a nudge, the end of all. Ask() stores, in this

@@ -132,7 +132,13 @@ void UserFaults::OnFault(const uffd_msg& message) {
     const std::lock_guard lock(mutex_);
     const bool write = (message.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0;
     const bool is_new = asked_.try_emplace(offset, Asked{write, false}).second;
-    waiting_.push_back({offset, thread, std::chrono::steady_clock::now()});
+    // A wait that a signal interrupted is told of again, at each turn even where the kernel only goes round in it.
+    const auto same = [&](const Waiting& waiting) { return waiting.offset == offset && waiting.thread == thread; };
+    if (std::none_of(waiting_.begin(), waiting_.end(), same)) {
+      // Its own wait is signalled below.
+      const uint64_t nudged_for = thread == request_.server && request_.place != nullptr ? request_.place->value() : 0;
+      waiting_.push_back({offset, thread, std::chrono::steady_clock::now(), nudged_for});
+    }
     if (is_new && !std::exchange(rung_, true)) bell_.Ring();
   }
   // Looked at after the fault is listed, and stored before the list is read: one of the two sees the other.
@@ -142,22 +148,47 @@ void UserFaults::OnFault(const uffd_msg& message) {
     RunPage::EndWaitForItself(thread);
 }
 
-// Once for each time that a thread began to wait: it faults again, and is known again, if it must.
 void UserFaults::Nudge() {
   const auto now = std::chrono::steady_clock::now();
   const std::lock_guard lock(mutex_);
-  std::erase_if(waiting_, [&](const Waiting& waiting) {
+  const uint64_t place = request_.place == nullptr ? 0 : request_.place->value();
+  const ThreadPlace::Kind kind = ThreadPlace::KindOf(place);
+  if (kind == ThreadPlace::kElsewhere) return;
+  std::erase_if(waiting_, [&](Waiting& waiting) {
     if (now - waiting.since < kPatience) return false;
-    RunPage::Interrupt(waiting.thread);
-    // The server may itself be in KVM_RUN, on another vCPU than the one that waits.
-    RunPage::EndWaitForItself(request_.server);
-    return true;
+    // The server is where it was when the signal was sent: it did not help.
+    if (waiting.nudged_for == place) return Evict(waiting.offset);
+    waiting.since = now;
+    waiting.nudged_for = place;
+    if (kind == ThreadPlace::kInRun)
+      RunPage::EndWaitForItself(request_.server);
+    else
+      RunPage::Interrupt(waiting.thread);
+    return false;
   });
+}
+
+// Until it is served, the page is without access.
+bool UserFaults::Evict(uint64_t offset) {
+  char* page = request_.base + offset;
+  if (!evicted_.insert(offset).second || mprotect(page, kPage, PROT_NONE) < 0) return false;
+  uffdio_range range{reinterpret_cast<uintptr_t>(page), kPage};
+  ioctl(uffd_.get(), UFFDIO_WAKE, &range);
+  return true;
+}
+
+// Before the page comes, so that who is woken has access; from here on nobody is evicted for those who waited until now.
+void UserFaults::Admit(uint64_t offset, size_t length) {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(waiting_, [&](const Waiting& waiting) { return waiting.offset - offset < length; });
+  for (uint64_t page = offset; page < offset + length; page += kPage)
+    if (evicted_.erase(page) > 0) mprotect(request_.base + page, kPage, PROT_READ | PROT_WRITE);
 }
 
 int UserFaults::Serve(uint64_t offset, const char* content, size_t length) {
   if (length == 0 || length % kPage != 0 || offset % kPage != 0 || offset > request_.size || length > request_.size - offset)
     return -ERANGE;
+  Admit(offset, length);
   for (size_t done = 0; done < length; done += kPage)
     if (const int error = Put(offset + done, content == nullptr ? nullptr : content + done, kPage); error != 0) return error;
   Answered(offset, length);
@@ -240,6 +271,7 @@ void UserFaults::Abandon() {
   {
     abandoned_ = true;
     const std::lock_guard lock(mutex_);
+    request_.place = nullptr;
     for (const auto& [offset, asked] : asked_) unanswered.push_back(offset);
   }
   for (const uint64_t offset : unanswered) Fail(offset);

@@ -1,12 +1,14 @@
 // Demand paging with userfaultfd(2): a thread takes the faults on a range of memory, and answers them from a file, or hands them to
 // whoever serves the pages. Threads in KVM_RUN wait in the kernel meanwhile. No N-API here.
 //
-// Why a fault that nobody answers yet cannot hang the process:
-//   - A thread that waits is interrupted after a while, and faults again if it still must: KVM_RUN leaves its read section, so that a
-//   change
-//     of the memslots by the very thread that serves the pages gets its turn (synchronize_srcu waits for each vCPU to leave).
-//   - A vCPU that runs on the serving thread would wait for itself, and others for it: its run ends (run.h), at once where the thread's id
-//     says that it waits for itself, else after that while.
+// Why a fault that waits for the serving thread cannot hang the process:
+//   - That thread may wait, in a change of the memslots, for the vCPU that waits for the page (run.h, VcpuBarrier). After a while the
+//   waiting
+//     thread is interrupted, leaves KVM_RUN's read section, and faults again if it still must.
+//   - It may run the vCPU that waits itself, or another: its run ends (RunPage::EndWaitForItself), so that it can serve.
+//   - Some waits heed no signal: an access that KVM makes for an instruction which it emulates (fault_signal_pending() in
+//     linux/sched/signal.h), and any before Linux 6.2. If signals did not help, the page is taken from those who wait: their access fails,
+//     with EFAULT or as an MMIO exit, and a run on the serving thread is taken up again once the page is there.
 //   - The library's own copies never fault: they ask for the pages first (MakePresent), and are refused instead of waiting.
 #pragma once
 
@@ -19,11 +21,13 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <vector>
 
 #include "doorbell.h"
 #include "owned_fd.h"
+#include "run.h"
 
 namespace node_kvm {
 
@@ -35,8 +39,9 @@ struct UserFaultsRequest {
   // Where the pages come from; none: from those who Take() the faults.
   OwnedFd source;
   off_t source_offset = 0;
-  // The thread that will answer what Take() gives.
+  // The thread that will answer what Take() gives, and what it is at; null: it never blocks.
   pid_t server = 0;
+  const ThreadPlace* place = nullptr;
 };
 
 class UserFaults {
@@ -81,6 +86,8 @@ class UserFaults {
     uint64_t offset;
     pid_t thread;
     std::chrono::steady_clock::time_point since;
+    // Where the server was when this thread was last signalled for it.
+    uint64_t nudged_for = 0;
   };
   struct Asked {
     bool write;
@@ -94,6 +101,8 @@ class UserFaults {
   void TakeMessages();
   void OnFault(const uffd_msg& message);
   void Nudge();
+  bool Evict(uint64_t offset);
+  void Admit(uint64_t offset, size_t length);
   int ServeFromSource(uint64_t offset);
   int Put(uint64_t offset, const char* content, size_t length);
   bool IsThere(uint64_t offset);
@@ -106,6 +115,7 @@ class UserFaults {
   std::vector<bool> known_;  // pages that are known to be there
   std::map<uint64_t, Asked> asked_;
   std::vector<Waiting> waiting_;
+  std::set<uint64_t> evicted_;
   bool rung_ = false;
   Doorbell bell_;
   std::atomic<bool> abandoned_{false};

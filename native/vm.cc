@@ -7,6 +7,7 @@
 #include <random>
 
 #include "mapping.h"
+#include "run.h"
 #include "vcpu.h"
 
 namespace node_kvm {

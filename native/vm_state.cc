@@ -67,6 +67,7 @@ int VmState::Apply(const Change& change) {
 
 int VmState::SetMemoryRegion(const Change& change) {
   const std::lock_guard lock(mutex_);
+  const VcpuBarrier barrier;
   return Apply(change);
 }
 
@@ -99,6 +100,7 @@ int VmState::SetMemoryRegions(const std::vector<Change>& changes, size_t* failed
     const auto found = slots_.find(id);
     before.try_emplace(id, found == slots_.end() ? std::nullopt : std::optional(found->second));
   }
+  const VcpuBarrier barrier;
   const auto vcpus = Vcpus();
   for (const auto& vcpu : vcpus) vcpu->Park();
   for (const auto& vcpu : vcpus) vcpu->AwaitParked();

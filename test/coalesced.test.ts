@@ -1,3 +1,4 @@
+import { release } from 'node:os'
 import { setImmediate as turn } from 'node:timers/promises'
 import { assemble, type CoalescedWrite, capabilities, Mapping, MiB, type Vcpu } from 'node-kvm'
 import { expect, type TestContext, test } from 'vitest'
@@ -22,19 +23,30 @@ function realMode(source: string): Vcpu {
 
 const numbers = (writes: readonly CoalescedWrite[]) => writes.map(({ address, data }) => [address, Buffer.from(data).readUIntLE(0, data.length)])
 
+// Until Linux 6.12 the room was reckoned wrongly while the ring had not wrapped: the write after the 85th exits already (coalesced_mmio_has_room()).
+const [major = 0, minor = 0] = release().split('.').map(Number)
+const isExact = major > 6 || (major === 6 && minor >= 12)
+
 test('H01 the ring holds its size less one, the next write exits; all arrive, in order, before their exit', (context) => {
   need(context)
-  const seen: number[][] = []
-  vm.coalesce({ port: 0x3f8, size: 8 }, (writes) => seen.push(...numbers(writes)))
-  const vcpu = realMode(`xor %ax, %ax; mov $0x3f8, %dx; mov $${capacity * 2 + 12}, %cx; 1: out %ax, %dx; inc %ax; loop 1b; hlt`)
-  expect(vcpu.run()).toMatchObject({ reason: 'io-out', port: 0x3f8, size: 2, data: new Uint8Array([capacity, 0]) })
-  expect(seen).toEqual(Array.from({ length: capacity }, (_, value) => [0x3f8, value]))
-  seen.length = 0
-  expect(vcpu.run()).toMatchObject({ reason: 'io-out', data: new Uint8Array(new Uint16Array([capacity * 2 + 1]).buffer) })
-  expect(seen.map(([, value]) => value)).toEqual(Array.from({ length: capacity }, (_, value) => capacity + 1 + value))
-  seen.length = 0
-  expect(vcpu.run().reason).toBe('hlt')
-  expect(seen.map(([, value]) => value)).toEqual(Array.from({ length: 10 }, (_, value) => capacity * 2 + 2 + value))
+  const seen: number[] = []
+  const batches: number[] = []
+  vm.coalesce({ port: 0x3f8, size: 8 }, (writes) => {
+    batches.push(writes.length)
+    seen.push(...numbers(writes).map(([, value]) => value as number))
+  })
+  const total = capacity * 2 + 12
+  const vcpu = realMode(`xor %ax, %ax; mov $0x3f8, %dx; mov $${total}, %cx; 1: out %ax, %dx; inc %ax; loop 1b; hlt`)
+  for (let exit = vcpu.run(); exit.reason !== 'hlt'; exit = vcpu.run()) {
+    if (exit.reason !== 'io-out') throw new Error(exit.reason)
+    // What was written before this exit was handed on before it.
+    const value = Buffer.from(exit.data).readUInt16LE()
+    expect(value).toBe(seen.length)
+    seen.push(value)
+  }
+  expect(seen).toEqual(Array.from({ length: total }, (_, value) => value))
+  if (isExact) expect(batches).toEqual([capacity, capacity, 10])
+  else expect(Math.max(...batches)).toBeLessThanOrEqual(capacity)
 })
 
 test('H01 ports and memory interleave, each to its own handler, in the order of the guest', (context) => {

@@ -6,11 +6,12 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import { type FaultHandler, Guest, KiB, Mapping, MiB, type PageFault } from 'node-kvm'
+import { assemble, type FaultHandler, Guest, KiB, Mapping, MiB, type PageFault } from 'node-kvm'
 import { afterAll, describe, expect, type TestContext, test } from 'vitest'
 import { checkedError } from './support/errors.js'
 import { inLab, skip } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
+import { Writer } from './support/writer.js'
 
 const pageSize = 4 * KiB
 const gpa = 0x20_0000
@@ -79,6 +80,40 @@ describe('D02 missing pages', () => {
     expect(faults.map(({ offset }) => offset / pageSize)).toEqual([3, 60, 4, 9])
     expect(faults[3]!.isWrite).toBe(true)
     expect(paging.served).toBe(4)
+  })
+
+  test('from JavaScript, for code that KVM may emulate: real mode, reading, writing and running what is not there', (context) => {
+    need(context)
+    const faults: number[] = []
+    using ram = Mapping.anonymous(64 * pageSize)
+    const code = assemble('mov $0x1000, %ax; mov %ax, %ds; mov (0), %bx; movw $7, (0x1008); mov (0x1008), %cx; hlt', { mode: 'real', at: 0x2000 })
+    using _paging = ram.onMissing(({ offset }) => {
+      faults.push(offset / pageSize)
+      const page = patternOf(offset / pageSize)
+      if (offset === 0x2000) page.set(code)
+      return page
+    })
+    vm.memslots.create({ gpa: 0, mapping: ram })
+    const vcpu = vm.createVcpu().enter('real', { ip: 0x2000 })
+    expect(vcpu.run({ timeoutMs: 60_000 })).toEqual({ reason: 'hlt' })
+    const { rbx, rcx } = vcpu.getRegisters()
+    expect([rbx & 0xffffn, rcx & 0xffffn]).toEqual([wordOf(16) & 0xffffn, 7n])
+    expect(ram.read(0x1_1000, 16)).toEqual(new Uint8Array([...patternOf(17).subarray(0, 8), 7, 0, ...patternOf(17).subarray(10, 16)]))
+    expect(new Set(faults)).toEqual(new Set([2, 16, 17]))
+  })
+
+  test('from JavaScript, thousands of pages within one run(), whose time limit still holds', (context) => {
+    need(context)
+    const pages = inLab ? 30 : 8000
+    using ram = Mapping.anonymous(pages * pageSize)
+    using paging = ram.onMissing(() => null)
+    vm.memslots.create({ gpa, mapping: ram })
+    const guest = Guest.create(vm)
+    expect(guest.touch(gpa, pages, 'write', 1).reason).toBe('done')
+    expect(paging.served).toBe(pages)
+    ram.advise('dontneed')
+    const writer = new Writer(vm, gpa, pages)
+    expect(writer.run(inLab ? 500 : 50)).toBe('timeout')
   })
 
   test('a page may bring its neighbours, and be of zeros', (context) => {

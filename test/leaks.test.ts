@@ -1,7 +1,9 @@
+import { readdirSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
-import { Guest, KiB, Kvm, Mapping, MiB } from 'node-kvm'
+import { capabilities, diagnose, Guest, KiB, Kvm, Mapping, MiB } from 'node-kvm'
 import { expect, test } from 'vitest'
 import { descriptors, resident } from './support/process.js'
+import { inLab } from './support/skip.js'
 
 /** One VM with a guest that ran in it. */
 function makeAndRun(kvm: Kvm) {
@@ -36,6 +38,33 @@ test('1,000 VMs made and closed: the same descriptors, and resident memory flat'
   expect(descriptors()).toBe(before.descriptors)
   await collect()
   // A leak of one VM's memory alone would be 1 GiB.
+  expect(resident() - before.resident).toBeLessThan(32 * MiB)
+})
+
+test('VMs with eventfds, rings and paged memory made and closed: the same descriptors and threads', async () => {
+  using kvm = Kvm.open()
+  const threads = () => readdirSync('/proc/self/task').length
+  const round = () => {
+    using vm = kvm.createVm()
+    vm.createIrqchip()
+    vm.ioeventfd({ port: 1, size: 1 })
+    vm.irqfd({ gsi: 5, resample: true })
+    if (kvm.checkExtension(capabilities.COALESCED_PIO) > 0) vm.coalesce({ port: 2, size: 1 }, () => {})
+    using mapping = Mapping.anonymous(MiB)
+    vm.memslots.create({ gpa: 0x10_0000, mapping })
+    const ring = kvm.checkExtension(capabilities.DIRTY_LOG_RING_ACQ_REL) > 0
+    vm.dirtyLog(ring ? { mode: 'ring', ringEntries: 4096 } : {}).collect()
+    if (pages) mapping.onMissing(() => null)
+    expect(Guest.create(vm).touch(0x10_0000, 4, 'write', 1).reason).toBe('done')
+  }
+  const pages = diagnose().findings.some(({ name, ok }) => name === 'userfaultfd' && ok)
+  for (let made = 0; made < 5; made++) round()
+  await collect()
+  const before = { descriptors: descriptors(), threads: threads(), resident: resident() }
+  for (let made = 0; made < (inLab ? 10 : 200); made++) round()
+  await collect()
+  expect(descriptors()).toBe(before.descriptors)
+  expect(threads()).toBe(before.threads)
   expect(resident() - before.resident).toBeLessThan(32 * MiB)
 })
 

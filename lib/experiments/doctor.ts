@@ -62,7 +62,12 @@ function checkCapabilities(values: Diagnosis['capabilities']): Finding[] {
     'READONLY_MEM',
     'SYNC_REGS',
     'BINARY_STATS_FD',
+    'MANUAL_DIRTY_LOG_PROTECT2',
     'DIRTY_LOG_RING',
+    'IRQCHIP',
+    'IRQFD',
+    'IOEVENTFD',
+    'COALESCED_PIO',
     'MEMORY_FAULT_INFO',
     'GUEST_MEMFD',
     'PRE_FAULT_MEMORY'
@@ -140,6 +145,17 @@ function checkPagemap(): Finding {
   return find('pagemap frames', visible, visible ? 'HPAs visible' : 'HPAs hidden', 'run with CAP_SYS_ADMIN (sudo)')
 }
 
+function checkUserfaultfd(): Finding {
+  const remedy = 'run with CAP_SYS_PTRACE (sudo), or sudo sysctl vm.unprivileged_userfaultfd=1'
+  try {
+    using page = Mapping.anonymous(4096)
+    page.onMissing({ content: new Uint8Array() }).close()
+    return find('userfaultfd', true, 'guest memory can be paged on demand')
+  } catch (error) {
+    return find('userfaultfd', false, (error as Error).message.split(';')[0] as string, remedy)
+  }
+}
+
 function checkLockdown(): Finding {
   const text = readOptional('/sys/kernel/security/lockdown')
   const level = /\[(\w+)\]/.exec(text ?? '')?.[1] ?? 'not reported'
@@ -159,6 +175,16 @@ function checkLockdown(): Finding {
 export function diagnose(): Diagnosis {
   const host = describeHost()
   const { finding, values } = checkDevice()
-  const findings = [finding, checkMmu(host), ...checkCapabilities(values), checkTracefs(), checkPerf(), checkBpf(), checkPagemap(), checkLockdown()]
+  const findings = [
+    finding,
+    checkMmu(host),
+    ...checkCapabilities(values),
+    checkTracefs(),
+    checkPerf(),
+    checkBpf(),
+    checkPagemap(),
+    checkUserfaultfd(),
+    checkLockdown()
+  ]
   return { host, capabilities: values, findings, ok: finding.ok }
 }

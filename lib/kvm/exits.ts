@@ -4,6 +4,7 @@
 export const exitAreaSize = 8192
 const portData = 4096
 const union = 32
+const exitReasonOffset = 8
 
 /** A port write, or with `count` above 1 a string write (`rep outs`): `data` holds `size * count` bytes. */
 export interface IoOutExit {
@@ -181,6 +182,11 @@ export class ExitReader {
     if (number === 6) return this.#readMmio()
     if (number === 5) return this.#hlt
     return this.#readRare(number)
+  }
+
+  /** The exit that the copied run page itself names. */
+  readCopied(): Exit {
+    return this.read(this.#view.getUint32(exitReasonOffset, true))
   }
 
   #window(offset: number, length: number): Uint8Array {

@@ -1,4 +1,5 @@
 /** A virtual processor. */
+import { constants } from 'node:os'
 import { isMainThread } from 'node:worker_threads'
 import { argumentError, checkBoolean, checkBytes, checkInteger, checkOptions } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
@@ -34,6 +35,8 @@ export interface RunOptions {
 
 const { runVcpu, ioctlVcpu } = native
 const restart = -85
+// What runVcpu() gives when pages are waited for (native/userfaults.h).
+const waitsForThisThread = -constants.errno.EDEADLK
 // struct kvm_run, before the union.
 const requestWindowOffset = 0
 const readyForInterruptOffset = 12
@@ -194,13 +197,7 @@ export class Vcpu implements Disposable {
 
   #interruption(result: number, timeoutMs: number): Exit {
     const errno = errnoName(result)
-    // A page that only this thread can serve.
-    if (errno === 'EDEADLK' && serveNow()) return this.run(timeoutMs < 0 ? undefined : { timeoutMs })
-    if (errno === 'EDEADLK')
-      throw new KvmError(
-        'not-present',
-        `vCPU ${this.id} waits for a page whose handler answers only from the event loop of this thread: run it on another thread, or serve the page from a file`
-      )
+    if (result === waitsForThisThread) return this.#serveAndRun(timeoutMs)
     if (errno === 'ETIME') return timeoutExit
     if (errno === 'EINTR') return interruptedExit
     this.#open()
@@ -224,6 +221,37 @@ export class Vcpu implements Disposable {
           ? 'the VM has no memslots, and KVM sizes its shadow page pool by them'
           : ''
     return ioctlError('KVM_RUN', result, `running vCPU ${this.id}${timeoutMs < 0 ? '' : ` for at most ${timeoutMs} ms`}`, advice)
+  }
+
+  // Somebody waits for a page that only this thread can serve, perhaps this very vCPU, and for one after the other. The time limit counts
+  // from the first.
+  #serveAndRun(timeoutMs: number): Exit {
+    const end = performance.now() + timeoutMs
+    for (;;) {
+      if (!serveNow())
+        throw new KvmError(
+          'not-present',
+          `vCPU ${this.id} stopped: a page is waited for whose handler answers only from the event loop of this thread, which run() holds up; run the vCPU on another thread, or serve the page from a file`
+        )
+      const exit = this.#accessNow()
+      if (exit) return exit
+      const left = timeoutMs < 0 ? -1 : Math.max(0, end - performance.now())
+      const result = isMainThread ? runVcpu(this.#handle, this.#currentArea(), left) : this.#runInWorker(left)
+      if (this.vm.coalescing !== undefined) this.vm.coalescing.drain()
+      if (result >= 0) return this.#exits.read(result)
+      if (result !== waitsForThisThread) return this.#interruption(result, timeoutMs)
+    }
+  }
+
+  // Of an instruction that KVM emulates, and that could not wait for its page. An exit that is a device's is handed on.
+  #accessNow(): Exit | undefined {
+    const exit = this.#exits.readCopied()
+    if (exit.reason !== 'mmio') return undefined
+    const slot = this.vm.memslots.lookup(exit.gpa)
+    if (!slot || (slot.readonly && exit.isWrite)) return exit
+    if (exit.isWrite) this.vm.write(exit.gpa, exit.data)
+    else exit.data.set(this.vm.read(exit.gpa, exit.length))
+    return undefined
   }
 
   /** Ends the run in progress on whatever thread, or else the next one, with `{ reason: 'interrupted' }`. */

@@ -1,6 +1,7 @@
 import { assemble, KiB, longModeTablesSize, Mapping, type Vcpu, type Vm } from 'node-kvm'
 
-const base = 0x4000_0000
+// Clear of Guest's.
+const base = 0x5000_0000
 const pageSize = 4 * KiB
 
 /** A guest at CPL 3 that writes 1, 2, 3, ... to the first word of pages chosen at random, without end. */

@@ -136,7 +136,8 @@ static void Kick(int index) {
   syscall(SYS_tgkill, getpid(), vcpus[index].thread, SIGRTMAX - 1);
 }
 static void SetSlot(uint32_t slot, uint64_t gpa, uint64_t size, char *memory) {
-  struct kvm_userspace_memory_region region = {.slot = slot, .guest_phys_addr = gpa, .memory_size = size, .userspace_addr = (uintptr_t)memory};
+  struct kvm_userspace_memory_region region = {
+      .slot = slot, .guest_phys_addr = gpa, .memory_size = size, .userspace_addr = (uintptr_t)memory};
   Require(ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region) == 0, "KVM_SET_USER_MEMORY_REGION");
 }
 

@@ -1,66 +1,122 @@
 /** Bochs: an Intel machine with VMX and EPT. */
-import { symlinkSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { files, type Images, kernelArguments, type Start } from './emulator.js'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type Emulator, files, type Images, kernelArguments, type Purpose, type Start } from './emulator.js'
+import { LabError } from './errors.js'
 import { bootCd } from './images.js'
+import type { Machine } from './machine.js'
 import { packagesWithLibraries, unpackedProgram } from './packages.js'
+import { Screen } from './rfb.js'
 
 const names = ['bochs', 'bochsbios', 'vgabios']
 
-export const prepareBochs = () => packagesWithLibraries('trixie', names)
-
-export const prepareCd = (boot: { kernel: string; initramfs: string }) => bootCd(boot, kernelArguments('ata'))
+const cdOf = (boot: { kernel: string; initramfs: string }) => bootCd(boot, kernelArguments('ata'))
 
 interface Settings {
   root: string
-  folder: string
   cd: string
+  purpose: Purpose
 }
 
 /** Each line was found to matter, or to cost time where it is missing: docs/lab.md. */
-function settings({ root, folder, cd }: Settings): string {
-  const here = (name: string) => join(folder, name)
+function settings({ root, cd, purpose }: Settings): string {
+  // With a saved state goes a copy of each flat image; of a volatile one only what was written to it.
+  const mode = purpose === 'save' ? 'volatile' : 'flat'
   return [
+    // A saved state is read before the devices would load themselves.
+    'plugin_ctrl: biosdev=true, iodebug=true, parallel=true, serial=true, unmapped=true, usb_uhci=true, gameport=true, speaker=false',
     'cpu: model=corei7_haswell_4770, count=1, ips=100000000, ignore_bad_msrs=1, reset_on_triple_fault=0',
     'memory: guest=1024, host=1024',
     `romimage: file=${join(root, 'usr/share/bochs/BIOS-bochs-latest')}`,
     `vgaromimage: file=${join(root, 'usr/share/bochs/VGABIOS-lgpl-latest')}`,
     'display_library: rfb, options="timeout=0"',
     'clock: sync=none, rtc_sync=0',
-    `log: ${here(files.emulator)}`,
+    `log: ${files.emulator}`,
     'panic: action=fatal',
     'error: action=ignore',
-    'info: action=ignore',
+    `info: action=${purpose === 'save' ? 'report' : 'ignore'}`,
     'debug: action=ignore',
     'ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14',
     'ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15',
-    `ata0-master: type=disk, path=${here('base.img')}, mode=flat`,
-    `ata0-slave: type=disk, path=${here('run.img')}, mode=flat`,
-    `ata1-master: type=disk, path=${here('modules.img')}, mode=flat`,
+    `ata0-master: type=disk, path=${files.base}, mode=${mode}`,
+    `ata0-slave: type=disk, path=${files.run}, mode=${mode}`,
+    `ata1-master: type=disk, path=${files.modules}, mode=${mode}`,
     `ata1-slave: type=cdrom, path=${cd}, status=inserted`,
     'boot: cdrom',
-    `com1: enabled=1, mode=file, dev=${here(files.console)}`,
-    `com2: enabled=1, mode=file, dev=${here(files.output)}`,
+    `com1: enabled=1, mode=file, dev=${files.console}`,
+    `com2: enabled=1, mode=file, dev=${files.output}`,
     'port_e9_hack: enabled=1',
-    'speaker: enabled=0',
     'pci: enabled=1, chipset=i440fx',
     ''
   ].join('\n')
 }
 
-export async function startBochs(images: Images, folder: string): Promise<Start> {
-  const unpacked = await prepareBochs()
+async function start(images: Images, purpose: Purpose): Promise<Start> {
+  const unpacked = await packagesWithLibraries('trixie', names)
   const root = join(unpacked, 'root')
-  const cd = await prepareCd(images)
-  // Bochs puts a lock beside each image: beside a link of this run's own, so that runs do not lock each other out.
-  symlinkSync(images.base, join(folder, 'base.img'))
-  symlinkSync(images.modules, join(folder, 'modules.img'))
-  writeFileSync(join(folder, 'bochsrc'), settings({ root, folder, cd }))
-  // Debian's program has a debugger, which waits for an order at the start.
-  writeFileSync(join(folder, 'orders'), 'c\n')
-  const words = [...unpackedProgram(unpacked, 'usr/bin/bochs-bin'), '-q', '-f', join(folder, 'bochsrc'), '-rc', join(folder, 'orders')]
+  const text = settings({ root, cd: await cdOf(images), purpose })
+  const from =
+    purpose === 'restore'
+      ? { words: ['-r', files.state], files: { [`${files.state}/config`]: text } }
+      : { words: ['-f', 'bochsrc'], files: { bochsrc: text } }
   return {
-    words,
-    env: { ...process.env, BXSHARE: join(root, 'usr/share/bochs'), LTDL_LIBRARY_PATH: join(root, 'usr/lib/x86_64-linux-gnu/bochs/plugins') }
+    words: [...unpackedProgram(unpacked, 'usr/bin/bochs-bin'), '-q', ...from.words, '-rc', 'orders'],
+    env: { ...process.env, BXSHARE: join(root, 'usr/share/bochs'), LTDL_LIBRARY_PATH: join(root, 'usr/lib/x86_64-linux-gnu/bochs/plugins') },
+    // Debian's program has a debugger, which waits for an order at the start.
+    files: { ...from.files, orders: 'c\n' }
   }
+}
+
+/** The second button from the right of the bar above the screen: Bochs user manual, "The headerbar". */
+const saveButton = { fromRight: 48, y: 10 }
+
+/** Has the screen ask for a folder and names it; false when the question was not there yet. */
+async function nameFolder(screen: Screen, folder: string, patienceMs: number): Promise<boolean> {
+  screen.click(screen.width - saveButton.fromRight, saveButton.y)
+  await sleep(patienceMs)
+  screen.type(files.state)
+  // The first that is written.
+  for (let tries = 0; tries < 40 && !existsSync(join(folder, files.state, 'config')); tries++) await sleep(50)
+  return existsSync(join(folder, files.state, 'config'))
+}
+
+async function save(machine: Machine): Promise<void> {
+  const { folder } = machine
+  const port = /listening for connections on port (\d+)/.exec(readFileSync(join(folder, files.emulator), 'utf8'))?.[1]
+  if (port === undefined) throw new LabError('Bochs shows no screen')
+  const screen = await Screen.open(Number(port))
+  try {
+    let saving = false
+    for (let patienceMs = 500; !saving && patienceMs <= 4000; patienceMs *= 2) saving = await nameFolder(screen, folder, patienceMs)
+    if (!saving) throw new LabError('Bochs was told to save its state and did not')
+    // When it is done it asks whether to go on; after a no it ends.
+    for (let tries = 0; tries < 100 && !machine.closed; tries++) {
+      screen.type('n')
+      await sleep(200)
+    }
+    if (!machine.closed) throw new LabError('Bochs did not end after saving its state')
+  } finally {
+    screen.close()
+  }
+  fitForRuns(join(folder, files.state))
+}
+
+const replaceIn = (path: string, from: string, to: string) => writeFileSync(path, readFileSync(path, 'utf8').replaceAll(from, to))
+
+/** Restoring would write the disks' copies over the images, and report as much as saving had to. */
+function fitForRuns(state: string): void {
+  replaceIn(join(state, 'hard_drive'), 'image = true', 'image = false')
+  replaceIn(join(state, 'logopts'), 'INFO=report', 'INFO=ignore')
+  for (const name of readdirSync(state).filter((name) => /^hard_drive\..*\.image$/.test(name))) rmSync(join(state, name))
+}
+
+export const bochs: Emulator = {
+  name: 'Bochs',
+  prepare: async (boot) => {
+    await packagesWithLibraries('trixie', names)
+    await cdOf(boot)
+  },
+  start,
+  save
 }

@@ -5,8 +5,8 @@
 import { createHash } from 'node:crypto'
 import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
-import { join } from 'node:path'
-import { LabError } from './errors.js'
+import { basename, join } from 'node:path'
+import { explained } from './errors.js'
 import { undoAtExit } from './leftovers.js'
 import { acquire } from './lock.js'
 
@@ -50,13 +50,6 @@ function isWhole(folder: string): boolean {
   }
 }
 
-function noSpace(error: unknown): unknown {
-  const text = String((error as Error).message)
-  return /ENOSPC|No space left|enough free space|Could not allocate block/i.test(text)
-    ? new LabError(`no disk space left for the lab's cache; NODE_KVM_LAB_CACHE names another folder\n${text}`)
-    : error
-}
-
 const unusedMs = 30 * 86_400_000
 
 /** Entries that nobody asked for in a month: made from a Node or a package that has changed since, mostly. */
@@ -67,8 +60,18 @@ function prune(): void {
   }
 }
 
+const making = '.making-'
+
+/** What makers of this entry left that were killed; the lock on it is held. */
+function sweep(path: string): void {
+  const half = basename(path) + making
+  for (const name of readdirSync(cacheFolder()).filter((name) => name.startsWith(half)))
+    rmSync(join(cacheFolder(), name), { recursive: true, force: true })
+}
+
 async function build(path: string, make: (folder: string) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(`${path}.making-`)
+  sweep(path)
+  const folder = mkdtempSync(path + making)
   const clean = undoAtExit(() => rmSync(folder, { recursive: true, force: true }))
   try {
     await make(folder)
@@ -77,7 +80,7 @@ async function build(path: string, make: (folder: string) => Promise<void>): Pro
     renameSync(folder, path)
     prune()
   } catch (error) {
-    throw noSpace(error)
+    throw explained(error, 'for the cache of the lab', 'NODE_KVM_LAB_CACHE')
   } finally {
     clean()
   }
@@ -98,4 +101,14 @@ export async function entry(kind: string, inputs: unknown, make: (folder: string
     release()
   }
   return path
+}
+
+/** Removes an entry that turned out to be of no use. Whoever has its files open keeps them. */
+export async function discard(path: string): Promise<void> {
+  const release = await acquire(`${path}.lock`)
+  try {
+    rmSync(path, { recursive: true, force: true })
+  } finally {
+    release()
+  }
 }

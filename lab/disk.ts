@@ -1,11 +1,14 @@
 /** ext4 images, filled and read without mounting: no root needed. */
-import { lstatSync, readdirSync } from 'node:fs'
+import { closeSync, lstatSync, openSync, readdirSync, truncateSync } from 'node:fs'
 import { join } from 'node:path'
 import { command } from './command.js'
 
 /** One cylinder as Bochs counts them: it refuses a disk that ends within one. */
 const cylinder = 16 * 63 * 512
 const MiB = 1 << 20
+
+/** Few sizes, so that a saved state fits many disks: a power of two times this, a little less than 1 GiB. The files have holes. */
+export const smallestDisk = 2048 * cylinder
 
 interface Options {
   label: string
@@ -28,11 +31,27 @@ function usage(folder: string): { bytes: number; files: number } {
   return { bytes, files }
 }
 
-/** An image that holds what the folder holds. No journal: nothing here outlives a run that went wrong. */
-export async function makeDisk(image: string, folder: string, { label, spareMiB = 8 }: Options): Promise<void> {
+interface Size {
+  files: number
+  /** Of the file system. */
+  blocks: number
+  /** Of the disk, which may be larger. */
+  bytes: number
+}
+
+function sizeOf(folder: string, spareMiB: number): Size {
   const { bytes, files } = usage(folder)
   const cylinders = Math.ceil((bytes * 1.05 + (files + 2000) * 512 + (spareMiB + 4) * MiB) / cylinder)
-  const blocks = (cylinders * cylinder) / 4096
+  const used = cylinders * cylinder
+  return { files, blocks: used / 4096, bytes: smallestDisk * 2 ** Math.max(0, Math.ceil(Math.log2(used / smallestDisk))) }
+}
+
+/** How many bytes the disk will have that holds what the folder holds. */
+export const diskSize = (folder: string, { spareMiB = 8 }: Partial<Options>) => sizeOf(folder, spareMiB).bytes
+
+/** An image that holds what the folder holds. No journal: nothing here outlives a run that went wrong. */
+export async function makeDisk(image: string, folder: string, { label, spareMiB = 8 }: Options): Promise<void> {
+  const { files, blocks, bytes } = sizeOf(folder, spareMiB)
   await command(
     'mke2fs',
     [
@@ -61,6 +80,13 @@ export async function makeDisk(image: string, folder: string, { label, spareMiB 
     ],
     { from: 'e2fsprogs' }
   )
+  truncateSync(image, bytes)
+}
+
+/** A disk that has nothing on it yet. */
+export function blankDisk(image: string, bytes: number): void {
+  closeSync(openSync(image, 'w'))
+  truncateSync(image, bytes)
 }
 
 const inside = (image: string, request: string) => command('debugfs', ['-R', request, image], { from: 'e2fsprogs' })

@@ -2,24 +2,47 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { stripVTControlCharacters } from 'node:util'
+import type { Machine } from './machine.js'
 
-/** The images of one run. All but the run's own are shared between runs and never written. */
+/** The images that runs share and never write to. */
 export interface Images {
   kernel: string
   initramfs: string
   base: string
-  run: string
   modules: string
 }
 
-/** A command line. */
+/** An emulator's command line, and files that it reads in the folder in which it is started. All paths of a run are relative to that folder. */
 export interface Start {
   words: string[]
   env: NodeJS.ProcessEnv
+  files: Record<string, string>
+  /** Its standard input and output are a monitor that can be talked to. */
+  monitor?: boolean
+}
+
+/** A machine boots cold, boots in order to be saved, or goes on from its saved state. */
+export type Purpose = 'run' | 'save' | 'restore'
+
+export interface Emulator {
+  name: string
+  /** Downloads and builds what it needs. */
+  prepare(boot: Pick<Images, 'kernel' | 'initramfs'>): Promise<void>
+  start(images: Images, purpose: Purpose): Promise<Start>
+  /** Leaves the state of a machine that was started to be saved in the folder `state`; the machine ends. */
+  save(machine: Machine): Promise<void>
 }
 
 /** Files in the folder of a run. */
-export const files = { console: 'console', output: 'output', emulator: 'emulator.log' }
+export const files = {
+  console: 'console',
+  output: 'output',
+  emulator: 'emulator.log',
+  base: 'base.img',
+  run: 'run.img',
+  modules: 'modules.img',
+  state: 'state'
+}
 
 export const kernelArguments = (bus: string) =>
   `console=ttyS0,115200 quiet nokaslr mitigations=off random.trust_cpu=on cryptomgr.notests tsc=reliable panic=-1 lab.bus=${bus}`
@@ -28,7 +51,12 @@ export const kernelArguments = (bus: string) =>
 export function lastWords(folder: string, lines = 15): string {
   for (const name of [files.console, files.emulator]) {
     const path = join(folder, name)
-    const text = existsSync(path) ? stripVTControlCharacters(readFileSync(path, 'utf8')).replaceAll('\r', '').trim() : ''
+    // Bochs goes on writing where the file ended when the state was saved: nulls until there.
+    const text = existsSync(path)
+      ? stripVTControlCharacters(readFileSync(path, 'utf8'))
+          .replaceAll(/[\r\0]/g, '')
+          .trim()
+      : ''
     const said = text.split('\n').filter((line) => line && !line.startsWith('@@lab '))
     if (said.length > 0)
       return said

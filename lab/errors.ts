@@ -13,3 +13,11 @@ export class LabError extends Error {
     this.status = status
   }
 }
+
+/** The error, or where it came of a full disk one that says so; `variable` names another folder. */
+export function explained(error: unknown, purpose: string, variable: string): unknown {
+  const text = String((error as Error).message)
+  return /ENOSPC|No space left|enough free space|Could not allocate block/i.test(text)
+    ? new LabError(`no disk space left ${purpose}; ${variable} names another folder\n${text}`)
+    : error
+}

@@ -10,6 +10,7 @@ import type { Kernel } from './lanes.js'
 import { copyLibraries, findProgram, type Library, libraries, stamp, withLibcParts } from './libraries.js'
 import { Modules } from './modules.js'
 import { kernelPackage, packages, packagesWithLibraries, unpackedProgram } from './packages.js'
+import { reseedProgram } from './reseed.js'
 
 /** Drivers of both lanes' disks and both KVM modules: one initramfs serves every lane. */
 const wanted = { virtio: ['virtio_pci', 'virtio_blk'], ata: ['ata_piix', 'sd_mod'], kvm_intel: ['kvm_intel'], kvm_amd: ['kvm_amd'] }
@@ -27,6 +28,7 @@ const initPrograms = [
   'mkfifo',
   'blockdev',
   'chroot',
+  'date',
   'poweroff',
   'reboot',
   'dmesg',
@@ -50,7 +52,7 @@ export async function bootFiles({ suite, metapackage }: Kernel): Promise<Boot> {
   const name = await kernelPackage(suite, metapackage)
   const root = join(await packages(suite, [name]), 'root')
   const busybox = await findBusybox()
-  const made = await entry('boot', { name, init, wanted, initPrograms, form: 1 }, async (target) => {
+  const made = await entry('boot', { name, init, wanted, initPrograms, form: 2 }, async (target) => {
     const image = readdirSync(join(root, 'boot')).find((file) => file.startsWith('vmlinuz')) as string
     copyFileSync(join(root, 'boot', image), join(target, 'vmlinuz'))
     const modules = new Modules(root, busybox)
@@ -58,6 +60,7 @@ export async function bootFiles({ suite, metapackage }: Kernel): Promise<Boot> {
       ...initFolders.map(folder),
       executable('init', init),
       executable('bin/busybox', readFileSync(busybox)),
+      executable('bin/reseed', reseedProgram()),
       ...initPrograms.map((program) => link(`bin/${program}`, 'busybox'))
     ]
     const all = new Set<string>()
@@ -128,7 +131,7 @@ export async function baseDisk(): Promise<string> {
   const needed: Library[] = withLibcParts(await libraries([process.execPath, ...tools]))
   const made = await entry(
     'base',
-    { needed, node: stamp(process.execPath), tools: tools.map(stamp), busybox, nodeKvm, accounts, form: 2 },
+    { needed, node: stamp(process.execPath), tools: tools.map(stamp), busybox, nodeKvm, accounts, form: 3 },
     async (target) => {
       const root = join(target, 'root')
       for (const name of baseFolders) mkdirSync(join(root, name), { recursive: true })

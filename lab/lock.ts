@@ -3,8 +3,8 @@ import { linkSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { undoAtExit } from './leftovers.js'
 
-/** A process number comes again; together with the start time it does not. */
-function identify(pid: number): string | null {
+/** A process number comes again; together with the start time it does not. Null when there is no such process. */
+export function identify(pid: number): string | null {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
     const afterName = stat.slice(stat.lastIndexOf(')') + 2).split(' ')

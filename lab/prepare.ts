@@ -1,22 +1,20 @@
 /** Everything that a run in a lane needs and that runs share. */
-import { prepareBochs, prepareCd } from './bochs.js'
-import { type Boot, baseDisk, bootFiles } from './images.js'
+import { bochs } from './bochs.js'
+import type { Emulator, Images } from './emulator.js'
+import { baseDisk, bootFiles } from './images.js'
 import type { Kernel, Lane } from './lanes.js'
 import type { Progress } from './progress.js'
 import { modulesDisk } from './project.js'
-import { prepareQemu } from './qemu.js'
+import { qemu } from './qemu.js'
 
-export interface Prepared extends Boot {
-  base: string
-  modules: string
-}
+export const emulators: Record<Lane['emulator'], Emulator> = { bochs, qemu }
 
-export async function prepare(lane: Lane, kernel: Kernel, project: string, progress: Progress): Promise<Prepared> {
-  progress.say(`preparing ${lane.emulator === 'bochs' ? 'Bochs' : 'QEMU'}`)
-  await (lane.emulator === 'bochs' ? prepareBochs : prepareQemu)()
+export async function prepare(lane: Lane, kernel: Kernel, project: string, progress: Progress): Promise<Images> {
+  const emulator = emulators[lane.emulator]
   progress.say(`preparing Linux ${kernel.version}`)
   const boot = await bootFiles(kernel)
-  if (lane.emulator === 'bochs') await prepareCd(boot)
+  progress.say(`preparing ${emulator.name}`)
+  await emulator.prepare(boot)
   progress.say('preparing the disks')
   return { ...boot, base: await baseDisk(), modules: await modulesDisk(project) }
 }

@@ -21,6 +21,12 @@ export class Progress {
     }
   }
 
+  /** A line that stays. */
+  note(text: string): void {
+    this.done()
+    if (!this.#quiet) process.stderr.write(`lab: ${text}\n`)
+  }
+
   #draw(): void {
     const seconds = Math.round((Date.now() - this.#since) / 1000)
     process.stderr.write(`\r\x1b[Klab: ${this.#text}${seconds > 0 ? ` (${seconds} s)` : ''}`)

@@ -1,9 +1,10 @@
 /** The package that is copied into the guest, and the disks that carry it. */
+import { randomBytes } from 'node:crypto'
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join, relative, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { entry } from './cache.js'
-import { makeDisk } from './disk.js'
+import { diskSize, makeDisk } from './disk.js'
 import { runScript } from './guest.js'
 import type { Lane } from './lanes.js'
 import { type Library, libraries } from './libraries.js'
@@ -50,7 +51,7 @@ export async function modulesDisk(project: string): Promise<string> {
   const lock = join(from, '.package-lock.json')
   // npm writes that list anew whenever it changes the folder.
   const content = from && existsSync(lock) ? readFileSync(lock, 'utf8') : from && String(statSync(from).mtimeMs)
-  const made = await entry('modules', { from, content, form: 1 }, async (target) => {
+  const made = await entry('modules', { from, content, form: 2 }, async (target) => {
     const root = join(target, 'root')
     await fillModules(from, root)
     await makeDisk(join(target, 'modules.img'), root, { label: 'lab-modules' })
@@ -60,20 +61,32 @@ export async function modulesDisk(project: string): Promise<string> {
 }
 
 export interface RunDisk {
-  lane: Lane
   project: string
   command: readonly string[]
   environment: Record<string, string>
 }
 
-/** The disk of one run: the package, what to run in it, and room for the results. */
-export async function runDisk(image: string, folder: string, { lane, project, command: words, environment }: RunDisk): Promise<void> {
+/** Puts into the folder what the disk of one run holds: the package, and what to run in it. */
+export function fillRun(folder: string, { project, command: words, environment }: RunDisk): void {
   cpSync(project, join(folder, 'package'), { recursive: true, verbatimSymlinks: true, filter: (path) => isWanted(project, path) })
   writeFileSync(join(folder, 'run'), runScript(words, environment))
   writeFileSync(join(folder, 'status'), ' '.repeat(8))
-  writeFileSync(
-    join(folder, 'settings'),
-    `KVM_MODULE=${lane.module}\nKVM_ARGUMENTS='${lane.kvmArguments}'\nMODULE_ARGUMENTS='${lane.moduleArguments}'\n`
-  )
-  await makeDisk(image, folder, { label: 'lab-run', spareMiB: 256 })
+}
+
+/** Room for the results. */
+const spare = { spareMiB: 256 }
+export const runDiskSize = (folder: string) => diskSize(folder, spare)
+
+/** The disk of one run, with what the guest is to know at its start. */
+export async function runDisk(image: string, folder: string, lane: Lane): Promise<void> {
+  const settings = {
+    KVM_MODULE: lane.module,
+    KVM_ARGUMENTS: lane.kvmArguments,
+    MODULE_ARGUMENTS: lane.moduleArguments,
+    NOW: Math.ceil(Date.now() / 1000)
+  }
+  const lines = Object.entries(settings).map(([name, value]) => `${name}='${value}'\n`)
+  writeFileSync(join(folder, 'settings'), lines.join(''))
+  writeFileSync(join(folder, 'random'), randomBytes(64))
+  await makeDisk(image, folder, { label: 'lab-run', ...spare })
 }

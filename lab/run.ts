@@ -1,21 +1,21 @@
 /** One run: a disk for it, an emulator, what the guest prints while it prints it, and what it leaves. */
-import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdirSync, mkdtempSync, openSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { startBochs } from './bochs.js'
+import { discard } from './cache.js'
 import { Console, type Sink, type Stage } from './console.js'
-import { copyFromDisk, readFromDisk } from './disk.js'
-import { files, lastWords, type Start } from './emulator.js'
-import { LabError, outOfTime } from './errors.js'
+import { copyFromDisk, readFromDisk, smallestDisk } from './disk.js'
+import { files, type Images, lastWords } from './emulator.js'
+import { explained, LabError, labFailed } from './errors.js'
+import { follow } from './follow.js'
 import { resultsFolder } from './guest.js'
 import type { Kernel, Lane } from './lanes.js'
 import { undoAtExit } from './leftovers.js'
-import { prepare } from './prepare.js'
+import { Machine } from './machine.js'
+import { emulators, prepare } from './prepare.js'
 import { Progress } from './progress.js'
-import { findProject, runDisk } from './project.js'
-import { startQemu } from './qemu.js'
+import { fillRun, findProject, runDisk, runDiskSize } from './project.js'
+import { savedState } from './saved-state.js'
+import { scratchFolder } from './scratch.js'
 
 export interface RunOptions {
   lane: Lane
@@ -23,12 +23,16 @@ export interface RunOptions {
   command: readonly string[]
   /** Seconds from the emulator's start to its end. */
   timeoutSeconds?: number
+  /** Boots from power-on although there may be a saved state. */
+  cold?: boolean
   /** Where the guest's /results go. */
   out?: string
   project?: string
   sink?: Sink
   progress?: Progress
 }
+
+type Run = Required<Pick<RunOptions, 'timeoutSeconds' | 'cold' | 'sink' | 'progress' | 'project'>> & RunOptions
 
 const standardStreams: Sink = { out: (data) => process.stdout.write(data), err: (data) => process.stderr.write(data) }
 /** How far the guest came, as a message says it. */
@@ -39,43 +43,15 @@ const stages: Record<Stage, string> = {
   ended: 'after the command, which left no status',
   dead: 'by a panic or a failure of its own'
 }
-/** From the guest's last word to the emulator's end. */
-const lingerMs = 10_000
-const pollMs = 50
 
-/** Its own process group, so that it ends whole; its own time limit, should this process be killed in a way that it cannot notice. */
-function launch({ words, env }: Start, folder: string, limit: number): { child: ChildProcess; stop: () => void } {
-  const log = openSync(join(folder, files.emulator), 'a')
-  const child = spawn('timeout', ['-s', 'KILL', String(limit + 30), ...words], { cwd: folder, env, detached: true, stdio: ['ignore', log, log] })
-  child.on('error', () => {})
-  const stop = undoAtExit(() => {
-    if (child.pid !== undefined && child.exitCode === null && child.signalCode === null) process.kill(-child.pid, 'SIGKILL')
-  })
-  return { child, stop }
-}
-
-async function follow(child: ChildProcess, screen: Console, limit: number, progress: Progress, name: string): Promise<void> {
-  const deadline = Date.now() + limit * 1000
-  let ended: number | undefined
-  let closed = child.pid === undefined
-  child.on('close', () => {
-    closed = true
-  })
-  progress.say(`booting ${name}`)
-  while (!closed) {
-    await sleep(pollMs)
-    const before = screen.stage
-    const stage = screen.poll()
-    if (stage !== before && stage === 'running') progress.done()
-    if (stage === 'ended' || stage === 'dead') ended ??= Date.now() + (stage === 'dead' ? 1000 : lingerMs)
-    if (ended !== undefined && Date.now() > ended) return
-    if (Date.now() > deadline) throw new LabError(`the limit of ${limit} seconds is over (--timeout sets another)`, outOfTime)
-  }
-}
-
-async function stopped(child: ChildProcess, stop: () => void): Promise<void> {
-  stop()
-  while (child.pid !== undefined && child.exitCode === null && child.signalCode === null) await sleep(10)
+/** What became of a machine. */
+interface Ended {
+  /** The command's status, or null where none came back. */
+  status: number | null
+  /** Whether the command began. */
+  began: boolean
+  /** Why there is no status. */
+  failure: LabError
 }
 
 async function collect(image: string, out: string | undefined): Promise<number | null> {
@@ -87,51 +63,96 @@ async function collect(image: string, out: string | undefined): Promise<number |
   return status === null || status.trim() === '' ? null : Number(status)
 }
 
-async function boot(
-  options: Required<Pick<RunOptions, 'timeoutSeconds' | 'sink' | 'progress'>> & RunOptions,
-  folder: string,
-  start: Start
-): Promise<number> {
-  const { lane, kernel, timeoutSeconds, sink, progress, out } = options
-  const name = `Linux ${kernel.version} in lane ${lane.name}`
+const nameOf = ({ kernel, lane }: Pick<RunOptions, 'kernel' | 'lane'>) => `Linux ${kernel.version} in lane ${lane.name}`
+
+/** Runs the machine in the folder, which holds the disk of the run, to its end. */
+async function runMachine(options: Run, images: Images, folder: string, state: string | undefined): Promise<Ended> {
+  const { lane, timeoutSeconds, sink, progress, out } = options
+  const name = nameOf(options)
+  const start = await emulators[lane.emulator].start(images, state === undefined ? 'run' : 'restore')
+  progress.say(`${state === undefined ? 'booting' : 'restoring'} ${name}`)
   const screen = new Console(join(folder, files.console), join(folder, files.output), sink)
-  const { child, stop } = launch(start, folder, timeoutSeconds)
-  let failure: unknown
-  try {
-    await follow(child, screen, timeoutSeconds, progress, name)
-  } catch (error) {
-    failure = error
+  const machine = new Machine(start, folder, images, state)
+  let began = false
+  let trouble: LabError | undefined
+  const onRunning = () => {
+    began = true
+    progress.done()
   }
-  await stopped(child, stop)
-  progress.done()
-  screen.close()
-  if (failure instanceof LabError)
-    throw new LabError(
-      `${name}: ${failure.message}; it came to an end ${stages[screen.stage]}. The end of its console:\n${lastWords(folder)}`,
-      failure.status
-    )
-  const status = screen.stage === 'ended' ? await collect(join(folder, 'run.img'), out) : null
-  if (status === null) throw new LabError(`${name} went down ${stages[screen.stage]}. The end of its console:\n${lastWords(folder)}`)
-  return status
+  try {
+    await follow(machine, screen, { limit: timeoutSeconds, onRunning })
+  } catch (error) {
+    if (!(error instanceof LabError)) throw error
+    trouble = error
+  } finally {
+    await machine.stop()
+    progress.done()
+    screen.close()
+  }
+  const status = screen.stage === 'ended' && !trouble ? await collect(join(folder, files.run), out) : null
+  const what = trouble ? `: ${trouble.message}; it came to an end` : ' went down'
+  const failure = new LabError(`${name}${what} ${stages[screen.stage]}. The end of its console:\n${lastWords(folder)}`, trouble?.status ?? labFailed)
+  return { status, began: began || screen.stage === 'ended', failure }
 }
 
-/** Runs a command in a lane and returns its exit status. */
-export async function run(options: RunOptions): Promise<number> {
-  const { lane, kernel, project = findProject(), timeoutSeconds = 600, sink = standardStreams, progress = new Progress() } = options
-  const prepared = await prepare(lane, kernel, project, progress)
-  const folder = mkdtempSync(join(tmpdir(), 'node-kvm-lab-'))
+/** A machine with a disk of this run's own, and nothing left of it afterwards. */
+async function attempt(
+  options: Run,
+  images: Images,
+  from: (runDiskSize: number) => Promise<string | undefined>
+): Promise<Ended & { state?: string }> {
+  const { lane, project, progress, command } = options
+  const folder = scratchFolder()
   const clean = undoAtExit(() => rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 }))
   try {
     progress.say('copying the package')
     const content = join(folder, 'content')
     mkdirSync(content)
-    const image = join(folder, 'run.img')
-    await runDisk(image, content, { lane, project, command: options.command, environment: { NODE_KVM_LAB: lane.name } })
-    const images = { ...prepared, run: image }
-    const start = await (lane.emulator === 'bochs' ? startBochs : startQemu)(images, folder)
-    return await boot({ ...options, timeoutSeconds, sink, progress }, folder, start)
+    fillRun(content, { project, command, environment: { NODE_KVM_LAB: lane.name } })
+    const state = await from(runDiskSize(content))
+    await runDisk(join(folder, files.run), content, lane)
+    return { ...(await runMachine(options, images, folder, state)), ...(state === undefined ? {} : { state }) }
+  } catch (error) {
+    throw explained(error, 'for a run of the lab', 'TMPDIR')
   } finally {
     progress.done()
     clean()
   }
+}
+
+type Where = Required<Pick<RunOptions, 'lane' | 'kernel' | 'project' | 'progress'>>
+
+/** The saved state, made where there is none; where that fails the run boots cold. */
+async function stateFor({ lane, progress, ...options }: Where, images: Images, runDiskSize: number): Promise<string | undefined> {
+  const emulator = emulators[lane.emulator]
+  try {
+    return await savedState({ emulator, images, runDiskSize }, () =>
+      progress.say(`booting ${nameOf({ lane, ...options })} once, to save its state for the runs to come`)
+    )
+  } catch (error) {
+    if (!(error instanceof LabError)) throw error
+    progress.note(`there is no saved state: ${error.message}`)
+    return undefined
+  }
+}
+
+/** What runs in a lane need and share, with the saved state that most of them go on from. */
+export async function prepareRuns(where: Where): Promise<void> {
+  const images = await prepare(where.lane, where.kernel, where.project, where.progress)
+  await stateFor(where, images, smallestDisk)
+}
+
+/** Runs a command in a lane and returns its exit status. */
+export async function run(options: RunOptions): Promise<number> {
+  const { project = findProject(), timeoutSeconds = 600, cold = false, sink = standardStreams, progress = new Progress() } = options
+  const all = { ...options, project, timeoutSeconds, cold, sink, progress }
+  const images = await prepare(options.lane, options.kernel, project, progress)
+  let ended = await attempt(all, images, async (size) => (cold ? undefined : stateFor(all, images, size)))
+  if (ended.state !== undefined && ended.status === null && !ended.began) {
+    progress.note(`the saved state is of no use, and is made anew next time; booting. ${ended.failure.message}`)
+    await discard(ended.state)
+    ended = await attempt(all, images, async () => undefined)
+  }
+  if (ended.status === null) throw ended.failure
+  return ended.status
 }

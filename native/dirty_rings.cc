@@ -41,23 +41,31 @@ int DirtyRings::Add(int vcpu_fd) {
 }
 
 // The state machine of an entry: api.rst 8.29. KVM publishes `flags` last, and looks at it first.
-void DirtyRings::Collect(Ring* ring, std::vector<Page>* pages) const {
+size_t DirtyRings::Collect(Ring* ring, std::vector<Page>* pages) const {
   const size_t count = bytes_ / sizeof(kvm_dirty_gfn);
-  for (size_t seen = 0; seen < count; ++seen) {
+  size_t seen = 0;
+  for (; seen < count; ++seen, ++ring->next) {
     kvm_dirty_gfn& entry = ring->entries[ring->next % count];
-    if (__atomic_load_n(&entry.flags, __ATOMIC_ACQUIRE) != kDirty) return;
+    if (__atomic_load_n(&entry.flags, __ATOMIC_ACQUIRE) != kDirty) break;
     pages->push_back({entry.slot, entry.offset});
     __atomic_store_n(&entry.flags, kReset, __ATOMIC_RELEASE);
-    ++ring->next;
   }
+  return seen;
 }
 
 int DirtyRings::Harvest(int vm_fd, std::vector<Page>* pages) {
   const std::lock_guard lock(mutex_);
   if (bytes_ == 0) return -ENXIO;
-  for (Ring& ring : rings_) Collect(&ring, pages);
-  const int result = IoctlUninterrupted(vm_fd, kResetDirtyRings, 0);
-  return result < 0 ? -errno : result;
+  const size_t before = pages->size();
+  // KVM stops a vCPU while some entries are free still. A ring without any was written past its end, as was one whose entries were written
+  // again before they were handed back: seen on a host that emulates whole stretches of guest code without looking.
+  for (Ring& ring : rings_) overflown_ |= Collect(&ring, pages) == bytes_ / sizeof(kvm_dirty_gfn);
+  const int result = ioctl(vm_fd, kResetDirtyRings, 0);
+  if (result >= 0) overflown_ |= static_cast<size_t>(result) < pages->size() - before;
+  if (result >= 0) return overflown_ ? -EOVERFLOW : result;
+  // A signal came between: how much was taken back before it is not told.
+  if (errno != EINTR || IoctlUninterrupted(vm_fd, kResetDirtyRings, 0) < 0) return -errno;
+  return overflown_ ? -EOVERFLOW : static_cast<int>(pages->size() - before);
 }
 
 }  // namespace node_kvm

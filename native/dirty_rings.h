@@ -28,7 +28,8 @@ class DirtyRings {
   // A new vCPU's ring, if rings are enabled.
   int Add(int vcpu_fd);
   // Appends every dirty page to `pages`, hands the entries back and protects the pages again (KVM_RESET_DIRTY_RINGS), so that what is
-  // written from now on comes again: copy the pages after this, not before. How many KVM took back, or a negative errno.
+  // written from now on comes again: copy the pages after this, not before. How many, or a negative errno:
+  // -EOVERFLOW when KVM wrote past a ring's end, and pages are lost.
   int Harvest(int vm_fd, std::vector<Page>* pages);
 
  private:
@@ -36,10 +37,11 @@ class DirtyRings {
     kvm_dirty_gfn* entries;
     uint32_t next = 0;
   };
-  void Collect(Ring* ring, std::vector<Page>* pages) const;
+  size_t Collect(Ring* ring, std::vector<Page>* pages) const;
 
   std::mutex mutex_;
   size_t bytes_ = 0;
+  bool overflown_ = false;  // for good: KVM's own indices are apart then
   std::vector<Ring> rings_;
 };
 

@@ -59,6 +59,7 @@ Napi::Function Mapping::Define(Napi::Env env) {
                          InstanceMethod("write", &Mapping::Write),
                          InstanceMethod("fill", &Mapping::Fill),
                          InstanceMethod("remap", &Mapping::Remap),
+                         InstanceMethod("punchHole", &Mapping::PunchHole),
                          InstanceMethod("advise", &Mapping::Advise),
                          InstanceMethod("protect", &Mapping::Protect),
                          InstanceMethod("buffer", &Mapping::Buffer),
@@ -149,6 +150,12 @@ Napi::Value Mapping::Advise(const Napi::CallbackInfo& info) {
   const uint64_t length = WholeNumber(info[1], "length");
   const auto advice = static_cast<int>(WholeNumber(info[2], "advice", INT32_MAX));
   return Napi::Number::New(info.Env(), region_ ? region_->Advise(offset, length, advice) : -EBADF);
+}
+
+Napi::Value Mapping::PunchHole(const Napi::CallbackInfo& info) {
+  const uint64_t offset = WholeNumber(info[0], "offset");
+  const uint64_t length = WholeNumber(info[1], "length");
+  return Napi::Number::New(info.Env(), region_ ? region_->PunchHole(offset, length) : -EBADF);
 }
 
 Napi::Value Mapping::Protect(const Napi::CallbackInfo& info) {

@@ -29,6 +29,7 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
   Napi::Value Write(const Napi::CallbackInfo& info);
   Napi::Value Fill(const Napi::CallbackInfo& info);
   Napi::Value Remap(const Napi::CallbackInfo& info);
+  Napi::Value PunchHole(const Napi::CallbackInfo& info);
   Napi::Value Advise(const Napi::CallbackInfo& info);
   Napi::Value Protect(const Napi::CallbackInfo& info);
   Napi::Value Buffer(const Napi::CallbackInfo& info);

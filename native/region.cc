@@ -295,6 +295,18 @@ std::shared_ptr<UserFaults> Region::faults() {
   return faults_;
 }
 
+int Region::PunchHole(size_t offset, size_t length) {
+  if (!Contains(offset, length) || length == 0) return -ERANGE;
+  if (const auto served = faults()) served->Forget(offset, length);
+  const std::lock_guard lock(mutex_);
+  const bool in_file = request_.kind == RegionKind::kFile && request_.shared;
+  if (!in_file && (request_.kind != RegionKind::kMemfd || remapped_)) return -EOPNOTSUPP;
+  const off_t at = (in_file ? request_.offset : 0) + static_cast<off_t>(offset);
+  if (fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, static_cast<off_t>(length)) < 0) return -errno;
+  write_logs_.Wrote(offset, length);
+  return 0;
+}
+
 int Region::Protect(size_t offset, size_t length, int protection) {
   if (!Contains(offset, length)) return -ERANGE;
   const std::lock_guard lock(mutex_);

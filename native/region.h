@@ -53,6 +53,8 @@ class Region {
   // one at once, another; where none was, none.
   int Remap(size_t offset, size_t length, const void* content);
   int Advise(size_t offset, size_t length, int advice);
+  // fallocate(2) with FALLOC_FL_PUNCH_HOLE on what is mapped: a memfd that was never remapped, or a shared file.
+  int PunchHole(size_t offset, size_t length);
   int Protect(size_t offset, size_t length, int protection);
 
   // The pages that Write, Fill, Remap and Advise change, for who asks.

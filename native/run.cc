@@ -232,9 +232,12 @@ void RunPage::CopyArea(char* target, const char* source) {
 }
 
 void RunPage::Ask(Request request) {
-  requests_ |= request;
+  // Whoever set the bit has sent the signal that it needs. Real-time signals queue up, and the queue of a user is bounded (RLIMIT_SIGPENDING).
+  if (requests_.fetch_or(request) & request) return;
   StoreImmediateExit(run_, 1);
-  if (const pid_t thread = thread_; thread != 0) syscall(SYS_tgkill, getpid(), thread, KickSignal());
+  if (const pid_t thread = thread_; thread != 0)
+    while (syscall(SYS_tgkill, getpid(), thread, KickSignal()) < 0 && errno == EAGAIN && thread_ == thread && (requests_ & request) != 0)
+      usleep(1000);
   // It may be waiting for the end of a park.
   if (request != kParked) FutexWakeAll(requests_);
 }

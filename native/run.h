@@ -22,6 +22,7 @@ namespace node_kvm {
 //   - Run() reads the bit and does not enter; or
 //   - the bit was stored after Run() read requests_, hence immediate_exit is set after it was cleared and thread_ is seen: KVM_RUN finds
 //     immediate_exit (api.rst, "immediate_exit") or, being in the guest already, is interrupted by the signal.
+// A bit that is set already has its signal on the way, or is seen before the next entry: it needs no second one.
 // A signal of the time limit that arrives between the check and KVM_RUN is covered by its handler, which sets immediate_exit.
 //
 // Why a parked vCPU is out of the guest. AwaitParked() returns when it reads entered_ as 0. Run() stores entered_ before it reads

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include <cstring>
+#include <utility>
 
 #ifndef PERF_FORMAT_LOST
 #define PERF_FORMAT_LOST (1U << 4)
@@ -32,11 +33,6 @@ struct SampleHead {
   uint32_t raw_size;
 } __attribute__((packed));
 constexpr uint64_t kSampleType = PERF_SAMPLE_TID | PERF_SAMPLE_TIME | PERF_SAMPLE_CPU | PERF_SAMPLE_RAW;
-
-struct ForkRecord {
-  perf_event_header header;
-  uint32_t pid, parent_pid;
-};
 
 struct LostRecord {
   perf_event_header header;
@@ -164,15 +160,44 @@ void TraceRing::ReadLoop() {
 }
 
 void TraceRing::ReadRings() {
+  for (const auto& ring : rings_) ring->head = ring->Head();
+  if (request_.children) LearnForks();
   for (const auto& ring : rings_) ReadRing(ring.get());
+}
+
+// A child's samples may lie in another CPU's ring than the record of its birth. That record was written before them: what is found beyond
+// the heads that were taken before holds the birth of whoever has a sample below them.
+void TraceRing::LearnForks() {
+  std::vector<std::pair<pid_t, pid_t>> births;
+  for (const auto& ring : rings_) {
+    const uint64_t head = ring->Head();
+    for (uint64_t at = ring->Page()->data_tail; at < head;) {
+      const char* record = ring->base + kPage + (at & (request_.ring_size - 1));
+      perf_event_header header;
+      memcpy(&header, record, sizeof header);
+      if (header.size < sizeof header) break;
+      // Both ids lie within the eight bytes behind the header, which are never folded over the end apart from it.
+      const uint64_t ids = (at + sizeof header) & (request_.ring_size - 1);
+      uint32_t pids[2];
+      memcpy(pids, ring->base + kPage + ids, sizeof pids);
+      if (header.type == PERF_RECORD_FORK) births.emplace_back(pids[1], pids[0]);
+      at += header.size;
+    }
+  }
+  // By ring, not by time: a grandchild may stand before its parent.
+  for (size_t known = 0; known != request_.processes.size();) {
+    known = request_.processes.size();
+    for (const auto& [parent, child] : births)
+      if (request_.processes.count(parent) != 0) request_.processes.insert(child);
+  }
 }
 
 // perf_event_open(2), "MMAP layout": the kernel moves data_head, we move data_tail.
 void TraceRing::ReadRing(CpuRing* ring) {
-  auto* page = reinterpret_cast<perf_event_mmap_page*>(ring->base);
+  auto* page = ring->Page();
   const char* data = ring->base + kPage;
   const size_t size = request_.ring_size;
-  const uint64_t head = __atomic_load_n(&page->data_head, __ATOMIC_ACQUIRE);
+  const uint64_t head = ring->head;
   uint64_t tail = page->data_tail;
   char folded[UINT16_MAX];
   while (tail < head) {
@@ -195,11 +220,7 @@ void TraceRing::ReadRing(CpuRing* ring) {
 }
 
 void TraceRing::Take(CpuRing* ring, const perf_event_header& header, const char* record) {
-  if (header.type == PERF_RECORD_FORK && header.size >= sizeof(ForkRecord)) {
-    ForkRecord fork;
-    memcpy(&fork, record, sizeof fork);
-    if (request_.processes.count(static_cast<pid_t>(fork.parent_pid)) != 0) request_.processes.insert(static_cast<pid_t>(fork.pid));
-  } else if (header.type == PERF_RECORD_LOST && header.size >= sizeof(LostRecord)) {
+  if (header.type == PERF_RECORD_LOST && header.size >= sizeof(LostRecord)) {
     LostRecord lost;
     memcpy(&lost, record, sizeof lost);
     lost_records_ += lost.lost;
@@ -222,16 +243,29 @@ bool TraceRing::Wanted(const char* record, size_t size) {
   const auto pid = static_cast<pid_t>(head.pid);
   const bool ours = request_.processes.empty() || request_.processes.count(pid) != 0;
   const auto found = address_events_.find(id);
-  if (found == address_events_.end()) return ours;
+  if (found == address_events_.end()) return ours || at_our_memory_.count(head.tid) != 0;
   if (!ours && !IsKernelThread(pid)) return false;
+  const bool meets = MeetsRanges(found->second, record, size);
+  if (!ours) {
+    if (meets)
+      at_our_memory_.insert(head.tid);
+    else
+      at_our_memory_.erase(head.tid);
+  }
+  return meets;
+}
+
+bool TraceRing::MeetsRanges(const TraceRequest::Event& event, const char* record, size_t size) {
   if (all_ranges_) return true;
-  const auto& event = found->second;
-  if (sizeof head + event.start_offset + 8 > size || sizeof head + event.end_offset + 8 > size) return true;
+  constexpr size_t kHead = sizeof(SampleHead);
+  if (kHead + event.start_offset + 8 > size || kHead + event.end_offset + 8 > size) return true;
   uint64_t start, end;
-  memcpy(&start, record + sizeof head + event.start_offset, sizeof start);
-  memcpy(&end, record + sizeof head + event.end_offset, sizeof end);
+  memcpy(&start, record + kHead + event.start_offset, sizeof start);
+  memcpy(&end, record + kHead + event.end_offset, sizeof end);
+  // An event of one address says it twice.
+  const uint64_t last = end > start ? end - 1 : start;
   for (const auto& range : ranges_)
-    if (start < range.end && end > range.start) return true;
+    if (start < range.end && last >= range.start) return true;
   return false;
 }
 

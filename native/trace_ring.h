@@ -24,7 +24,8 @@ struct TraceRequest {
   struct Event {
     uint64_t id;  // of the tracepoint, from its `id` file
     // Says [start, end) of host-virtual addresses at these offsets of the raw data: kept from kernel threads too (ksmd, kcompactd), and
-    // only where it meets the ranges. 0: an ordinary event, kept from the traced processes only.
+    // only where it meets the ranges. 0: an ordinary event, kept from the traced processes, and from kernel threads as long as the last
+    // range that the thread told was kept.
     uint32_t start_offset = 0;
     uint32_t end_offset = 0;
     std::string filter;  // in the kernel's language (trace/events.rst, "Event filtering"); empty for none
@@ -64,7 +65,11 @@ class TraceRing {
     OwnedFd leader;
     std::vector<OwnedFd> events;
     char* base = nullptr;
+    uint64_t head = 0;  // as far as is being read
     std::vector<char> held;
+
+    uint64_t Head() const { return __atomic_load_n(&Page()->data_head, __ATOMIC_ACQUIRE); }
+    perf_event_mmap_page* Page() const { return reinterpret_cast<perf_event_mmap_page*>(base); }
   };
 
   explicit TraceRing(const TraceRequest& request) : request_(request) {}
@@ -72,9 +77,11 @@ class TraceRing {
   int OpenEvent(const TraceRequest::Event& event, CpuRing* ring);
   void ReadLoop();
   void ReadRings();
+  void LearnForks();
   void ReadRing(CpuRing* ring);
   void Take(CpuRing* ring, const perf_event_header& header, const char* record);
   bool Wanted(const char* record, size_t size);
+  bool MeetsRanges(const TraceRequest::Event& event, const char* record, size_t size);
   bool IsKernelThread(pid_t pid);
 
   TraceRequest request_;
@@ -84,6 +91,7 @@ class TraceRing {
   std::vector<AddressRange> ranges_;
   bool all_ranges_ = true;
   std::unordered_map<pid_t, bool> kernel_threads_;
+  std::set<uint32_t> at_our_memory_;  // kernel threads, by the last range that each told
   size_t held_ = 0;
   uint64_t beyond_limit_ = 0;
   uint64_t lost_records_ = 0;

@@ -11,6 +11,6 @@ const goals = { npt: 12, ept: 35 }
 for (const [lane, goal] of Object.entries(goals))
   for (const kernel of ['6.1', '6.12']) {
     node('prepare', '--lane', lane, '--kernel', kernel)
-    const times = Array.from({ length: 2 }, () => node('run', lane, '--kernel', kernel, '--', 'node', '-e', '0'))
-    console.log(`lab run ${lane} --kernel ${kernel} -- node -e 0: ${times.join(', then ')} (goal ${goal} s)`)
+    const [cold, ...restored] = [['--cold'], [], []].map((more) => node('run', lane, '--kernel', kernel, ...more, '--', 'node', '-e', '0'))
+    console.log(`lab run ${lane} --kernel ${kernel} -- node -e 0: ${cold} cold (goal ${goal} s), ${restored.join(' and ')} from the saved state`)
   }

@@ -16,13 +16,14 @@ function say(text) {
   console.log(`\n== ${text} (${Math.round((Date.now() - started) / 1000)} s)`)
 }
 
+/** @returns the exit status; null after a signal. */
 function run(command, args, env = {}) {
-  return spawnSync(command, args, { stdio: ['ignore', 'inherit', 'inherit'], env: { ...process.env, ...env } }).status === 0
+  return spawnSync(command, args, { stdio: ['ignore', 'inherit', 'inherit'], env: { ...process.env, ...env } }).status
 }
 
 function step(name, command, args, env) {
   say(name)
-  const ok = run(command, args, env)
+  const ok = run(command, args, env) === 0
   total[ok ? 'passed' : 'failed']++
   console.log(`${ok ? 'ok' : 'FAILED'}: ${name}`)
   return ok
@@ -31,8 +32,8 @@ function step(name, command, args, env) {
 function suite(name, command, args, env) {
   say(name)
   const report = join(scratch, `${name.replace(/\W+/g, '-')}.json`)
-  const ok = run(command, [...args, ...reporters(report)], env)
-  count(readReport(name, report, ok))
+  const status = run(command, [...args, ...reporters(report)], env)
+  count(readReport(name, report, status))
 }
 
 function count(suite) {

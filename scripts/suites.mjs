@@ -1,19 +1,20 @@
 // Runs of the test suite, read from vitest's own reports, and one table of them all: test x lane.
 import { spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 
 export const reporters = (file) => ['--reporter=default', '--reporter=json', `--outputFile.json=${file}`]
 
 /** Counts a report; a run that leaves none has failed. */
-export function readReport(name, path, ok = true) {
+export function readReport(name, path, exitStatus = 0) {
   const suite = { name, passed: 0, failed: 0, skipped: 0, files: new Map(), tests: [] }
   let result
   try {
     result = JSON.parse(readFileSync(path, 'utf8'))
   } catch (error) {
-    return { ...suite, failed: 1, tests: [{ file: 'the whole suite', fullName: 'leaves no report', status: 'failed', reason: error.message }] }
+    const reason = `its exit status is ${exitStatus}; ${error.message}`
+    return { ...suite, failed: 1, tests: [{ file: 'the whole suite', fullName: 'leaves no report', status: 'failed', reason }] }
   }
   for (const { name: path, assertionResults, message } of result.testResults) {
     const file = basename(path)
@@ -31,7 +32,7 @@ export function readReport(name, path, ok = true) {
     }
     if (assertionResults.length === 0) add('the file itself', 'failed', message.split('\n')[0])
   }
-  if (!ok && suite.failed === 0) {
+  if (exitStatus !== 0 && suite.failed === 0) {
     suite.failed++
     suite.tests.push({ file: 'the whole suite', fullName: 'ended with another status than 0', status: 'failed', reason: 'see its output' })
   }
@@ -62,7 +63,7 @@ export async function laneSuite(lane, kernel, { timeout = 900, quiet = false } =
     const child = spawn(process.execPath, args, { stdio: ['ignore', quiet ? 'pipe' : 'inherit', 'inherit'] })
     child.stdout?.resume()
     const status = await new Promise((resolve) => child.on('close', resolve))
-    const suite = readReport(`${lane} ${kernel}`, [join(out, 'results/suite.json'), join(out, 'suite.json')].find(existsSync) ?? out, status === 0)
+    const suite = readReport(`${lane} ${kernel}`, join(out, 'results/suite.json'), status)
     return { ...suite, seconds: Math.round((Date.now() - started) / 1000) }
   } finally {
     rmSync(out, { recursive: true, force: true })

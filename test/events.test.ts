@@ -6,6 +6,7 @@ import { assemble, Mapping, MiB, type Vcpu, type Vm } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
 import { descriptors } from './support/process.js'
+import { inLab } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
 
 /** A vCPU about to run real-mode code at 0x1000, whose interrupt vector `vector` leads to 0x2000. */
@@ -128,10 +129,12 @@ describe('ioeventfd', () => {
       })
       return { stdout, stderr, status }
     }
-    expect(outcome('')).toEqual({ stdout: 'still here\n', stderr: '', status: 0 })
     expect(outcome('doorbell.unref()')).toEqual({ stdout: '', stderr: '', status: 0 })
-    expect(outcome('doorbell.unref().ref().close()')).toEqual({ stdout: '', stderr: '', status: 0 })
     expect(outcome('process.exit(3)')).toEqual({ stdout: '', stderr: '', status: 3 })
+    // Starting a process takes many seconds on an emulated machine, and what is left does not depend on it.
+    if (inLab) return
+    expect(outcome('')).toEqual({ stdout: 'still here\n', stderr: '', status: 0 })
+    expect(outcome('doorbell.unref().ref().close()')).toEqual({ stdout: '', stderr: '', status: 0 })
   })
 
   test('a Worker that ends while it listens leaves nothing', async () => {
@@ -149,7 +152,7 @@ describe('ioeventfd', () => {
     }
     await round()
     const before = descriptors()
-    for (let made = 0; made < 5; made++) await round()
+    for (let made = 0; made < (inLab ? 1 : 5); made++) await round()
     expect(descriptors()).toBe(before)
   })
 })

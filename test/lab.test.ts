@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import {
   appendFileSync,
   cpSync,
@@ -7,7 +7,9 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
+  statSync,
   symlinkSync,
   truncateSync,
   utimesSync,
@@ -17,11 +19,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { cacheFolder, entry } from '../lab/cache.js'
 import { LabError } from '../lab/errors.js'
-import { acquire } from '../lab/lock.js'
+import { acquire, identify } from '../lab/lock.js'
 import { inLab, skip } from './support/skip.js'
+
+// Machines that are emulated, on a machine that may be busy.
+vi.setConfig({ testTimeout: 300_000 })
 
 const program = fileURLToPath(new URL('../dist/lib/cli/main.js', import.meta.url))
 let scratch: string
@@ -40,11 +45,14 @@ interface Ended {
   stderr: string
 }
 
-/** Processes that were started for a run of this test: its folder stands on their command line. */
+/** Processes that were started for a run of this test: its folder stands on their command line, or they work in it. */
 const left = () =>
   readdirSync('/proc').filter((name) => {
     try {
-      return /^\d+$/.test(name) && readFileSync(`/proc/${name}/cmdline`, 'utf8').includes(scratch)
+      return (
+        /^\d+$/.test(name) &&
+        (readFileSync(`/proc/${name}/cmdline`, 'utf8').includes(scratch) || readlinkSync(`/proc/${name}/cwd`).startsWith(scratch))
+      )
     } catch {
       return false
     }
@@ -72,10 +80,25 @@ async function lab(args: string[], env: NodeJS.ProcessEnv = {}): Promise<Ended> 
   return ended
 }
 
+/** Locks whose owners are gone, and entries half made that nobody holds the lock of: others may be at work in the same cache. */
+function abandoned(cache: string): string[] {
+  const names = readdirSync(cache)
+  return names.filter((name) => {
+    if (name.includes('.making-')) return !names.includes(`${name.split('.')[0]}.lock`)
+    if (!name.endsWith('.lock')) return false
+    try {
+      const owner = readFileSync(join(cache, name), 'utf8')
+      return identify(Number.parseInt(owner, 10)) !== owner
+    } catch {
+      return false
+    }
+  })
+}
+
 function expectNothingLeft(cache = cacheFolder()): void {
   expect(left()).toEqual([])
   expect(readdirSync(scratch).filter((name) => name.startsWith('node-kvm-lab-'))).toEqual([])
-  if (existsSync(cache)) expect(readdirSync(cache).filter((name) => name.includes('.lock') || name.includes('.making-'))).toEqual([])
+  if (existsSync(cache)) expect(abandoned(cache)).toEqual([])
 }
 
 const inNpt = (...command: string[]) => lab(['run', 'npt', '--timeout', '60', '--', ...command])
@@ -152,11 +175,32 @@ describe('a command in a lane', () => {
   })
 })
 
+describe('a saved state', () => {
+  const tell = ['date +%s; head -c 16 /dev/urandom | xxd -p; ls /sys/module | grep -x "kvm_[a-z]*"']
+  test.each([
+    ['npt', 'kvm_amd'],
+    ['ept', 'kvm_intel']
+  ])('is gone on from in %s: each run has the hour and random numbers of its own', async (lane, module) => {
+    const runs = []
+    for (let count = 0; count < 2; count++) {
+      const { status, stdout, stderr } = await lab(['run', lane, '--timeout', '120', '--', 'sh', '-c', ...tell])
+      expect(status).toBe(0)
+      expect(stderr).toContain(`restoring Linux 6.1 in lane ${lane}`)
+      const [hour, random, loaded] = stdout.toString().split('\n')
+      expect(Math.abs(Number(hour) - Date.now() / 1000)).toBeLessThan(3600)
+      expect(loaded).toBe(module)
+      runs.push(random)
+    }
+    expect(runs[0]).toMatch(/^[0-9a-f]{32}$/)
+    expect(runs[0]).not.toBe(runs[1])
+  })
+})
+
 /** Waits until the guest is being emulated and returns the emulator's process. */
 async function emulator(child: ChildProcess): Promise<number> {
   for (;;) {
     const pids = left().filter((pid) => Number(pid) !== child.pid && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('qemu'))
-    if (pids.length > 0) return Math.max(...pids.map(Number))
+    if (pids.length > 0) return Math.min(...pids.map(Number))
     await sleep(50)
   }
 }
@@ -173,8 +217,19 @@ describe('what ends a run from outside', () => {
     await sleep(100)
     expectNothingLeft()
   })
-  test('an emulator that dies', async () => {
+  test('SIGKILL, which it cannot notice, ends the emulator all the same; the next run removes its folder', async () => {
     const { child, ended } = start(['run', 'npt', '--', 'sleep', '1000'])
+    await emulator(child)
+    child.kill('SIGKILL')
+    await ended
+    while (left().length > 0) await sleep(50)
+    expect(readdirSync(scratch).filter((name) => name.startsWith('node-kvm-lab-'))).toHaveLength(1)
+    expect((await inNpt('true')).status).toBe(0)
+  })
+  test('an emulator that dies', async () => {
+    const { child, ended } = start(['run', 'npt', '--', 'sh', '-c', 'echo up; sleep 1000'])
+    // Before the command began the run would boot anew.
+    await new Promise((resolve) => child.stdout?.once('data', resolve))
     process.kill(await emulator(child), 'SIGKILL')
     const { status, stderr } = await ended
     expect(stderr).toContain('Linux 6.1 in lane npt went down')
@@ -189,6 +244,27 @@ describe('what is not to be had', () => {
     const { status, stderr } = await lab(['run', 'npt', '--', 'true'], { ...empty(), PATH: scratch })
     expect(stderr).toContain('apt-get is not on this machine; sudo apt-get install apt installs it')
     expect(status).toBe(125)
+  })
+  test('room for the run', async (context) => {
+    if (process.getuid?.() !== 0) return skip(context, 'needs root, to mount a disk of two megabytes')
+    const words = [
+      '-m',
+      'sh',
+      '-c',
+      'mount -t tmpfs -o size=2m none "$TMPDIR" && exec "$@"',
+      'sh',
+      process.execPath,
+      program,
+      'lab',
+      'run',
+      'npt',
+      '--',
+      'true'
+    ]
+    const { status, stderr } = spawnSync('unshare', words, { env: { ...process.env, TMPDIR: scratch }, encoding: 'utf8' })
+    expect(stderr).toContain('no disk space left for a run of the lab; TMPDIR names another folder')
+    expect(status).toBe(125)
+    expectNothingLeft()
   })
   test('a mirror that does not answer', async () => {
     const { status, stderr } = await lab(['prepare', '--lane', 'npt'], { ...empty(), NODE_KVM_LAB_MIRROR: 'http://127.0.0.1:9/debian' })
@@ -263,17 +339,41 @@ describe('the cache', () => {
       expect(existsSync(lock)).toBe(false)
     }
   })
-  test('of a real run, broken, is mended by the next run', async () => {
+
+  /** A cache of this test's own, with the entries of the real one: links to them, and copies of one kind. */
+  function borrow(kind: string): string[] {
     const real = previous ?? join(process.env['XDG_CACHE_HOME'] ?? join(process.env['HOME'] as string, '.cache'), 'node-kvm/lab')
     mkdirSync(cacheFolder(), { recursive: true })
-    const entries = readdirSync(real)
+    const entries = readdirSync(real).filter((name) => !name.startsWith('state-') && !/\.(lock|making-)/.test(name))
     for (const name of entries) {
-      if (name.startsWith('base-')) cpSync(join(real, name), join(cacheFolder(), name), { recursive: true, preserveTimestamps: true })
+      if (name.startsWith(kind)) cpSync(join(real, name), join(cacheFolder(), name), { recursive: true, preserveTimestamps: true })
       else symlinkSync(join(real, name), join(cacheFolder(), name))
     }
-    for (const name of entries.filter((one) => one.startsWith('base-'))) truncateSync(join(cacheFolder(), name, 'base.img'), 1 << 20)
-    const { status, stdout } = await lab(['run', 'npt', '--timeout', '60', '--', 'echo', 'mended'], { NODE_KVM_LAB_CACHE: cacheFolder() })
-    expect(stdout.toString()).toBe('mended\n')
+    return entries.filter((name) => name.startsWith(kind)).map((name) => join(cacheFolder(), name))
+  }
+  const borrowed = (...args: string[]) =>
+    lab(['run', 'npt', '--timeout', '60', ...args, '--', 'echo', 'it runs'], { NODE_KVM_LAB_CACHE: cacheFolder() })
+  const states = () => readdirSync(cacheFolder()).filter((name) => name.startsWith('state-'))
+
+  test('of a real run, broken, is mended by the next run', async () => {
+    for (const folder of borrow('base-')) truncateSync(join(folder, 'base.img'), 1 << 20)
+    const { status, stdout } = await borrowed('--cold')
+    expect(stdout.toString()).toBe('it runs\n')
     expect(status).toBe(0)
+    expect(states()).toEqual([])
+  })
+  test('with a saved state of no use: it is told, the run boots, and the next one saves another', async () => {
+    borrow('none')
+    expect(await borrowed()).toMatchObject({ status: 0, stderr: expect.stringContaining('once, to save its state') })
+    const path = join(cacheFolder(), states()[0] as string, 'machine')
+    // Of the right size and time, so that only the emulator can notice.
+    const { size, mtime } = statSync(path)
+    writeFileSync(path, Buffer.alloc(size, 'no state'))
+    utimesSync(path, mtime, mtime)
+    const fallen = await borrowed()
+    expect(fallen).toMatchObject({ status: 0, stdout: Buffer.from('it runs\n') })
+    expect(fallen.stderr).toContain('the saved state is of no use')
+    expect(states()).toEqual([])
+    expect(await borrowed()).toMatchObject({ status: 0, stderr: expect.stringContaining('once, to save its state') })
   })
 })

@@ -34,6 +34,18 @@ class Watch {
     }
     this.ended = vcpus.map((vcpu) => vcpu.start(handlers))
   }
+  /** Each guest has begun: where there is one processor, its thread may come late. */
+  async underway(counter: 'r9' | 'rbx' = 'r9'): Promise<this> {
+    for (const vcpu of this.#vcpus)
+      for (let done = false; !done; ) {
+        await vcpu.pause()
+        done = vcpu.getRegisters()[counter] > 1n
+        vcpu.resume()
+        await turn()
+      }
+    return this
+  }
+
   /** Every run ended because it was told to, and the guests did something. */
   async stop(counter: 'r9' | 'rbx' = 'r9'): Promise<void> {
     for (const vcpu of this.#vcpus) await vcpu.stop()
@@ -46,6 +58,7 @@ describe('A04 memslots change under a guest that reads', () => {
   test('a bare move may show it MMIO, never other data', async () => {
     const slot = vm.memslots.create({ gpa: here, mapping: filled(words.one) })
     const watch = new Watch(programs(vm, [{ source: reader, registers: { rdi: BigInt(here), rbx: words.one, rdx: words.one } }]))
+    await watch.underway()
     for (let round = 0; round < times(300, 10); round++) {
       slot.move(there)
       slot.move(here)
@@ -66,6 +79,7 @@ describe('A04 memslots change under a guest that reads', () => {
         { source: reader, registers: { rdi: BigInt(there), ...registers } }
       ])
     )
+    await watch.underway()
     for (let round = 0; round < times(500, 15); round++) {
       vm.memslots.transaction((tx) => {
         tx.move(one, round % 2 ? here : there)
@@ -81,6 +95,7 @@ describe('A04 memslots change under a guest that reads', () => {
     const mappings = [filled(words.one, 8 * KiB), filled(words.other, 8 * KiB)] as const
     const slot = vm.memslots.create({ gpa: here, mapping: mappings[0] })
     const watch = new Watch(programs(vm, [{ source: reader, registers: { rdi: BigInt(here), rbx: words.one, rdx: words.other } }]))
+    await watch.underway()
     for (let round = 0; round < times(300, 10); round++) {
       slot.rebind(mappings[(round + 1) % 2] as Mapping)
       slot.resize(round % 2 ? 4 * KiB : 8 * KiB)
@@ -119,6 +134,7 @@ describe('memory under load', () => {
     vm.memslots.create({ gpa: here, mapping: Mapping.anonymous(half) })
     const slot = vm.memslots.create({ gpa: here + half, mapping: Mapping.anonymous(half) })
     const watch = new Watch(programs(vm, [{ source: writer, registers: { r8: BigInt(here), rsi: BigInt(here + size), rbx: 1n } }]))
+    await watch.underway('rbx')
     for (let round = 0; round < times(100, 5); round++) {
       slot.move(0x4000_0000)
       if (round % 10 === 0) await sleep(1)
@@ -137,6 +153,7 @@ describe('memory under load', () => {
     vm.memslots.create({ gpa: here, mapping: Mapping.anonymous(size) })
     const slot = vm.memslots.create({ gpa: 0x4000_0000, mapping: Mapping.anonymous(MiB) })
     const watch = new Watch(programs(vm, [{ source: writer, registers: { r8: BigInt(here), rsi: BigInt(here + size), rbx: 1n } }]))
+    await watch.underway('rbx')
     for (let round = 0; round < times(300, 10); round++) {
       slot.move(round % 2 ? 0x4000_0000 : 0x5000_0000)
       if (round % 10 === 0) await turn()
@@ -165,6 +182,7 @@ describe('memory under load', () => {
     const dummy = Mapping.anonymous(4 * KiB)
     const parts = [here, here + size].map((start) => ({ source: writer, registers: { r8: BigInt(start), rsi: BigInt(start + size), rbx: 1n } }))
     const watch = new Watch(programs(vm, parts))
+    await watch.underway('rbx')
     for (let round = 0; round < times(500, 15); round++) {
       vm.memslots.create({ gpa: 0x4000_0000, mapping: dummy }).delete()
       if (round % 10 === 0) await turn()

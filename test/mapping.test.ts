@@ -114,6 +114,22 @@ test('a file is mapped, and its truncation by others is an error, not a crash', 
   expect(() => Mapping.file(`${file}.absent`, 4 * KiB)).toThrow(/ENOENT/)
 })
 
+test('a hole gives the pages of a memfd and of a shared file back, and only of those', () => {
+  using memfd = Mapping.memfd(16 * KiB)
+  writeFileSync(file, new Uint8Array(16 * KiB))
+  using shared = Mapping.file(file, 16 * KiB, { shared: true })
+  for (const mapping of [memfd, shared]) {
+    mapping.fill(7)
+    mapping.punchHole(4 * KiB, 4 * KiB)
+    expect([4095, 4096, 8191, 8192].map((offset) => mapping.read(offset, 1)[0])).toEqual([7, 0, 0, 7])
+  }
+  memfd.remap(0, 4 * KiB)
+  using anonymous = Mapping.anonymous(16 * KiB)
+  using own = Mapping.file(file, 16 * KiB)
+  for (const mapping of [memfd, anonymous, own]) expect(checkedError(() => mapping.punchHole(), 'memory').errno).toBe('EOPNOTSUPP')
+  expect(checkedError(() => shared.punchHole(1, 4 * KiB), 'argument').argument).toBe('offset')
+})
+
 const pool = '/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages'
 const poolSize = () => Number(readFileSync(pool, 'utf8'))
 

@@ -173,14 +173,15 @@ test('a Worker may start() a vCPU, and its end stops it', async () => {
 test.each(['await worker.terminate()', 'process.exit() in it', 'an uncaught error in it'])(
   '%s while it runs a guest ends it, and what it held goes',
   async (how) => {
-    const rounds = how.startsWith('await') ? count(40, 4) : count(10, 2)
+    const rounds = how.startsWith('await') ? count(40, 2) : count(10, 1)
+    const warmUps = count(3, 1)
     const source = {
       'await worker.terminate()': 'run()',
       'process.exit() in it': 'setTimeout(() => process.exit(0), 5); vm.vcpu(0).start({})',
       'an uncaught error in it': 'setTimeout(() => { throw new Error("uncaught") }, 5); vm.vcpu(0).start({})'
     }[how] as string
     const before = { descriptors: 0, threads: 0, resident: 0 }
-    for (let round = -3; round < rounds; round++) {
+    for (let round = -warmUps; round < rounds; round++) {
       if (round === 0) {
         globalThis.gc?.()
         Object.assign(before, { descriptors: descriptors(), threads: threads().length, resident: resident() })

@@ -207,6 +207,7 @@ export interface NativeRegion {
   fill(offset: number, length: number, value: number): number
   remap(offset: number, length: number, content: Uint8Array | null): number
   advise(offset: number, length: number, advice: number): number
+  punchHole(offset: number, length: number): number
   protect(offset: number, length: number, protection: number): number
   /** The one live buffer of this environment, or a negative errno where a live view could fault. */
   buffer(): SharedArrayBuffer | ArrayBuffer | number

@@ -19,7 +19,7 @@ export interface Spte {
   hostWritable: boolean
   /** KVM write-protected it for its own sake (dirty logging, shadowed page tables) and may undo that without a walk. */
   mmuWritable: boolean
-  /** Of EPT: what the processor may cache; null in the other format. */
+  /** Of EPT: what the processor may cache; null in the other format, and where the entry points to the next table. */
   memoryType: 'UC' | 'WC' | 'WT' | 'WP' | 'WB' | null
   /** Where it points: a page, or the next table. */
   hpa: number
@@ -42,6 +42,7 @@ export function decodeSpte(format: SpteFormat, spte: bigint, level: number): Spt
   const high = Number(spte >> 52n)
   const ept = format === 'ept'
   const present = bit(low, 11)
+  const huge = level > 1 && bit(low, 7)
   const keepsAd = present && (high & adMask) !== adDisabled
   return {
     present,
@@ -50,10 +51,10 @@ export function decodeSpte(format: SpteFormat, spte: bigint, level: number): Spt
     execute: ept ? bit(low, 2) : bit(low, 0) && !bit(high, 11),
     accessed: keepsAd ? bit(low, ept ? 8 : 5) : null,
     dirty: keepsAd ? bit(low, ept ? 9 : 6) : null,
-    huge: level > 1 && bit(low, 7),
+    huge,
     hostWritable: ept ? bit(high, 57 - 52) : bit(low, 9),
     mmuWritable: ept ? bit(high, 58 - 52) : bit(low, 10),
-    memoryType: present && ept ? (memoryTypes[(low >> 3) & 7] ?? null) : null,
+    memoryType: present && ept && (level === 1 || huge) ? (memoryTypes[(low >> 3) & 7] ?? null) : null,
     hpa: Number(spte & addressMask)
   }
 }

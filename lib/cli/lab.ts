@@ -1,12 +1,11 @@
 /** `node-kvm lab`: emulated Intel and AMD machines. */
 import { findKernel, findLane, type Kernel, kernels, type Lane, lanes } from '../../lab/lanes.js'
-import { prepare } from '../../lab/prepare.js'
 import { Progress } from '../../lab/progress.js'
 import { findProject } from '../../lab/project.js'
-import { run } from '../../lab/run.js'
+import { prepareRuns, run } from '../../lab/run.js'
 import { command, UsageError } from './command.js'
 
-const usage = `usage: node-kvm lab run LANE [--kernel K] [--timeout SECONDS] [--out FOLDER] -- COMMAND...
+const usage = `usage: node-kvm lab run LANE [--kernel K] [--timeout SECONDS] [--out FOLDER] [--cold] -- COMMAND...
        node-kvm lab prepare [--lane LANE] [--kernel K]
        node-kvm lab list [--json]
 
@@ -17,6 +16,7 @@ const usage = `usage: node-kvm lab run LANE [--kernel K] [--timeout SECONDS] [--
   --kernel K         ${kernels.map(({ version }) => version).join(' or ')}; ${kernels[0]?.version} without it
   --timeout SECONDS  the whole run's limit; 600 without it
   --out FOLDER       where the files go that the command leaves in /results
+  --cold             boots from power-on; without it a run goes on from a state saved after the first boot
 
 lanes:
 ${lanes.map(({ name, says }) => `  ${name.padEnd(12)} ${says}`).join('\n')}`
@@ -26,9 +26,10 @@ const options = {
   lane: { type: 'string' },
   timeout: { type: 'string' },
   out: { type: 'string' },
+  cold: { type: 'boolean' },
   json: { type: 'boolean' }
 } as const
-const allowed: Record<string, string[]> = { run: ['kernel', 'timeout', 'out'], prepare: ['lane', 'kernel'], list: ['json'] }
+const allowed: Record<string, string[]> = { run: ['kernel', 'timeout', 'out', 'cold'], prepare: ['lane', 'kernel'], list: ['json'] }
 
 function refuse(message: string): never {
   throw new UsageError(message)
@@ -39,6 +40,7 @@ interface Values {
   lane?: string | undefined
   timeout?: string | undefined
   out?: string | undefined
+  cold?: boolean | undefined
   json?: boolean | undefined
 }
 
@@ -63,6 +65,7 @@ async function runCommand([name, ...more]: string[], values: Values, program: st
     lane,
     kernel,
     command: program,
+    cold: values.cold === true,
     ...(timeoutSeconds === undefined ? {} : { timeoutSeconds }),
     ...(values.out === undefined ? {} : { out: values.out })
   })
@@ -74,7 +77,7 @@ async function prepareCommand(names: string[], values: Values): Promise<number> 
   const versions = values.kernel === undefined ? kernels : [findKernel(values.kernel)]
   const progress = new Progress()
   try {
-    for (const kernel of versions) for (const lane of some) await prepare(lane, kernel, findProject(), progress)
+    for (const kernel of versions) for (const lane of some) await prepareRuns({ lane, kernel, project: findProject(), progress })
   } finally {
     progress.done()
   }

@@ -17,6 +17,7 @@ const commands: Record<string, Entry> = {
   },
   doctor: { says: 'what this host can do, and how to get what is missing', load: async () => (await import('./doctor.js')).doctor },
   map: { says: "every VM on this host; with --pid one VM's memslots and what they lead to", load: async () => (await import('./map.js')).map },
+  trace: { says: 'a program, or a VMM that runs already: what KVM does for it, live', load: async () => (await import('./trace.js')).trace },
   lab: { says: 'an emulated Intel or AMD machine to run any of this in', load: async () => (await import('./lab.js')).lab }
 }
 

@@ -2,7 +2,7 @@
 import { hex } from '../abi/arguments.js'
 import type { Check, Step, StepStatistics } from '../experiments/thread-step.js'
 import { runWalkthrough, type Walkthrough } from '../experiments/walkthrough.js'
-import { timeline } from '../trace/describe.js'
+import { timeline } from '../trace/timeline.js'
 import type { SecondStage } from '../translation/translate.js'
 import { command, laneUsage, refuseWords } from './command.js'
 import { paint } from './paint.js'

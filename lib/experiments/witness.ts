@@ -10,7 +10,8 @@ import type { Trace } from '../trace/trace.js'
 export type Link = readonly [name: string, proves: (event: TraceEvent) => boolean]
 
 const gfnOf = (gpa: number) => Math.floor(gpa / 4096)
-const hit = (gpas: readonly { gpa: number; size: number }[], gpa: number) => gpas.some((range) => gpa >= range.gpa && gpa < range.gpa + range.size)
+const hit = (gpas: readonly { gpa: number; size: number }[] | null, gpa: number) =>
+  gpas?.some((range) => gpa >= range.gpa && gpa < range.gpa + range.size) ?? false
 
 /** The links that the stories are made of. */
 export const links = {

@@ -5,7 +5,12 @@ import type { NativeVcpuRunner } from '../abi/native.js'
 import type { Exit, IoOutExit, MmioExit } from './exits.js'
 
 /** What may be given for one kind of exit: a function, or an object with a method `handle`. What it returns is awaited; then the guest goes on. */
-export type ExitHandler<E extends Exit> = ((exit: E) => unknown) | { handle(exit: E): unknown }
+export type ExitHandler<E extends Exit> = ((exit: E) => unknown) | ExitReceiver<E>
+/** A device, or a bus of them. */
+export interface ExitReceiver<E extends Exit> {
+  /** Called for each exit, as a function would be. */
+  handle(exit: E): unknown
+}
 /** By the exits' reasons. An exit without a handler ends the run. */
 export type ExitHandlers = { [R in Exit['reason']]?: ExitHandler<Extract<Exit, { reason: R }>> }
 
@@ -176,17 +181,17 @@ export class VcpuThread {
   }
 
   #arrived(): void {
+    if (this.#over) return
+    // The exit first: once it is there, all that was queued is older.
+    const result = this.#inGuest ? this.#runner.take(this.#driven.area()) : null
     if (this.#queues) this.#deliverQueued()
-    if (this.#over || !this.#inGuest) return
-    const result = this.#runner.take(this.#driven.area())
-    if (result === null) return
+    if (result === null || this.#over) return
     this.#inGuest = false
     for (const left of this.#left.splice(0)) left()
     this.#handle(result)
   }
 
   #deliverQueued(): void {
-    if (this.#over) return
     try {
       for (const exit of queuedExits(this.#runner.takeQueued())) {
         const answer = this.#call(exit)

@@ -217,7 +217,12 @@ export class Vcpu implements Disposable {
         `running vCPU ${this.id}: KVM_RUN failed with ${errno}: the host memory behind a memslot is unmapped, protected, or past the end of its file`,
         { errno, ioctl: 'KVM_RUN' }
       )
-    const advice = errno === 'ENOSPC' && this.vm.memslots.length === 0 ? 'the VM has no memslots, and KVM sizes its shadow page pool by them' : ''
+    const advice =
+      errno === 'EAGAIN'
+        ? "there is no timer for the limit: this user's timers and pending signals are used up (ulimit -i)"
+        : errno === 'ENOSPC' && this.vm.memslots.length === 0
+          ? 'the VM has no memslots, and KVM sizes its shadow page pool by them'
+          : ''
     return ioctlError('KVM_RUN', result, `running vCPU ${this.id}${timeoutMs < 0 ? '' : ` for at most ${timeoutMs} ms`}`, advice)
   }
 

@@ -278,12 +278,14 @@ export class Vm implements Disposable {
   }
 
   /**
-   * Watches what KVM's address translation does for this VM from now on: violations, second-stage changes, MMU-notifier calls.
+   * Watches what KVM's address translation does for this VM from now on: violations, second-stage changes, MMU-notifier calls. KVM's events
+   * tell the process and the thread, not the VM: those of another VM of this process appear among them.
    * @throws KvmError `permission` without CAP_PERFMON or root, `unavailable` without tracefs
    */
   trace(options?: TraceOptions): Trace {
     this.#open()
-    return Trace.of({ memslots: this.memslots, spteFormat: spteFormat(), processes: [process.pid] }, options)
+    const counters = () => [this.stats, ...[...this.#vcpus.values()].filter(({ closed }) => !closed).map(({ stats }) => stats)]
+    return Trace.of({ memslots: this.memslots, spteFormat: spteFormat(), processes: [process.pid], counters }, options)
   }
 
   #subject(): Subject {

@@ -26,7 +26,7 @@ export type DirtyLogMode =
 export interface DirtyLogOptions {
   /** 'bitmap' if absent. 'ring' must be chosen before the first vCPU. */
   mode?: DirtyLogMode
-  /** Entries of each vCPU's ring, a power of two; 4096 if absent. KVM keeps some of them in reserve. */
+  /** Entries of each vCPU's ring, 16 bytes each, a power of two; 65536 if absent. KVM keeps some of them in reserve. */
   ringEntries?: number
 }
 
@@ -74,7 +74,7 @@ export class DirtyLog implements Disposable {
 
   /** @internal */
   constructor(vm: NativeVm, memslots: Memslots, options: DirtyLogOptions, onClose: () => void) {
-    const { mode = 'bitmap', ringEntries = 4096 } = checkOptions('options', options, ['mode', 'ringEntries'])
+    const { mode = 'bitmap', ringEntries = 65536 } = checkOptions('options', options, ['mode', 'ringEntries'])
     this.mode = checkOneOf('mode', mode, ['bitmap', 'manual', 'ring'])
     this.#vm = vm
     this.#memslots = memslots
@@ -163,7 +163,13 @@ export class DirtyLog implements Disposable {
 
   #takeRings(): void {
     const pairs = this.#vm.harvestDirtyRings()
-    if (typeof pairs === 'number') throw ioctlError('KVM_RESET_DIRTY_RINGS', pairs, 'harvesting the dirty rings')
+    if (typeof pairs === 'number')
+      throw ioctlError(
+        'KVM_RESET_DIRTY_RINGS',
+        pairs,
+        'harvesting the dirty rings',
+        'EOVERFLOW: KVM wrote past the end of a full ring, and pages are lost (a host that emulates guest code may); use another mode, or more ringEntries'
+      )
     // An entry may be of a slot that is gone, and its number another's by now: then that one has a page too many.
     for (let at = 0; at < pairs.length; at += 2) this.#logged.get(pairs[at]!)?.pages.addPage(pairs[at + 1]!)
   }

@@ -80,6 +80,7 @@ function memoryError(asked: string, result: number): KvmError {
     EEXIST: 'something is mapped there already',
     EPERM: 'the address lies below /proc/sys/vm/mmap_min_addr, or the process may not',
     EFAULT: 'the memory there cannot be accessed: protected, or past the end of its file',
+    EOPNOTSUPP: 'this kind of memory, or its file system, cannot',
     EINVAL: 'the kernel does not support it for this memory',
     EBUSY: 'a live buffer of the mapping exists, and an access through it would crash the process; or its faults are served',
     EAGAIN: 'a page is not there yet, and the thread that serves this mapping is another'
@@ -296,6 +297,16 @@ export class Mapping implements Disposable {
     checkOneOf('advice', advice, Object.keys(adviceNumbers) as Advice[])
     this.#range(offset, length, pageSize)
     this.#change(`advise(${advice})`, offset, length, () => this.#region.advise(offset, length, adviceNumbers[advice]))
+  }
+
+  /**
+   * Gives pages back to a memfd, or to a shared file: fallocate(2) with FALLOC_FL_PUNCH_HOLE. They read as zeros after, for whoever else maps
+   * them, too.
+   * @throws KvmError `memory` for other kinds, and for a memfd of which a part was remapped; `advise('remove')` serves there
+   */
+  punchHole(offset = 0, length = this.size - offset): void {
+    this.#range(offset, length, pageSize)
+    this.#change('punchHole', offset, length, () => this.#region.punchHole(offset, length))
   }
 
   /** mprotect(2). Refused while a live buffer exists, unless the memory stays readable and writable. */

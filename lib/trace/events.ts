@@ -94,14 +94,16 @@ export interface NotifierUnmapEvent extends Happening {
   kind: 'notifier-unmap'
   hva: number
   size: number
-  gpas: HitRange[]
+  /** null where the memslots are another process's and not known. */
+  gpas: HitRange[] | null
 }
 /** The host asks whether pages were used lately. */
 export interface NotifierAgeEvent extends Happening {
   kind: 'notifier-age'
   hva: number
   size: number
-  gpas: HitRange[]
+  /** null where the memslots are another process's and not known. */
+  gpas: HitRange[] | null
 }
 /** The processor left the guest. */
 export interface ExitEvent extends Happening {
@@ -160,6 +162,23 @@ export interface MappingEvent extends Happening {
   duration: number
 }
 
+/** KVM's own counters grew or fell between two drains: what was to be seen, whether or not the events of it were lost. */
+export interface StatisticsEvent extends Happening {
+  kind: 'statistics'
+  /** Whose: `kvm-1234`, `kvm-1234/vcpu-0`. */
+  of: string
+  /** The time of the earlier reading; `time` is that of the later. */
+  since: number
+  /** By how much, of those that changed; of a histogram each bucket. */
+  changes: Record<string, number | number[]>
+}
+/** A tracepoint that was asked for by name: its fields are in `raw`. */
+export interface RawEvent extends Happening {
+  kind: 'raw'
+  /** `kvm/kvm_userspace_exit` */
+  tracepoint: string
+}
+
 /** One event; `kind` tells which. */
 export type TraceEvent =
   | ViolationEvent
@@ -180,6 +199,8 @@ export type TraceEvent =
   | DirtyRingEvent
   | MemslotEvent
   | MappingEvent
+  | StatisticsEvent
+  | RawEvent
 
 /** The name of a kind of event. */
 export type TraceKind = TraceEvent['kind']

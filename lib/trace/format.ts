@@ -38,8 +38,14 @@ export function numberField({ fields }: Format, name: string): Read<number> {
   const { offset, size, signed } = field
   if (size === 8) return (view, at) => view.getUint32(at + offset, true) + view.getUint32(at + offset + 4, true) * 2 ** 32
   if (size === 4) return signed ? (view, at) => view.getInt32(at + offset, true) : (view, at) => view.getUint32(at + offset, true)
-  if (size === 2) return (view, at) => view.getUint16(at + offset, true)
+  if (size === 2) return signed ? (view, at) => view.getInt16(at + offset, true) : (view, at) => view.getUint16(at + offset, true)
   return signed ? (view, at) => view.getInt8(at + offset) : (view, at) => view.getUint8(at + offset)
+}
+
+/** The low 32 bits of a field: for flags in a value of 64 bits, which a number would round. */
+export function lowField(format: Format, name: string): Read<number> {
+  const field = format.fields.get(name)
+  return field?.size === 8 ? (view, at) => view.getUint32(at + field.offset, true) : numberField(format, name)
 }
 
 /** A field with all 64 bits: an SPTE, a qualification. */

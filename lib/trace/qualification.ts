@@ -13,7 +13,16 @@ export interface EptQualification {
   linearAddressValid: boolean
   /** The access was to the address that the linear one translates to, not to a paging structure on the way. */
   finalTranslation: boolean
+  /** Three of the guest's own translation, on processors with advanced information for EPT violations, else clear. */
+  userModeAddress: boolean
+  guestWritable: boolean
+  guestExecuteDisable: boolean
   nmiUnblocking: boolean
+  shadowStackAccess: boolean
+  supervisorShadowStack: boolean
+  guestPagingVerification: boolean
+  /** Not the instruction at rip asked, but trace output or the like. */
+  asynchronous: boolean
 }
 
 /** Names of AMD APM volume 2, "Nested Paging: EXITINFO1 of an NPF", which begins as a #PF error code. */
@@ -27,6 +36,12 @@ export interface NestedPageFault {
   /** The fault was on the final address, or on the guest's own page tables. */
   finalAddress: boolean
   guestPageTables: boolean
+  supervisorShadowStack: boolean
+  /** Of SEV-SNP: the reverse map table forbade it, and why. */
+  reverseMap: boolean
+  encrypted: boolean
+  sizeMismatch: boolean
+  privilegeLevel: boolean
 }
 
 const bit = (low: number, index: number) => (low & (1 << index)) !== 0
@@ -44,7 +59,14 @@ export function decodeEptQualification(qualification: bigint): EptQualification 
     executableForUser: bit(low, 6),
     linearAddressValid: bit(low, 7),
     finalTranslation: bit(low, 8),
-    nmiUnblocking: bit(low, 12)
+    userModeAddress: bit(low, 9),
+    guestWritable: bit(low, 10),
+    guestExecuteDisable: bit(low, 11),
+    nmiUnblocking: bit(low, 12),
+    shadowStackAccess: bit(low, 13),
+    supervisorShadowStack: bit(low, 14),
+    guestPagingVerification: bit(low, 15),
+    asynchronous: bit(low, 16)
   }
 }
 
@@ -60,6 +82,11 @@ export function decodeNestedPageFault(information: bigint): NestedPageFault {
     instructionFetch: bit(low, 4),
     shadowStack: bit(low, 6),
     finalAddress: bit(high, 0),
-    guestPageTables: bit(high, 1)
+    guestPageTables: bit(high, 1),
+    supervisorShadowStack: bit(high, 5),
+    reverseMap: bit(low, 31),
+    encrypted: bit(high, 2),
+    sizeMismatch: bit(high, 3),
+    privilegeLevel: bit(high, 4)
   }
 }

@@ -1,8 +1,4 @@
 /** Samples as perf_event_open(2) lays them out, and their order in time across CPUs. */
-import { hex } from '../abi/arguments.js'
-import { describeEvent } from './describe.js'
-import type { TraceEvent } from './events.js'
-import { type Format, rawFields } from './format.js'
 
 // struct perf_event_header; then TID, TIME, CPU, RAW, as native/trace_ring.cc asks for them.
 const sizeAt = 6
@@ -12,53 +8,10 @@ const timeAt = 16
 const cpuAt = 24
 const dataAt = 36
 
-/** What all events can do. */
-export class Event {
-  /** `+0.003 spte gfn 0xa level 1: rwx hpa 0x1c000 -> none` */
-  toString(): string {
-    const event = this as unknown as TraceEvent
-    return `+${event.elapsed.toFixed(3)} ${describeEvent(event)}`
-  }
-
-  /** For JSON: 64-bit values as hexadecimal text, the cause by kind and time. */
-  toJSON(): Record<string, unknown> {
-    return Object.fromEntries(
-      Object.entries(this).map(([name, value]) => [
-        name,
-        name === 'cause' ? { kind: value.kind, time: value.time } : typeof value === 'bigint' ? hex(value) : value
-      ])
-    )
-  }
-}
-
-/** An event that came as a sample. */
-export class Recorded extends Event {
-  readonly time: number
-  readonly elapsed: number
-  readonly process: number
-  readonly thread: number
-  readonly cpu: number
-  readonly #format: Format
-  readonly #view: DataView
-  readonly #at: number
-
-  constructor(format: Format, view: DataView, at: number, start: number) {
-    super()
-    this.time = timeOf(view, at)
-    this.elapsed = (this.time - start) / 1e6
-    this.process = view.getInt32(at + processAt, true)
-    this.thread = view.getInt32(at + threadAt, true)
-    this.cpu = view.getUint32(at + cpuAt, true)
-    this.#format = format
-    this.#view = view
-    this.#at = at
-  }
-
-  get raw(): Record<string, number | bigint> {
-    return rawFields(this.#format, this.#view, this.#at + dataAt)
-  }
-}
-
+export const sizeOf = (view: DataView, at: number) => view.getUint16(at + sizeAt, true)
+export const processOf = (view: DataView, at: number) => view.getInt32(at + processAt, true)
+export const threadOf = (view: DataView, at: number) => view.getInt32(at + threadAt, true)
+export const cpuOf = (view: DataView, at: number) => view.getUint32(at + cpuAt, true)
 const timeOf = (view: DataView, at: number) => view.getUint32(at + timeAt, true) + view.getUint32(at + timeAt + 4, true) * 2 ** 32
 
 /** The number of the tracepoint, which begins its data. */
@@ -81,7 +34,7 @@ export class Cursor {
   }
 
   next(): void {
-    this.at += this.view.getUint16(this.at + sizeAt, true)
+    this.at += sizeOf(this.view, this.at)
     this.#look()
   }
 }

@@ -13,6 +13,14 @@ export class Rows {
     this.#sorted = undefined
   }
 
+  /** Forgets all, and begins anew; the rows may be of several VMs, whose ids repeat. */
+  replace(rows: Iterable<MemslotRow>): void {
+    this.#byId.clear()
+    let key = 0
+    for (const row of rows) this.#byId.set(key++, row)
+    this.#sorted = undefined
+  }
+
   /** The GPAs that [hva, hva + size) stands behind, of all slots. */
   hits(hva: number, size: number): HitRange[] {
     const rows = (this.#sorted ??= this.#sort())

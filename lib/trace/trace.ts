@@ -1,24 +1,29 @@
 /** KVM's translation, watched: typed events out of tracepoints and the library's own calls, in one order. */
 import { readlinkSync } from 'node:fs'
-import { Socket } from 'node:net'
 import { argumentError, checkBoolean, checkInteger, checkOneOf, checkOptions, MiB, pageSize } from '../abi/arguments.js'
+import { Doorbell } from '../abi/doorbell.js'
 import { errnoName, KvmError } from '../abi/errors.js'
 import { type NativeTracer, native } from '../abi/native.js'
 import type { SpteFormat } from '../abi/spte.js'
-import { type Change, type MemslotRow, watchChanges } from '../memory/changes.js'
+import type { Change, MemslotRow } from '../memory/changes.js'
 import type { Memslots } from '../memory/memslots.js'
 import { Causes } from './causes.js'
 import type { TraceEvent, TraceKind } from './events.js'
-import { type Format, parseFormat } from './format.js'
-import { Cursor, dataOf, Event, idOf, merge, Recorded } from './records.js'
+import { parseFormat } from './format.js'
+import { type Counters, Growth } from './growth.js'
+import { OwnCalls, ownEvent } from './own-calls.js'
+import { type Origin, Recorded } from './recorded.js'
+import { Cursor, dataOf, idOf, merge } from './records.js'
 import { Coverage, Rows } from './rows.js'
 import { Tracefs } from './tracefs.js'
-import { allKinds, type DecodeContext, defaultKinds, type Fill, ownKinds, type Tracepoint, tracepoints } from './tracepoints.js'
+import { allKinds, type DecodeContext, defaultKinds, type Fill, ownKinds, rawTracepoint, type Tracepoint, tracepoints } from './tracepoints.js'
 
 /** Of {@link Vm.trace} and {@link Trace.of}. */
 export interface TraceOptions {
   /** Which kinds of event; those of the three tables if absent, without each exit, entry and emulated instruction. */
   kinds?: readonly TraceKind[]
+  /** Tracepoints by name, such as `kvm/kvm_userspace_exit`, whose records come undecoded, as kind `raw`, beside the kinds. */
+  tracepoints?: readonly string[]
   /** Notifier calls for any memory of the process, not only for memory behind memslots. */
   everywhere?: boolean
   /** Bytes of each CPU's ring: a power of two, at least 4 KiB. 4 MiB if absent. */
@@ -34,28 +39,57 @@ export interface TraceSubject {
   spteFormat: SpteFormat
   /** Process ids; none means every process of the host. */
   processes: readonly number[]
-  /** And what those fork. */
+  /** And what those fork from now on. */
   children?: boolean
+  /** Counters whose growth is told as kind `statistics`: those that are open at the moment. */
+  counters?: () => Iterable<Counters>
 }
 
-const optionNames = ['kinds', 'everywhere', 'ringSize', 'heldLimit'] as const
+const optionNames = ['kinds', 'tracepoints', 'everywhere', 'ringSize', 'heldLimit'] as const
 const now = () => Number(process.hrtime.bigint())
+const bytesOfCall = 256
 
 interface Source {
   point: Tracepoint
-  format: Format
+  origin: Origin
+  record: typeof Recorded
   fill: Fill
 }
 
-/** So that a trace that was dropped without close() can be collected, and its thread and rings with it. */
-function watchWeakly(trace: Trace, watcher: (trace: Trace, change: Change) => void): () => void {
-  const reference = new WeakRef(trace)
-  const unwatch = watchChanges((change) => {
-    const alive = reference.deref()
-    if (alive) watcher(alive, change)
-    else unwatch()
-  })
-  return unwatch
+interface Settings {
+  wanted: ReadonlySet<TraceKind>
+  named: readonly string[]
+  everywhere: boolean
+  ringSize: number
+  heldLimit: number
+}
+
+function checkedSettings(options: TraceOptions): Settings {
+  checkOptions('options', options, optionNames)
+  const { kinds = defaultKinds, tracepoints: named = [], everywhere = false, ringSize = 4 * MiB, heldLimit = 256 * MiB } = options
+  for (const kind of kinds) checkOneOf('kinds', kind, allKinds)
+  for (const name of named)
+    if (typeof name !== 'string' || !/^\w+\/\w+$/.test(name)) throw argumentError('tracepoints', name, "names such as 'kvm/kvm_userspace_exit'")
+  checkBoolean('everywhere', everywhere)
+  checkInteger('ringSize', ringSize, pageSize, 2 ** 30)
+  if (!Number.isInteger(Math.log2(ringSize))) throw argumentError('ringSize', ringSize, 'a power of two')
+  checkInteger('heldLimit', heldLimit, 0, 2 ** 40)
+  return { wanted: new Set(kinds), named, everywhere, ringSize, heldLimit }
+}
+
+/** What the kernel's errors mean for whoever opens tracepoints. */
+function refusal(errno: string): KvmError {
+  if (errno === 'EACCES' || errno === 'EPERM')
+    return new KvmError(
+      'permission',
+      `opening tracepoints: ${errno}; tracing needs CAP_PERFMON (root has it), and lockdown not to be 'confidentiality'; see node-kvm doctor`,
+      { errno }
+    )
+  const advice: Record<string, string> = {
+    EMFILE: 'raise the limit of open files (ulimit -n): each event takes one a CPU',
+    ENOMEM: 'a smaller ringSize, or a higher /proc/sys/kernel/perf_event_mlock_kb'
+  }
+  return new KvmError('unavailable', `opening tracepoints: ${errno}${advice[errno] ? `; ${advice[errno]}` : ''}`, { errno })
 }
 
 /**
@@ -74,97 +108,107 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
   readonly #tracer: NativeTracer
   readonly #sources = new Map<number, Source>()
   readonly #context: DecodeContext
+  readonly #everywhere: boolean
   readonly #causes = new Causes()
   readonly #coverage = new Coverage()
-  readonly #unwatch: () => void
-  readonly #own = { process: process.pid, thread: Number(readlinkSync('/proc/thread-self').split('/').pop()) }
-  #changes: Change[] = []
+  readonly #calls: OwnCalls
+  readonly #growth: Growth | undefined
+  readonly #self = { process: process.pid, thread: Number(readlinkSync('/proc/thread-self').split('/').pop()) }
   #cursors: Cursor[] = []
   #lost = 0
-  #socket: Socket | undefined
+  #missed = 0
+  #doorbell: Doorbell | undefined
+  #wake: (() => void) | undefined
   #closed = false
 
   /**
    * Begins.
-   * @throws KvmError `permission` without CAP_PERFMON (or root), `unavailable` without tracefs, `argument`
+   * @throws KvmError `permission` without CAP_PERFMON (or root), `unavailable` without tracefs or for a tracepoint that this kernel has
+   * not, `argument`
    */
   static of(subject: TraceSubject, options: TraceOptions = {}): Trace {
-    checkOptions('options', options, optionNames)
-    return new Trace(subject, options)
+    return new Trace(subject, checkedSettings(options))
   }
 
-  private constructor(subject: TraceSubject, options: TraceOptions) {
-    const { kinds = defaultKinds, everywhere = subject.memslots === undefined, ringSize = 4 * MiB, heldLimit = 256 * MiB } = options
-    for (const kind of kinds) checkOneOf('kinds', kind, allKinds)
-    checkBoolean('everywhere', everywhere)
-    checkInteger('ringSize', ringSize, pageSize, 2 ** 30)
-    if (!Number.isInteger(Math.log2(ringSize))) throw argumentError('ringSize', ringSize, 'a power of two')
-    checkInteger('heldLimit', heldLimit, 0, 2 ** 40)
-    this.#context = {
-      wanted: new Set(kinds),
-      spteFormat: subject.spteFormat,
-      rows: new Rows(),
-      everywhere,
-      faulting: new Map(),
-      misconfigs: new Map()
-    }
-    this.#findSources()
+  private constructor(subject: TraceSubject, settings: Settings) {
+    const { wanted, named, everywhere, heldLimit } = settings
+    this.#everywhere = everywhere
+    const rows = subject.memslots ? new Rows() : null
+    this.#context = { wanted, rows, everywhere, faulting: new Map(), misconfigs: new Map() }
+    this.#findSources(named, subject.spteFormat)
     const found = new Set([...this.#sources.values()].flatMap(({ point }) => point.kinds))
-    this.unavailable = [...this.#context.wanted].filter((kind) => !found.has(kind) && !ownKinds.includes(kind))
-    this.#tracer = this.#open(subject, ringSize, heldLimit)
-    this.#seed(subject.memslots)
-    this.#unwatch = watchWeakly(this, (trace, change) => trace.#changed(change, subject.memslots))
+    this.unavailable = [...wanted].filter((kind) => !found.has(kind) && !ownKinds.includes(kind) && kind !== 'raw')
+    this.#tracer = this.#open(subject, settings)
+    this.#calls = new OwnCalls(subject.memslots, Math.floor(heldLimit / bytesOfCall), (change) => this.#called(change))
+    this.#seed()
+    if (subject.counters && wanted.has('statistics')) this.#growth = new Growth(subject.counters, this.start)
   }
 
-  #findSources(): void {
+  #findSources(named: readonly string[], spteFormat: SpteFormat): void {
     using tracefs = new Tracefs()
-    for (const point of tracepoints) {
-      if (!point.kinds.some((kind) => this.#context.wanted.has(kind))) continue
-      const text = tracefs.read(point.event, 'format')
-      if (text === null) continue
-      const format = parseFormat(point.event, text)
-      this.#sources.set(format.id, { point, format, fill: point.decoder(format, this.#context) })
+    const points = tracepoints.filter(({ kinds }) => kinds.some((kind) => this.#context.wanted.has(kind)))
+    for (const point of points) this.#addSource(tracefs, point, spteFormat)
+    for (const name of named) {
+      const used = points.find(({ event }) => event === name)
+      if (used) throw argumentError('tracepoints', name, `another: '${used.kinds.join("', '")}' are made of it, whose \`raw\` has its fields`)
+      if (!this.#addSource(tracefs, rawTracepoint(name), spteFormat))
+        throw new KvmError('unavailable', `this kernel has no tracepoint ${name}; those it has: ls /sys/kernel/tracing/events/kvm`, {
+          tracepoint: name
+        })
     }
   }
 
-  #open(subject: TraceSubject, ringSize: number, heldLimit: number): NativeTracer {
-    const events = [...this.#sources.values()].map(({ point, format }) => ({
+  #addSource(tracefs: Tracefs, point: Tracepoint, spteFormat: SpteFormat): boolean {
+    const text = tracefs.read(point.event, 'format')
+    if (text === null) return false
+    const format = parseFormat(point.event, text)
+    const origin = { format, spteFormat, start: this.start }
+    this.#sources.set(format.id, { point, origin, record: point.record ?? Recorded, fill: point.decoder(format, this.#context) })
+    return true
+  }
+
+  #open({ processes, children = false }: TraceSubject, { wanted, ringSize, heldLimit }: Settings): NativeTracer {
+    const events = [...this.#sources.values()].map(({ point, origin: { format } }) => ({
       id: format.id,
       startOffset: format.fields.get(point.range?.[0] ?? '')?.offset ?? 0,
       endOffset: format.fields.get(point.range?.[1] ?? '')?.offset ?? 0,
-      filter: point.filter?.(this.#context.wanted) ?? ''
+      filter: point.filter?.(wanted) ?? ''
     }))
-    const tracer = native.trace({ events, processes: [...subject.processes], children: subject.children ?? false, ringSize, heldLimit })
-    if (typeof tracer !== 'number') return tracer
-    const errno = errnoName(tracer)
-    if (errno === 'EACCES' || errno === 'EPERM')
-      throw new KvmError(
-        'permission',
-        `opening tracepoints: ${errno}; tracing needs CAP_PERFMON (root has it), and lockdown not to be 'confidentiality'; see node-kvm doctor`,
-        { errno }
-      )
-    const advice: Record<string, string> = {
-      EMFILE: 'raise the limit of open files (ulimit -n): each event takes one a CPU',
-      ENOMEM: 'a smaller ringSize, or a higher /proc/sys/kernel/perf_event_mlock_kb'
+    const tracer = native.trace({ events, processes: [...processes], children, ringSize, heldLimit })
+    if (typeof tracer === 'number') throw refusal(errnoName(tracer))
+    return tracer
+  }
+
+  #seed(): void {
+    const { rows } = this.#context
+    if (!rows) return
+    rows.replace([])
+    for (const row of this.#calls.rows()) {
+      rows.apply(null, row)
+      this.#coverage.add(row.hva, row.hva + row.size)
     }
-    throw new KvmError('unavailable', `opening tracepoints: ${errno}${advice[errno] ? `; ${advice[errno]}` : ''}`, { errno })
+    this.#reach()
   }
 
-  #seed(memslots: Memslots | undefined): void {
-    for (const { id, gpa, size, hva } of memslots ?? []) this.#reach({ id, gpa, size, hva }, true)
-    if (!this.#context.everywhere) this.#tracer.setRanges(this.#coverage.bounds)
+  /** Lets the notifier calls through that may hit a memslot, from now on. */
+  #reach(): void {
+    if (!this.#everywhere) this.#tracer.setRanges(this.#coverage.bounds)
   }
 
-  /** Lets the notifier calls for a row's memory through, from now on. */
-  #reach(row: MemslotRow, apply: boolean): void {
-    if (apply) this.#context.rows.apply(null, row)
-    if (this.#coverage.add(row.hva, row.hva + row.size) && !apply && !this.#context.everywhere) this.#tracer.setRanges(this.#coverage.bounds)
+  #called(change: Change): void {
+    if (change.of === 'memslot' && change.after && this.#coverage.add(change.after.hva, change.after.hva + change.after.size)) this.#reach()
+    this.#wake?.()
   }
 
-  #changed(change: Change, memslots: Memslots | undefined): void {
-    if (change.of === 'memslot' && change.table !== memslots) return
-    if (change.of === 'memslot' && change.after) this.#reach(change.after, false)
-    this.#changes.push(change)
+  /**
+   * Tells the memslots of another process's VMs, as {@link machines} reads them: what notifier calls are matched with from the next drain on,
+   * until told anew. Before the first time all of them are shown, with `gpas` null.
+   */
+  tellMemslots(rows: Iterable<MemslotRow>): void {
+    const list = [...rows]
+    ;(this.#context.rows ??= new Rows()).replace(list)
+    const grew = list.map(({ hva, size }) => this.#coverage.add(hva, hva + size))
+    if (grew.includes(true)) this.#reach()
   }
 
   /** After close() only what was drained before is left. */
@@ -174,7 +218,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
 
   /** Events that found no room, until now or the close. Raise `ringSize` or `heldLimit`, or drain more often. */
   get lost(): number {
-    return this.#closed ? this.#lost : this.#tracer.lost()
+    return this.#closed ? this.#lost : this.#tracer.lost() + this.#calls.lost
   }
 
   /** What happened since the last call, by time across CPUs. Nothing once closed. */
@@ -182,22 +226,30 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     if (this.#closed) return []
     const until = now()
     this.#cursors = [...this.#cursors.filter((cursor) => cursor.time !== Infinity), ...this.#tracer.drain().map((records) => new Cursor(records))]
-    const changes = this.#changes
-    this.#changes = []
+    const changes = this.#calls.drain()
+    const missed = this.#calls.lost
     const events: TraceEvent[] = []
     let next = 0
+    let begin = changes[0]?.begin ?? Infinity
     merge(this.#cursors, until, (view, at, time) => {
-      while (next < changes.length && changes[next]!.begin <= time) this.#tell(changes[next++]!, events)
-      this.#decode(view, at, events)
+      while (begin <= time) {
+        this.#tell(changes[next++]!, events)
+        begin = changes[next]?.begin ?? Infinity
+      }
+      this.#decode(view, at, time, events)
     })
     while (next < changes.length) this.#tell(changes[next++]!, events)
+    // After a gap in what was told the rows are those of now.
+    if (missed !== this.#missed) this.#seed()
+    this.#missed = missed
+    this.#grow(until, events)
     return events
   }
 
-  #decode(view: DataView, at: number, events: TraceEvent[]): void {
+  #decode(view: DataView, at: number, time: number, events: TraceEvent[]): void {
     const source = this.#sources.get(idOf(view, at))
     if (!source) return
-    const event = new Recorded(source.format, view, at, this.start) as unknown as TraceEvent
+    const event = new source.record(source.origin, view, at, time) as unknown as TraceEvent
     if (!source.fill(event, view, dataOf(at))) return
     this.#causes.follow(event)
     events.push(event)
@@ -205,23 +257,20 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
 
   #tell(change: Change, events: TraceEvent[]): void {
     const { begin, end, of, table, ...what } = change as Change & { table?: object }
-    const event = Object.assign(new Event(), {
-      kind: of,
-      time: begin,
-      elapsed: (begin - this.start) / 1e6,
-      ...this.#own,
-      cpu: -1,
-      duration: end - begin,
-      raw: {},
-      ...what
-    }) as unknown as TraceEvent
+    const event = ownEvent(this.start, begin, { kind: of, ...this.#self, duration: end - begin, ...what }) as unknown as TraceEvent
     this.#causes.follow(event)
-    if (change.of === 'memslot') this.#context.rows.apply(change.before, change.after)
-    else if (!this.#context.everywhere && this.#context.rows.hits(change.hva, change.size).length === 0) return
+    const { rows } = this.#context
+    if (change.of === 'memslot') rows?.apply(change.before, change.after)
+    else if (!this.#everywhere && rows?.hits(change.hva, change.size).length === 0) return
     if (this.#context.wanted.has(of)) events.push(event)
   }
 
-  /** Events as they come, until close(). */
+  #grow(time: number, events: TraceEvent[]): void {
+    for (const growth of this.#growth?.take(time) ?? [])
+      events.push(ownEvent(this.start, time, { kind: 'statistics', ...this.#self, ...growth }) as unknown as TraceEvent)
+  }
+
+  /** Events as they come, until close(). Leaving the loop does not close. */
   async *[Symbol.asyncIterator](): AsyncGenerator<TraceEvent> {
     while (!this.#closed) {
       const events = this.drain()
@@ -230,36 +279,38 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     }
   }
 
-  // The reader thread writes a byte when it holds something new; own calls are looked for when one comes, or at the latest after a while.
+  // The reader thread rings when it holds something new; this environment's calls wake by themselves.
   #arrival(): Promise<void> {
-    const socket = (this.#socket ??= this.#subscribe())
+    const doorbell = (this.#doorbell ??= this.#subscribe())
+    // Only who waits keeps the process alive.
+    doorbell.ref()
     return new Promise((resolve) => {
-      const timer = setTimeout(done, 200)
-      function done(): void {
-        clearTimeout(timer)
-        socket.off('data', done).off('close', done)
+      this.#wake = () => {
+        this.#wake = undefined
+        doorbell.unref()
         resolve()
       }
-      socket.once('data', done).once('close', done)
     })
   }
 
-  #subscribe(): Socket {
-    const fd = this.#tracer.subscribe()
-    if (fd < 0) throw new KvmError('unavailable', `waiting for events: ${errnoName(fd)}`, { errno: errnoName(fd) })
-    const socket = new Socket({ fd, readable: true, writable: false })
-    // What is left to say when the trace ends is nothing.
-    socket.on('error', () => {})
-    return socket
+  // The doorbell lives as long as the rings do, and must not hold the trace, so that one dropped without close() can be collected.
+  #subscribe(): Doorbell {
+    const reference = new WeakRef(this)
+    return new Doorbell(this.#tracer.subscribe(), () => {
+      const trace = reference.deref()
+      if (trace) trace.#wake?.()
+    })
   }
 
   /** Ends the trace; what was not drained is gone. A second call does nothing. */
   close(): void {
     if (this.#closed) return
-    this.#lost = this.#tracer.lost()
+    this.#lost = this.lost
     this.#closed = true
-    this.#unwatch()
-    this.#socket?.destroy()
+    this.#calls.close()
+    this.#doorbell?.close()
+    this.#wake?.()
+    this.#cursors = []
     this.#tracer.close()
   }
   /** close(), at the end of a `using` block. */

@@ -1,15 +1,14 @@
 /** From KVM's tracepoints to events: which there are, which kinds each gives, and how its records are read. */
-import { decodeSpte, type SpteFormat } from '../abi/spte.js'
 import type { AccessKind, MisconfigEvent, TraceEvent, TraceKind } from './events.js'
-import { type Format, numberField, wideField } from './format.js'
-import { decodeEptQualification, decodeNestedPageFault } from './qualification.js'
+import { type Format, lowField, numberField, wideField } from './format.js'
+import { type Recorded, RecordedChange, RecordedFault, RecordedRaw, RecordedSet } from './recorded.js'
 import type { Rows } from './rows.js'
 
 /** What decoders share: the exit each thread is in, and the memslots of the moment. */
 export interface DecodeContext {
   wanted: ReadonlySet<TraceKind>
-  spteFormat: SpteFormat
-  rows: Rows
+  /** null: another process's, and not told yet. */
+  rows: Rows | null
   /** Keep notifier calls that hit no memslot. */
   everywhere: boolean
   faulting: Map<number, { isa: number; rip: bigint; vcpu: number }>
@@ -26,6 +25,8 @@ export interface Tracepoint {
   filter?: (wanted: ReadonlySet<TraceKind>) => string
   /** Fields that hold an HVA range. */
   range?: readonly [start: string, end: string]
+  /** The class of its events, where it is not {@link Recorded}. */
+  record?: typeof Recorded
   decoder(format: Format, context: DecodeContext): Fill
 }
 
@@ -36,12 +37,13 @@ const eptMisconfig = 49
 const nestedPageFault = 0x400
 
 const mmioAccess = ['unsatisfied-read', 'read', 'write'] as const
+// SPTE_MMU_PRESENT_MASK, bit 11.
+const presentMark = 0x800
 const spteFilter = '(old_spte & 0x800) || (new_spte & 0x800)'
 
-function accessOf(intel: boolean, errorCode: bigint): AccessKind {
-  const low = Number(errorCode & 0xffn)
-  if (intel) return low & 2 ? 'write' : low & 4 ? 'fetch' : 'read'
-  return low & 2 ? 'write' : low & 16 ? 'fetch' : 'read'
+function accessOf(intel: boolean, errorCode: number): AccessKind {
+  if (errorCode & 2) return 'write'
+  return errorCode & (intel ? 4 : 16) ? 'fetch' : 'read'
 }
 
 const exits: Tracepoint = {
@@ -77,8 +79,9 @@ const exits: Tracepoint = {
 const pageFaults: Tracepoint = {
   event: 'kvm/kvm_page_fault',
   kinds: ['violation', 'guest-fault'],
+  record: RecordedFault,
   decoder(format, { wanted, faulting }) {
-    const [address, errorCode] = [numberField(format, 'fault_address'), wideField(format, 'error_code')]
+    const [address, errorCode] = [numberField(format, 'fault_address'), lowField(format, 'error_code')]
     const [rip, vcpu] = [wideField(format, 'guest_rip'), numberField(format, 'vcpu_id')]
     return (event, view, at) => {
       const fault = faulting.get(event.thread)
@@ -88,14 +91,13 @@ const pageFaults: Tracepoint = {
       event.rip = fault ? fault.rip : rip(view, at)
       if (!fault) {
         event.address = address(view, at)
-        event.errorCode = Number(error)
+        event.errorCode = error
         return wanted.has('guest-fault')
       }
       const intel = fault.isa === vmx
       event.gpa = address(view, at)
       event.access = accessOf(intel, error)
-      event.qualification = intel ? decodeEptQualification(error) : decodeNestedPageFault(error)
-      event.present = intel ? (error & 0x38n) !== 0n : (error & 1n) !== 0n
+      event.present = (error & (intel ? 0x38 : 1)) !== 0
       faulting.delete(event.thread)
       return wanted.has('violation')
     }
@@ -119,14 +121,13 @@ const mmioFaults: Tracepoint = {
 const spteSets: Tracepoint = {
   event: 'kvmmmu/kvm_mmu_set_spte',
   kinds: ['spte-set'],
-  decoder(format, { spteFormat }) {
-    const [gfn, level, spte] = [numberField(format, 'gfn'), numberField(format, 'level'), wideField(format, 'spte')]
+  record: RecordedSet,
+  decoder(format) {
+    const [gfn, level] = [numberField(format, 'gfn'), numberField(format, 'level')]
     return (event, view, at) => {
       event.kind = 'spte-set'
       event.gfn = gfn(view, at)
       event.level = level(view, at)
-      event.spte = spte(view, at)
-      event.decoded = decodeSpte(spteFormat, event.spte, event.level)
       event.mmio = false
       return true
     }
@@ -136,15 +137,13 @@ const spteSets: Tracepoint = {
 const mmioSptes: Tracepoint = {
   event: 'kvmmmu/mark_mmio_spte',
   kinds: ['spte-set'],
-  decoder(format, { spteFormat }) {
+  record: RecordedSet,
+  decoder(format) {
     const gfn = numberField(format, 'gfn')
-    const none = decodeSpte(spteFormat, 0n, 1)
     return (event, view, at) => {
       event.kind = 'spte-set'
       event.gfn = gfn(view, at)
       event.level = 1
-      event.spte = 0n
-      event.decoded = none
       event.mmio = true
       return true
     }
@@ -154,20 +153,18 @@ const mmioSptes: Tracepoint = {
 const spteChanges: Tracepoint = {
   event: 'kvmmmu/kvm_tdp_mmu_spte_changed',
   kinds: ['spte-change'],
+  record: RecordedChange,
   // A table page that goes freezes its empty entries too: thousands of changes from nothing to nothing.
   filter: () => spteFilter,
-  decoder(format, { spteFormat }) {
+  decoder(format) {
     const [gfn, level, space] = [numberField(format, 'gfn'), numberField(format, 'level'), numberField(format, 'as_id')]
-    const [before, after] = [wideField(format, 'old_spte'), wideField(format, 'new_spte')]
+    const [was, is] = [lowField(format, 'old_spte'), lowField(format, 'new_spte')]
     return (event, view, at) => {
       event.kind = 'spte-change'
       event.gfn = gfn(view, at)
       event.level = level(view, at)
-      event.old = before(view, at)
-      event.new = after(view, at)
-      event.before = decodeSpte(spteFormat, event.old, event.level)
-      event.after = decodeSpte(spteFormat, event.new, event.level)
       event.addressSpace = space(view, at)
+      event.setPresence((was(view, at) & presentMark) !== 0, (is(view, at) & presentMark) !== 0)
       return true
     }
   }
@@ -214,8 +211,8 @@ function notifier(event: string, kind: 'notifier-unmap' | 'notifier-age', [start
         event.kind = kind
         event.hva = from(view, at)
         event.size = start === end ? 1 : to(view, at) - event.hva
-        event.gpas = context.rows.hits(event.hva, event.size)
-        return context.everywhere || event.gpas.length > 0
+        event.gpas = context.rows?.hits(event.hva, event.size) ?? null
+        return context.everywhere || event.gpas === null || event.gpas.length > 0
       }
     }
   }
@@ -298,8 +295,20 @@ export const tracepoints: readonly Tracepoint[] = [
   simple('kvm/kvm_dirty_ring_exit', 'dirty-ring', {}, { did: 'full' })
 ]
 
+/** A tracepoint by name, `kvm/kvm_userspace_exit`: its records as they are. */
+export const rawTracepoint = (event: string): Tracepoint => ({
+  event,
+  kinds: ['raw'],
+  record: RecordedRaw,
+  decoder: () => (made) => {
+    made.kind = 'raw'
+    made.tracepoint = event
+    return true
+  }
+})
+
 /** The library's own, which need no tracepoint. */
-export const ownKinds: readonly TraceKind[] = ['memslot', 'mapping']
+export const ownKinds: readonly TraceKind[] = ['memslot', 'mapping', 'statistics']
 /** What a trace shows unless told: what the three tables do, and not each entry, exit and emulated instruction. */
 export const defaultKinds: readonly TraceKind[] = [
   'violation',
@@ -312,7 +321,8 @@ export const defaultKinds: readonly TraceKind[] = [
   'huge-split',
   'notifier-unmap',
   'mmio',
-  ...ownKinds
+  'memslot',
+  'mapping'
 ]
 /** Every kind there is. */
 export const allKinds: readonly TraceKind[] = [...new Set([...tracepoints.flatMap(({ kinds }) => kinds), ...ownKinds])]

@@ -49,7 +49,7 @@ export class MirroredEntries {
         break
       case 'notifier-unmap':
         if (this.#dying?.thread === event.thread) this.#dying = undefined
-        if (event.process !== this.#process) this.#unmap(event.gpas)
+        if (event.process !== this.#process) this.#unmap(event.gpas ?? [])
         break
       case 'memslot':
         this.#dying = undefined

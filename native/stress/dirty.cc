@@ -30,7 +30,7 @@ constexpr uint32_t kRingCapability = 192;
 constexpr uint32_t kRingFull = 31;
 constexpr size_t kPage = 4096;
 constexpr size_t kSize = 1 << 20;
-constexpr size_t kRingBytes = 1024 * sizeof(kvm_dirty_gfn);
+constexpr size_t kRingBytes = 65536 * sizeof(kvm_dirty_gfn);
 
 // Real mode at 0x1000: add one to a word of each page from 0x10000 to 0x50000, without end.
 const unsigned char kCode[] = {

@@ -1,8 +1,19 @@
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 
 /** Names of what this process holds open that KVM or a mapping could have leaked. */
 export function descriptors(): number {
   return readdirSync('/proc/self/fd').length
+}
+
+/** How many of them are VMs and vCPUs, tracepoints, or sockets: what is the library's, whatever the runtime opens for itself. */
+export function ownDescriptors(): number {
+  return readdirSync('/proc/self/fd').filter((fd) => {
+    try {
+      return /kvm|perf_event|eventfd|socket:/.test(readlinkSync(`/proc/self/fd/${fd}`))
+    } catch {
+      return false
+    }
+  }).length
 }
 
 /** Resident bytes. */

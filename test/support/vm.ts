@@ -1,15 +1,22 @@
+import { readFileSync } from 'node:fs'
 import { Kvm, type Vm } from 'node-kvm'
-import { afterEach, beforeEach } from 'vitest'
+import { afterEach, beforeEach, expect } from 'vitest'
+import { inLab } from './skip.js'
 
 /** A VM for each test of the file that imports this, closed after it. */
 export let kvm: Kvm
 export let vm: Vm
 
-beforeEach(() => {
-  kvm = Kvm.open()
-  vm = kvm.createVm()
-})
-afterEach(() => {
-  vm.close()
-  kvm.close()
-})
+/** In the lab this is evaluated for every test file (vitest.config.ts), also for those without a VM. */
+const isImported = !inLab || readFileSync(expect.getState().testPath as string, 'utf8').includes("'./support/vm.js'")
+
+if (isImported) {
+  beforeEach(() => {
+    kvm = Kvm.open()
+    vm = kvm.createVm()
+  })
+  afterEach(() => {
+    vm.close()
+    kvm.close()
+  })
+}

@@ -1,0 +1,20 @@
+import { describeHost, KvmError, type TraceEvent, type TraceKind, type Vm } from 'node-kvm'
+import type { TestContext } from 'vitest'
+import { skip } from './skip.js'
+
+/** Skips where tracepoints may not be used, with the library's own reason. */
+export function needsTracing(context: TestContext, vm: Vm): void {
+  try {
+    vm.trace({ kinds: [] }).close()
+  } catch (error) {
+    if (error instanceof KvmError && (error.code === 'permission' || error.code === 'unavailable')) skip(context, error.message)
+    throw error
+  }
+}
+
+const { mmu, tdpMmu } = describeHost()
+/** Whether KVM tells of violations and of each entry's change here: not where it shadows page tables. */
+export const tellsViolations = tdpMmu && (mmu === 'ept' || mmu === 'npt')
+
+export type Kind<K extends TraceKind> = Extract<TraceEvent, { kind: K }>
+export const ofKind = <K extends TraceKind>(events: readonly TraceEvent[], kind: K) => events.filter((event): event is Kind<K> => event.kind === kind)

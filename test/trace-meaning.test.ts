@@ -240,6 +240,16 @@ describe('causes', () => {
     const events = story(unmap(0xa000, 4096), moved, { kind: 'zap-all' }, change(0xa, entry, 0n))
     expect(kindsOf(events)).toEqual([undefined, undefined, 'memslot', 'memslot'])
   })
+  test("another process's zap of all: the entries that its thread then takes, until it does something else", () => {
+    const events = story(
+      { kind: 'zap-all' },
+      change(0xa, entry, 0n),
+      change(0xb, entry, 0n, { thread: 2 }),
+      violation(0xa000),
+      change(0xc, entry, 0n)
+    )
+    expect(kindsOf(events)).toEqual([undefined, 'zap-all', undefined, 'zap-all', undefined])
+  })
   test('copy on write: the notifier call and the drop are of the access; the next one has no cause in it', () => {
     const events = story(
       violation(0xa000, { present: true, access: 'write' }),
@@ -271,6 +281,7 @@ describe('causes', () => {
   test('an emulated access is of its violation', () => {
     const mmio = { kind: 'mmio' as const, access: 'write' as const, gpa: 0xa008, length: 8, value: 0n }
     expect(kindsOf(story(violation(0xa008), mmio))).toEqual([undefined, 'violation'])
+    expect(kindsOf(story(violation(0xa008), { ...set(0xa), mmio: true }, mmio))).toEqual([undefined, 'violation', 'violation'])
   })
 })
 

@@ -37,8 +37,8 @@ export class Causes {
   #call: Call | undefined
   /** The fault that each thread is in. */
   readonly #faults = new Map<number, Fault>()
-  /** The notifier call that each thread is in. */
-  readonly #notifiers = new Map<number, NotifierUnmapEvent>()
+  /** What each thread is dropping entries for. */
+  readonly #drops = new Map<number, NotifierUnmapEvent | ZapAllEvent>()
   #sweeps: Sweep[] = []
   /** When the last happened that is not among them any more. */
   #forgotten = 0
@@ -53,8 +53,9 @@ export class Causes {
     if (cause) event.cause = cause
     // Threads that ended in the middle of something are not waited for.
     if (this.#faults.size > mostThreads) this.#faults.clear()
-    // A thread's notifier call is over when the thread does something else.
-    if (event.kind !== 'notifier-unmap' && event.kind !== 'spte-change' && event.kind !== 'zap-page') this.#notifiers.delete(event.thread)
+    // A thread's notifier call, or its zap of all, is over when the thread does something else.
+    if (event.kind === 'notifier-unmap' || event.kind === 'zap-all') this.#drops.set(event.thread, detached(event))
+    else if (event.kind !== 'spte-change' && event.kind !== 'zap-page') this.#drops.delete(event.thread)
   }
 
   #judge(event: TraceEvent): TraceEvent | undefined {
@@ -71,7 +72,6 @@ export class Causes {
         this.#faults.set(event.thread, event)
         return undefined
       case 'notifier-unmap':
-        this.#notifiers.set(event.thread, event)
         this.#sweep(event)
         return this.#callOf(event, event.hva, event.size) ?? this.#faultOf(event, (gpa) => hits(event.gpas, gpa, 1))
       case 'spte-change':
@@ -82,7 +82,7 @@ export class Causes {
         this.#sweep(event)
         return this.#callOf(event)
       case 'zap-page':
-        return this.#callOf(event) ?? this.#notifierOf(event, event.gfn * 4096, levelSize(event.level + 1))
+        return this.#callOf(event) ?? this.#dropOf(event, event.gfn * 4096, levelSize(event.level + 1))
       case 'mmio':
         return this.#faultOf(event, (gpa) => Math.floor(gpa / 4096) === Math.floor(event.gpa / 4096))
       case 'exit':
@@ -102,7 +102,7 @@ export class Causes {
     const size = levelSize(event.level)
     const fault = this.#faultOf(event, (gpa) => within(gpa, start, size))
     if (isPresent) return fault
-    const cause = this.#callOf(event) ?? this.#notifierOf(event, start, size) ?? fault
+    const cause = this.#callOf(event) ?? this.#dropOf(event, start, size) ?? fault
     // What a violation itself led to is no reason for the next one.
     const ownDoing = cause?.kind === 'violation' || cause?.cause?.kind === 'violation'
     if (wasPresent && event.addressSpace === 0 && (event.level === 1 || event.before.huge))
@@ -115,7 +115,8 @@ export class Causes {
   #isSet(event: SpteSetEvent): TraceEvent | undefined {
     const start = event.gfn * 4096
     const fault = this.#faultOf(event, (gpa) => within(gpa, start, levelSize(event.level)))
-    if (fault?.kind === 'violation') this.#faults.delete(event.thread)
+    // For MMIO the emulation is still to come.
+    if (fault?.kind === 'violation' && !event.mmio) this.#faults.delete(event.thread)
     const cause = fault ?? this.#takenAt(start)
     if (!this.#tellsDrops && !event.mmio) this.#set.set(event.gfn, event.time)
     return cause
@@ -134,14 +135,14 @@ export class Causes {
     return fault && fault.gpa !== null && covers(fault.gpa) ? fault : undefined
   }
 
-  #notifierOf(event: TraceEvent, gpa: number, size: number): NotifierUnmapEvent | undefined {
-    const notifier = this.#notifiers.get(event.thread)
-    return notifier && hits(notifier.gpas, gpa, size) ? notifier : undefined
+  #dropOf(event: TraceEvent, gpa: number, size: number): NotifierUnmapEvent | ZapAllEvent | undefined {
+    const drop = this.#drops.get(event.thread)
+    return drop && (drop.kind === 'zap-all' || hits(drop.gpas, gpa, size)) ? drop : undefined
   }
 
   #sweep(event: Sweep): void {
     if (this.#tellsDrops) return
-    this.#sweeps.push(detached(event))
+    this.#sweeps.push(event)
     if (this.#sweeps.length <= 2 * remembered) return
     this.#forgotten = this.#sweeps.at(-remembered - 1)?.time ?? 0
     this.#sweeps = this.#sweeps.slice(-remembered)

@@ -128,24 +128,36 @@ void UserFaults::OnFault(const uffd_msg& message) {
     return;
   }
   const auto thread = static_cast<pid_t>(message.arg.pagefault.feat.ptid);
+  bool waits_for_itself = false;
   {
     const std::lock_guard lock(mutex_);
     const bool write = (message.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0;
     const bool is_new = asked_.try_emplace(offset, Asked{write, false}).second;
-    // A wait that a signal interrupted is told of again, at each turn even where the kernel only goes round in it.
-    const auto same = [&](const Waiting& waiting) { return waiting.offset == offset && waiting.thread == thread; };
-    if (std::none_of(waiting_.begin(), waiting_.end(), same)) {
-      // Its own wait is signalled below.
-      const uint64_t nudged_for = thread == request_.server && request_.place != nullptr ? request_.place->value() : 0;
-      waiting_.push_back({offset, thread, std::chrono::steady_clock::now(), nudged_for});
-    }
     if (is_new && !std::exchange(rung_, true)) bell_.Ring();
+    Waiting& waiting = WaitingOf(offset, thread);
+    if (thread == request_.server && request_.place != nullptr) waits_for_itself = MovedOn(&waiting, request_.place->value());
   }
   // Looked at after the fault is listed, and stored before the list is read: one of the two sees the other.
   if (abandoned_)
     Fail(offset);
-  else if (thread == request_.server)
+  else if (waits_for_itself)
     RunPage::EndWaitForItself(thread);
+}
+
+// A wait that a signal interrupted is told of again, at each turn even where the kernel only goes round in it.
+UserFaults::Waiting& UserFaults::WaitingOf(uint64_t offset, pid_t thread) {
+  const auto found = std::find_if(waiting_.begin(), waiting_.end(),
+                                  [&](const Waiting& waiting) { return waiting.offset == offset && waiting.thread == thread; });
+  return found != waiting_.end() ? *found : waiting_.emplace_back(Waiting{offset, thread, std::chrono::steady_clock::now()});
+}
+
+// Whether the server moved on since this wait was last signalled for; if so, it is to be signalled now. Once for each place: real-time
+// signals queue up.
+bool UserFaults::MovedOn(Waiting* waiting, uint64_t place) {
+  if (waiting->nudged_for == place) return false;
+  waiting->since = std::chrono::steady_clock::now();
+  waiting->nudged_for = place;
+  return true;
 }
 
 void UserFaults::Nudge() {
@@ -157,9 +169,7 @@ void UserFaults::Nudge() {
   std::erase_if(waiting_, [&](Waiting& waiting) {
     if (now - waiting.since < kPatience) return false;
     // The server is where it was when the signal was sent: it did not help.
-    if (waiting.nudged_for == place) return Evict(waiting.offset);
-    waiting.since = now;
-    waiting.nudged_for = place;
+    if (!MovedOn(&waiting, place)) return Evict(waiting.offset);
     if (kind == ThreadPlace::kInRun)
       RunPage::EndWaitForItself(request_.server);
     else

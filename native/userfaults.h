@@ -101,6 +101,8 @@ class UserFaults {
   void TakeMessages();
   void OnFault(const uffd_msg& message);
   void Nudge();
+  Waiting& WaitingOf(uint64_t offset, pid_t thread);
+  static bool MovedOn(Waiting* waiting, uint64_t place);
   bool Evict(uint64_t offset);
   void Admit(uint64_t offset, size_t length);
   int ServeFromSource(uint64_t offset);

@@ -3,7 +3,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { assemble, type CoalescedWrite, capabilities, Mapping, MiB, type Vcpu } from 'node-kvm'
 import { expect, type TestContext, test } from 'vitest'
 import { checkedError } from './support/errors.js'
-import { skip } from './support/skip.js'
+import { inLab, skip } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
 
 const hole = 0xf0000
@@ -120,11 +120,13 @@ test('ranges that are none, and more than a VM has room for', (context) => {
   ] as const)
     expect(checkedError(() => vm.coalesce(range as never, () => {}), 'argument').argument).toBe(argument)
   expect(checkedError(() => vm.coalesce({ port: 1, size: 1 }, undefined as never), 'argument').argument).toBe('handler')
-  expect(
-    checkedError(() => {
-      for (let made = 0; made < 10_000; made++) vm.coalesce({ gpa: hole + made, size: 1 }, () => {})
-    }, 'ioctl').errno
-  ).toBe('ENOSPC')
+  // Each waits for KVM's readers (synchronize_srcu): a thousand take a minute on an emulated machine.
+  if (!inLab)
+    expect(
+      checkedError(() => {
+        for (let made = 0; made < 10_000; made++) vm.coalesce({ gpa: hole + made, size: 1 }, () => {})
+      }, 'ioctl').errno
+    ).toBe('ENOSPC')
   vm.close()
   checkedError(() => vm.coalesce({ port: 1, size: 1 }, () => {}), 'closed')
 })

@@ -252,7 +252,7 @@ describe('with the interrupt controllers in the kernel', () => {
   test('what cannot be says why', () => {
     expect(checkedError(() => vm.createPit(), 'ioctl').message).toContain('createIrqchip() first')
     checkedError(() => vm.setIrqLine(1, true), 'ioctl')
-    checkedError(() => vm.irqfd({ gsi: 1 }), 'ioctl')
+    // Whether an irqfd that leads nowhere is refused depends on the kernel: Linux 6.1 takes it.
     checkedError(() => vm.signalMsi({ address: 0xfee0_0000, data: 1 }), 'ioctl')
     expect(checkedError(() => vm.irqfd({ gsi: -1 }), 'argument').argument).toBe('gsi')
     vm.createIrqchip()

@@ -43,6 +43,10 @@ const later = (offset: number) =>
  * Who touches a missing page waits in the kernel until it is served: best on a thread that does not serve. With a handler in JavaScript
  * the vCPU belongs on another thread than the handler's; run() on the same thread is interrupted and calls the handler in between, which
  * must then answer at once. A handler that throws, or a Worker that ends, fails the pages: a guest that touches them gets the error `memory`.
+ *
+ * A time limit of run(), a kick, the end of a Worker interrupt a vCPU's wait, with two exceptions: before Linux 6.2, and for an instruction that
+ * KVM emulates, the kernel heeds no signal there. Such a wait lasts until the page is served or the service closed; if the serving thread is
+ * held up by it (in run(), or in a change of the memslots), the access fails instead, as `memory` or as an MMIO exit.
  */
 export class DemandPaging implements Disposable {
   readonly #native: NativeFaultService

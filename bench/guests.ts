@@ -26,6 +26,16 @@ export const reader = `
      cmp %rdx, %rax; je 1b
      out %eax, $0x11; jmp 1b`
 
+/** As {@link reader}, of the words at r8, r8 + r10 and so on up to rsi. */
+export const sweeper = `
+  1: mov %r8, %rdi
+  2: mov (%rdi), %rax; inc %r9
+     cmp %rbx, %rax; je 3f
+     cmp %rdx, %rax; je 3f
+     out %eax, $0x11
+  3: add %r10, %rdi; cmp %rsi, %rdi; jb 2b
+     jmp 1b`
+
 /** Writes rbx, which counts up, to the first word of each page from r8 to rsi, for ever. */
 export const writer = `
   1: mov %r8, %rdi

@@ -4,8 +4,8 @@ import { readdirSync } from 'node:fs'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { Worker } from 'node:worker_threads'
-import { type ExitHandlers, KiB, Kvm, Mapping, type Vcpu, type Vm } from 'node-kvm'
-import { programs, reader } from './guests.js'
+import { type ExitHandlers, KiB, Kvm, Mapping, type Memslot, type Vcpu, type Vm } from 'node-kvm'
+import { programs, sweeper } from './guests.js'
 
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '30' } } })
 const seconds = Number(values.seconds)
@@ -24,7 +24,7 @@ const result = {
   ok: false
 }
 const kvm = Kvm.open()
-const [here, there] = [0x10_0000, 0x80_0000]
+const [here, there] = [0x100_0000, 0x800_0000]
 const descriptors = () => readdirSync('/proc/self/fd').length
 const threads = () => readdirSync('/proc/self/task').length
 const progress = (text: string) => process.stderr.isTTY && process.stderr.write(`\r\u001b[K${text}`)
@@ -54,26 +54,37 @@ async function during(share: number, what: string, once: () => Promise<void> | v
   }
 }
 
-/** Two guests check every word they read, while the two slots change places, each change a transaction. */
+const pairs = 16
+const stride = 64 * KiB
+
+/** Two guests check every word they read, while slots change places in pairs, all pairs in one transaction. */
 const moves = () =>
   withVm(async (vm) => {
-    const [one, other] = [vm.memslots.create({ gpa: here, mapping: words(1n) }), vm.memslots.create({ gpa: there, mapping: words(2n) })]
+    const slots = Array.from({ length: pairs }, (_, pair) =>
+      [here, there].map((base, side) => vm.memslots.create({ gpa: base + pair * stride, mapping: words(BigInt(side + 1)) }))
+    ) as [Memslot, Memslot][]
     const handlers: ExitHandlers = {
       'io-out': () => void result.wrongWords++,
       mmio: () => void result.mmioExits++
     }
     const vcpus = programs(
       vm,
-      [here, there].map((gpa) => ({ source: reader, registers: { rdi: BigInt(gpa), rbx: 1n, rdx: 2n } }))
+      [here, there].map((gpa) => ({
+        source: sweeper,
+        registers: { r8: BigInt(gpa), rsi: BigInt(gpa + pairs * stride), r10: BigInt(stride), rbx: 1n, rdx: 2n }
+      }))
     )
     const ended = vcpus.map((vcpu) => vcpu.start(handlers))
     await during(0.5, 'moves', async () => {
-      for (let batch = 0; batch < 50; batch++) {
+      for (let batch = 0; batch < 10; batch++) {
         vm.memslots.transaction((tx) => {
-          tx.move(one, one.gpa === here ? there : here)
-          tx.move(other, other.gpa === here ? there : here)
+          for (const [one, other] of slots) {
+            const { gpa } = one
+            tx.move(one, other.gpa)
+            tx.move(other, gpa)
+          }
         })
-        result.moves += 2
+        result.moves += 2 * pairs
       }
       await turn()
     })

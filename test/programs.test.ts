@@ -38,6 +38,11 @@ const outputs: Record<string, (string | RegExp)[]> = {
   ],
   'timer-interrupt': ['tick 1', 'tick 2', 'tick 3', 'tick 4', 'tick 5'],
   'pre-copy': ['the copy equals the memory', 'the guest goes on in the copy'],
+  'post-copy': [
+    'at the old place the sum is 125690',
+    'at the new place it is 125690, then 125690: the same',
+    '1024 of 1024 pages followed, each once'
+  ],
   'demand-paging': ['from the file: 160014, 4 of 512 pages loaded', 'after a read by the host: 5 pages', 'made up: 408000, 4 pages made'],
   'minimal-vmm': ['minimal-vmm: ready', 'HELLO, MACHINE', 'minimal-vmm: off']
 }

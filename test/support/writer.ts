@@ -4,7 +4,7 @@ import { assemble, KiB, longModeTablesSize, Mapping, type Vcpu, type Vm } from '
 const base = 0x5000_0000
 const pageSize = 4 * KiB
 
-/** A guest at CPL 3 that writes 1, 2, 3, ... to the first word of pages chosen at random, without end. */
+/** A guest at CPL 3 that writes 1, 2, 3, ... to the first word of pages chosen at random. */
 export class Writer {
   readonly vcpu: Vcpu
   readonly gpa: number
@@ -17,7 +17,8 @@ export class Writer {
     const mapping = Mapping.anonymous(64 * KiB)
     vm.memslots.create({ gpa: base, mapping })
     const code = `1: mov %r8, %rax; shl $13, %rax; xor %rax, %r8; mov %r8, %rax; shr $7, %rax; xor %rax, %r8; mov %r8, %rax; shl $17, %rax
-      xor %rax, %r8; mov %r8, %rax; xor %edx, %edx; div %r9; shl $12, %rdx; inc %r10; mov %r10, (%rdi, %rdx); jmp 1b`
+      xor %rax, %r8; mov %r8, %rax; xor %edx, %edx; div %r9; shl $12, %rdx; inc %r10; mov %r10, (%rdi, %rdx)
+      dec %rcx; jnz 1b; out %al, $0x10; jmp 1b`
     mapping.write(longModeTablesSize(), assemble(code, { mode: 'long', at: ip }))
     this.vcpu = vm.createVcpu().enter('long', { ip, ring: 3, tables: base })
     this.vcpu.setRegisters({ rdi: BigInt(gpa), r8: 0x9e37_79b9_7f4a_7c15n, r9: BigInt(pages), r10: 0n })
@@ -28,8 +29,9 @@ export class Writer {
     return Number(this.vcpu.getRegisters().r10)
   }
 
-  /** Runs for a while; says why it came back. */
-  run(timeoutMs: number): string {
+  /** Lets it write so many times; says why it came back: `io-out` when it did. */
+  run(writes: number, timeoutMs = 60_000): string {
+    this.vcpu.setRegisters({ rcx: BigInt(writes) })
     return this.vcpu.run({ timeoutMs }).reason
   }
 }

@@ -28,6 +28,7 @@ export {
 export { type StatisticDescriptor, Statistics, type StatisticsLayout } from './kvm/statistics.js'
 export { SyncRegisters, syncBits } from './kvm/sync-registers.js'
 export { type RunOptions, Vcpu } from './kvm/vcpu.js'
+export { VcpuRegisters } from './kvm/vcpu-registers.js'
 export type {
   ExitHandler,
   ExitHandlers,

@@ -14,13 +14,13 @@
 #include <vector>
 
 #include "dirty_rings.h"
+#include "guest.h"
 #include "region.h"
 #include "run.h"
 
 using node_kvm::DirtyRings;
 using node_kvm::OwnedFd;
 using node_kvm::Region;
-using node_kvm::RegionRequest;
 using node_kvm::RunPage;
 using node_kvm::WriteLog;
 
@@ -43,24 +43,6 @@ const unsigned char kCode[] = {
     0xeb, 0xed,              // jmp 1b
 };
 
-void Require(bool holds, const char* what) {
-  if (holds) return;
-  perror(what);
-  exit(1);
-}
-
-void Start(int fd) {
-  kvm_sregs special{};
-  Require(ioctl(fd, KVM_GET_SREGS, &special) == 0, "KVM_GET_SREGS");
-  special.cs.base = 0;
-  special.cs.selector = 0;
-  Require(ioctl(fd, KVM_SET_SREGS, &special) == 0, "KVM_SET_SREGS");
-  kvm_regs registers{};
-  registers.rip = 0x1000;
-  registers.rflags = 2;
-  Require(ioctl(fd, KVM_SET_REGS, &registers) == 0, "KVM_SET_REGS");
-}
-
 }  // namespace
 
 int main() {
@@ -72,10 +54,7 @@ int main() {
     printf("no dirty ring here\n");
     return 0;
   }
-  std::shared_ptr<Region> memory;
-  RegionRequest request;
-  request.size = kSize;
-  Require(Region::Map(request, &memory) == 0, "memory");
+  const auto memory = Memory(kSize);
   // Memory that was protected is copied by the kernel: guest memory is there to be written while it is read, and ThreadSanitizer need not
   // care.
   Require(memory->Protect(0, kSize, PROT_NONE) == 0 && memory->Protect(0, kSize, PROT_READ | PROT_WRITE) == 0, "mprotect");
@@ -89,7 +68,7 @@ int main() {
   RunPage page;
   Require(page.Open(fd, static_cast<size_t>(ioctl(kvm.get(), KVM_GET_VCPU_MMAP_SIZE, 0))) == 0, "run page");
   Require(rings.Add(fd) == 0, "dirty ring");
-  Start(fd);
+  EnterRealMode(fd, 0x1000);
 
   const auto log = std::make_shared<WriteLog>(kSize / kPage);
   memory->write_logs().Add(log);

@@ -13,21 +13,15 @@
 #include <random>
 #include <thread>
 
+#include "guest.h"
 #include "region.h"
 #include "run.h"
 
 using node_kvm::OwnedFd;
 using node_kvm::Region;
-using node_kvm::RegionRequest;
 using node_kvm::RunPage;
 
 namespace {
-
-void Require(bool holds, const char* what) {
-  if (holds) return;
-  perror(what);
-  exit(1);
-}
 
 // A VM whose only instruction is a jump to itself, in real mode at address 0x1000.
 std::unique_ptr<RunPage> SpinningVcpu(const OwnedFd& kvm, const OwnedFd& vm, const Region& memory) {
@@ -39,15 +33,7 @@ std::unique_ptr<RunPage> SpinningVcpu(const OwnedFd& kvm, const OwnedFd& vm, con
   Require(fd >= 0, "KVM_CREATE_VCPU");
   auto page = std::make_unique<RunPage>();
   Require(page->Open(fd, static_cast<size_t>(ioctl(kvm.get(), KVM_GET_VCPU_MMAP_SIZE, 0))) == 0, "run page");
-  kvm_sregs special{};
-  Require(ioctl(fd, KVM_GET_SREGS, &special) == 0, "KVM_GET_SREGS");
-  special.cs.base = 0;
-  special.cs.selector = 0;
-  Require(ioctl(fd, KVM_SET_SREGS, &special) == 0, "KVM_SET_SREGS");
-  kvm_regs registers{};
-  registers.rip = 0x1000;
-  registers.rflags = 2;
-  Require(ioctl(fd, KVM_SET_REGS, &registers) == 0, "KVM_SET_REGS");
+  EnterRealMode(page->fd(), 0x1000);
   return page;
 }
 
@@ -59,10 +45,7 @@ int main(int count, char** arguments) {
   Require(kvm.get() >= 0, "/dev/kvm");
   const OwnedFd vm(ioctl(kvm.get(), KVM_CREATE_VM, 0));
   Require(vm.get() >= 0, "KVM_CREATE_VM");
-  std::shared_ptr<Region> memory;
-  RegionRequest request;
-  request.size = 2 << 20;
-  Require(Region::Map(request, &memory) == 0, "memory");
+  const auto memory = Memory(2 << 20);
   const char spin[] = {'\xeb', '\xfe'};
   memory->Write(0x1000, spin, sizeof spin);
   const auto page = SpinningVcpu(kvm, vm, *memory);

@@ -12,26 +12,13 @@
 #include <memory>
 #include <thread>
 
+#include "guest.h"
 #include "vcpu_thread.h"
 #include "vm_state.h"
 
 using namespace node_kvm;
 
 namespace {
-
-void Require(bool holds, const char* what) {
-  if (holds) return;
-  perror(what);
-  exit(1);
-}
-
-std::shared_ptr<Region> Memory(size_t size) {
-  std::shared_ptr<Region> region;
-  RegionRequest request;
-  request.size = size;
-  Require(Region::Map(request, &region) == 0, "memory");
-  return region;
-}
 
 VmState::Change Place(uint32_t id, uint64_t gpa, const std::shared_ptr<Region>& region) {
   kvm_userspace_memory_region slot{};
@@ -59,18 +46,6 @@ void Program(Region* code, uint16_t ip, uint16_t address) {
                                   0xeb,
                                   0xf3};  // out %al, $0x11; jmp 1b
   code->Write(ip, source, sizeof source);
-}
-
-void Enter(int fd, uint16_t ip) {
-  kvm_sregs special{};
-  Require(ioctl(fd, KVM_GET_SREGS, &special) == 0, "KVM_GET_SREGS");
-  special.cs.base = 0;
-  special.cs.selector = 0;
-  Require(ioctl(fd, KVM_SET_SREGS, &special) == 0, "KVM_SET_SREGS");
-  kvm_regs registers{};
-  registers.rip = ip;
-  registers.rflags = 2;
-  Require(ioctl(fd, KVM_SET_REGS, &registers) == 0, "KVM_SET_REGS");
 }
 
 std::atomic<bool> over{false};
@@ -121,7 +96,7 @@ int main(int count, char** arguments) {
   std::shared_ptr<RunPage> pages[2];
   for (uint32_t id = 0; id < 2; ++id) {
     Require(vm.CreateVcpu(id, &pages[id]) == 0, "KVM_CREATE_VCPU");
-    Enter(pages[id]->fd(), id == 0 ? 0x100 : 0x200);
+    EnterRealMode(pages[id]->fd(), id == 0 ? 0x100 : 0x200);
   }
   std::thread drivers[] = {std::thread(Drive, pages[0], 0), std::thread(Drive, pages[1], 1)};
   std::thread kicker([&] {

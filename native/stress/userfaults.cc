@@ -12,12 +12,12 @@
 #include <thread>
 #include <vector>
 
+#include "guest.h"
 #include "region.h"
 #include "run.h"
 
 using node_kvm::OwnedFd;
 using node_kvm::Region;
-using node_kvm::RegionRequest;
 using node_kvm::RunPage;
 using node_kvm::UserFaults;
 using node_kvm::UserFaultsRequest;
@@ -28,14 +28,6 @@ constexpr size_t kPage = 4096;
 constexpr size_t kPages = 256;
 
 uint64_t WordOf(uint64_t page) { return page * 0x10001 + 1; }
-
-std::shared_ptr<Region> Memory() {
-  RegionRequest request;
-  request.size = kPages * kPage;
-  std::shared_ptr<Region> region;
-  Region::Map(request, &region);
-  return region;
-}
 
 UserFaultsRequest FromFile() {
   UserFaultsRequest request;
@@ -60,7 +52,7 @@ bool Check(Region* region, size_t page, bool faulting) {
 }
 
 int FromNative() {
-  const auto region = Memory();
+  const auto region = Memory(kPages * kPage);
   std::shared_ptr<UserFaults> faults;
   if (const int error = region->ServeFaults(FromFile(), &faults); error != 0) return error == -EPERM ? 0 : 1;
   std::atomic<int> wrong{0};
@@ -80,7 +72,7 @@ int FromNative() {
 
 // This thread answers what others touch, half of it twice over, and then is gone.
 int FromHere() {
-  const auto region = Memory();
+  const auto region = Memory(kPages * kPage);
   std::shared_ptr<UserFaults> faults;
   if (region->ServeFaults({}, &faults) != 0) return 0;
   std::atomic<int> wrong{0};
@@ -129,7 +121,7 @@ void Place(int vcpu) {
 // The thread that serves a vCPU's missing page changes the memslots first, which waits for that vCPU to leave KVM; then it runs the vCPU
 // itself, which would wait for it.
 int FromHereForGuest() {
-  const auto region = Memory();
+  const auto region = Memory(kPages * kPage);
   region->Write(0x1000, kCode, sizeof kCode);
   std::shared_ptr<UserFaults> faults;
   UserFaultsRequest request;

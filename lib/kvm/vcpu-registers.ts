@@ -1,0 +1,227 @@
+/** A vCPU's registers and what else is read and written by ioctl while the guest is out. */
+import { argumentError, checkBytes, checkInteger, checkOptions } from '../abi/arguments.js'
+import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { type NativeVcpu, native, type VcpuHandle } from '../abi/native.js'
+import * as requests from '../abi/requests.js'
+import type { Fields, StructInstance, StructType, ValuesOf } from '../abi/struct.js'
+import {
+  CpuidEntry,
+  DebugRegisters,
+  Fpu,
+  GuestDebug,
+  Interrupt,
+  LapicState,
+  MpState,
+  MsrEntry,
+  Registers,
+  SpecialRegisters,
+  Translation
+} from '../abi/structures.js'
+
+const { ioctlVcpu } = native
+
+/** The part of {@link Vcpu} that is its registers. While the guest runs on another thread, each of these is refused with `busy`. */
+export abstract class VcpuRegisters {
+  /** Its number: the APIC id. */
+  readonly id: number
+  /** @internal */
+  protected readonly native: NativeVcpu
+  /** @internal */
+  protected readonly handle: VcpuHandle
+  /** @internal */
+  protected hasCpuid = false
+
+  /** @internal */
+  constructor(vcpu: NativeVcpu, id: number) {
+    this.native = vcpu
+    this.handle = vcpu.handle()
+    this.id = id
+  }
+
+  /** Whether close() was called. Any other use then throws `closed`. */
+  get closed(): boolean {
+    return this.native.fd < 0
+  }
+  /** @internal */
+  protected checkOpen(): void {
+    if (this.closed) throw new KvmError('closed', `vCPU ${this.id} is closed`)
+  }
+
+  /**
+   * Which signals are blocked while this vCPU is in KVM_RUN, in place of the thread's own mask: KVM_SET_SIGNAL_MASK (api.rst 4.17). The signal
+   * by which kick() and time limits work stays open, whatever is asked.
+   * @param blocked numbers of signal(7)
+   */
+  setSignalMask(blocked: Iterable<number>): void {
+    this.checkOpen()
+    let set = 0n
+    for (const signal of blocked) set |= 1n << BigInt(checkInteger('blocked', signal, 1, 64) - 1)
+    const mask = new DataView(new ArrayBuffer(12))
+    mask.setUint32(0, 8, true)
+    mask.setBigUint64(4, set & ~(1n << BigInt(native.kickSignal() - 1)), true)
+    const result = this.native.ioctlCounted(requests.KVM_SET_SIGNAL_MASK.number, new Uint8Array(mask.buffer), 4, 1)
+    if (result < 0) this.#refused(result, requests.KVM_SET_SIGNAL_MASK, 'setting the signal mask of')
+  }
+
+  #get<F extends Fields>(request: requests.Request, type: StructType<F>, value = new type()): StructInstance<F> {
+    if (value?.constructor !== type) throw argumentError('into', typeof value, `an instance for ${type.structName}`)
+    const result = ioctlVcpu(this.handle, request.number, value.bytes)
+    if (result < 0) this.#refused(result, request, 'reading')
+    return value
+  }
+
+  #set<F extends Fields>(request: requests.Request, type: StructType<F>, values: Partial<ValuesOf<F>>, current?: () => StructInstance<F>): void {
+    if (typeof values !== 'object' || values === null) throw argumentError('values', typeof values, `the fields of ${type.structName}`)
+    let whole = values as StructInstance<F>
+    if (values.constructor !== type) {
+      checkOptions<object>('values', values, Object.keys(type.fields) as never[])
+      whole = current ? current() : new type()
+      assignFields(whole, values)
+    }
+    const result = ioctlVcpu(this.handle, request.number, whole.bytes)
+    if (result < 0) this.#refused(result, request, 'writing', 'a field holds a value that this processor does not allow')
+  }
+
+  // Asked only after a failure: on the way there each call into the add-on would cost as much as the check is worth.
+  #refused(result: number, request: requests.Request, doing: string, advice = ''): never {
+    this.checkOpen()
+    if (errnoName(result) === 'EBUSY')
+      throw new KvmError('busy', `${doing} vCPU ${this.id} while it runs would wait for the guest; await pause(), or kick() it out, first`, {
+        ioctl: request.name
+      })
+    throw ioctlError(request.name, result, `${doing} vCPU ${this.id}`, advice)
+  }
+
+  /**
+   * General-purpose registers, RIP and RFLAGS, as bigints: KVM_GET_REGS.
+   * @param into a Registers to fill again instead of a new one, for loops
+   */
+  getRegisters(into?: Registers): Registers {
+    return this.#get(requests.KVM_GET_REGS, Registers, into)
+  }
+  /** Writes registers: those of a getRegisters() whole, or some by name and the others kept. */
+  setRegisters(values: Partial<ValuesOf<typeof Registers.fields>>): void {
+    this.#set(requests.KVM_SET_REGS, Registers, values, () => this.getRegisters())
+  }
+  /** Segments, descriptor tables and control registers: KVM_GET_SREGS. */
+  getSpecialRegisters(into?: SpecialRegisters): SpecialRegisters {
+    return this.#get(requests.KVM_GET_SREGS, SpecialRegisters, into)
+  }
+  /** Writes segments and control registers: those of a getSpecialRegisters() whole, or some by name (KVM_SET_SREGS).
+   * @throws KvmError `ioctl` with EINVAL for a state no processor allows */
+  setSpecialRegisters(values: Partial<ValuesOf<typeof SpecialRegisters.fields>>): void {
+    this.#set(requests.KVM_SET_SREGS, SpecialRegisters, values, () => this.getSpecialRegisters())
+  }
+  /** x87 and SSE state: KVM_GET_FPU. */
+  getFpu() {
+    return this.#get(requests.KVM_GET_FPU, Fpu)
+  }
+  /** Writes x87 and SSE state, some fields or all: KVM_SET_FPU. */
+  setFpu(values: Partial<ValuesOf<typeof Fpu.fields>>): void {
+    this.#set(requests.KVM_SET_FPU, Fpu, values, () => this.getFpu())
+  }
+  /** DR0 to DR3, DR6 and DR7: KVM_GET_DEBUGREGS. */
+  getDebugRegisters() {
+    return this.#get(requests.KVM_GET_DEBUGREGS, DebugRegisters)
+  }
+  /** Writes debug registers, some fields or all: KVM_SET_DEBUGREGS. */
+  setDebugRegisters(values: Partial<ValuesOf<typeof DebugRegisters.fields>>): void {
+    this.#set(requests.KVM_SET_DEBUGREGS, DebugRegisters, values, () => this.getDebugRegisters())
+  }
+  /** 0 runnable, 3 halted, ...: KVM_GET_MP_STATE. */
+  get mpState(): number {
+    return this.#get(requests.KVM_GET_MP_STATE, MpState).mp_state
+  }
+  /** Wakes or halts the vCPU: KVM_SET_MP_STATE. */
+  set mpState(state: number) {
+    this.#set(requests.KVM_SET_MP_STATE, MpState, { mp_state: state })
+  }
+  /** Single steps and breakpoints: KVM_SET_GUEST_DEBUG. */
+  setGuestDebug(values: Partial<ValuesOf<typeof GuestDebug.fields>>): void {
+    this.#set(requests.KVM_SET_GUEST_DEBUG, GuestDebug, values)
+  }
+  /** The guest's own page tables: guest-virtual to guest-physical (KVM_TRANSLATE). */
+  translateLinear(linear: bigint) {
+    if (typeof linear !== 'bigint') throw argumentError('linear', linear, 'a bigint')
+    this.checkOpen()
+    const value = new Translation({ linear_address: linear })
+    const result = this.native.ioctl(requests.KVM_TRANSLATE.number, value.bytes)
+    if (result < 0) this.#refused(result, requests.KVM_TRANSLATE, 'translating on')
+    return value
+  }
+
+  /** What the guest's CPUID answers: KVM_SET_CPUID2. */
+  setCpuid(entries: readonly CpuidEntry[]): void {
+    this.#counted(requests.KVM_SET_CPUID2, entries, CpuidEntry.size)
+    this.hasCpuid = true
+  }
+  /** Reads model-specific registers: KVM_GET_MSRS. */
+  getMsrs(indices: readonly number[]): bigint[] {
+    const memory = this.#counted(
+      requests.KVM_GET_MSRS,
+      indices.map((index) => new MsrEntry({ index })),
+      MsrEntry.size,
+      indices.length
+    )
+    return indices.map((_, place) => MsrEntry.over(memory.subarray(8 + place * MsrEntry.size)).data)
+  }
+  /** Writes model-specific registers: KVM_SET_MSRS. */
+  setMsrs(values: ReadonlyMap<number, bigint>): void {
+    this.#counted(
+      requests.KVM_SET_MSRS,
+      [...values].map(([index, data]) => new MsrEntry({ index, data })),
+      MsrEntry.size,
+      values.size
+    )
+  }
+
+  // KVM_GET_MSRS and KVM_SET_MSRS return how many they did: fewer means that the next one was refused.
+  #counted(request: requests.Request, entries: readonly { bytes: Uint8Array }[], entrySize: number, wanted = 0): Uint8Array {
+    this.checkOpen()
+    const memory = new Uint8Array(8 + entries.length * entrySize)
+    new DataView(memory.buffer).setUint32(0, entries.length, true)
+    entries.forEach((entry, place) => memory.set(checkBytes('entries', entry.bytes), 8 + place * entrySize))
+    const done = this.native.ioctlCounted(request.number, memory, 8, entrySize)
+    if (done < 0) this.#refused(done, request, 'with a list for')
+    if (done < wanted)
+      throw new KvmError('ioctl', `${request.name} stopped at entry ${done} of ${wanted}: this vCPU does not have that register`, {
+        ioctl: request.name,
+        done
+      })
+    return memory
+  }
+
+  /**
+   * Delivers an external interrupt: KVM_INTERRUPT. For a VM without createIrqchip(), when {@link Vcpu.readyForInterrupt}.
+   * @param vector 0 to 255
+   */
+  interrupt(vector: number): void {
+    const { bytes } = new Interrupt({ irq: checkInteger('vector', vector, 0, 255) })
+    const result = ioctlVcpu(this.handle, requests.KVM_INTERRUPT.number, bytes)
+    if (result < 0)
+      this.#refused(result, requests.KVM_INTERRUPT, 'interrupting', 'EEXIST: one waits already; ENXIO: the controllers are in the kernel')
+  }
+  /** Delivers a non-maskable interrupt: KVM_NMI. */
+  nmi(): void {
+    this.checkOpen()
+    checked(this.native.ioctl(requests.KVM_NMI.number), requests.KVM_NMI.name, `interrupting vCPU ${this.id}`)
+  }
+  /** The local APIC's registers, 1024 bytes as they lie in its page: KVM_GET_LAPIC. Needs createIrqchip(). */
+  getLapic(): Uint8Array {
+    return this.#get(requests.KVM_GET_LAPIC, LapicState).regs
+  }
+  /** Writes the local APIC's registers: KVM_SET_LAPIC. */
+  setLapic(regs: Uint8Array): void {
+    if (checkBytes('regs', regs).byteLength !== LapicState.size) throw argumentError('regs', regs.byteLength, `${LapicState.size} bytes`)
+    this.#set(requests.KVM_SET_LAPIC, LapicState, { regs })
+  }
+}
+
+/** Nested structures take plain objects too, so that one field of a segment can be set. */
+function assignFields(target: object, values: object): void {
+  try {
+    Object.assign(target, values)
+  } catch (error) {
+    throw new KvmError('argument', `a register value has the wrong type: ${(error as Error).message} (registers are bigints)`, { argument: 'values' })
+  }
+}

@@ -21,7 +21,7 @@ export interface LongModeOptions {
   /** Where to begin; linear and physical addresses are equal. */
   ip: number
   sp?: number
-  /** Privilege: 3 may use ports too (IOPL 3). */
+  /** Privilege: 3 may use ports too (IOPL 3), and has interrupts on. */
   ring?: 0 | 3
   /** GPA of {@link longModeTablesSize} bytes for GDT, TSS and page tables, on a page border; it must have a memslot. */
   tables: number
@@ -52,7 +52,8 @@ const cr0 = { pe: 1n << 0n, mp: 1n << 1n, et: 1n << 4n, ne: 1n << 5n, wp: 1n << 
 const cr4 = { pae: 1n << 5n, osfxsr: 1n << 9n, osxmmexcpt: 1n << 10n }
 const efer = { lme: 1n << 8n, lma: 1n << 10n }
 const reservedFlag = 2n
-const ioPrivilege3 = 3n << 12n
+// As user code runs: IOPL 3 for ports, and interrupts on, so that a guest that never leaves can be taken out on every host (docs/lab.md).
+const userFlags = (3n << 12n) | (1n << 9n)
 
 // Segment types with the accessed bit set, as VT-x demands of a valid guest (SDM volume 3, 27.3.1.2).
 const codeType = 11
@@ -136,7 +137,7 @@ function enterLong(target: ModeTarget, options: LongModeOptions): void {
   registers.cr0 = cr0.pe | cr0.mp | cr0.et | cr0.ne | cr0.wp | cr0.pg
   registers.efer = efer.lme | efer.lma
   target.setSpecialRegisters(registers)
-  begin(target, ip, sp, user ? ioPrivilege3 : 0n)
+  begin(target, ip, sp, user ? userFlags : 0n)
 }
 
 /**

@@ -97,7 +97,7 @@ export class Guest {
 
   #perform(routine: Routine, registers: { rdi: bigint; rsi?: bigint; rcx?: bigint }): Access {
     const rip = BigInt(this.#code + Object.keys(routines).indexOf(routine) * routineSpace)
-    this.vcpu.setRegisters({ ...registers, rip, rflags: 0x3002n })
+    this.vcpu.setRegisters({ ...registers, rip, rflags: 0x3202n })
     let mmio: Access | undefined
     for (;;) {
       const exit = this.vcpu.run({ timeoutMs })

@@ -7,7 +7,8 @@ const checks = [
   ['npx', ['biome', 'check', '--error-on-warnings']],
   ['npx', ['tsc', '-p', 'tsconfig.test.json']],
   ['npx', ['clang-format', '--dry-run', '-Werror', ...native]],
-  ['npx', ['publint', '--strict']]
+  ['npx', ['publint', '--strict']],
+  ['node', ['scripts/observing.mjs', '--check']]
 ]
 let failed = 0
 for (const [command, args] of checks) {

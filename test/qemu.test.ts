@@ -1,4 +1,7 @@
 // Somebody else's VM: what QEMU's own monitor says of its memory is the truth to compare with.
+import { spawn } from 'node:child_process'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 import { type Machine, machines } from 'node-kvm'
 import { afterAll, beforeAll, expect, type TestContext, test } from 'vitest'
 import { prepareQemu } from '../lab/qemu.js'
@@ -91,4 +94,30 @@ test('every page that the second stage maps is the frame that its monitor says',
     compared++
   }
   console.log(`${compared} pages, ${mapped.length} of them mapped by the second stage: all are the frame that QEMU says`)
+})
+
+test('node-kvm trace --pid shows what its firmware does when it runs again', async (context) => {
+  const monitor = running(context)
+  const main = fileURLToPath(new URL('../dist/lib/cli/main.js', import.meta.url))
+  const kinds = 'spte-set,zap-all,pio,mmio'
+  const child = spawn(process.execPath, [main, 'trace', '--pid', String(monitor.pid), '--json', '--kinds', kinds], {
+    stdio: ['ignore', 'pipe', 'inherit']
+  })
+  let text = ''
+  child.stdout.setEncoding('utf8').on('data', (part) => (text += part))
+  const done = new Promise<number | null>((resolve) => child.once('close', resolve))
+  await sleep(1000)
+  await monitor.monitor('system_reset')
+  const seen = (kind: string) => text.includes(`"kind":"${kind}"`)
+  for (const end = Date.now() + 30_000; !(seen('spte-set') && seen('pio')) && Date.now() < end; ) await sleep(100)
+  child.kill('SIGINT')
+  expect(await done).toBe(0)
+  const events = text
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  expect(events.at(-1)).toMatchObject({ kind: 'summary' })
+  expect(events.at(-1).memslots).toBeGreaterThan(3)
+  expect(new Set(events.slice(0, -1).map(({ process }) => process))).toEqual(new Set([monitor.pid]))
+  expect(seen('spte-set') && seen('pio')).toBe(true)
 })

@@ -85,6 +85,18 @@ test('slots of one environment that another deleted are told so', async () => {
   expect(vm.memslots.length).toBe(1)
 })
 
+test('changes of another environment are told to whoever watches here', () => {
+  const same = Vm.attach(vm.share())
+  using log = vm.dirtyLog()
+  log.collect()
+  same.memslots.create({ gpa: 0x10_0000, mapping: Mapping.anonymous(8 * KiB) })
+  expect(log.collect()).toEqual([{ gpa: 0x10_0000, size: 8 * KiB }])
+  expect(log.collect()).toEqual([])
+  same.memslots.lookup(0x10_0000)?.move(0x20_0000)
+  expect(log.collect()).toEqual([{ gpa: 0x20_0000, size: 8 * KiB }])
+  same.close()
+})
+
 test('a token serves once, and not after close', () => {
   const token = vm.share()
   const same = Vm.attach(token)

@@ -248,26 +248,34 @@ export class Memslots implements Iterable<Memslot> {
     slot.mapping.slotGone()
   }
 
-  /** Takes over what other environments changed. */
+  /** Takes over what other environments changed, and tells of it as if it happened now. */
   #follow(): void {
     if (this.#vm.generation === this.#generation || this.closed) return
     const { generation, rows } = this.#vm.memslots()
+    this.#generation = generation
     const mappings = new Map([...this.#byId.values()].map(({ mapping }) => [mapping.address, mapping]))
     const gone = new Map(this.#byId)
+    const changed: { before: MemslotRow | null; after: MemslotRow | null }[] = []
     this.#byGpa.clear()
     for (const row of rows) {
       const placement = this.#placementOf(row, mappings)
       const known = gone.get(row.id)
       gone.delete(row.id)
+      const [before, after] = [known ? rowOf(known.id, known.placement) : null, rowOf(row.id, placement)]
+      if (before?.gpa !== after.gpa || before.size !== after.size || before.hva !== after.hva) changed.push({ before, after })
       known?.placed(placement)
       this.#enter(known ?? new Memslot(this, row.id, placement))
     }
     for (const slot of gone.values()) {
+      changed.push({ before: rowOf(slot.id, slot.placement), after: null })
       this.#byId.delete(slot.id)
       slot.placed(null)
+      slot.mapping.slotGone()
     }
-    for (const { mapping } of gone.values()) mapping.slotGone()
-    this.#generation = generation
+    announcing(
+      () => 0,
+      () => changed.map(({ before, after }) => this.#changed('change', before, after))
+    )
   }
 
   #placementOf({ id, gpa, size, offset, flags, region }: NativeSlot, mappings: Map<number, Mapping>): Placement {

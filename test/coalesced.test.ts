@@ -1,4 +1,3 @@
-import { release } from 'node:os'
 import { setImmediate as turn } from 'node:timers/promises'
 import { assemble, type CoalescedWrite, capabilities, Mapping, MiB, type Vcpu } from 'node-kvm'
 import { expect, type TestContext, test } from 'vitest'
@@ -24,8 +23,7 @@ function realMode(source: string): Vcpu {
 const numbers = (writes: readonly CoalescedWrite[]) => writes.map(({ address, data }) => [address, Buffer.from(data).readUIntLE(0, data.length)])
 
 // Until Linux 6.12 the room was reckoned wrongly while the ring had not wrapped: the write after the 85th exits already (coalesced_mmio_has_room()).
-const [major = 0, minor = 0] = release().split('.').map(Number)
-const isExact = major > 6 || (major === 6 && minor >= 12)
+const isExact = kernelIsAtLeast(6, 12)
 
 test('H01 the ring holds its size less one, the next write exits; all arrive, in order, before their exit', (context) => {
   need(context)

@@ -5,6 +5,7 @@ import { Worker } from 'node:worker_threads'
 import { assemble, Mapping, MiB, type Vcpu, type Vm } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
+import { kernelIsAtLeast } from './support/kernel.js'
 import { descriptors } from './support/process.js'
 import { inLab } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
@@ -250,7 +251,8 @@ describe('with the interrupt controllers in the kernel', () => {
   })
 
   test('what cannot be says why', () => {
-    expect(checkedError(() => vm.createPit(), 'ioctl').message).toContain('createIrqchip() first')
+    // Linux 6.1 makes a timer that reaches nobody; 6.12 and later refuse.
+    if (kernelIsAtLeast(6, 12)) expect(checkedError(() => vm.createPit(), 'ioctl').message).toContain('createIrqchip() first')
     checkedError(() => vm.setIrqLine(1, true), 'ioctl')
     // Whether an irqfd that leads nowhere is refused depends on the kernel: Linux 6.1 takes it.
     checkedError(() => vm.signalMsi({ address: 0xfee0_0000, data: 1 }), 'ioctl')

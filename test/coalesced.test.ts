@@ -2,6 +2,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { assemble, type CoalescedWrite, capabilities, Mapping, MiB, type Vcpu } from 'node-kvm'
 import { expect, type TestContext, test } from 'vitest'
 import { checkedError } from './support/errors.js'
+import { kernelIsAtLeast } from './support/kernel.js'
 import { inLab, skip } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
 

@@ -4,6 +4,7 @@ import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { assemble, type Exit, KiB, Mapping, MiB, type Vcpu } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
+import { inLab, skipWhereSlow } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
 
 /** With interrupts on, for Bochs: see vcpu.test.ts. */
@@ -255,7 +256,7 @@ describe('queued writes', () => {
       {
         'io-out': ({ data }) => {
           expect(new DataView(data.buffer, data.byteOffset).getUint32(0, true)).toBe(next++)
-          if (next === 3000) void vcpu.stop()
+          if (next === (inLab ? 300 : 3000)) void vcpu.stop()
         }
       },
       { queued: [{ port: 0x10 }] }
@@ -264,7 +265,8 @@ describe('queued writes', () => {
   })
 })
 
-test('an unref() vCPU does not hold the process open', async () => {
+test('an unref() vCPU does not hold the process open', async (context) => {
+  skipWhereSlow(context)
   const { spawn } = await import('node:child_process')
   const script = `
     import { Kvm, Mapping } from ${JSON.stringify(new URL('../dist/lib/index.js', import.meta.url).href)}
@@ -285,7 +287,8 @@ test('an unref() vCPU does not hold the process open', async () => {
   expect([status, text]).toEqual([0, 'timer\n'])
 })
 
-test.each(['process.exit(3)', 'throw new Error("uncaught")'])('%s while a vCPU runs ends the process at once', async (last) => {
+test.for(['process.exit(3)', 'throw new Error("uncaught")'])('%s while a vCPU runs ends the process at once', async (last, context) => {
+  skipWhereSlow(context)
   const { spawn } = await import('node:child_process')
   const script = `
     import { Kvm, Mapping } from ${JSON.stringify(new URL('../dist/lib/index.js', import.meta.url).href)}
@@ -302,7 +305,7 @@ test.each(['process.exit(3)', 'throw new Error("uncaught")'])('%s while a vCPU r
 
 test('VMs closed while their vCPUs run leave no thread and no descriptor', async () => {
   const { descriptors } = await import('./support/process.js')
-  const count = process.env['NODE_KVM_LAB'] ? 20 : 300
+  const count = inLab ? 20 : 300
   const before = { descriptors: 0, threads: 0 }
   for (let round = -5; round < count; round++) {
     if (round === 0) Object.assign(before, { descriptors: descriptors(), threads: threads().length })

@@ -6,7 +6,7 @@ import { assemble, KiB, Kvm, Mapping, MiB, type Vcpu, Vm } from 'node-kvm'
 import { expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
 import { descriptors, resident } from './support/process.js'
-import { inLab } from './support/skip.js'
+import { inLab, skipWhereSlow } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
 
 const library = JSON.stringify(new URL('../dist/lib/index.js', import.meta.url).href)
@@ -133,7 +133,8 @@ test('two Workers run a vCPU each; registers of the other are refused, kicks arr
   await Promise.all(workers.map((each) => each.terminate()))
 })
 
-test('closing the VM where it was made ends the runs of Workers', async () => {
+test('closing the VM where it was made ends the runs of Workers', async (context) => {
+  skipWhereSlow(context)
   const vcpu = spinning()
   const other = worker(`
     parentPort.postMessage('running')
@@ -148,7 +149,8 @@ test('closing the VM where it was made ends the runs of Workers', async () => {
   await other.terminate()
 })
 
-test('messages to a Worker in a run do not end it, and do not lengthen its limit', async () => {
+test('messages to a Worker in a run do not end it, and do not lengthen its limit', async (context) => {
+  skipWhereSlow(context)
   spinning()
   const other = worker(`
     parentPort.postMessage('running')
@@ -230,7 +232,8 @@ test.each(['await worker.terminate()', 'process.exit() in it', 'an uncaught erro
   }
 )
 
-test('a Worker that ends takes nothing from those who still hold its VM', async () => {
+test('a Worker that ends takes nothing from those who still hold its VM', async (context) => {
+  skipWhereSlow(context)
   const maker = new Worker(
     `const { parentPort } = require('node:worker_threads')
      import(${library}).then(({ Kvm, Mapping }) => {
@@ -250,7 +253,8 @@ test('a Worker that ends takes nothing from those who still hold its VM', async 
   expect(Kvm.open).toBeTypeOf('function')
 })
 
-test('a handle that is collected while a Worker runs the guest takes nothing from it', async () => {
+test('a handle that is collected while a Worker runs the guest takes nothing from it', async (context) => {
+  skipWhereSlow(context)
   const before = descriptors()
   const runner = worker(`
     parentPort.postMessage('running')

@@ -11,3 +11,8 @@ export function skip(context: TestContext, reason: string): never {
 
 /** The lane of the lab that the suite runs in; undefined outside. */
 export const inLab = process.env['NODE_KVM_LAB']
+
+/** In lane ept each start of Node, and of a Worker with the library, takes ten seconds: what does not depend on the processor is told elsewhere. */
+export function skipWhereSlow(context: TestContext): void {
+  if (inLab?.startsWith('ept')) skip(context, 'the same on every host, and slow in this lane')
+}

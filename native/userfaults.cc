@@ -199,8 +199,11 @@ int UserFaults::Serve(uint64_t offset, const char* content, size_t length) {
   if (length == 0 || length % kPage != 0 || offset % kPage != 0 || offset > request_.size || length > request_.size - offset)
     return -ERANGE;
   Admit(offset, length);
-  for (size_t done = 0; done < length; done += kPage)
-    if (const int error = Put(offset + done, content == nullptr ? nullptr : content + done, kPage); error != 0) return error;
+  for (size_t done = 0; done < length; done += kPage) {
+    // Before the page is there: who waited for it may look at the count at once.
+    ++served_;
+    if (const int error = Put(offset + done, content == nullptr ? nullptr : content + done, kPage); error != 0) return --served_, error;
+  }
   Answered(offset, length);
   return 0;
 }
@@ -240,7 +243,6 @@ void UserFaults::Answered(uint64_t offset, size_t length) {
   for (uint64_t page = offset; page < offset + length; page += kPage) {
     known_[page / kPage] = true;
     asked_.erase(page);
-    ++served_;
   }
   std::erase_if(waiting_, [&](const Waiting& waiting) { return waiting.offset - offset < length; });
 }

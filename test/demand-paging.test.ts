@@ -325,7 +325,10 @@ describe('lifetimes', () => {
       await worker.terminate()
     }
     // What earlier tests left to the collector goes too.
-    const left = () => (globalThis.gc?.(), threads().filter((name) => name === 'kvm-userfaults'))
+    const left = () => {
+      globalThis.gc?.()
+      return threads().filter((name) => name === 'kvm-userfaults')
+    }
     await expect.poll(left, { timeout: inLab ? 60_000 : 5000 }).toEqual([])
     const { stdout, stderr, status } = spawnSync(process.execPath, ['-e', source('console.log(error.code); process.exit(4)')], {
       encoding: 'utf8',

@@ -5,6 +5,7 @@ import { describeHost, type Host, readOptional } from '../abi/host.js'
 import { type CapabilityName, capabilities } from '../kvm/capabilities.js'
 import { Kvm } from '../kvm/kvm.js'
 import { Mapping } from '../memory/mapping.js'
+import { Tracefs } from '../trace/tracefs.js'
 import { readPagemap } from '../translation/pagemap.js'
 
 /** One thing looked at. */
@@ -102,7 +103,7 @@ const bpf = 39
 
 function checkTracefs(): Finding {
   const places = ['/sys/kernel/tracing', '/sys/kernel/debug/tracing'].filter((place) => existsSync(`${place}/events`))
-  if (places.length === 0) return find('tracefs', false, 'not mounted, or not readable', 'sudo mount -t tracefs tracefs /sys/kernel/tracing')
+  if (places.length === 0) return checkPrivateTracefs()
   try {
     accessSync(`${places[0]}/events/kvm`, constants.R_OK)
     return find('tracefs', true, `${places[0]}, with kvm's events`)
@@ -113,6 +114,17 @@ function checkTracefs(): Finding {
       `${places[0]}, but kvm's events cannot be read`,
       'run as root, or sudo mount -o remount,gid=$(id -g),mode=750 /sys/kernel/tracing'
     )
+  }
+}
+
+// A trace mounts it for itself then, in no namespace.
+function checkPrivateTracefs(): Finding {
+  try {
+    using tracefs = new Tracefs()
+    const there = tracefs.read('kvm/kvm_userspace_exit', 'id') !== null
+    return find('tracefs', there, `not mounted; a trace mounts it for itself${there ? '' : ", but kvm's events are not there"}`, 'load kvm')
+  } catch {
+    return find('tracefs', false, 'not mounted, or not readable', 'sudo mount -t tracefs tracefs /sys/kernel/tracing')
   }
 }
 

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
-import { describe, expect, test } from 'vitest'
-import { inLab, skip } from './support/skip.js'
+import { beforeEach, describe, expect, test } from 'vitest'
+import { inLab, skip, skipWhereSlow } from './support/skip.js'
 
 const file = (path: string) => fileURLToPath(new URL(`../dist/${path}`, import.meta.url))
 const run = (path: string, args: string[] = [], options: object = {}) =>
@@ -153,6 +153,7 @@ describe('node-kvm doctor', () => {
 })
 
 describe('bad input on the command line', () => {
+  beforeEach(skipWhereSlow)
   test.each([
     [[], 'a command is needed'],
     [['nonsense'], "there is no command 'nonsense'"],

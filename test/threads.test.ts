@@ -4,6 +4,7 @@ import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { assemble, type Exit, KiB, Mapping, MiB, type Vcpu } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
+import { untilRunning } from './support/running.js'
 import { inLab, skipWhereSlow } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
 
@@ -57,7 +58,7 @@ describe('a vCPU on a thread of its own', () => {
   test('is parked and goes on; registers are there while parked, and refused while it runs', async () => {
     const vcpu = guest('sti; 1: inc %ebx; jmp 1b')
     const running = vcpu.start({})
-    await sleep(10)
+    await untilRunning(vcpu)
     expect(checkedError(() => vcpu.getRegisters(), 'busy').message).toContain('pause()')
     checkedError(() => vcpu.setRegisters({ rax: 1n }), 'busy')
     checkedError(() => vcpu.getMsrs([0x10]), 'busy')

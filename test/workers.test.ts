@@ -6,6 +6,7 @@ import { assemble, KiB, Kvm, Mapping, MiB, type Vcpu, Vm } from 'node-kvm'
 import { expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
 import { descriptors, resident } from './support/process.js'
+import { untilRunning } from './support/running.js'
 import { inLab, skipWhereSlow } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
 
@@ -121,8 +122,8 @@ test('two Workers run a vCPU each; registers of the other are refused, kicks arr
   const workers = [0, 1].map((id) => worker(runner.replace('ID', String(id))))
   for (const each of workers) each.postMessage(vm.share())
   expect(await Promise.all(workers.map(answer))).toEqual(['running', 'running'])
-  await sleep(50)
-  checkedError(() => first.getRegisters(), 'busy')
+  await untilRunning(first)
+  await untilRunning(second)
   checkedError(() => first.run(), 'busy')
   checkedError(() => first.start({}), 'busy')
   const answers = Promise.all(workers.map(answer))
@@ -177,8 +178,7 @@ test('a Worker may start() a vCPU, and its end stops it', async () => {
     parentPort.postMessage(vm.vcpu(0).state)`)
   other.postMessage(vm.share())
   expect(await answer(other)).toBe('running')
-  await sleep(20)
-  checkedError(() => vcpu.getRegisters(), 'busy')
+  await untilRunning(vcpu)
   await other.terminate()
   expect(vcpu.getRegisters().rbx).not.toBe(0n)
   expect(threads()).not.toContain('kvm-vcpu-0')

@@ -22,7 +22,7 @@ async function collect() {
   }
 }
 
-test('1,000 VMs made and closed: the same descriptors, and resident memory flat', async () => {
+test('1,000 VMs (200 in lane ept) made and closed: the same descriptors, and resident memory flat', async () => {
   using kvm = Kvm.open()
   const round = (count: number) => {
     for (let made = 0; made < count; made++) {
@@ -31,13 +31,15 @@ test('1,000 VMs made and closed: the same descriptors, and resident memory flat'
       mapping.close()
     }
   }
-  round(100)
+  // A leak of one descriptor a VM shows in any number; Bochs takes a tenth of a second for each.
+  const [warmUp, count] = inLab?.startsWith('ept') ? ([20, 200] as const) : ([100, 1000] as const)
+  round(warmUp)
   await collect()
   const before = { descriptors: descriptors(), resident: resident() }
-  round(1000)
+  round(count)
   expect(descriptors()).toBe(before.descriptors)
   await collect()
-  // A leak of one VM's memory alone would be 1 GiB.
+  // A leak of the VMs' memory would be a mebibyte each.
   expect(resident() - before.resident).toBeLessThan(32 * MiB)
 })
 

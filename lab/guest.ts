@@ -30,11 +30,19 @@ load() {
   done </modules/$1.order
 }
 stty -F /dev/ttyS1 raw -echo 115200
-case " $(cat /proc/cmdline) " in *" lab.bus=ata "*) bus=ata disk=/dev/sd;; *) bus=virtio disk=/dev/vd;; esac
+case " $(cat /proc/cmdline) " in *" lab.bus=ata "*) bus=ata;; *) bus=virtio;; esac
 load $bus
-tries=0
-until [ -b \${disk}c ]; do sleep 0.1; tries=$((tries+1)); [ $tries -gt 100 ] && fail "there are no disks"; done
-base=\${disk}a; run=\${disk}b; modules=\${disk}c
+# ATA disks by where they are plugged in: Linux looks at them at the same time, and which is sda is chance.
+disk() {
+  tries=0
+  while :; do
+    case $bus in ata) name=$(ls /sys/bus/scsi/devices/$1/block 2>/dev/null);; *) name=$2;; esac
+    [ -n "$name" ] && [ -b /dev/$name ] && break
+    sleep 0.1; tries=$((tries+1)); [ $tries -gt 100 ] && fail "there are no disks"
+  done
+  echo /dev/$name
+}
+base=$(disk 0:0:0:0 vda); run=$(disk 0:0:1:0 vdb); modules=$(disk 1:0:0:0 vdc)
 mount -t ext4 -o ro,noatime $base /base || fail "mounting the base disk"
 mount -t devtmpfs dev /base/dev; mount -t proc proc /base/proc; mount -t sysfs sys /base/sys
 mkdir -p /base/dev/pts /base/dev/shm; mount -t devpts pts /base/dev/pts; mount -t tmpfs -o mode=1777 tmp /base/dev/shm

@@ -37,6 +37,16 @@ struct IteratorTarget {
 
 long Bpf(int command, Attribute* attribute) { return syscall(SYS_bpf, command, attribute, sizeof(bpf_attr)); }
 
+// The verifier gives up with EAGAIN when any signal is pending for the thread, and a signal that ends nothing may come again: as libbpf,
+// some tries.
+constexpr int kLoadTries = 8;
+template <typename Load>
+int Tried(Load load) {
+  int result = -EAGAIN;
+  for (int tries = 0; tries < kLoadTries && result == -EAGAIN; tries++) result = load();
+  return result;
+}
+
 bool Fail(TableFailure* failure, const char* step, int error) {
   failure->step = step;
   failure->error = error;
@@ -88,9 +98,12 @@ int LoadLoader(int map, std::string* log) {
   attribute.attr.license = reinterpret_cast<uintptr_t>(license);
   attribute.attr.fd_array = reinterpret_cast<uintptr_t>(&map);
   attribute.attr.prog_flags = BPF_F_SLEEPABLE;
-  const long fd = Bpf(BPF_PROG_LOAD, &attribute);
-  if (fd < 0 && errno != EPERM) *log = "the loader program itself was refused";
-  return fd < 0 ? -errno : static_cast<int>(fd);
+  const int fd = Tried([&attribute] {
+    const long loaded = Bpf(BPF_PROG_LOAD, &attribute);
+    return loaded < 0 ? -errno : static_cast<int>(loaded);
+  });
+  if (fd < 0 && fd != -EPERM) *log = "the loader program itself was refused";
+  return fd;
 }
 
 int RunLoader(int program, Loader* loader) {
@@ -175,7 +188,7 @@ bool TableReader::LoadLocked(TableFailure* failure) {
   if (program.get() < 0) return Fail(failure, "loader", program.get());
   Loader loader;
   loader.context.size = sizeof loader;
-  const int error = RunLoader(program.get(), &loader);
+  const int error = Tried([&] { return RunLoader(program.get(), &loader); });
   maps_.clear();
   for (const LoaderMap& map : loader.maps) maps_.emplace_back(map.fd > 0 ? map.fd : -1);
   program_ = OwnedFd(loader.programs[bpf::kWalk] > 0 ? loader.programs[bpf::kWalk] : -1);

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -9,6 +9,7 @@ import { Worker } from 'node:worker_threads'
 import { assemble, type FaultHandler, Guest, KiB, Mapping, MiB, type PageFault } from 'node-kvm'
 import { afterAll, describe, expect, type TestContext, test } from 'vitest'
 import { checkedError } from './support/errors.js'
+import { threads } from './support/process.js'
 import { inLab, skip } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
 import { Writer } from './support/writer.js'
@@ -306,7 +307,6 @@ describe('lifetimes', () => {
   })
 
   const addon = JSON.stringify(fileURLToPath(new URL('../dist/lib/index.js', import.meta.url)))
-  const threads = () => readdirSync('/proc/self/task').map((id) => readFileSync(`/proc/self/task/${id}/comm`, 'utf8').trim())
 
   test('a Worker that ends in the middle of a fault, or a process that does, ends', async (context) => {
     need(context)

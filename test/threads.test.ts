@@ -1,9 +1,9 @@
 import { once } from 'node:events'
-import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { assemble, type Exit, KiB, Mapping, MiB, type Vcpu } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
+import { descriptors, threads } from './support/process.js'
 import { untilRunning } from './support/running.js'
 import { inLab, skipWhereSlow } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
@@ -17,7 +17,6 @@ function guest(source: string, target = vm): Vcpu {
   ram.write(0x1000, assemble(source, { mode: 'real', at: 0x1000 }))
   return target.createVcpu().enter('real', { ip: 0x1000 })
 }
-const threads = () => readdirSync('/proc/self/task').map((id) => readFileSync(`/proc/self/task/${id}/comm`, 'utf8').trim())
 
 async function refused(promise: Promise<unknown>, code: string) {
   await expect(promise).rejects.toMatchObject({ name: 'KvmError', code })
@@ -305,7 +304,6 @@ test.for(['process.exit(3)', 'throw new Error("uncaught")'])('%s while a vCPU ru
 })
 
 test('VMs closed while their vCPUs run leave no thread and no descriptor', async () => {
-  const { descriptors } = await import('./support/process.js')
   const count = inLab ? 20 : 300
   const before = { descriptors: 0, threads: 0 }
   for (let round = -5; round < count; round++) {

@@ -1,12 +1,11 @@
 import { spawnSync } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
 import { Guest, KiB, Mapping, MiB, statisticsGrowth, Trace, type TraceEvent, type TraceKind, timeline } from 'node-kvm'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Tracefs } from '../lib/trace/tracefs.js'
 import { checkedError } from './support/errors.js'
-import { descriptors, ownDescriptors } from './support/process.js'
+import { descriptors, ownDescriptors, threads } from './support/process.js'
 import { inLab, skip } from './support/skip.js'
 import { Target } from './support/target.js'
 import { needsTracing, ofKind, tellsViolations } from './support/tracing.js'
@@ -390,7 +389,7 @@ test('what a trace remembers for causes does not hold what was drained', async (
   expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(2 * MiB)
 })
 
-const tracers = () => readdirSync('/proc/self/task').filter((id) => readFileSync(`/proc/self/task/${id}/comm`, 'utf8') === 'kvm-trace\n').length
+const tracers = () => threads().filter((name) => name === 'kvm-trace').length
 async function collect() {
   for (let round = 0; round < 6; round++) {
     globalThis.gc?.()

@@ -1,18 +1,16 @@
 import { once } from 'node:events'
-import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
 import { assemble, KiB, Kvm, Mapping, MiB, type Vcpu, Vm } from 'node-kvm'
 import { expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
-import { descriptors, resident } from './support/process.js'
+import { descriptors, resident, threads } from './support/process.js'
 import { untilRunning } from './support/running.js'
 import { inLab, skipWhereSlow } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
 
 const library = JSON.stringify(new URL('../dist/lib/index.js', import.meta.url).href)
 const count = (whole: number, lab: number) => (inLab ? lab : whole)
-const threads = () => readdirSync('/proc/self/task').map((id) => readFileSync(`/proc/self/task/${id}/comm`, 'utf8').trim())
 
 /** A Worker that attaches the VM it is posted and does `source` with `vm`, `library` and `parentPort`. */
 function worker(source: string): Worker {

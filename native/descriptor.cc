@@ -31,6 +31,8 @@ uint64_t WholeNumber(const Napi::Value& value, const char* name, uint64_t most) 
   return static_cast<uint64_t>(number);
 }
 
+Napi::Value GiveListener(Napi::Env env, int fd) { return Napi::Number::New(env, env.GetInstanceData<AddonData>()->listeners.Give(fd)); }
+
 napi_value Int32(napi_env env, int value) {
   napi_value result = nullptr;
   napi_create_int32(env, value, &result);

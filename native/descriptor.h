@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "doorbell.h"
 #include "owned_fd.h"
 #include "run.h"
 
@@ -22,6 +23,7 @@ struct AddonData {
   Napi::FunctionReference watcher;
   Napi::FunctionReference write_recorder;
   Napi::FunctionReference fault_service;
+  Listeners listeners;
 };
 
 // The bytes of a Uint8Array argument. Throws a TypeError for anything else.
@@ -43,6 +45,8 @@ struct HotCall {
   HotCall(napi_env env, napi_callback_info info) { napi_get_cb_info(env, info, &count, arguments, &self, nullptr); }
 };
 napi_value Int32(napi_env env, int value);
+// The end of a doorbell to listen at, or a negative errno.
+Napi::Value GiveListener(Napi::Env env, int fd);
 
 // ioctl(2) with a buffer whose size is checked against the request; any buffer must outlive the call only.
 int CheckedIoctl(int fd, napi_env env, const napi_value* arguments, size_t count);

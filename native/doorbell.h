@@ -5,6 +5,9 @@
 
 #include <errno.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <map>
 
 #include "owned_fd.h"
 
@@ -26,6 +29,32 @@ class Doorbell {
 
  private:
   OwnedFd ours_;
+};
+
+// The listeners' ends that an environment was given. worker.terminate() may fall between a Subscribe() and the runtime's taking the
+// descriptor: what the runtime does not hold is closed at the end. The runtime has closed by then what it held, and its numbers may be
+// others' already, whose inode is another.
+class Listeners {
+ public:
+  Listeners() = default;
+  Listeners(const Listeners&) = delete;
+  Listeners& operator=(const Listeners&) = delete;
+  ~Listeners() {
+    for (const auto& [fd, inode] : given_)
+      if (SocketAt(fd) == inode) close(fd);
+  }
+  int Give(int fd) {
+    if (fd >= 0) given_[fd] = SocketAt(fd);
+    return fd;
+  }
+
+ private:
+  // 0 where there is none.
+  static ino_t SocketAt(int fd) {
+    struct stat found;
+    return fstat(fd, &found) == 0 && S_ISSOCK(found.st_mode) ? found.st_ino : 0;
+  }
+  std::map<int, ino_t> given_;
 };
 
 }  // namespace node_kvm

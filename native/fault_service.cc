@@ -108,7 +108,7 @@ Napi::Value FaultService::Missing(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value FaultService::Subscribe(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), parts_.faults ? parts_.faults->Subscribe() : -EBADF);
+  return GiveListener(info.Env(), parts_.faults ? parts_.faults->Subscribe() : -EBADF);
 }
 
 Napi::Value FaultService::Served(const Napi::CallbackInfo& info) {

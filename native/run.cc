@@ -1,6 +1,7 @@
 #include "run.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -33,12 +34,12 @@ HANDLER_STORAGE volatile sig_atomic_t waits_for_itself = 0;
 
 HANDLER_STORAGE ThreadPlace place;
 
-void StoreImmediateExit(kvm_run* run, uint8_t value) { __atomic_store_n(&run->immediate_exit, value, __ATOMIC_SEQ_CST); }
+void SetImmediateExit(kvm_run* run) { __atomic_store_n(&run->immediate_exit, 1, __ATOMIC_SEQ_CST); }
 
 void OnSignal(int, siginfo_t* info, void*) {
   if (info->si_code == SI_TIMER) expired = 1;
   if (info->si_code == SI_QUEUE && entered != nullptr) waits_for_itself = 1;
-  if (entered != nullptr) StoreImmediateExit(entered, 1);
+  if (entered != nullptr) SetImmediateExit(entered);
 }
 
 }  // namespace
@@ -121,6 +122,13 @@ bool TakesAnswer(const kvm_run& run) {
   }
 }
 
+// Up to the end of what the exit says.
+size_t HeadLength(const kvm_run& run) {
+  const bool is_short = run.exit_reason == KVM_EXIT_IO || run.exit_reason == KVM_EXIT_MMIO || run.exit_reason == KVM_EXIT_HLT;
+  static_assert(sizeof run.io <= 24 && sizeof run.mmio <= 24);
+  return is_short ? kUnion + 24 : RunPage::kHead;
+}
+
 // Of a port access, as far as an area holds them.
 size_t DataLength(const kvm_run& run) {
   return std::min<size_t>(size_t{run.io.size} * run.io.count, RunPage::kAreaSize - RunPage::kDataOffset);
@@ -145,11 +153,7 @@ RunPage::~RunPage() {
 }
 
 int RunPage::Run(char* area, double timeout_ms) {
-  {
-    const std::lock_guard lock(access_);
-    if (thread_ != 0) return -EBUSY;
-    thread_ = ThreadId();
-  }
+  if (!Own(ThreadId())) return -EBUSY;
   PutAnswer(area);
   waits_for_itself = 0;
   place.Enter(ThreadPlace::kInRun);
@@ -168,8 +172,16 @@ int RunPage::Run(char* area, double timeout_ms) {
   entered = nullptr;
   place.Enter(ThreadPlace::kElsewhere);
   TakeExit(area);
-  thread_ = 0;
+  Disown();
   return result;
+}
+
+bool RunPage::Own(pid_t as) {
+  for (pid_t owner = 0; !thread_.compare_exchange_strong(owner, as); owner = 0) {
+    if (owner != kInCall) return false;
+    sched_yield();
+  }
+  return true;
 }
 
 // EINTR comes from a request, from the limit, or from a signal that has nothing to do with the guest: the loop tells them apart.
@@ -187,7 +199,7 @@ int RunPage::Enter() {
 
 // Once into the guest, unless something is asked: the exit reason or a negative errno.
 int RunPage::Attempt() {
-  StoreImmediateExit(run_, 0);
+  __atomic_store_n(&run_->immediate_exit, 0, __ATOMIC_RELAXED);
   entered_ = 1;
   int result = -EINTR;
   if (requests_ == 0 && !expired && !waits_for_itself) {
@@ -222,12 +234,12 @@ void RunPage::PutAnswer(const char* area) {
     if (run_->io.data_offset <= size_ && length <= size_ - run_->io.data_offset)
       memcpy(page() + run_->io.data_offset, area + kDataOffset, length);
   } else {
-    memcpy(page() + kUnion, area + kUnion, kHead - kUnion);
+    memcpy(page() + kUnion, area + kUnion, HeadLength(*run_) - kUnion);
   }
 }
 
 void RunPage::TakeExit(char* area) {
-  memcpy(area, page(), kHead);
+  memcpy(area, page(), HeadLength(*run_));
   answer_expected_ = TakesAnswer(*run_);
   if (run_->exit_reason != KVM_EXIT_IO) return;
   const size_t length = DataLength(*run_);
@@ -238,7 +250,7 @@ void RunPage::TakeExit(char* area) {
 void RunPage::CopyArea(char* target, const char* source) {
   kvm_run run;
   memcpy(&run, source, kHead);
-  memcpy(target, source, kHead);
+  memcpy(target, source, HeadLength(run));
   if (run.exit_reason == KVM_EXIT_IO) memcpy(target + kDataOffset, source + kDataOffset, DataLength(run));
 }
 
@@ -246,8 +258,8 @@ void RunPage::Ask(Request request) {
   // Whoever set the bit has sent the signal that it needs. Real-time signals queue up, and the queue of a user is bounded
   // (RLIMIT_SIGPENDING).
   if (requests_.fetch_or(request) & request) return;
-  StoreImmediateExit(run_, 1);
-  if (const pid_t thread = thread_; thread != 0)
+  SetImmediateExit(run_);
+  if (const pid_t thread = thread_; thread > 0)
     while (syscall(SYS_tgkill, getpid(), thread, KickSignal()) < 0 && errno == EAGAIN && thread_ == thread && (requests_ & request) != 0)
       usleep(1000);
   // It may be waiting for the end of a park.

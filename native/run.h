@@ -8,7 +8,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
 
 #include "owned_fd.h"
 
@@ -40,7 +39,8 @@ class VcpuBarrier {
 //
 // Why a request cannot be lost. Others ask for the guest's end by a bit: a kick, a park, a nudge, the end of all. Ask() stores, in this
 // order: the bit in requests_, immediate_exit, then reads thread_ and signals that thread. Run() stores thread_, clears immediate_exit,
-// stores entered_, then reads requests_, then enters. All are sequentially consistent, so either
+// stores entered_, then reads requests_, then enters. The stores of thread_, entered_ and requests_ are locked instructions, which no load
+// or store passes (Intel SDM volume 3, "Memory Ordering"), so either
 //   - Run() reads the bit and does not enter; or
 //   - the bit was stored after Run() read requests_, hence immediate_exit is set after it was cleared and thread_ is seen: KVM_RUN finds
 //     immediate_exit (api.rst, "immediate_exit") or, being in the guest already, is interrupted by the signal.
@@ -56,7 +56,7 @@ class RunPage {
   static constexpr size_t kDataOffset = 4096;
   // Up to the end of the exit union: kvm_run places it at 32, padded to 256 bytes, before the sync regs.
   static constexpr size_t kHead = 32 + 256;
-  // What of an area is in use.
+  // What of an area is in use: every further cache line counts when an exit has left them cold.
   static void CopyArea(char* target, const char* source);
 
   // Takes over the vCPU's descriptor. Zero, or a negative errno.
@@ -74,8 +74,10 @@ class RunPage {
   // for both.
   template <typename Call>
   int WhileIdle(Call call) {
-    const std::lock_guard lock(access_);
-    return thread_ != 0 ? -EBUSY : call(fd_.get());
+    if (!Own(kInCall)) return -EBUSY;
+    const int result = call(fd_.get());
+    Disown();
+    return result;
   }
 
   // From any thread. The run in progress, or else the next one, returns -EINTR.
@@ -92,7 +94,7 @@ class RunPage {
   // No run from now on: for all who share the vCPU.
   void End() { Ask(kEnded); }
   bool ended() const { return (requests_ & kEnded) != 0; }
-  bool running() const { return thread_ != 0; }
+  bool running() const { return thread_ > 0; }
   // The real-time signal that takes a thread out of the guest; below 0 when none was free.
   static int KickSignal();
 
@@ -103,6 +105,12 @@ class RunPage {
 
  private:
   enum Request : uint32_t { kKicked = 1, kParked = 2, kNudged = 4, kEnded = 8 };
+  // In thread_: of a thread in WhileIdle(), for moments, never in KVM_RUN.
+  static constexpr pid_t kInCall = -1;
+  // False while a thread runs it.
+  bool Own(pid_t as);
+  // What comes too late for the run at its end is harmless, so this need not be seen at once.
+  void Disown() { thread_.store(0, std::memory_order_release); }
   void Ask(Request request);
   int Enter();
   int Attempt();
@@ -114,7 +122,6 @@ class RunPage {
   kvm_run* run_ = nullptr;
   size_t size_ = 0;
   bool answer_expected_ = false;
-  std::mutex access_;  // held for moments, never in KVM_RUN
   std::atomic<pid_t> thread_{0};
   std::atomic<uint32_t> requests_{0};
   std::atomic<uint32_t> entered_{0};

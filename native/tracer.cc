@@ -88,7 +88,7 @@ Napi::Value Tracer::SetRanges(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-Napi::Value Tracer::Subscribe(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), ring_ ? ring_->Subscribe() : -EBADF); }
+Napi::Value Tracer::Subscribe(const Napi::CallbackInfo& info) { return GiveListener(info.Env(), ring_ ? ring_->Subscribe() : -EBADF); }
 
 void Tracer::Close(const Napi::CallbackInfo&) { ring_.reset(); }
 

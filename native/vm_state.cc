@@ -34,6 +34,23 @@ bool IsKnown(const VmState::Change& change) {
          change.argument.size() >= _IOC_SIZE(change.request) && change.argument.size() >= sizeof(kvm_userspace_memory_region);
 }
 
+// Out of the guest for as long as this lives, whatever is thrown meanwhile. All are asked before one is awaited.
+class AllParked {
+ public:
+  explicit AllParked(const std::vector<std::shared_ptr<RunPage>>& vcpus) : vcpus_(vcpus) {
+    for (const auto& vcpu : vcpus_) vcpu->Park();
+    for (const auto& vcpu : vcpus_) vcpu->AwaitParked();
+  }
+  ~AllParked() {
+    for (const auto& vcpu : vcpus_) vcpu->Unpark();
+  }
+  AllParked(const AllParked&) = delete;
+  AllParked& operator=(const AllParked&) = delete;
+
+ private:
+  const std::vector<std::shared_ptr<RunPage>>& vcpus_;
+};
+
 }  // namespace
 
 VmState::~VmState() {
@@ -102,13 +119,11 @@ int VmState::SetMemoryRegions(const std::vector<Change>& changes, size_t* failed
   }
   const VcpuBarrier barrier;
   const auto vcpus = Vcpus();
-  for (const auto& vcpu : vcpus) vcpu->Park();
-  for (const auto& vcpu : vcpus) vcpu->AwaitParked();
+  const AllParked parked(vcpus);
   int error = 0;
   for (*failed = 0; *failed < changes.size(); ++*failed)
     if ((error = Apply(changes[*failed])) != 0) break;
   if (error != 0 && Restore(before) != 0) error = -EIO;
-  for (const auto& vcpu : vcpus) vcpu->Unpark();
   return error;
 }
 

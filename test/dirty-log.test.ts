@@ -1,6 +1,8 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { capabilities, type DirtyLogMode, type DirtyRange, Guest, KiB, Mapping, type Memslot, MiB, type Vm } from 'node-kvm'
 import { describe, expect, type TestContext, test } from 'vitest'
 import { checkedError } from './support/errors.js'
+import { untilRunning } from './support/running.js'
 import { inLab, skip } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
 import { Writer, wordsOf } from './support/writer.js'
@@ -95,6 +97,33 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
     }
     copyInto(copy, vm, log.collect())
     expect(Buffer.compare(copy, vm.read(gpa, copy.length))).toBe(0)
+    expect(writer.counter).toBeGreaterThan(0)
+  })
+
+  test('under load: a guest writes on a thread of its own all the while, and in the end the copy is the memory', async (context) => {
+    need(context, mode)
+    const pages = inLab ? 259 : 1027
+    const mapping = Mapping.anonymous(pages * pageSize)
+    vm.memslots.create({ gpa, mapping })
+    using log = vm.dirtyLog({ mode, ringEntries: 1024 })
+    const writer = new Writer(vm, gpa, pages)
+    writer.vcpu.setRegisters({ rcx: 1n << 62n })
+    const copy = new Uint8Array(pages * pageSize)
+    const ended = writer.vcpu.start({ 'dirty-ring-full': () => log.harvest() })
+    await untilRunning(writer.vcpu)
+    let inBetween = 0
+    for (let round = 0; round < (inLab ? 6 : 60); round++) {
+      const ranges = log.collect()
+      if (round > 0) inBetween += pagesOf(ranges).length
+      copyInto(copy, vm, ranges)
+      mapping.write((round * 7919 * 64) % (mapping.size - 8), new Uint8Array(8).fill(round))
+      await sleep(inLab ? 20 : 2)
+    }
+    await writer.vcpu.stop()
+    expect(await ended).toEqual({ reason: 'stopped' })
+    copyInto(copy, vm, log.collect())
+    expect(Buffer.compare(copy, vm.read(gpa, copy.length))).toBe(0)
+    expect(inBetween).toBeGreaterThan(0)
     expect(writer.counter).toBeGreaterThan(0)
   })
 

@@ -302,3 +302,19 @@ test('transactions of two environments at once keep both tables whole', async ()
   expect(new Set(pairs.flat().map(({ id }) => id)).size).toBe(4)
   await Promise.all(workers.map((each) => each.terminate()))
 })
+
+test('a Worker that ends between a subscription and the socket for it leaves no descriptor', async () => {
+  const native = JSON.stringify(new URL('../dist/lib/abi/native.js', import.meta.url).href)
+  const ending = async (source: string) => {
+    const worker = new Worker(`import(${native}).then(({ native }) => { globalThis.listener = native.watchEventfds().subscribe(); ${source} })`, {
+      eval: true
+    })
+    await once(worker, 'exit')
+  }
+  await ending('')
+  const before = descriptors()
+  for (let round = 0; round < 5; round++) await ending('')
+  // The runtime closes what it holds, and what is under that number by then is another's.
+  for (let round = 0; round < 5; round++) await ending("new (require('node:net').Socket)({ fd: listener }).unref()")
+  expect(descriptors()).toBe(before)
+})

@@ -164,6 +164,7 @@ export class ExitReader {
   readonly #area: Uint8Array
   readonly #windows = new Map<number, Uint8Array>()
   readonly #none = new Uint8Array(0)
+  #portWindow: Uint8Array = this.#none
   readonly #ioOut: IoOutExit = { reason: 'io-out', port: 0, size: 0, count: 0, data: this.#none }
   readonly #ioIn: IoInExit = { reason: 'io-in', port: 0, size: 0, count: 0, data: this.#none }
   // Half a number, so that the field holds a double from the start and an address above 2^31 is stored in place.
@@ -202,7 +203,9 @@ export class ExitReader {
     exit.size = view.getUint8(union + 1)
     exit.port = view.getUint16(union + 2, true)
     exit.count = view.getUint32(union + 4, true)
-    exit.data = this.#window(portData, Math.min(exit.size * exit.count, exitAreaSize - portData))
+    const length = Math.min(exit.size * exit.count, exitAreaSize - portData)
+    if (this.#portWindow.length !== length) this.#portWindow = this.#window(portData, length)
+    exit.data = this.#portWindow
     return exit
   }
 

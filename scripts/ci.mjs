@@ -74,34 +74,25 @@ const onNode = (version) => {
   ]
 }
 
-// Each changes settings of this host's kernel (tracefs, ksm) or looks at every VM of it.
+// Each changes settings of this host's kernel (tracefs, ksm) or looks at every VM of it. What they build is there: tsc writes only what changed.
 const here = [
+  suite('here', 'npm', ['test', '--']),
+  step('walkthrough', 'npm', ['start', '--silent', '--', '--json']),
   step('build with AddressSanitizer', ...npm('build:asan')),
   suite('under AddressSanitizer', ...npm('test:asan', '--', ...withoutLab)),
   ...[22, 24, 26].flatMap(onNode),
-  step('stress', process.execPath, ['--expose-gc', 'dist/bench/stress.js', '--seconds', '10'])
+  step('stress', ...npm('stress', '--', '--seconds', '10'))
 ]
-// The machines of the lab have one processor each.
-const lab = [
-  inLane('ept', '6.1'),
-  // The other kernel than Intel's; npm run test:npt is the first.
-  inLane('npt', '6.12'),
-  ...['6.1', '6.12'].flatMap((kernel) => ['npt', 'ept'].map((lane) => walkthrough(lane, kernel)))
-]
+// The machines of the lab have one processor each. The other kernel of AMD's than of Intel's; npm run test:npt is the first.
+const lab = [inLane('ept', '6.1'), inLane('npt', '6.12')]
 const shared = [
   step('native stress under ThreadSanitizer', ...npm('test:tsan')),
   step('package', ...npm('check:package')),
   step('documentation', ...npm('docs')),
-  step('BPF program and its committed skeleton', ...npm('check:bpf'))
+  step('BPF program and its committed skeleton', ...npm('check:bpf')),
+  ...['6.1', '6.12'].flatMap((kernel) => ['npt', 'ept'].map((lane) => walkthrough(lane, kernel)))
 ]
-// What writes to dist (npm test, and npm pack within lint) is done before two run at a time.
-const first = [
-  suite('here', 'npm', ['test', '--']),
-  step('walkthrough', 'npm', ['start', '--silent', '--', '--json']),
-  step('lint', ...npm('lint')),
-  step('the lab', ...cli('lab', 'prepare'))
-]
-await inOrder(first, [])
+await inOrder([step('lint', ...npm('lint')), step('the lab', ...cli('lab', 'prepare'))], [])
 await Promise.all([inOrder(here, shared), inOrder(lab, shared)])
 rmSync(scratch, { recursive: true, force: true })
 console.log(table(suites))

@@ -97,7 +97,7 @@ Shared& OfProcess() {
 
 }  // namespace
 
-thread_local LoopWatch* LoopWatch::of_thread_ = nullptr;
+STATIC_THREAD_LOCAL LoopWatch* LoopWatch::of_thread_ = nullptr;
 
 void LoopWatch::Begin(int loop_fd) {
   if (of_thread_ != nullptr || loop_fd < 0) return;

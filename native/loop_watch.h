@@ -35,7 +35,7 @@ class LoopWatch {
  private:
   void Enter(RunPage* page);
 
-  static thread_local LoopWatch* of_thread_;
+  static STATIC_THREAD_LOCAL LoopWatch* of_thread_;
   const int loop_fd_;
   std::mutex mutex_;
   RunPage* page_ = nullptr;

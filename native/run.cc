@@ -1,7 +1,6 @@
 #include "run.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -26,13 +25,11 @@ namespace {
 
 constexpr size_t kUnion = 32;
 
-// Reached from a signal handler, so the storage must not be allocated on first touch.
-#define HANDLER_STORAGE thread_local __attribute__((tls_model("initial-exec")))
-HANDLER_STORAGE kvm_run* entered = nullptr;
-HANDLER_STORAGE volatile sig_atomic_t expired = 0;
-HANDLER_STORAGE volatile sig_atomic_t waits_for_itself = 0;
-
-HANDLER_STORAGE ThreadPlace place;
+STATIC_THREAD_LOCAL kvm_run* entered = nullptr;
+STATIC_THREAD_LOCAL volatile sig_atomic_t expired = 0;
+STATIC_THREAD_LOCAL volatile sig_atomic_t waits_for_itself = 0;
+STATIC_THREAD_LOCAL ThreadPlace place;
+STATIC_THREAD_LOCAL pid_t thread_id = 0;
 
 void SetImmediateExit(kvm_run* run) { __atomic_store_n(&run->immediate_exit, 1, __ATOMIC_SEQ_CST); }
 
@@ -64,14 +61,14 @@ namespace {
 
 // Asked for before each run, so that the signal is open on every thread that runs a vCPU, whatever mask it was born with.
 pid_t ThreadId() {
-  static thread_local const pid_t id = [] {
+  if (thread_id == 0) {
     sigset_t kick;
     sigemptyset(&kick);
     sigaddset(&kick, RunPage::KickSignal());
     pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
-    return static_cast<pid_t>(syscall(SYS_gettid));
-  }();
-  return id;
+    thread_id = static_cast<pid_t>(syscall(SYS_gettid));
+  }
+  return thread_id;
 }
 
 // One timer per thread that ever ran with a limit, sent to that thread alone.
@@ -122,12 +119,13 @@ bool TakesAnswer(const kvm_run& run) {
   }
 }
 
-// Up to the end of what the exit says.
-size_t HeadLength(const kvm_run& run) {
-  const bool is_short = run.exit_reason == KVM_EXIT_IO || run.exit_reason == KVM_EXIT_MMIO || run.exit_reason == KVM_EXIT_HLT;
-  static_assert(sizeof run.io <= 24 && sizeof run.mmio <= 24);
-  return is_short ? kUnion + 24 : RunPage::kHead;
+// What the most frequent exits say is within a cache line.
+constexpr size_t kShortHead = 56;
+static_assert(kUnion + sizeof kvm_run::io <= kShortHead && kUnion + sizeof kvm_run::mmio <= kShortHead);
+bool IsShort(const kvm_run& run) {
+  return run.exit_reason == KVM_EXIT_IO || run.exit_reason == KVM_EXIT_MMIO || run.exit_reason == KVM_EXIT_HLT;
 }
+size_t HeadLength(const kvm_run& run) { return IsShort(run) ? kShortHead : RunPage::kHead; }
 
 // Of a port access, as far as an area holds them.
 size_t DataLength(const kvm_run& run) {
@@ -176,16 +174,8 @@ int RunPage::Run(char* area, double timeout_ms) {
   return result;
 }
 
-bool RunPage::Own(pid_t as) {
-  for (pid_t owner = 0; !thread_.compare_exchange_strong(owner, as); owner = 0) {
-    if (owner != kInCall) return false;
-    sched_yield();
-  }
-  return true;
-}
-
 // EINTR comes from a request, from the limit, or from a signal that has nothing to do with the guest: the loop tells them apart.
-int RunPage::Enter() {
+inline __attribute__((always_inline)) int RunPage::Enter() {
   for (;;) {
     const int result = Attempt();
     if (result != -EINTR) return result;
@@ -198,7 +188,7 @@ int RunPage::Enter() {
 }
 
 // Once into the guest, unless something is asked: the exit reason or a negative errno.
-int RunPage::Attempt() {
+inline __attribute__((always_inline)) int RunPage::Attempt() {
   __atomic_store_n(&run_->immediate_exit, 0, __ATOMIC_RELAXED);
   entered_ = 1;
   int result = -EINTR;
@@ -226,7 +216,7 @@ int RunPage::Answer(uint32_t requests) {
   return 0;
 }
 
-void RunPage::PutAnswer(const char* area) {
+inline __attribute__((always_inline)) void RunPage::PutAnswer(const char* area) {
   if (!answer_expected_) return;
   answer_expected_ = false;
   if (run_->exit_reason == KVM_EXIT_IO) {
@@ -238,13 +228,20 @@ void RunPage::PutAnswer(const char* area) {
   }
 }
 
-void RunPage::TakeExit(char* area) {
-  memcpy(area, page(), HeadLength(*run_));
+inline __attribute__((always_inline)) void RunPage::TakeExit(char* area) {
+  if (IsShort(*run_))
+    memcpy(area, page(), kShortHead);
+  else
+    memcpy(area, page(), kHead);
   answer_expected_ = TakesAnswer(*run_);
   if (run_->exit_reason != KVM_EXIT_IO) return;
-  const size_t length = DataLength(*run_);
-  if (run_->io.data_offset <= size_ && length <= size_ - run_->io.data_offset)
-    memcpy(area + kDataOffset, page() + run_->io.data_offset, length);
+  const size_t length = std::max(DataLength(*run_), sizeof(uint64_t));
+  if (run_->io.data_offset > size_ || length > size_ - run_->io.data_offset) return;
+  const char* data = page() + run_->io.data_offset;
+  if (length == sizeof(uint64_t))
+    memcpy(area + kDataOffset, data, sizeof(uint64_t));
+  else
+    memcpy(area + kDataOffset, data, length);
 }
 
 void RunPage::CopyArea(char* target, const char* source) {

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <linux/kvm.h>
+#include <sched.h>
 #include <sys/types.h>
 
 #include <atomic>
@@ -12,6 +13,14 @@
 #include "owned_fd.h"
 
 namespace node_kvm {
+
+// At a fixed distance from the thread's pointer: nothing is allocated when it is first touched, as by a signal handler, and nothing is
+// looked up on the way into and out of a guest.
+#define STATIC_THREAD_LOCAL thread_local __attribute__((tls_model("initial-exec")))
+
+// Of what is called around each entry: the linker lays these together. A guest's exit may leave the TLB empty, where each page of code
+// costs as much as all that is done in it.
+#define HOT_PATH __attribute__((hot))
 
 // What a thread is at, for those who would wait for it (userfaults.h). Written by the thread itself, and lives as long.
 class ThreadPlace {
@@ -52,8 +61,9 @@ class VcpuBarrier {
 class RunPage {
  public:
   // What run() copies for its caller: the head of kvm_run with the exit's union, and the port data at a fixed place.
-  static constexpr size_t kAreaSize = 8192;
-  static constexpr size_t kDataOffset = 4096;
+  // Close together: an exit may leave the TLB empty.
+  static constexpr size_t kAreaSize = 512 + 4096;
+  static constexpr size_t kDataOffset = 512;
   // Up to the end of the exit union: kvm_run places it at 32, padded to 256 bytes, before the sync regs.
   static constexpr size_t kHead = 32 + 256;
   // What of an area is in use: every further cache line counts when an exit has left them cold.
@@ -69,7 +79,7 @@ class RunPage {
 
   // The exit reason; -EINTR after a kick, -ERESTART after a nudge, -ETIME after `timeout_ms` (below 0: no limit), -EBUSY while another
   // thread runs it, -EBADF once ended. While parked it waits.
-  int Run(char* area, double timeout_ms);
+  HOT_PATH int Run(char* area, double timeout_ms);
   // An ioctl of the vCPU other than KVM_RUN: -EBUSY while it runs, instead of a wait of any length inside the kernel, which has one lock
   // for both.
   template <typename Call>
@@ -108,15 +118,21 @@ class RunPage {
   // In thread_: of a thread in WhileIdle(), for moments, never in KVM_RUN.
   static constexpr pid_t kInCall = -1;
   // False while a thread runs it.
-  bool Own(pid_t as);
+  bool Own(pid_t as) {
+    for (pid_t owner = 0; !thread_.compare_exchange_strong(owner, as); owner = 0) {
+      if (owner != kInCall) return false;
+      sched_yield();
+    }
+    return true;
+  }
   // What comes too late for the run at its end is harmless, so this need not be seen at once.
   void Disown() { thread_.store(0, std::memory_order_release); }
   void Ask(Request request);
-  int Enter();
-  int Attempt();
+  HOT_PATH int Enter();
+  HOT_PATH int Attempt();
   int Answer(uint32_t requests);
-  void PutAnswer(const char* area);
-  void TakeExit(char* area);
+  HOT_PATH void PutAnswer(const char* area);
+  HOT_PATH void TakeExit(char* area);
 
   OwnedFd fd_;
   kvm_run* run_ = nullptr;

@@ -33,13 +33,13 @@ void Vcpu::CloseHandle() {
 namespace {
 
 // The vCPU behind the handle in the first argument; null for anything else, and once closed.
-RunPage* PageOf(napi_env env, const HotCall& call) {
+HOT_PATH RunPage* PageOf(napi_env env, const HotCall& call) {
   void* held = nullptr;
   if (call.count == 0 || napi_get_value_external(env, call.arguments[0], &held) != napi_ok) return nullptr;
   return (*static_cast<std::shared_ptr<VcpuParts>*>(held))->page.get();
 }
 
-napi_value RunVcpu(napi_env env, napi_callback_info info) {
+HOT_PATH napi_value RunVcpu(napi_env env, napi_callback_info info) {
   const HotCall call(env, info);
   double timeout = -1;
   RunPage* page = PageOf(env, call);
@@ -54,7 +54,7 @@ napi_value RunVcpu(napi_env env, napi_callback_info info) {
   return Int32(env, page->Run(static_cast<char*>(area), timeout));
 }
 
-napi_value IoctlVcpu(napi_env env, napi_callback_info info) {
+HOT_PATH napi_value IoctlVcpu(napi_env env, napi_callback_info info) {
   const HotCall call(env, info);
   RunPage* page = PageOf(env, call);
   if (page == nullptr || page->ended()) return Int32(env, -EBADF);

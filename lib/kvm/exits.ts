@@ -1,8 +1,8 @@
 /** What KVM_RUN came back for: the union of kvm_run (api.rst 5), as a discriminated union with its whole payload. */
 
 /** Bytes of the copied run page; the port data lie at a fixed place in it (native/run.h). */
-export const exitAreaSize = 8192
-const portData = 4096
+export const exitAreaSize = 4608
+const portData = 512
 const union = 32
 const exitReasonOffset = 8
 

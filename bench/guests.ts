@@ -19,6 +19,14 @@ export function programs(vm: Vm, sources: readonly { source: string; registers?:
   })
 }
 
+/** A vCPU in real mode that writes port 0x10 for ever: the cheapest of exits, where what is done about it shows most. */
+export function writesAPort(vm: Vm): Vcpu {
+  const ram = Mapping.anonymous(2 * MiB)
+  vm.memslots.create({ gpa: 0, mapping: ram })
+  ram.write(0x1000, assemble('1: out %al, $0x10; jmp 1b', { mode: 'real', at: 0x1000 }))
+  return vm.createVcpu().enter('real', { ip: 0x1000 })
+}
+
 /** Reads the word at rdi for ever; one that is neither rbx nor rdx goes out at port 0x11. r9 counts the readings. */
 export const reader = `
   1: mov (%rdi), %rax; inc %r9

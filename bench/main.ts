@@ -5,6 +5,7 @@ import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { GiB, KiB, Kvm, Mapping, MiB } from 'node-kvm'
+import { writesAPort } from './guests.js'
 
 const require = createRequire(import.meta.url)
 const rounds = Number(process.argv[2] ?? 7)
@@ -33,10 +34,7 @@ function withVm<T>(use: (vm: ReturnType<Kvm['createVm']>) => T): T {
 
 const pio = (count: number) =>
   withVm((vm) => {
-    using ram = Mapping.anonymous(2 * MiB)
-    vm.memslots.create({ gpa: 0, mapping: ram })
-    ram.write(0x1000, new Uint8Array([0xe6, 0x10, 0xeb, 0xfc]))
-    const vcpu = vm.createVcpu().enter('real', { ip: 0x1000 })
+    const vcpu = writesAPort(vm)
     let sum = 0
     const nanoseconds = time(count, () => {
       for (let round = 0; round < count; round++) {

@@ -24,6 +24,8 @@ namespace node_kvm {
 namespace {
 
 constexpr size_t kUnion = 32;
+// A change of memslots takes some hundred microseconds.
+constexpr std::chrono::microseconds kParkPoll{300};
 
 STATIC_THREAD_LOCAL kvm_run* entered = nullptr;
 STATIC_THREAD_LOCAL volatile sig_atomic_t expired = 0;
@@ -183,8 +185,13 @@ inline __attribute__((always_inline)) int RunPage::Enter() {
     if (waits_for_itself) return -EDEADLK;
     const uint32_t requests = requests_;
     if (const int answer = Answer(requests); answer != 0) return answer;
-    if (requests & kParked) FutexWait(requests_, requests);
+    if (requests & kParked) WaitForUnpark(requests);
   }
+}
+
+void RunPage::WaitForUnpark(uint32_t requests) {
+  const auto over = [&] { return requests_ != requests || expired || waits_for_itself; };
+  if (!PollFor(kParkPoll, over)) FutexWait(requests_, requests);
 }
 
 // Once into the guest, unless something is asked: the exit reason or a negative errno.
@@ -264,6 +271,7 @@ void RunPage::Ask(Request request) {
 }
 
 void RunPage::AwaitParked() {
+  if (PollFor(kParkPoll, [this] { return entered_ == 0; })) return;
   while (entered_ != 0) FutexWait(entered_, 1);
 }
 

@@ -130,6 +130,7 @@ class RunPage {
   void Ask(Request request);
   HOT_PATH int Enter();
   HOT_PATH int Attempt();
+  void WaitForUnpark(uint32_t requests);
   int Answer(uint32_t requests);
   HOT_PATH void PutAnswer(const char* area);
   HOT_PATH void TakeExit(char* area);

@@ -7,11 +7,15 @@
 #include <algorithm>
 #include <cstring>
 
+#include "futex.h"
+
 namespace node_kvm {
 namespace {
 
 // A guest that writes faster than it is listened to waits for its listener here.
 constexpr size_t kQueueLimit = 1 << 20;
+// A handler that has nothing to wait for is done by then, and its event loop woken.
+constexpr std::chrono::microseconds kAnswerPoll{100};
 
 }  // namespace
 
@@ -44,7 +48,7 @@ void VcpuThread::Loop() {
   pthread_sigmask(SIG_BLOCK, &runtime, nullptr);
   std::unique_lock lock(mutex_);
   for (;;) {
-    changed_.wait(lock, [&] { return ending_ || stage_ == Stage::kGo; });
+    AwaitGo(&lock);
     if (ending_) return;
     stage_ = Stage::kRunning;
     lock.unlock();
@@ -57,6 +61,18 @@ void VcpuThread::Loop() {
     notify_();
     lock.lock();
   }
+}
+
+void VcpuThread::AwaitGo(std::unique_lock<std::mutex>* lock) {
+  const auto told = [this] { return ending_ || stage_ == Stage::kGo; };
+  const auto start = std::chrono::steady_clock::now();
+  if (answered_soon_ && !told()) {
+    lock->unlock();
+    PollFor(kAnswerPoll, told);
+    lock->lock();
+  }
+  changed_.wait(*lock, told);
+  answered_soon_ = std::chrono::steady_clock::now() - start < kAnswerPoll;
 }
 
 // Runs on by itself as long as the guest's exits are writes that nobody answers.

@@ -2,6 +2,7 @@
 // code. What an exit means, and when to go on, is decided by whoever is notified.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -50,6 +51,8 @@ class VcpuThread {
   // Of the thread: told to go, in the guest, has a result, result taken.
   enum class Stage { kGo, kRunning, kResult, kIdle };
   void Loop();
+  // Until there is something to do; the lock is held on return.
+  void AwaitGo(std::unique_lock<std::mutex>* lock);
   int RunQueueing();
   bool Queue();
   const QueuedRange* RangeOf(uint64_t address, bool port) const;
@@ -59,8 +62,11 @@ class VcpuThread {
   const std::function<void()> notify_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  Stage stage_ = Stage::kIdle;
-  bool ending_ = false;
+  // Written under mutex_; read without it by the thread that waits for it.
+  std::atomic<Stage> stage_{Stage::kIdle};
+  std::atomic<bool> ending_{false};
+  // Of the thread alone: whether its last wait was short, so that the next is likely to be.
+  bool answered_soon_ = true;
   int result_ = 0;
   std::vector<char> queue_;
   // The thread's alone between Go() and the result.

@@ -1,10 +1,11 @@
 // vCPUs beside Node against threads beside Node, in interleaved rounds of one run: medians and their ratio. Prints; asserts nothing.
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
 import { KiB, Kvm, Mapping, type Vcpu, type Vm } from 'node-kvm'
 import { programs, writesAPort } from './guests.js'
@@ -13,7 +14,9 @@ interface Baseline {
   /** Nanoseconds a round. */
   pingPong(count: number): Promise<number>
   setSpinning(on: boolean): void
-  /** Nanoseconds a rebind. */
+  startVcpus(vm: number, one: number, other: number): void
+  stopVcpus(): void
+  /** Nanoseconds a rebind under them. */
   rebind(count: number): number
 }
 
@@ -81,20 +84,50 @@ const inWorker = (count: number) =>
     return nanoseconds as number
   })
 
-const rebinds = (count: number) =>
+const twoSpinning = (vm: Vm) => programs(vm, [{ source: spin }, { source: spin }])
+
+/** Beside two vCPUs that spin, each on a thread of the library's. */
+const besideVcpus = <T>(use: (vm: Vm) => T | Promise<T>) =>
   withVm(async (vm) => {
-    const vcpus = programs(vm, [{ source: spin }, { source: spin }])
-    const mappings = [Mapping.anonymous(4 * KiB), Mapping.anonymous(4 * KiB)] as const
-    const slot = vm.memslots.create({ gpa: 0x10_0000, mapping: mappings[0] })
+    const vcpus = twoSpinning(vm)
     const ended = vcpus.map((vcpu) => vcpu.start({}))
-    await new Promise((resolve) => setTimeout(resolve, 20))
-    const start = process.hrtime.bigint()
-    for (let round = 0; round < count; round++) slot.rebind(mappings[(round + 1) % 2] as Mapping)
-    const nanoseconds = Number(process.hrtime.bigint() - start) / count
+    await sleep(20)
+    const found = await use(vm)
     for (const vcpu of vcpus) await vcpu.stop()
     await Promise.all(ended)
-    return nanoseconds
+    return found
   })
+/** The same guests in the same VM, run by threads of C. */
+const besideVcpusOfC = <T>(baseline: Baseline, use: () => T | Promise<T>) =>
+  withVm(async (vm) => {
+    twoSpinning(vm)
+    baseline.startVcpus(descriptorOf('kvm-vm'), descriptorOf('kvm-vcpu:0'), descriptorOf('kvm-vcpu:1'))
+    await sleep(20)
+    const found = await use()
+    baseline.stopVcpus()
+    return found
+  })
+const linkOf = (path: string) => {
+  try {
+    return readlinkSync(path)
+  } catch {
+    return ''
+  }
+}
+/** Of the one VM that is open: `kvm-vm`, `kvm-vcpu:0` and so on. */
+function descriptorOf(name: string): number {
+  const found = readdirSync('/proc/self/fd').find((fd) => linkOf(`/proc/self/fd/${fd}`) === `anon_inode:${name}`)
+  if (found === undefined) throw new Error(`no descriptor of ${name}`)
+  return Number(found)
+}
+
+function rebinds(vm: Vm, count: number): number {
+  const mappings = [Mapping.anonymous(4 * KiB), Mapping.anonymous(4 * KiB)] as const
+  const slot = vm.memslots.create({ gpa: 0x10_0000, mapping: mappings[0] })
+  const start = process.hrtime.bigint()
+  for (let round = 0; round < count; round++) slot.rebind(mappings[(round + 1) % 2] as Mapping)
+  return Number(process.hrtime.bigint() - start) / count
+}
 
 /** Nanoseconds by which timers of a millisecond are late, in the 99th of a hundred. */
 async function lateness(count: number): Promise<number> {
@@ -106,16 +139,6 @@ async function lateness(count: number): Promise<number> {
   }
   return quantile(late, 0.99) * 1e6
 }
-const besideVcpus = (count: number) =>
-  withVm(async (vm) => {
-    const vcpus = programs(vm, [{ source: spin }, { source: spin }])
-    const ended = vcpus.map((vcpu) => vcpu.start({}))
-    const found = await lateness(count)
-    for (const vcpu of vcpus) await vcpu.stop()
-    await Promise.all(ended)
-    return found
-  })
-
 try {
   const baseline = compile()
   const besideThreads = async (count: number) => {
@@ -127,12 +150,23 @@ try {
   const scenarios: [name: string, count: number, ours: (count: number) => Promise<number>, peer: (count: number) => number | Promise<number>][] = [
     ['exit handled from a vCPU thread / eventfd ping-pong through libuv', 5000, exits, (count) => baseline.pingPong(count)],
     ['run() in a Worker / in the main thread', 10_000, inWorker, inMain],
-    ['rebind() under 2 running vCPUs / 2 ioctls and 2 kicks in C', 300, rebinds, (count) => baseline.rebind(count)],
-    ['lateness (p99) of 1 ms timers beside 2 vCPUs / 2 spinning threads', 1000, besideVcpus, besideThreads]
+    [
+      'rebind() under 2 running vCPUs / 2 ioctls and 2 kicks in C',
+      2000,
+      (count) => besideVcpus((vm) => rebinds(vm, count)),
+      (count) => besideVcpusOfC(baseline, () => baseline.rebind(count))
+    ],
+    ['lateness (p99) of 1 ms timers beside 2 vCPUs / 2 spinning threads', 1000, (count) => besideVcpus(() => lateness(count)), besideThreads],
+    [
+      'lateness (p99) of 1 ms timers beside 2 vCPUs / the same vCPUs run by C',
+      1000,
+      (count) => besideVcpus(() => lateness(count)),
+      (count) => besideVcpusOfC(baseline, () => lateness(count))
+    ]
   ]
   console.log(`medians of ${rounds} rounds, nanoseconds; the ratio is the median of the rounds' ratios`)
   console.log(`${'scenario'.padEnd(70)} ${'node-kvm'.padStart(12)} ${'peer'.padStart(12)} ${'ratio'.padStart(7)}`)
-  for (const [name, count, ours, peer] of scenarios.filter(([name]) => name.includes(process.argv[3] ?? ""))) {
+  for (const [name, count, ours, peer] of scenarios.filter(([name]) => name.includes(process.argv[3] ?? ''))) {
     const pairs: [number, number][] = []
     await ours(Math.ceil(count / 10))
     for (let round = 0; round < rounds; round++) pairs.push([await ours(count), await peer(count)])

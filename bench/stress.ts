@@ -21,6 +21,8 @@ const result = {
   vmsClosed: 0,
   leakedDescriptors: 0,
   leakedThreads: 0,
+  /** Bytes; told, since a heap that breathes is no leak. */
+  residentGrowth: 0,
   ok: false
 }
 const kvm = Kvm.open()
@@ -150,7 +152,7 @@ await terminateWorker()
 await closeWhileRunning()
 globalThis.gc?.()
 await sleep(100)
-const before = { descriptors: descriptors(), threads: threads() }
+const before = { descriptors: descriptors(), threads: threads(), resident: process.memoryUsage.rss() }
 await moves()
 await kicks()
 await during(0.2, 'Workers', terminateWorker)
@@ -159,6 +161,7 @@ globalThis.gc?.()
 await sleep(100)
 result.leakedDescriptors = Math.max(0, descriptors() - before.descriptors)
 result.leakedThreads = Math.max(0, threads() - before.threads)
+result.residentGrowth = process.memoryUsage.rss() - before.resident
 const broken = result.lostKicks + result.wrongWords + result.mmioExits + result.leakedDescriptors + result.leakedThreads
 result.ok = broken === 0 && Math.min(result.moves, result.kicks, result.workersTerminated, result.vmsClosed) > 0
 progress('')

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process'
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { laneSuite, readReport, reporters, table } from './suites.mjs'
+import { laneSuite, readReport, reporters, slowest, table } from './suites.mjs'
 
 const scratch = mkdtempSync(join(tmpdir(), 'node-kvm-ci-'))
 // One test becomes another user, who must reach the Node binaries in there.
@@ -50,7 +50,9 @@ function count(suite) {
   for (const kind of Object.keys(total)) total[kind] += suite[kind]
   suites.push(suite)
   const { name, passed, failed, skipped } = suite
-  console.log(`${failed === 0 ? 'ok' : 'FAILED'}: suite ${name}: ${passed} passed, ${failed} failed, ${skipped} skipped (${seconds()} s)\n`)
+  console.log(
+    `${failed === 0 ? 'ok' : 'FAILED'}: suite ${name}: ${passed} passed, ${failed} failed, ${skipped} skipped (${seconds()} s)\n${slowest(suite)}\n`
+  )
 }
 
 /** Steps that must not run beside each other, one after the other; then what anybody may take. */

@@ -16,9 +16,9 @@ export function readReport(name, path, exitStatus = 0) {
     const reason = `its exit status is ${exitStatus}; ${error.message}`
     return { ...suite, failed: 1, tests: [{ file: 'the whole suite', fullName: 'leaves no report', status: 'failed', reason }] }
   }
-  for (const { name: path, assertionResults, message } of result.testResults) {
+  for (const { name: path, assertionResults, message, startTime, endTime } of result.testResults) {
     const file = basename(path)
-    const count = { passed: 0, failed: 0, skipped: 0 }
+    const count = { passed: 0, failed: 0, skipped: 0, seconds: Math.round((endTime - startTime) / 1000) }
     suite.files.set(file, count)
     const add = (test, kind, reason) => {
       count[kind]++
@@ -68,6 +68,15 @@ export async function laneSuite(lane, kernel, { timeout = 1200, quiet = false } 
   } finally {
     rmSync(out, { recursive: true, force: true })
   }
+}
+
+/** Where the time of a suite goes. */
+export function slowest(suite, files = 5) {
+  const byTime = [...suite.files].sort(([, one], [, other]) => other.seconds - one.seconds)
+  return `most of it: ${byTime
+    .slice(0, files)
+    .map(([file, { seconds }]) => `${file} ${seconds} s`)
+    .join(', ')}`
 }
 
 const cell = (count) =>

@@ -34,7 +34,7 @@ async function answer(from: Worker): Promise<any> {
 function spinning(target = vm): Vcpu {
   const ram = Mapping.anonymous(2 * MiB)
   target.memslots.create({ gpa: 0, mapping: ram })
-  ram.write(0x1000, assemble('sti; 1: inc %ebx; jmp 1b', { mode: 'real', at: 0x1000 }))
+  ram.write(0x1000, assemble('sti; 1: inc %ebx; movb $1, (0x2000); jmp 1b', { mode: 'real', at: 0x1000 }))
   return target.createVcpu().enter('real', { ip: 0x1000 })
 }
 
@@ -177,6 +177,8 @@ test('a Worker may start() a vCPU, and its end stops it', async () => {
   other.postMessage(vm.share())
   expect(await answer(other)).toBe('running')
   await untilRunning(vcpu)
+  // On its way into the guest it is running, too.
+  await expect.poll(() => vm.read(0x2000, 1)[0], { timeout: 30_000 }).toBe(1)
   await other.terminate()
   expect(vcpu.getRegisters().rbx).not.toBe(0n)
   expect(threads()).not.toContain('kvm-vcpu-0')

@@ -1,6 +1,5 @@
 /** A virtual processor. */
 import { constants } from 'node:os'
-import { isMainThread } from 'node:worker_threads'
 import { argumentError, checkBoolean, checkOptions } from '../abi/arguments.js'
 import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import { type NativeVcpu, native } from '../abi/native.js'
@@ -60,8 +59,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   run(options?: RunOptions): Exit {
     const timeoutMs = options === undefined ? -1 : this.#limit(options)
     if (this.#thread !== undefined) this.#stoppedFor('run()')
-    const result = isMainThread ? runVcpu(this.handle, this.#currentArea(), timeoutMs) : this.#runInWorker(timeoutMs)
-    if (this.vm.coalescing !== undefined) this.vm.coalescing.drain()
+    const result = this.#enter(timeoutMs)
     return result >= 0 ? this.#exits.read(result) : this.#interruption(result, timeoutMs)
   }
 
@@ -132,11 +130,13 @@ export class Vcpu extends VcpuRegisters implements Disposable {
     return this
   }
 
-  // -ERESTART: the event loop has something to do, which may be worker.terminate(). That takes effect here, in JavaScript; anything else can wait.
-  #runInWorker(timeoutMs: number): number {
+  // -ERESTART: a Worker's event loop has something to do, which may be worker.terminate(). That takes effect here, in JavaScript; anything else
+  // can wait. It may come late, to whoever runs the vCPU next.
+  #enter(timeoutMs: number): number {
     const end = timeoutMs < 0 ? 0 : performance.now() + timeoutMs
     let result = runVcpu(this.handle, this.#currentArea(), timeoutMs)
     while (result === restart) result = runVcpu(this.handle, this.#currentArea(), timeoutMs < 0 ? -1 : Math.max(0, end - performance.now()))
+    if (this.vm.coalescing !== undefined) this.vm.coalescing.drain()
     return result
   }
 
@@ -207,8 +207,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
       const exit = this.#accessNow()
       if (exit) return exit
       const left = timeoutMs < 0 ? -1 : Math.max(0, end - performance.now())
-      const result = isMainThread ? runVcpu(this.handle, this.#currentArea(), left) : this.#runInWorker(left)
-      if (this.vm.coalescing !== undefined) this.vm.coalescing.drain()
+      const result = this.#enter(left)
       if (result >= 0) return this.#exits.read(result)
       if (result !== waitsForThisThread) return this.#interruption(result, timeoutMs)
     }

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
 
 #include "loop_watch.h"
@@ -32,31 +34,51 @@ void Vcpu::CloseHandle() {
 
 namespace {
 
-// The vCPU behind the handle in the first argument; null for anything else, and once closed.
-HOT_PATH RunPage* PageOf(napi_env env, const HotCall& call) {
+// What the calls below know of a vCPU. Its area is kept by the object in TypeScript that keeps the handle.
+struct VcpuHandle {
+  std::shared_ptr<VcpuParts> parts;
+  char* area;
+};
+
+// Of the first argument; null for anything else.
+HOT_PATH const VcpuHandle* HandleOf(napi_env env, const HotCall& call) {
   void* held = nullptr;
   if (call.count == 0 || napi_get_value_external(env, call.arguments[0], &held) != napi_ok) return nullptr;
-  return (*static_cast<std::shared_ptr<VcpuParts>*>(held))->page.get();
+  return static_cast<const VcpuHandle*>(held);
+}
+
+using Clock = std::chrono::steady_clock;
+using Milliseconds = std::chrono::duration<double, std::milli>;
+
+// V8 looks whether worker.terminate() was called when a function is entered; at the end of a loop's round only once in thousands. False
+// when it was.
+bool GoesOn(napi_env env) {
+  napi_value script, result;
+  return napi_create_string_latin1(env, "0", 1, &script) == napi_ok && napi_run_script(env, script, &result) == napi_ok;
 }
 
 HOT_PATH napi_value RunVcpu(napi_env env, napi_callback_info info) {
   const HotCall call(env, info);
   double timeout = -1;
-  RunPage* page = PageOf(env, call);
+  const VcpuHandle* handle = HandleOf(env, call);
+  RunPage* page = handle == nullptr ? nullptr : handle->parts->page.get();
   if (page == nullptr) return Int32(env, -EBADF);
-  if (call.count != 3 || napi_get_value_double(env, call.arguments[2], &timeout) != napi_ok) return Int32(env, -EINVAL);
-  // Asked for at each run: the caller may have transferred the buffer away meanwhile.
-  void* area = nullptr;
-  size_t length = 0;
-  napi_get_typedarray_info(env, call.arguments[1], nullptr, &length, &area, nullptr, nullptr);
-  if (length < RunPage::kAreaSize) return Int32(env, -E2BIG);
+  if (call.count > 1 && napi_get_value_double(env, call.arguments[1], &timeout) != napi_ok) return Int32(env, -EINVAL);
   const LoopWatch::Run watched(page);
-  return Int32(env, page->Run(static_cast<char*>(area), timeout));
+  const auto end = timeout < 0 ? Clock::time_point() : Clock::now() + std::chrono::duration_cast<Clock::duration>(Milliseconds(timeout));
+  int result = page->Run(handle->area, timeout);
+  // A Worker's event loop has something to do, and only its end cannot wait. This may come late, to whoever runs the vCPU next.
+  while (result == -ERESTART) {
+    if (!GoesOn(env)) return nullptr;
+    result = page->Run(handle->area, timeout < 0 ? -1 : std::max(0.0, Milliseconds(end - Clock::now()).count()));
+  }
+  return Int32(env, result);
 }
 
 HOT_PATH napi_value IoctlVcpu(napi_env env, napi_callback_info info) {
   const HotCall call(env, info);
-  RunPage* page = PageOf(env, call);
+  const VcpuHandle* handle = HandleOf(env, call);
+  RunPage* page = handle == nullptr ? nullptr : handle->parts->page.get();
   if (page == nullptr || page->ended()) return Int32(env, -EBADF);
   return Int32(env, page->WhileIdle([&](int fd) { return CheckedIoctl(fd, env, call.arguments + 1, call.count - 1); }));
 }
@@ -72,8 +94,9 @@ void Vcpu::DefineHotCalls(Napi::Object exports) {
 }
 
 Napi::Value Vcpu::Handle(const Napi::CallbackInfo& info) {
-  using Hold = std::shared_ptr<VcpuParts>;
-  return Napi::External<Hold>::New(info.Env(), new Hold(parts_), [](Napi::Env, Hold* hold) { delete hold; });
+  const ByteSpan area = BytesOf(info[0]);
+  if (area.length < RunPage::kAreaSize) return Napi::Number::New(info.Env(), -E2BIG);
+  return Napi::External<VcpuHandle>::New(info.Env(), new VcpuHandle{parts_, area.data}, [](Napi::Env, VcpuHandle* gone) { delete gone; });
 }
 
 Napi::Value Vcpu::Running(const Napi::CallbackInfo& info) {

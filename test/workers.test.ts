@@ -232,6 +232,26 @@ test.each(['await worker.terminate()', 'process.exit() in it', 'an uncaught erro
   }
 )
 
+test('worker.terminate() ends a run() that V8 has compiled for speed', async (context) => {
+  skipWhereSlow(context)
+  const exits = 50_000
+  const ram = Mapping.anonymous(2 * MiB)
+  vm.memslots.create({ gpa: 0, mapping: ram })
+  ram.write(0x1000, assemble(`mov $${exits}, %ecx; 1: out %al, $0x10; dec %ecx; jnz 1b; sti; 2: jmp 2b`, { mode: 'real', at: 0x1000 }))
+  const vcpu = vm.createVcpu().enter('real', { ip: 0x1000 })
+  const other = worker(`
+    const vcpu = vm.vcpu(0)
+    for (let exits = 1; ; exits++) {
+      vcpu.run()
+      if (exits === ${exits}) parentPort.postMessage(exits)
+    }`)
+  other.postMessage(vm.share())
+  expect(await answer(other)).toBe(exits)
+  await untilRunning(vcpu)
+  await other.terminate()
+  expect(vcpu.run({ timeoutMs: 1 })).toEqual({ reason: 'timeout' })
+})
+
 test('a Worker that ends takes nothing from those who still hold its VM', async (context) => {
   skipWhereSlow(context)
   const maker = new Worker(

@@ -100,8 +100,9 @@ export interface VcpuHandle {
 }
 
 export interface NativeVcpu extends NativeDescriptor {
-  /** What runVcpu() and ioctlVcpu() know it by. */
-  handle(): VcpuHandle
+  /** What runVcpu() and ioctlVcpu() know it by. Runs write to the area, of `exitAreaSize` at least, without another look at it: it must be kept
+   * as long as the handle, and no run begun once its buffer was transferred away. */
+  handle(area: Uint8Array): VcpuHandle | number
   /** Whether some thread is in a run. */
   readonly running: boolean
   /** From any thread: the run in progress, or else the next one, returns -EINTR. */
@@ -332,9 +333,9 @@ export interface NativeAddon {
   trace(request: TraceRequest): NativeTracer | number
   /** A mount of tracefs that is in no namespace: its files are reached below /proc/self/fd/N. */
   openTracefs(): NativeDescriptor | number
-  /** Runs until an exit that user space must see; copies the exit into `area` and the answer of the last one out of it.
-   * Returns the exit reason, or a negative errno; `timeoutMs` below 0 means none. */
-  runVcpu(vcpu: VcpuHandle, area: Uint8Array, timeoutMs: number): number
+  /** Runs until an exit that user space must see, or for so long; copies the exit into the handle's area and the answer of the last one out of
+   * it. Returns the exit reason, or a negative errno. In a Worker, worker.terminate() ends it. */
+  runVcpu(vcpu: VcpuHandle, timeoutMs?: number): number
   /** {@link NativeDescriptor.ioctl} of a vCPU, without the look-up of its object. */
   ioctlVcpu(vcpu: VcpuHandle, request: number, argument: Uint8Array): number
 }

@@ -199,9 +199,11 @@ export class ExitReader {
 
   #readIo(): IoOutExit | IoInExit {
     const view = this.#view
-    const exit = view.getUint8(union) === 1 ? this.#ioOut : this.#ioIn
-    exit.size = view.getUint8(union + 1)
-    exit.port = view.getUint16(union + 2, true)
+    // u8 direction, u8 size, u16 port, in one read: each look into memory counts here.
+    const head = view.getUint32(union, true)
+    const exit = (head & 0xff) === 1 ? this.#ioOut : this.#ioIn
+    exit.size = (head >>> 8) & 0xff
+    exit.port = head >>> 16
     exit.count = view.getUint32(union + 4, true)
     const length = Math.min(exit.size * exit.count, exitAreaSize - portData)
     if (this.#portWindow.length !== length) this.#portWindow = this.#window(portData, length)

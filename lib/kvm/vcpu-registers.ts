@@ -27,14 +27,13 @@ export abstract class VcpuRegisters {
   /** @internal */
   protected readonly native: NativeVcpu
   /** @internal */
-  protected readonly handle: VcpuHandle
+  protected handle!: VcpuHandle
   /** @internal */
   protected hasCpuid = false
 
   /** @internal */
   constructor(vcpu: NativeVcpu, id: number) {
     this.native = vcpu
-    this.handle = vcpu.handle()
     this.id = id
   }
 

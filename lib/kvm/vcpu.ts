@@ -19,7 +19,6 @@ export interface RunOptions {
 }
 
 const { runVcpu } = native
-const restart = -85
 // What runVcpu() gives when pages are waited for (native/userfaults.h).
 const waitsForThisThread = -constants.errno.EDEADLK
 // struct kvm_run, before the union.
@@ -39,8 +38,8 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   readonly vm: Vm
   /** Registers shared through the run page instead of by ioctl (KVM_CAP_SYNC_REGS). */
   readonly syncRegisters: SyncRegisters
-  #area = new Uint8Array(exitAreaSize)
-  #exits = new ExitReader(this.#area)
+  #area!: Uint8Array
+  #exits!: ExitReader
   #statistics: Statistics | undefined
   #thread: VcpuThread | undefined
 
@@ -49,6 +48,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
     super(vcpu, id)
     this.vm = vm
     this.syncRegisters = new SyncRegisters(vcpu, runPageSize)
+    this.#takeArea()
   }
 
   /**
@@ -130,12 +130,9 @@ export class Vcpu extends VcpuRegisters implements Disposable {
     return this
   }
 
-  // -ERESTART: a Worker's event loop has something to do, which may be worker.terminate(). That takes effect here, in JavaScript; anything else
-  // can wait. It may come late, to whoever runs the vCPU next.
   #enter(timeoutMs: number): number {
-    const end = timeoutMs < 0 ? 0 : performance.now() + timeoutMs
-    let result = runVcpu(this.handle, this.#currentArea(), timeoutMs)
-    while (result === restart) result = runVcpu(this.handle, this.#currentArea(), timeoutMs < 0 ? -1 : Math.max(0, end - performance.now()))
+    if (this.#area.byteLength === 0) this.#takeArea()
+    const result = timeoutMs < 0 ? runVcpu(this.handle) : runVcpu(this.handle, timeoutMs)
     if (this.vm.coalescing !== undefined) this.vm.coalescing.drain()
     return result
   }
@@ -157,12 +154,17 @@ export class Vcpu extends VcpuRegisters implements Disposable {
     return timeoutMs
   }
 
-  // When the caller transferred exit.data.buffer away, the next exits need memory of their own.
+  // Another one when the caller transferred exit.data.buffer away: the next exits need memory of their own.
+  #takeArea(): void {
+    const area = new Uint8Array(exitAreaSize)
+    const handle = this.native.handle(area)
+    if (typeof handle === 'number') throw ioctlError('KVM_RUN', handle, `preparing vCPU ${this.id}`)
+    this.#area = area
+    this.#exits = new ExitReader(area)
+    this.handle = handle
+  }
   #currentArea(): Uint8Array {
-    if (this.#area.byteLength === 0) {
-      this.#area = new Uint8Array(exitAreaSize)
-      this.#exits = new ExitReader(this.#area)
-    }
+    if (this.#area.byteLength === 0) this.#takeArea()
     return this.#area
   }
 

@@ -300,12 +300,14 @@ describe('what was missed is counted', () => {
     guest.read(0x4000_0000)
   })
 
-  test('a ring too small', () => {
+  test('a ring too small', (context) => {
     using trace = vm.trace({ kinds: ['spte-set'], tracepoints: ['kvmmmu/kvm_mmu_spte_requested'], ringSize: 4 * KiB })
     let rounds = 0
     let seen = 0
     // The reader may keep up with some dozens of records for a while, but not for long.
     for (; trace.lost === 0 && rounds < 100; rounds++) seen += round(trace, memory)
+    // An emulated processor may touch pages more slowly than they are read about.
+    if (trace.lost === 0 && inLab?.endsWith('-shadow')) skip(context, `the reader kept up with ${seen} events`)
     expect(trace.lost).toBeGreaterThan(0)
     expect(seen).toBeLessThanOrEqual(rounds * pages)
     expect(seen + trace.lost).toBeGreaterThanOrEqual(rounds * pages)

@@ -7,7 +7,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-const sources = ['native/bpf/tables.bpf.c', 'native/bpf/layout.h']
+const sources = ['tables.bpf.c', 'kernel.h', 'walk.h', 'layout.h'].map((name) => `native/bpf/${name}`)
 const header = 'native/bpf/tables.skeleton.h'
 const fail = (message) => {
   console.error(`build-bpf: ${message}`)

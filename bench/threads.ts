@@ -103,10 +103,13 @@ const besideVcpusOfC = <T>(baseline: Baseline, use: () => T | Promise<T>) =>
     twoSpinning(vm)
     baseline.startVcpus(descriptorOf('kvm-vm'), descriptorOf('kvm-vcpu:0'), descriptorOf('kvm-vcpu:1'))
     await sleep(20)
-    const found = await use()
-    baseline.stopVcpus()
-    return found
+    try {
+      return await use()
+    } finally {
+      baseline.stopVcpus()
+    }
   })
+
 const linkOf = (path: string) => {
   try {
     return readlinkSync(path)
@@ -139,6 +142,7 @@ async function lateness(count: number): Promise<number> {
   }
   return quantile(late, 0.99) * 1e6
 }
+
 try {
   const baseline = compile()
   const besideThreads = async (count: number) => {

@@ -44,12 +44,12 @@ struct HotCall {
   napi_value arguments[3];
   HotCall(napi_env env, napi_callback_info info) { napi_get_cb_info(env, info, &count, arguments, &self, nullptr); }
 };
-HOT_PATH napi_value Int32(napi_env env, int value);
+napi_value Int32(napi_env env, int value);
 // The end of a doorbell to listen at, or a negative errno.
 Napi::Value GiveListener(Napi::Env env, int fd);
 
 // ioctl(2) with a buffer whose size is checked against the request; any buffer must outlive the call only.
-HOT_PATH int CheckedIoctl(int fd, napi_env env, const napi_value* arguments, size_t count);
+int CheckedIoctl(int fd, napi_env env, const napi_value* arguments, size_t count);
 int CheckedCountedIoctl(int fd, const Napi::CallbackInfo& info);
 int ReadDescriptor(int fd, const Napi::CallbackInfo& info);
 // A new descriptor object around `fd`, or `fd` itself as a number when it is a negative errno.

@@ -129,6 +129,14 @@ bool IsShort(const kvm_run& run) {
 }
 size_t HeadLength(const kvm_run& run) { return IsShort(run) ? kShortHead : RunPage::kHead; }
 
+// Of lengths that the compiler knows.
+void CopyHead(char* target, const char* source, const kvm_run& run) {
+  if (IsShort(run))
+    memcpy(target, source, kShortHead);
+  else
+    memcpy(target, source, RunPage::kHead);
+}
+
 // Of a port access, as far as an area holds them.
 size_t DataLength(const kvm_run& run) {
   return std::min<size_t>(size_t{run.io.size} * run.io.count, RunPage::kAreaSize - RunPage::kDataOffset);
@@ -177,7 +185,7 @@ int RunPage::Run(char* area, double timeout_ms) {
 }
 
 // EINTR comes from a request, from the limit, or from a signal that has nothing to do with the guest: the loop tells them apart.
-inline __attribute__((always_inline)) int RunPage::Enter() {
+inline int RunPage::Enter() {
   for (;;) {
     const int result = Attempt();
     if (result != -EINTR) return result;
@@ -195,7 +203,7 @@ void RunPage::WaitForUnpark(uint32_t requests) {
 }
 
 // Once into the guest, unless something is asked: the exit reason or a negative errno.
-inline __attribute__((always_inline)) int RunPage::Attempt() {
+inline int RunPage::Attempt() {
   __atomic_store_n(&run_->immediate_exit, 0, __ATOMIC_RELAXED);
   entered_ = 1;
   int result = -EINTR;
@@ -223,7 +231,7 @@ int RunPage::Answer(uint32_t requests) {
   return 0;
 }
 
-inline __attribute__((always_inline)) void RunPage::PutAnswer(const char* area) {
+inline void RunPage::PutAnswer(const char* area) {
   if (!answer_expected_) return;
   answer_expected_ = false;
   if (run_->exit_reason == KVM_EXIT_IO) {
@@ -235,11 +243,8 @@ inline __attribute__((always_inline)) void RunPage::PutAnswer(const char* area) 
   }
 }
 
-inline __attribute__((always_inline)) void RunPage::TakeExit(char* area) {
-  if (IsShort(*run_))
-    memcpy(area, page(), kShortHead);
-  else
-    memcpy(area, page(), kHead);
+inline void RunPage::TakeExit(char* area) {
+  CopyHead(area, page(), *run_);
   answer_expected_ = TakesAnswer(*run_);
   if (run_->exit_reason != KVM_EXIT_IO) return;
   const size_t length = std::max(DataLength(*run_), sizeof(uint64_t));
@@ -254,7 +259,7 @@ inline __attribute__((always_inline)) void RunPage::TakeExit(char* area) {
 void RunPage::CopyArea(char* target, const char* source) {
   kvm_run run;
   memcpy(&run, source, kHead);
-  memcpy(target, source, HeadLength(run));
+  CopyHead(target, source, run);
   if (run.exit_reason == KVM_EXIT_IO) memcpy(target + kDataOffset, source + kDataOffset, DataLength(run));
 }
 

@@ -18,10 +18,6 @@ namespace node_kvm {
 // looked up on the way into and out of a guest.
 #define STATIC_THREAD_LOCAL thread_local __attribute__((tls_model("initial-exec")))
 
-// Of what is called around each entry: the linker lays these together. A guest's exit may leave the TLB empty, where each page of code
-// costs as much as all that is done in it.
-#define HOT_PATH __attribute__((hot))
-
 // What a thread is at, for those who would wait for it (userfaults.h). Written by the thread itself, and lives as long.
 class ThreadPlace {
  public:
@@ -79,7 +75,7 @@ class RunPage {
 
   // The exit reason; -EINTR after a kick, -ERESTART after a nudge, -ETIME after `timeout_ms` (below 0: no limit), -EBUSY while another
   // thread runs it, -EBADF once ended. While parked it waits.
-  HOT_PATH int Run(char* area, double timeout_ms);
+  int Run(char* area, double timeout_ms);
   // An ioctl of the vCPU other than KVM_RUN: -EBUSY while it runs, instead of a wait of any length inside the kernel, which has one lock
   // for both.
   template <typename Call>
@@ -128,12 +124,12 @@ class RunPage {
   // What comes too late for the run at its end is harmless, so this need not be seen at once.
   void Disown() { thread_.store(0, std::memory_order_release); }
   void Ask(Request request);
-  HOT_PATH int Enter();
-  HOT_PATH int Attempt();
+  int Enter();
+  int Attempt();
   void WaitForUnpark(uint32_t requests);
   int Answer(uint32_t requests);
-  HOT_PATH void PutAnswer(const char* area);
-  HOT_PATH void TakeExit(char* area);
+  void PutAnswer(const char* area);
+  void TakeExit(char* area);
 
   OwnedFd fd_;
   kvm_run* run_ = nullptr;

@@ -40,8 +40,11 @@ struct VcpuHandle {
   char* area;
 };
 
+// Null once closed, as without a handle.
+RunPage* PageOf(const VcpuHandle* handle) { return handle == nullptr ? nullptr : handle->parts->page.get(); }
+
 // Of the first argument; null for anything else.
-HOT_PATH const VcpuHandle* HandleOf(napi_env env, const HotCall& call) {
+const VcpuHandle* HandleOf(napi_env env, const HotCall& call) {
   void* held = nullptr;
   if (call.count == 0 || napi_get_value_external(env, call.arguments[0], &held) != napi_ok) return nullptr;
   return static_cast<const VcpuHandle*>(held);
@@ -53,15 +56,20 @@ using Milliseconds = std::chrono::duration<double, std::milli>;
 // V8 looks whether worker.terminate() was called when a function is entered; at the end of a loop's round only once in thousands. False
 // when it was.
 bool GoesOn(napi_env env) {
+  // Of its own: the run may last for days, and come here four times a second.
+  napi_handle_scope scope;
+  if (napi_open_handle_scope(env, &scope) != napi_ok) return false;
   napi_value script, result;
-  return napi_create_string_latin1(env, "0", 1, &script) == napi_ok && napi_run_script(env, script, &result) == napi_ok;
+  const bool goes_on = napi_create_string_latin1(env, "0", 1, &script) == napi_ok && napi_run_script(env, script, &result) == napi_ok;
+  napi_close_handle_scope(env, scope);
+  return goes_on;
 }
 
-HOT_PATH napi_value RunVcpu(napi_env env, napi_callback_info info) {
+napi_value RunVcpu(napi_env env, napi_callback_info info) {
   const HotCall call(env, info);
   double timeout = -1;
   const VcpuHandle* handle = HandleOf(env, call);
-  RunPage* page = handle == nullptr ? nullptr : handle->parts->page.get();
+  RunPage* page = PageOf(handle);
   if (page == nullptr) return Int32(env, -EBADF);
   if (call.count > 1 && napi_get_value_double(env, call.arguments[1], &timeout) != napi_ok) return Int32(env, -EINVAL);
   const LoopWatch::Run watched(page);
@@ -75,10 +83,9 @@ HOT_PATH napi_value RunVcpu(napi_env env, napi_callback_info info) {
   return Int32(env, result);
 }
 
-HOT_PATH napi_value IoctlVcpu(napi_env env, napi_callback_info info) {
+napi_value IoctlVcpu(napi_env env, napi_callback_info info) {
   const HotCall call(env, info);
-  const VcpuHandle* handle = HandleOf(env, call);
-  RunPage* page = handle == nullptr ? nullptr : handle->parts->page.get();
+  RunPage* page = PageOf(HandleOf(env, call));
   if (page == nullptr || page->ended()) return Int32(env, -EBADF);
   return Int32(env, page->WhileIdle([&](int fd) { return CheckedIoctl(fd, env, call.arguments + 1, call.count - 1); }));
 }
@@ -95,7 +102,7 @@ void Vcpu::DefineHotCalls(Napi::Object exports) {
 
 Napi::Value Vcpu::Handle(const Napi::CallbackInfo& info) {
   const ByteSpan area = BytesOf(info[0]);
-  if (area.length < RunPage::kAreaSize) return Napi::Number::New(info.Env(), -E2BIG);
+  if (area.length < RunPage::kAreaSize) throw Napi::RangeError::New(info.Env(), "the area is too small");
   return Napi::External<VcpuHandle>::New(info.Env(), new VcpuHandle{parts_, area.data}, [](Napi::Env, VcpuHandle* gone) { delete gone; });
 }
 

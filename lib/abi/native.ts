@@ -102,7 +102,7 @@ export interface VcpuHandle {
 export interface NativeVcpu extends NativeDescriptor {
   /** What runVcpu() and ioctlVcpu() know it by. Runs write to the area, of `exitAreaSize` at least, without another look at it: it must be kept
    * as long as the handle, and no run begun once its buffer was transferred away. */
-  handle(area: Uint8Array): VcpuHandle | number
+  handle(area: Uint8Array): VcpuHandle
   /** Whether some thread is in a run. */
   readonly running: boolean
   /** From any thread: the run in progress, or else the next one, returns -EINTR. */

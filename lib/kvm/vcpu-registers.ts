@@ -27,7 +27,7 @@ export abstract class VcpuRegisters {
   /** @internal */
   protected readonly native: NativeVcpu
   /** @internal */
-  protected handle!: VcpuHandle
+  protected abstract handle: VcpuHandle
   /** @internal */
   protected hasCpuid = false
 

@@ -2,7 +2,7 @@
 import { constants } from 'node:os'
 import { argumentError, checkBoolean, checkOptions } from '../abi/arguments.js'
 import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
-import { type NativeVcpu, native } from '../abi/native.js'
+import { type NativeVcpu, native, type VcpuHandle } from '../abi/native.js'
 import { serveNow } from '../memory/demand-paging.js'
 import { type Exit, ExitReader, exitAreaSize } from './exits.js'
 import { enterMode, type Mode, type ModeOptions } from './modes.js'
@@ -38,6 +38,8 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   readonly vm: Vm
   /** Registers shared through the run page instead of by ioctl (KVM_CAP_SYNC_REGS). */
   readonly syncRegisters: SyncRegisters
+  /** @internal */
+  protected handle!: VcpuHandle
   #area!: Uint8Array
   #exits!: ExitReader
   #statistics: Statistics | undefined
@@ -131,7 +133,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   }
 
   #enter(timeoutMs: number): number {
-    if (this.#area.byteLength === 0) this.#takeArea()
+    this.#currentArea()
     const result = timeoutMs < 0 ? runVcpu(this.handle) : runVcpu(this.handle, timeoutMs)
     if (this.vm.coalescing !== undefined) this.vm.coalescing.drain()
     return result
@@ -156,12 +158,9 @@ export class Vcpu extends VcpuRegisters implements Disposable {
 
   // Another one when the caller transferred exit.data.buffer away: the next exits need memory of their own.
   #takeArea(): void {
-    const area = new Uint8Array(exitAreaSize)
-    const handle = this.native.handle(area)
-    if (typeof handle === 'number') throw ioctlError('KVM_RUN', handle, `preparing vCPU ${this.id}`)
-    this.#area = area
-    this.#exits = new ExitReader(area)
-    this.handle = handle
+    this.#area = new Uint8Array(exitAreaSize)
+    this.#exits = new ExitReader(this.#area)
+    this.handle = this.native.handle(this.#area)
   }
   #currentArea(): Uint8Array {
     if (this.#area.byteLength === 0) this.#takeArea()

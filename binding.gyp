@@ -20,6 +20,7 @@
         "native/tracer.cc",
         "native/userfaults.cc",
         "native/vcpu.cc",
+        "native/vcpu_calls.cc",
         "native/vcpu_runner.cc",
         "native/vcpu_thread.cc",
         "native/vm.cc",

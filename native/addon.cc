@@ -50,6 +50,7 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   data->watcher = Napi::Persistent(Watcher::Define(env));
   data->write_recorder = Napi::Persistent(WriteRecorder::Define(env));
   data->fault_service = Napi::Persistent(FaultService::Define(env));
+  data->vcpu_calls = std::make_shared<VcpuCalls>(env);
   env.SetInstanceData(data);
   exports.Set("open", Napi::Function::New(env, Open, "open"));
   exports.Set("trace", Napi::Function::New(env, Tracer::Open, "trace"));
@@ -60,7 +61,7 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("watchEventfds", Napi::Function::New(env, Watcher::Open, "watchEventfds"));
   exports.Set("eventfd", Napi::Function::New(env, Watcher::CreateEventfd, "eventfd"));
   exports.Set("map", Napi::Function::New(env, Mapping::Map, "map"));
-  Vcpu::DefineHotCalls(exports);
+  data->vcpu_calls->Define(exports);
   DefineTables(exports);
   return exports;
 }

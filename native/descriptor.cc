@@ -33,33 +33,29 @@ uint64_t WholeNumber(const Napi::Value& value, const char* name, uint64_t most) 
 
 Napi::Value GiveListener(Napi::Env env, int fd) { return Napi::Number::New(env, env.GetInstanceData<AddonData>()->listeners.Give(fd)); }
 
-napi_value Int32(napi_env env, int value) {
-  napi_value result = nullptr;
-  napi_create_int32(env, value, &result);
-  return result;
-}
-
-int CheckedIoctl(int fd, napi_env env, const napi_value* arguments, size_t count) {
-  double number;
-  if (count < 1 || napi_get_value_double(env, arguments[0], &number) != napi_ok || !(number >= 0 && number <= UINT32_MAX)) return -EINVAL;
-  const auto request = static_cast<unsigned long>(number);
+int CheckedIoctl(int fd, napi_env env, unsigned long request, napi_value argument) {
   if (fd < 0) return -EBADF;
   void* data = nullptr;
   size_t length = 0;
   napi_typedarray_type type = napi_int8_array;
   int result;
-  if (count > 1 && napi_get_typedarray_info(env, arguments[1], &type, &length, &data, nullptr, nullptr) == napi_ok) {
+  if (napi_get_typedarray_info(env, argument, &type, &length, &data, nullptr, nullptr) == napi_ok) {
     if (type != napi_uint8_array || length < _IOC_SIZE(request) || _IOC_SIZE(request) == 0) return -E2BIG;
     result = IoctlUninterrupted(fd, request, data);
   } else {
     // A request that takes a structure must not be handed a number for an address.
     if (_IOC_SIZE(request) != 0) return -EFAULT;
-    double argument = 0;
-    if (count > 1 && napi_get_value_double(env, arguments[1], &argument) == napi_ok && !(argument >= 0 && argument <= 0x1p53))
-      return -EINVAL;
-    result = IoctlUninterrupted(fd, request, static_cast<unsigned long>(argument));
+    double number = 0;
+    if (napi_get_value_double(env, argument, &number) == napi_ok && !(number >= 0 && number <= 0x1p53)) return -EINVAL;
+    result = IoctlUninterrupted(fd, request, static_cast<unsigned long>(number));
   }
   return result < 0 ? -errno : result;
+}
+
+int CheckedIoctl(int fd, napi_env env, const napi_value (&arguments)[2]) {
+  double request;
+  if (napi_get_value_double(env, arguments[0], &request) != napi_ok || !(request >= 0 && request <= UINT32_MAX)) return -EINVAL;
+  return CheckedIoctl(fd, env, static_cast<unsigned long>(request), arguments[1]);
 }
 
 int CheckedCountedIoctl(int fd, const Napi::CallbackInfo& info) {

@@ -12,6 +12,8 @@
 
 namespace node_kvm {
 
+class VcpuCalls;
+
 // One per environment: the main thread and each Worker load the add-on for themselves.
 struct AddonData {
   Napi::FunctionReference descriptor;
@@ -24,6 +26,7 @@ struct AddonData {
   Napi::FunctionReference write_recorder;
   Napi::FunctionReference fault_service;
   Listeners listeners;
+  std::shared_ptr<VcpuCalls> vcpu_calls;
 };
 
 // The bytes of a Uint8Array argument. Throws a TypeError for anything else.
@@ -36,20 +39,13 @@ ByteSpan BytesOf(const Napi::Value& value);
 // A whole number from 0 to `most`. Throws a RangeError for anything else.
 uint64_t WholeNumber(const Napi::Value& value, const char* name, uint64_t most = uint64_t{1} << 53);
 
-// The arguments of a method in bare Node-API. After an exit caches, TLB and branch predictors are cold, so that every call into V8 counts:
-// the C++ wrapper's bookkeeping and the look-up of the wrapped object cost more than our own work (npm run bench).
-struct HotCall {
-  napi_value self = nullptr;
-  size_t count = 3;
-  napi_value arguments[3];
-  HotCall(napi_env env, napi_callback_info info) { napi_get_cb_info(env, info, &count, arguments, &self, nullptr); }
-};
-napi_value Int32(napi_env env, int value);
 // The end of a doorbell to listen at, or a negative errno.
 Napi::Value GiveListener(Napi::Env env, int fd);
 
-// ioctl(2) with a buffer whose size is checked against the request; any buffer must outlive the call only.
-int CheckedIoctl(int fd, napi_env env, const napi_value* arguments, size_t count);
+// ioctl(2) with a buffer whose size is checked against the request, a number, or undefined; any buffer must outlive the call only.
+int CheckedIoctl(int fd, napi_env env, unsigned long request, napi_value argument);
+// The same with the request for the first argument.
+int CheckedIoctl(int fd, napi_env env, const napi_value (&arguments)[2]);
 int CheckedCountedIoctl(int fd, const Napi::CallbackInfo& info);
 int ReadDescriptor(int fd, const Napi::CallbackInfo& info);
 // A new descriptor object around `fd`, or `fd` itself as a number when it is a negative errno.
@@ -64,13 +60,10 @@ class DescriptorWrap : public Napi::ObjectWrap<Derived> {
   explicit DescriptorWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Derived>(info) {}
 
   Napi::Value Fd(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), self()->fd()); }
-  static napi_value Ioctl(napi_env env, napi_callback_info info) {
-    const HotCall call(env, info);
-    void* wrapped = nullptr;
-    if (napi_unwrap(env, call.self, &wrapped) != napi_ok) return Int32(env, -EBADF);
+  Napi::Value Ioctl(const Napi::CallbackInfo& info) {
     const VcpuBarrier barrier;
-    auto* self = static_cast<Derived*>(wrapped);
-    return Int32(env, self->WithFd([&](int fd) { return CheckedIoctl(fd, env, call.arguments, call.count); }));
+    const napi_value arguments[] = {info[0], info[1]};
+    return Napi::Number::New(info.Env(), self()->WithFd([&](int fd) { return CheckedIoctl(fd, info.Env(), arguments); }));
   }
   Napi::Value IoctlCounted(const Napi::CallbackInfo& info) {
     const VcpuBarrier barrier;
@@ -93,7 +86,7 @@ class DescriptorWrap : public Napi::ObjectWrap<Derived> {
     using Method = Napi::Value (Derived::*)(const Napi::CallbackInfo&);
     return {
         Wrap::InstanceAccessor("fd", static_cast<Method>(&Derived::Fd), nullptr),
-        napi_property_descriptor{"ioctl", nullptr, Ioctl, nullptr, nullptr, nullptr, napi_configurable, nullptr},
+        Wrap::InstanceMethod("ioctl", static_cast<Method>(&Derived::Ioctl)),
         Wrap::InstanceMethod("ioctlCounted", static_cast<Method>(&Derived::IoctlCounted)),
         Wrap::InstanceMethod("read", static_cast<Method>(&Derived::Read)),
         Wrap::InstanceMethod("openStatistics", static_cast<Method>(&Derived::Statistics)),

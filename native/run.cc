@@ -23,7 +23,6 @@
 namespace node_kvm {
 namespace {
 
-constexpr size_t kUnion = 32;
 // A change of memslots takes some hundred microseconds.
 constexpr std::chrono::microseconds kParkPoll{300};
 
@@ -123,7 +122,7 @@ bool TakesAnswer(const kvm_run& run) {
 
 // What the most frequent exits say is within a cache line.
 constexpr size_t kShortHead = 56;
-static_assert(kUnion + sizeof kvm_run::io <= kShortHead && kUnion + sizeof kvm_run::mmio <= kShortHead);
+static_assert(RunPage::kUnion + sizeof kvm_run::io <= kShortHead && RunPage::kUnion + sizeof kvm_run::mmio <= kShortHead);
 bool IsShort(const kvm_run& run) {
   return run.exit_reason == KVM_EXIT_IO || run.exit_reason == KVM_EXIT_MMIO || run.exit_reason == KVM_EXIT_HLT;
 }

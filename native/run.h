@@ -60,8 +60,9 @@ class RunPage {
   // Close together: an exit may leave the TLB empty.
   static constexpr size_t kAreaSize = 512 + 4096;
   static constexpr size_t kDataOffset = 512;
-  // Up to the end of the exit union: kvm_run places it at 32, padded to 256 bytes, before the sync regs.
-  static constexpr size_t kHead = 32 + 256;
+  // Where kvm_run has the exit's union, and where that ends: it is padded to 256 bytes, before the sync regs.
+  static constexpr size_t kUnion = 32;
+  static constexpr size_t kHead = kUnion + 256;
   // What of an area is in use: every further cache line counts when an exit has left them cold.
   static void CopyArea(char* target, const char* source);
 

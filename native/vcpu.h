@@ -1,32 +1,27 @@
 // A vCPU's descriptor and its run page, for TypeScript.
 #pragma once
 
+#include <optional>
+
 #include "descriptor.h"
-#include "vm_state.h"
+#include "vcpu_calls.h"
 
 namespace node_kvm {
-
-struct VcpuParts {
-  std::shared_ptr<VmState> vm;  // keeps the guest's memory mapped as long as the vCPU can run
-  std::shared_ptr<RunPage> page;
-};
 
 class Vcpu : public DescriptorWrap<Vcpu> {
  public:
   static Napi::Function Define(Napi::Env env);
-  // runVcpu and ioctlVcpu, the two calls that a VMM makes without end: functions of the module, which V8 compiles to a direct call for
-  // all vCPUs alike, and which find theirs by an opaque handle.
-  static void DefineHotCalls(Napi::Object exports);
   explicit Vcpu(const Napi::CallbackInfo& info);
-  int fd() const { return parts_->page && !parts_->page->ended() ? parts_->page->fd() : -1; }
+  ~Vcpu() override;
+  int fd() const { return parts_.page && !parts_.page->ended() ? parts_.page->fd() : -1; }
   void CloseHandle();
   template <typename Call>
   int WithFd(Call call) {
-    return fd() < 0 ? -EBADF : parts_->page->WhileIdle(call);
+    return fd() < 0 ? -EBADF : parts_.page->WhileIdle(call);
   }
 
  private:
-  Napi::Value Handle(const Napi::CallbackInfo& info);
+  Napi::Value UseArea(const Napi::CallbackInfo& info);
   Napi::Value Running(const Napi::CallbackInfo& info);
   Napi::Value StartThread(const Napi::CallbackInfo& info);
   void Kick(const Napi::CallbackInfo& info);
@@ -34,7 +29,10 @@ class Vcpu : public DescriptorWrap<Vcpu> {
   Napi::Value WriteRunPage(const Napi::CallbackInfo& info);
   bool Reaches(uint64_t offset, size_t length) const;
 
-  std::shared_ptr<VcpuParts> parts_;
+  VcpuParts parts_;
+  const std::shared_ptr<VcpuCalls> calls_;
+  std::optional<uint32_t> number_;
+  Napi::ObjectReference area_;
 };
 
 }  // namespace node_kvm

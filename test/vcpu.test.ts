@@ -102,12 +102,30 @@ describe('exits', () => {
     expect(Math.min(...growth)).toBeLessThan(16)
   })
 
-  test('an exit object transferred away does not harm the next run', () => {
-    const vcpu = realMode('1: out %al, $0x10; jmp 1b')
-    const exit = vcpu.run()
-    if (exit.reason !== 'io-out') throw new Error(exit.reason)
-    structuredClone(exit.data, { transfer: [exit.data.buffer as ArrayBuffer] })
-    expect(vcpu.run()).toMatchObject({ reason: 'io-out', port: 0x10 })
+  test.each([
+    ['port', '1: out %al, $0x10; inc %al; jmp 1b'],
+    ['address outside the memory', 'mov $0xf000, %bx; mov %bx, %ds; 1: mov %al, (0); inc %al; jmp 1b']
+  ])('of a write to a %s: data that the caller transferred away stay as they were, and the next exits have others', (_, source) => {
+    const vcpu = realMode(source)
+    vm.memslots.lookup(0)?.resize(64 * KiB)
+    const write = () => {
+      const exit = vcpu.run()
+      if (exit.reason !== 'io-out' && exit.reason !== 'mmio') throw new Error(exit.reason)
+      return exit.data
+    }
+    const first = write()
+    const value = first[0] as number
+    const kept = structuredClone(first, { transfer: [first.buffer as ArrayBuffer] })
+    expect([write()[0], write()[0], kept[0]]).toEqual([value + 1, value + 2, value])
+  })
+
+  test('a closed vCPU is not taken for the one that is made after it', () => {
+    const closed = realMode('hlt')
+    closed.close()
+    const next = vm.createVcpu().enter('real', { ip: 0x1000 })
+    for (const use of [() => closed.run(), () => closed.getRegisters(), () => closed.setRegisters({ rip: 0n })]) checkedError(use, 'closed')
+    expect(next.getRegisters().rip).toBe(0x1000n)
+    expect(next.run()).toEqual({ reason: 'hlt' })
   })
 })
 

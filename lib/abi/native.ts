@@ -93,16 +93,10 @@ export interface NativeTracer {
   close(): void
 }
 
-declare const handleBrand: unique symbol
-/** Opaque; holds the vCPU's parts, and is harmless once the vCPU is closed. */
-export interface VcpuHandle {
-  readonly [handleBrand]: true
-}
-
 export interface NativeVcpu extends NativeDescriptor {
-  /** What runVcpu() and ioctlVcpu() know it by. Runs write to the area, of `exitAreaSize` at least, without another look at it: it must be kept
-   * as long as the handle, and no run begun once its buffer was transferred away. */
-  handle(area: Uint8Array): VcpuHandle
+  /** The number by which runVcpu() and ioctlVcpu() know it. Runs write to the area, of `exitAreaSize` at least, without another look at it: none
+   * may begin once its buffer was transferred away. Negative errno once closed. */
+  useArea(area: Uint8Array): number
   /** Whether some thread is in a run. */
   readonly running: boolean
   /** From any thread: the run in progress, or else the next one, returns -EINTR. */
@@ -119,7 +113,7 @@ export interface NativeVcpu extends NativeDescriptor {
 export interface NativeVcpuRunner {
   /** Into the guest, with the answer in `area`; false when it is there already. */
   go(area: Uint8Array): boolean
-  /** The result of the last go(), as of runVcpu(), and the exit in `area`; null while there is none. */
+  /** The result of the last go(), as of runVcpu(), and the exit in `area` and in the words; null while there is none. */
   take(area: Uint8Array): number | null
   /** Queued writes, older than what take() gives next: native/vcpu_thread.h, QueuedWrite. */
   takeQueued(): Uint8Array
@@ -333,11 +327,10 @@ export interface NativeAddon {
   trace(request: TraceRequest): NativeTracer | number
   /** A mount of tracefs that is in no namespace: its files are reached below /proc/self/fd/N. */
   openTracefs(): NativeDescriptor | number
-  /** Runs until an exit that user space must see, or for so long; copies the exit into the handle's area and the answer of the last one out of
-   * it. Returns the exit reason, or a negative errno. In a Worker, worker.terminate() ends it. */
-  runVcpu(vcpu: VcpuHandle, timeoutMs?: number): number
-  /** {@link NativeDescriptor.ioctl} of a vCPU, without the look-up of its object. */
-  ioctlVcpu(vcpu: VcpuHandle, request: number, argument: Uint8Array): number
+  /** For ./vcpu-calls.ts alone, as the next two. */
+  runVcpu(): void
+  ioctlVcpu(argument: Uint8Array): void
+  readonly vcpuWords: ArrayBuffer
 }
 
 const require = createRequire(import.meta.url)

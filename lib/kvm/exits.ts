@@ -1,7 +1,9 @@
 /** What KVM_RUN came back for: the union of kvm_run (api.rst 5), as a discriminated union with its whole payload. */
 
+import { exitWords } from '../abi/vcpu-calls.js'
+
 /** Bytes of the copied run page; the port data lie at a fixed place in it (native/run.h). */
-export const exitAreaSize = 4608
+const exitAreaSize = 4608
 const portData = 512
 const union = 32
 const exitReasonOffset = 8
@@ -160,24 +162,24 @@ const memoryFaultNumber = 39
  * "run, look, run" allocates nothing.
  */
 export class ExitReader {
-  readonly #view: DataView
-  readonly #area: Uint8Array
+  /** What runs copy the run page to, and answers are taken from. */
+  readonly area = new Uint8Array(exitAreaSize)
+  readonly #view = new DataView(this.area.buffer)
   readonly #windows = new Map<number, Uint8Array>()
-  readonly #none = new Uint8Array(0)
-  #portWindow: Uint8Array = this.#none
-  readonly #ioOut: IoOutExit = { reason: 'io-out', port: 0, size: 0, count: 0, data: this.#none }
-  readonly #ioIn: IoInExit = { reason: 'io-in', port: 0, size: 0, count: 0, data: this.#none }
+  #portWindow = this.#window(portData, 1)
+  readonly #ioOut: IoOutExit = { reason: 'io-out', port: 0, size: 0, count: 0, data: this.#portWindow }
+  readonly #ioIn: IoInExit = { reason: 'io-in', port: 0, size: 0, count: 0, data: this.#portWindow }
   // Half a number, so that the field holds a double from the start and an address above 2^31 is stored in place.
-  readonly #mmio: MmioExit = { reason: 'mmio', gpa: 0.5, isWrite: false, length: 0, data: this.#none }
+  readonly #mmio: MmioExit = { reason: 'mmio', gpa: 0.5, isWrite: false, length: 0, data: this.#portWindow }
   readonly #hlt: HltExit = { reason: 'hlt' }
 
-  /** @internal */
-  constructor(area: Uint8Array) {
-    this.#area = area
-    this.#view = new DataView(area.buffer, area.byteOffset, area.byteLength)
+  /** Whether a caller transferred `exit.data.buffer` away, and the area with it. */
+  get lost(): boolean {
+    // Not asked of the area: each object looked at counts here.
+    return this.#portWindow.length === 0
   }
 
-  /** The exit of KVM's number, as the copied run page holds it. */
+  /** The exit of KVM's number that a run, or a runner's take(), has just copied. */
   read(number: number): Exit {
     if (number === 2) return this.#readIo()
     if (number === 6) return this.#readMmio()
@@ -193,18 +195,17 @@ export class ExitReader {
   #window(offset: number, length: number): Uint8Array {
     const key = offset * exitAreaSize + length
     let window = this.#windows.get(key)
-    if (!window) this.#windows.set(key, (window = this.#area.subarray(offset, offset + length)))
+    if (!window) this.#windows.set(key, (window = this.area.subarray(offset, offset + length)))
     return window
   }
 
   #readIo(): IoOutExit | IoInExit {
-    const view = this.#view
-    // u8 direction, u8 size, u16 port, in one read: each look into memory counts here.
-    const head = view.getUint32(union, true)
+    // u8 direction, u8 size, u16 port; u32 count.
+    const head = exitWords[0] as number
     const exit = (head & 0xff) === 1 ? this.#ioOut : this.#ioIn
     exit.size = (head >>> 8) & 0xff
     exit.port = head >>> 16
-    exit.count = view.getUint32(union + 4, true)
+    exit.count = exitWords[1] as number
     const length = Math.min(exit.size * exit.count, exitAreaSize - portData)
     if (this.#portWindow.length !== length) this.#portWindow = this.#window(portData, length)
     exit.data = this.#portWindow
@@ -212,11 +213,11 @@ export class ExitReader {
   }
 
   #readMmio(): MmioExit {
-    const view = this.#view
+    // u64 address, u8 data[8], u32 length, u8 is_write.
     const exit = this.#mmio
-    exit.gpa = view.getUint32(union, true) + view.getUint32(union + 4, true) * 2 ** 32
-    exit.length = view.getUint32(union + 16, true)
-    exit.isWrite = view.getUint8(union + 20) !== 0
+    exit.gpa = ((exitWords[0] as number) >>> 0) + ((exitWords[1] as number) >>> 0) * 2 ** 32
+    exit.length = exitWords[4] as number
+    exit.isWrite = ((exitWords[5] as number) & 0xff) !== 0
     exit.data = this.#window(union + 8, Math.min(exit.length, 8))
     return exit
   }
@@ -273,7 +274,7 @@ export class ExitReader {
       reason: 'internal-error',
       suberror,
       data: this.#list(8, count),
-      instruction: hasInstruction ? this.#area.slice(union + 17, union + 17 + length) : undefined
+      instruction: hasInstruction ? this.area.slice(union + 17, union + 17 + length) : undefined
     }
   }
 }

@@ -1,7 +1,7 @@
 /** A vCPU's registers and what else is read and written by ioctl while the guest is out. */
 import { argumentError, checkBytes, checkInteger, checkOptions } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
-import { type NativeVcpu, native, type VcpuHandle } from '../abi/native.js'
+import { type NativeVcpu, native } from '../abi/native.js'
 import * as requests from '../abi/requests.js'
 import type { Fields, StructInstance, StructType, ValuesOf } from '../abi/struct.js'
 import {
@@ -17,8 +17,7 @@ import {
   SpecialRegisters,
   Translation
 } from '../abi/structures.js'
-
-const { ioctlVcpu } = native
+import { ioctlVcpu } from '../abi/vcpu-calls.js'
 
 /** The part of {@link Vcpu} that is its registers. While the guest runs on another thread, each of these is refused with `busy`. */
 export abstract class VcpuRegisters {
@@ -26,8 +25,8 @@ export abstract class VcpuRegisters {
   readonly id: number
   /** @internal */
   protected readonly native: NativeVcpu
-  /** @internal */
-  protected abstract handle: VcpuHandle
+  /** @internal by which ioctlVcpu() and runVcpu() know it */
+  protected abstract number: number
   /** @internal */
   protected hasCpuid = false
 
@@ -64,7 +63,7 @@ export abstract class VcpuRegisters {
 
   #get<F extends Fields>(request: requests.Request, type: StructType<F>, value = new type()): StructInstance<F> {
     if (value?.constructor !== type) throw argumentError('into', typeof value, `an instance for ${type.structName}`)
-    const result = ioctlVcpu(this.handle, request.number, value.bytes)
+    const result = ioctlVcpu(this.number, request.number, value.bytes)
     if (result < 0) this.#refused(result, request, 'reading')
     return value
   }
@@ -77,7 +76,7 @@ export abstract class VcpuRegisters {
       whole = current ? current() : new type()
       assignFields(whole, values)
     }
-    const result = ioctlVcpu(this.handle, request.number, whole.bytes)
+    const result = ioctlVcpu(this.number, request.number, whole.bytes)
     if (result < 0) this.#refused(result, request, 'writing', 'a field holds a value that this processor does not allow')
   }
 
@@ -196,7 +195,7 @@ export abstract class VcpuRegisters {
    */
   interrupt(vector: number): void {
     const { bytes } = new Interrupt({ irq: checkInteger('vector', vector, 0, 255) })
-    const result = ioctlVcpu(this.handle, requests.KVM_INTERRUPT.number, bytes)
+    const result = ioctlVcpu(this.number, requests.KVM_INTERRUPT.number, bytes)
     if (result < 0)
       this.#refused(result, requests.KVM_INTERRUPT, 'interrupting', 'EEXIST: one waits already; ENXIO: the controllers are in the kernel')
   }

@@ -2,9 +2,10 @@
 import { constants } from 'node:os'
 import { argumentError, checkBoolean, checkOptions } from '../abi/arguments.js'
 import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
-import { type NativeVcpu, native, type VcpuHandle } from '../abi/native.js'
+import type { NativeVcpu } from '../abi/native.js'
+import { runVcpu } from '../abi/vcpu-calls.js'
 import { serveNow } from '../memory/demand-paging.js'
-import { type Exit, ExitReader, exitAreaSize } from './exits.js'
+import { type Exit, ExitReader } from './exits.js'
 import { enterMode, type Mode, type ModeOptions } from './modes.js'
 import { Statistics } from './statistics.js'
 import { SyncRegisters } from './sync-registers.js'
@@ -18,7 +19,6 @@ export interface RunOptions {
   timeoutMs?: number
 }
 
-const { runVcpu } = native
 // What runVcpu() gives when pages are waited for (native/userfaults.h).
 const waitsForThisThread = -constants.errno.EDEADLK
 // struct kvm_run, before the union.
@@ -39,8 +39,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   /** Registers shared through the run page instead of by ioctl (KVM_CAP_SYNC_REGS). */
   readonly syncRegisters: SyncRegisters
   /** @internal */
-  protected handle!: VcpuHandle
-  #area!: Uint8Array
+  protected number!: number
   #exits!: ExitReader
   #statistics: Statistics | undefined
   #thread: VcpuThread | undefined
@@ -133,8 +132,8 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   }
 
   #enter(timeoutMs: number): number {
-    this.#currentArea()
-    const result = timeoutMs < 0 ? runVcpu(this.handle) : runVcpu(this.handle, timeoutMs)
+    if (this.#exits.lost) this.#takeArea()
+    const result = runVcpu(this.number, timeoutMs)
     if (this.vm.coalescing !== undefined) this.vm.coalescing.drain()
     return result
   }
@@ -158,13 +157,12 @@ export class Vcpu extends VcpuRegisters implements Disposable {
 
   // Another one when the caller transferred exit.data.buffer away: the next exits need memory of their own.
   #takeArea(): void {
-    this.#area = new Uint8Array(exitAreaSize)
-    this.#exits = new ExitReader(this.#area)
-    this.handle = this.native.handle(this.#area)
+    this.#exits = new ExitReader()
+    this.number = this.native.useArea(this.#exits.area)
   }
   #currentArea(): Uint8Array {
-    if (this.#area.byteLength === 0) this.#takeArea()
-    return this.#area
+    if (this.#exits.lost) this.#takeArea()
+    return this.#exits.area
   }
 
   #interruption(result: number, timeoutMs: number): Exit {
@@ -233,7 +231,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
 
   /** Whether the last exit left the guest able to take an interrupt(); else ask for an exit when it is, by {@link requestInterruptWindow}. */
   get readyForInterrupt(): boolean {
-    return this.#area[readyForInterruptOffset] !== 0
+    return this.#exits.area[readyForInterruptOffset] !== 0
   }
   /** Asks run() to come back with `irq-window-open` once the guest takes interrupts, until set to false. */
   requestInterruptWindow(wanted: boolean): void {

@@ -1,0 +1,35 @@
+/** The two calls that a VMM makes without end, and what they are asked by and answer in: words instead of arguments and results
+ * (native/vcpu_calls.h). Small functions, which V8 puts into their callers. */
+import { native } from './native.js'
+
+// VcpuCalls::Words: vcpu, result, timeout (a double), request; the exit's union.
+const words = new Int32Array(native.vcpuWords)
+const doubles = new Float64Array(native.vcpuWords)
+const vcpuWord = 0
+const resultWord = 1
+const timeoutDouble = 1
+const requestWord = 4
+
+/** The union of kvm_run as the last run of any vCPU in this environment left it, or the last take() of a runner: 24 bytes, enough for the
+ * most frequent exits. */
+export const exitWords = new Int32Array(native.vcpuWords, 24, 6)
+
+/**
+ * Runs a vCPU until an exit that user space must see, or for so long (below 0: no limit); copies the exit into its area, and the answer of
+ * the last one out of it. Returns the exit reason, or a negative errno. In a Worker, worker.terminate() ends it.
+ * @param vcpu of {@link NativeVcpu.useArea}
+ */
+export function runVcpu(vcpu: number, timeoutMs: number): number {
+  words[vcpuWord] = vcpu
+  doubles[timeoutDouble] = timeoutMs
+  native.runVcpu()
+  return words[resultWord] as number
+}
+
+/** An ioctl of a vCPU. The argument is at least as large as the request number says. */
+export function ioctlVcpu(vcpu: number, request: number, argument: Uint8Array): number {
+  words[vcpuWord] = vcpu
+  words[requestWord] = request
+  native.ioctlVcpu(argument)
+  return words[resultWord] as number
+}

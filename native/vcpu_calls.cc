@@ -1,0 +1,112 @@
+#include "vcpu_calls.h"
+
+#include <errno.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "descriptor.h"
+#include "loop_watch.h"
+
+namespace node_kvm {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Milliseconds = std::chrono::duration<double, std::milli>;
+
+// V8 looks whether worker.terminate() was called when a function is entered; at the end of a loop's round only once in thousands. False
+// when it was.
+bool GoesOn(napi_env env) {
+  // Of its own: the run may last for days, and come here four times a second.
+  napi_handle_scope scope;
+  if (napi_open_handle_scope(env, &scope) != napi_ok) return false;
+  napi_value script, result;
+  const bool goes_on = napi_create_string_latin1(env, "0", 1, &script) == napi_ok && napi_run_script(env, script, &result) == napi_ok;
+  napi_close_handle_scope(env, scope);
+  return goes_on;
+}
+
+VcpuCalls* CallsOf(napi_env env, napi_callback_info info, size_t* count = nullptr, napi_value* arguments = nullptr) {
+  void* data = nullptr;
+  napi_get_cb_info(env, info, count, arguments, nullptr, &data);
+  return static_cast<VcpuCalls*>(data);
+}
+
+}  // namespace
+
+VcpuCalls::VcpuCalls(Napi::Env env) {
+  const auto buffer = Napi::ArrayBuffer::New(env, sizeof(Words));
+  buffer_ = Napi::Persistent(buffer);
+  words_ = static_cast<Words*>(const_cast<Napi::ArrayBuffer&>(buffer).Data());
+}
+
+void VcpuCalls::Define(Napi::Object exports) {
+  const napi_property_descriptor calls[] = {
+      {"runVcpu", nullptr, Run, nullptr, nullptr, nullptr, napi_enumerable, this},
+      {"ioctlVcpu", nullptr, Ioctl, nullptr, nullptr, nullptr, napi_enumerable, this},
+      {"vcpuWords", nullptr, nullptr, nullptr, nullptr, buffer_.Value(), napi_enumerable, nullptr},
+  };
+  if (napi_define_properties(exports.Env(), exports, 3, calls) != napi_ok) throw Napi::Error::New(exports.Env());
+}
+
+uint32_t VcpuCalls::Add(const VcpuParts& parts, char* area) {
+  if (free_.empty()) {
+    free_.push_back(static_cast<uint32_t>(entries_.size()));
+    entries_.emplace_back();
+  }
+  const uint32_t number = free_.back();
+  free_.pop_back();
+  entries_[number] = {parts.page, area, parts.vm};
+  return number;
+}
+
+void VcpuCalls::Remove(uint32_t number) {
+  Close(number);
+  free_.push_back(number);
+}
+
+inline const VcpuCalls::Entry* VcpuCalls::Asked() const {
+  const uint32_t number = words_->vcpu;
+  return number < entries_.size() && entries_[number].page != nullptr ? &entries_[number] : nullptr;
+}
+
+// A Worker's event loop has something to do, and only its end cannot wait. The nudge may come late, to whoever runs the vCPU next.
+int VcpuCalls::RunUntilExit(napi_env env, RunPage* page, char* area) {
+  const double timeout = words_->timeout_ms;
+  const auto end = timeout < 0 ? Clock::time_point() : Clock::now() + std::chrono::duration_cast<Clock::duration>(Milliseconds(timeout));
+  int result = page->Run(area, timeout);
+  while (result == -ERESTART && GoesOn(env))
+    result = page->Run(area, timeout < 0 ? -1 : std::max(0.0, Milliseconds(end - Clock::now()).count()));
+  return result;
+}
+
+napi_value VcpuCalls::Run(napi_env env, napi_callback_info info) {
+  VcpuCalls* const calls = CallsOf(env, info);
+  const Entry* const entry = calls->Asked();
+  if (entry == nullptr) {
+    calls->words_->result = -EBADF;
+    return nullptr;
+  }
+  RunPage* const page = entry->page.get();
+  char* const area = entry->area;
+  const LoopWatch::Run watched(page);
+  calls->words_->result = calls->RunUntilExit(env, page, area);
+  calls->Show(area);
+  return nullptr;
+}
+
+napi_value VcpuCalls::Ioctl(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value argument;
+  VcpuCalls* const calls = CallsOf(env, info, &count, &argument);
+  const Entry* const entry = calls->Asked();
+  if (entry == nullptr || entry->page->ended()) {
+    calls->words_->result = -EBADF;
+    return nullptr;
+  }
+  const unsigned long request = calls->words_->request;
+  calls->words_->result = entry->page->WhileIdle([&](int fd) { return CheckedIoctl(fd, env, request, argument); });
+  return nullptr;
+}
+
+}  // namespace node_kvm

@@ -1,0 +1,66 @@
+// The two calls that a VMM makes without end: KVM_RUN, and a vCPU's ioctls. Functions of the module, which V8 compiles to direct calls for
+// all vCPUs alike. An exit leaves caches and branch predictors cold, so that each call from here into V8 counts: they are asked and
+// answered in words that both sides see, and not by arguments and results (npm run bench).
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+#include <vector>
+
+#include "run.h"
+#include "vm_state.h"
+
+namespace node_kvm {
+
+struct VcpuParts {
+  std::shared_ptr<VmState> vm;  // keeps the guest's memory mapped as long as the vCPU can run
+  std::shared_ptr<RunPage> page;
+};
+
+// Of one environment.
+class VcpuCalls {
+ public:
+  explicit VcpuCalls(Napi::Env env);
+  // runVcpu, ioctlVcpu, and their words. They hold `this` as long as the environment lives.
+  void Define(Napi::Object exports);
+
+  // The vCPU's number in the words. Its runs copy to `area` (RunPage::kAreaSize), which the caller keeps until Close() or another.
+  uint32_t Add(const VcpuParts& parts, char* area);
+  void Use(uint32_t number, char* area) { entries_[number].area = area; }
+  // Its calls fail from now on.
+  void Close(uint32_t number) { entries_[number] = {}; }
+  // Once nobody knows the number any more: another vCPU gets it.
+  void Remove(uint32_t number);
+  // The exit in an area, as after a run.
+  void Show(const char* area) { memcpy(words_->exit, area + RunPage::kUnion, sizeof words_->exit); }
+
+ private:
+  // lib/abi/vcpu-calls.ts has the same.
+  struct Words {
+    uint32_t vcpu;
+    int32_t result;
+    double timeout_ms;  // below 0: none
+    uint32_t request;
+    uint32_t unused;
+    // What the most frequent exits say.
+    uint32_t exit[6];
+  };
+  struct Entry {
+    std::shared_ptr<RunPage> page;  // null once closed
+    char* area = nullptr;
+    std::shared_ptr<VmState> vm;
+  };
+  static napi_value Run(napi_env env, napi_callback_info info);
+  static napi_value Ioctl(napi_env env, napi_callback_info info);
+  int RunUntilExit(napi_env env, RunPage* page, char* area);
+  // Null for a number that is nobody's.
+  const Entry* Asked() const;
+
+  Napi::Reference<Napi::ArrayBuffer> buffer_;
+  Words* words_;
+  std::vector<Entry> entries_;
+  std::vector<uint32_t> free_;
+};
+
+}  // namespace node_kvm

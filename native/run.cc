@@ -23,8 +23,10 @@
 namespace node_kvm {
 namespace {
 
-// A change of memslots takes some hundred microseconds.
-constexpr std::chrono::microseconds kParkPoll{300};
+// A change of memslots takes some hundred microseconds, a transaction of many as many times that. Far longer than that is not waste: the
+// thread that applies it goes first all the while, whereas a vCPU that slept would take the processor from it, once woken, for a slice of
+// milliseconds (npm run bench:threads, rebind).
+constexpr std::chrono::microseconds kParkPoll{5000};
 
 STATIC_THREAD_LOCAL kvm_run* entered = nullptr;
 STATIC_THREAD_LOCAL volatile sig_atomic_t expired = 0;
@@ -279,10 +281,7 @@ void RunPage::AwaitParked() {
   while (entered_ != 0) FutexWait(entered_, 1);
 }
 
-void RunPage::Unpark() {
-  requests_ &= ~kParked;
-  FutexWakeAll(requests_);
-}
+void RunPage::WakeUnparked() { FutexWakeAll(requests_); }
 
 void RunPage::Interrupt(pid_t thread) { syscall(SYS_tgkill, getpid(), thread, KickSignal()); }
 

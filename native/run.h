@@ -94,10 +94,12 @@ class RunPage {
   // The run in progress, or else the next one, returns -ERESTART: its thread has something to look after.
   void NudgeNext() { Ask(kNudged); }
   // Out of the guest, and not into it until Unpark(): a run in progress goes on by itself then. Asked of each first, awaited after, so that
-  // several leave the guest at once. One parks at a time: the VM's lock.
+  // several leave the guest at once; and released all before one is woken, who might take the processor. One parks at a time: the VM's
+  // lock.
   void Park() { Ask(kParked); }
   void AwaitParked();
-  void Unpark();
+  void Unpark() { requests_ &= ~kParked; }
+  void WakeUnparked();
   // No run from now on: for all who share the vCPU.
   void End() { Ask(kEnded); }
   bool ended() const { return (requests_ & kEnded) != 0; }

@@ -2,7 +2,10 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -16,6 +19,24 @@ namespace {
 constexpr size_t kQueueLimit = 1 << 20;
 // A handler that has nothing to wait for is done by then, and its event loop woken.
 constexpr std::chrono::microseconds kAnswerPoll{100};
+
+// sched_setattr(2), the first version of its structure: C libraries before 2.41 have none.
+struct SchedulerAttributes {
+  uint32_t size, policy;
+  uint64_t flags;
+  int32_t nice;
+  uint32_t priority;
+  uint64_t runtime, deadline, period;
+};
+
+// A guest is better off with fewer and longer turns, and whoever wakes with a shorter one, as the event loop does for its timers, goes
+// before it at once (sched-eevdf.rst): its share stays what it was. Kernels before 6.12 have one length for all, and say 0.
+void AskForLongTurns() {
+  SchedulerAttributes attributes{};
+  if (syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0) < 0 || attributes.policy != SCHED_OTHER) return;
+  attributes.runtime *= 2;
+  if (attributes.runtime != 0) syscall(SYS_sched_setattr, 0, &attributes, 0);
+}
 
 }  // namespace
 
@@ -46,6 +67,7 @@ void VcpuThread::Loop() {
   for (int signal = SIGRTMIN; signal <= SIGRTMAX; ++signal) sigdelset(&runtime, signal);
   for (const int fault : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP}) sigdelset(&runtime, fault);
   pthread_sigmask(SIG_BLOCK, &runtime, nullptr);
+  AskForLongTurns();
   std::unique_lock lock(mutex_);
   for (;;) {
     AwaitGo(&lock);

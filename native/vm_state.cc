@@ -43,6 +43,7 @@ class AllParked {
   }
   ~AllParked() {
     for (const auto& vcpu : vcpus_) vcpu->Unpark();
+    for (const auto& vcpu : vcpus_) vcpu->WakeUnparked();
   }
   AllParked(const AllParked&) = delete;
   AllParked& operator=(const AllParked&) = delete;

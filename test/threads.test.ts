@@ -1,12 +1,14 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { release } from 'node:os'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { assemble, type Exit, KiB, Mapping, MiB, type Vcpu } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
-import { descriptors, threads } from './support/process.js'
+import { descriptors, threadFiles, threads } from './support/process.js'
 import { untilRunning } from './support/running.js'
-import { inLab, skipWhereSlow } from './support/skip.js'
+import { inLab, skip, skipWhereSlow } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
 
 /** With interrupts on, for Bochs: see vcpu.test.ts. */
@@ -53,6 +55,22 @@ describe('a vCPU on a thread of its own', () => {
     await vcpu.stop()
     expect(await running).toEqual({ reason: 'stopped' })
     await vcpu.stop()
+  })
+
+  test('asks for turns twice as long as a thread has, so that the event loop goes before it (Linux 6.12)', async (context) => {
+    const sliceOf = (name: string) => {
+      const file = threadFiles('sched').find((file) => file.startsWith(`${name} (`))
+      return Number(/se\.slice\s*:\s*(\d+)/.exec(file ?? '')?.[1] ?? skip(context, 'this kernel does not tell the length of turns in /proc'))
+    }
+    const [major = 0, minor = 0] = release().split('.').map(Number)
+    if (major < 6 || (major === 6 && minor < 12)) skip(context, 'before Linux 6.12 all threads have turns of one length')
+    const vcpu = guest(endless)
+    const running = vcpu.start({})
+    await untilRunning(vcpu)
+    const [ours, usual] = [sliceOf('kvm-vcpu-0'), sliceOf(readFileSync('/proc/self/comm', 'utf8').trim())]
+    await vcpu.stop()
+    await running
+    expect(ours).toBe(2 * usual)
   })
 
   test('is parked and goes on; registers are there while parked, and refused while it runs', async () => {

@@ -16,16 +16,19 @@ export function ownDescriptors(): number {
   }).length
 }
 
-/** The name of each thread of this process; one that ends meanwhile is not told. */
-export function threads(): string[] {
+/** A file of each thread of this process; one that ends meanwhile is not told. */
+export function threadFiles(name: 'comm' | 'sched'): string[] {
   return readdirSync('/proc/self/task').flatMap((id) => {
     try {
-      return [readFileSync(`/proc/self/task/${id}/comm`, 'utf8').trim()]
+      return [readFileSync(`/proc/self/task/${id}/${name}`, 'utf8').trim()]
     } catch {
       return []
     }
   })
 }
+
+/** The name of each. */
+export const threads = (): string[] => threadFiles('comm')
 
 /** Resident bytes. */
 export function resident(): number {

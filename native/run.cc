@@ -11,16 +11,16 @@
 #include <algorithm>
 #include <cstring>
 
-#include "futex.h"
+#include "run_inline.h"
 
-#ifndef KVM_EXIT_MEMORY_FAULT
-#define KVM_EXIT_MEMORY_FAULT 39
-#endif
 #ifndef sigev_notify_thread_id
 #define sigev_notify_thread_id _sigev_un._tid
 #endif
 
 namespace node_kvm {
+
+constinit STATIC_THREAD_LOCAL RunningThread running_thread;
+
 namespace {
 
 // A change of memslots takes some hundred microseconds, a transaction of many as many times that. Far longer than that is not waste: the
@@ -28,18 +28,12 @@ namespace {
 // milliseconds (npm run bench:threads, rebind).
 constexpr std::chrono::microseconds kParkPoll{5000};
 
-STATIC_THREAD_LOCAL kvm_run* entered = nullptr;
-STATIC_THREAD_LOCAL volatile sig_atomic_t expired = 0;
-STATIC_THREAD_LOCAL volatile sig_atomic_t waits_for_itself = 0;
-STATIC_THREAD_LOCAL ThreadPlace place;
-STATIC_THREAD_LOCAL pid_t thread_id = 0;
-
 void SetImmediateExit(kvm_run* run) { __atomic_store_n(&run->immediate_exit, 1, __ATOMIC_SEQ_CST); }
 
 void OnSignal(int, siginfo_t* info, void*) {
-  if (info->si_code == SI_TIMER) expired = 1;
-  if (info->si_code == SI_QUEUE && entered != nullptr) waits_for_itself = 1;
-  if (entered != nullptr) SetImmediateExit(entered);
+  if (info->si_code == SI_TIMER) running_thread.expired = 1;
+  if (info->si_code == SI_QUEUE && running_thread.entered != nullptr) running_thread.waits_for_itself = 1;
+  if (running_thread.entered != nullptr) SetImmediateExit(running_thread.entered);
 }
 
 }  // namespace
@@ -62,18 +56,6 @@ int RunPage::KickSignal() {
 
 namespace {
 
-// Asked for before each run, so that the signal is open on every thread that runs a vCPU, whatever mask it was born with.
-pid_t ThreadId() {
-  if (thread_id == 0) {
-    sigset_t kick;
-    sigemptyset(&kick);
-    sigaddset(&kick, RunPage::KickSignal());
-    pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
-    thread_id = static_cast<pid_t>(syscall(SYS_gettid));
-  }
-  return thread_id;
-}
-
 // One timer per thread that ever ran with a limit, sent to that thread alone.
 class ThreadTimer {
  public:
@@ -81,7 +63,7 @@ class ThreadTimer {
     sigevent event{};
     event.sigev_notify = SIGEV_THREAD_ID;
     event.sigev_signo = RunPage::KickSignal();
-    event.sigev_notify_thread_id = ThreadId();
+    event.sigev_notify_thread_id = running_thread.id;
     made_ = timer_create(CLOCK_MONOTONIC, &event, &timer_) == 0;
   }
   ~ThreadTimer() {
@@ -99,7 +81,7 @@ class ThreadTimer {
   void Disarm() {
     const itimerspec none{};
     timer_settime(timer_, 0, &none, nullptr);
-    expired = 0;
+    running_thread.expired = 0;
   }
 
  private:
@@ -107,45 +89,18 @@ class ThreadTimer {
   bool made_ = false;
 };
 
-bool TakesAnswer(const kvm_run& run) {
-  switch (run.exit_reason) {
-    case KVM_EXIT_IO:
-      return run.io.direction == KVM_EXIT_IO_IN;
-    case KVM_EXIT_MMIO:
-      return !run.mmio.is_write;
-    case KVM_EXIT_HYPERCALL:
-    case KVM_EXIT_X86_RDMSR:
-    case KVM_EXIT_X86_WRMSR:
-      return true;
-    default:
-      return false;
-  }
-}
-
-// What the most frequent exits say is within a cache line.
-constexpr size_t kShortHead = 56;
-static_assert(RunPage::kUnion + sizeof kvm_run::io <= kShortHead && RunPage::kUnion + sizeof kvm_run::mmio <= kShortHead);
-bool IsShort(const kvm_run& run) {
-  return run.exit_reason == KVM_EXIT_IO || run.exit_reason == KVM_EXIT_MMIO || run.exit_reason == KVM_EXIT_HLT;
-}
-size_t HeadLength(const kvm_run& run) { return IsShort(run) ? kShortHead : RunPage::kHead; }
-
-// Of lengths that the compiler knows.
-void CopyHead(char* target, const char* source, const kvm_run& run) {
-  if (IsShort(run))
-    memcpy(target, source, kShortHead);
-  else
-    memcpy(target, source, RunPage::kHead);
-}
-
-// Of a port access, as far as an area holds them.
-size_t DataLength(const kvm_run& run) {
-  return std::min<size_t>(size_t{run.io.size} * run.io.count, RunPage::kAreaSize - RunPage::kDataOffset);
-}
-
 }  // namespace
 
-ThreadPlace& ThreadPlace::OfThisThread() { return place; }
+// Before its first run: the signal is open on every thread that runs a vCPU, whatever mask it was born with.
+pid_t RunPage::BeginThread() {
+  sigset_t kick;
+  sigemptyset(&kick);
+  sigaddset(&kick, KickSignal());
+  pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
+  return running_thread.id = static_cast<pid_t>(syscall(SYS_gettid));
+}
+
+ThreadPlace& ThreadPlace::OfThisThread() { return running_thread.place; }
 
 int RunPage::Open(int vcpu_fd, size_t mmap_size) {
   fd_ = OwnedFd(vcpu_fd);
@@ -161,67 +116,17 @@ RunPage::~RunPage() {
   if (run_ != nullptr) munmap(run_, size_);
 }
 
-int RunPage::Run(char* area, double timeout_ms) {
-  if (!Own(ThreadId())) return -EBUSY;
-  PutAnswer(area);
-  waits_for_itself = 0;
-  place.Enter(ThreadPlace::kInRun);
-  entered = run_;
-  int result;
-  if (timeout_ms < 0) {
-    result = Enter();
-  } else {
-    static thread_local ThreadTimer timer;
-    result = timer.Arm(timeout_ms);
-    if (result == 0) {
-      result = Enter();
-      timer.Disarm();
-    }
-  }
-  entered = nullptr;
-  place.Enter(ThreadPlace::kElsewhere);
-  TakeExit(area);
-  Disown();
+int RunPage::EnterWithin(double timeout_ms) {
+  static thread_local ThreadTimer timer;
+  if (const int error = timer.Arm(timeout_ms); error != 0) return error;
+  const int result = Enter();
+  timer.Disarm();
   return result;
-}
-
-// EINTR comes from a request, from the limit, or from a signal that has nothing to do with the guest: the loop tells them apart.
-inline int RunPage::Enter() {
-  for (;;) {
-    const int result = Attempt();
-    if (result != -EINTR) return result;
-    if (expired) return -ETIME;
-    if (waits_for_itself) return -EDEADLK;
-    const uint32_t requests = requests_;
-    if (const int answer = Answer(requests); answer != 0) return answer;
-    if (requests & kParked) WaitForUnpark(requests);
-  }
 }
 
 void RunPage::WaitForUnpark(uint32_t requests) {
-  const auto over = [&] { return requests_ != requests || expired || waits_for_itself; };
+  const auto over = [&] { return requests_ != requests || running_thread.expired || running_thread.waits_for_itself; };
   if (!PollFor(kParkPoll, over)) FutexWait(requests_, requests);
-}
-
-// Once into the guest, unless something is asked: the exit reason or a negative errno.
-inline int RunPage::Attempt() {
-  __atomic_store_n(&run_->immediate_exit, 0, __ATOMIC_RELAXED);
-  entered_ = 1;
-  int result = -EINTR;
-  if (requests_ == 0 && !expired && !waits_for_itself) {
-    run_->exit_reason = KVM_EXIT_UNKNOWN;
-    result = ioctl(fd_.get(), KVM_RUN, 0) == 0 ? static_cast<int>(run_->exit_reason) : -errno;
-    // An instruction that KVM emulates does not wait again: its access comes as MMIO, and is the caller's to make once the page is there;
-    // that it cannot even be read comes as an internal error, and is none on the next try. Where the kernel's wait for a page heeds no
-    // signal (before Linux 6.2), the access fails in the end.
-    if (waits_for_itself && (result == KVM_EXIT_MMIO || result == KVM_EXIT_INTERNAL_ERROR || result == -EFAULT)) result = -EDEADLK;
-    // api.rst, KVM_EXIT_MEMORY_FAULT: the one exit that comes with an error.
-    else if ((result == -EFAULT || result == -EHWPOISON) && run_->exit_reason == KVM_EXIT_MEMORY_FAULT)
-      result = KVM_EXIT_MEMORY_FAULT;
-  }
-  entered_ = 0;
-  if (requests_ & kParked) FutexWakeAll(entered_);
-  return result;
 }
 
 // What the run returns for the requests, and takes back those that are answered by it; 0 to go on.
@@ -230,31 +135,6 @@ int RunPage::Answer(uint32_t requests) {
   if (requests & kKicked) return requests_ &= ~kKicked, -EINTR;
   if (requests & kNudged) return requests_ &= ~kNudged, -ERESTART;
   return 0;
-}
-
-inline void RunPage::PutAnswer(const char* area) {
-  if (!answer_expected_) return;
-  answer_expected_ = false;
-  if (run_->exit_reason == KVM_EXIT_IO) {
-    const size_t length = DataLength(*run_);
-    if (run_->io.data_offset <= size_ && length <= size_ - run_->io.data_offset)
-      memcpy(page() + run_->io.data_offset, area + kDataOffset, length);
-  } else {
-    memcpy(page() + kUnion, area + kUnion, HeadLength(*run_) - kUnion);
-  }
-}
-
-inline void RunPage::TakeExit(char* area) {
-  CopyHead(area, page(), *run_);
-  answer_expected_ = TakesAnswer(*run_);
-  if (run_->exit_reason != KVM_EXIT_IO) return;
-  const size_t length = std::max(DataLength(*run_), sizeof(uint64_t));
-  if (run_->io.data_offset > size_ || length > size_ - run_->io.data_offset) return;
-  const char* data = page() + run_->io.data_offset;
-  if (length == sizeof(uint64_t))
-    memcpy(area + kDataOffset, data, sizeof(uint64_t));
-  else
-    memcpy(area + kDataOffset, data, length);
 }
 
 void RunPage::CopyArea(char* target, const char* source) {

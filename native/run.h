@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/kvm.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/types.h>
 
 #include <atomic>
@@ -31,6 +32,16 @@ class ThreadPlace {
  private:
   std::atomic<uint64_t> value_{0};
 };
+
+// What the signal's handler and the runs of a thread tell each other.
+struct RunningThread {
+  kvm_run* volatile entered = nullptr;
+  volatile sig_atomic_t expired = 0;
+  volatile sig_atomic_t waits_for_itself = 0;
+  ThreadPlace place;
+  pid_t id = 0;  // once it ran a vCPU
+};
+extern constinit STATIC_THREAD_LOCAL RunningThread running_thread;
 
 // Around a call that waits in the kernel until each vCPU has left KVM_RUN, or will: a change of the memslots or of the buses
 // (synchronize_srcu).
@@ -76,7 +87,7 @@ class RunPage {
 
   // The exit reason; -EINTR after a kick, -ERESTART after a nudge, -ETIME after `timeout_ms` (below 0: no limit), -EBUSY while another
   // thread runs it, -EBADF once ended. While parked it waits.
-  int Run(char* area, double timeout_ms);
+  int Run(char* area, double timeout_ms);  // run_inline.h
   // An ioctl of the vCPU other than KVM_RUN: -EBUSY while it runs, instead of a wait of any length inside the kernel, which has one lock
   // for both.
   template <typename Call>
@@ -127,7 +138,9 @@ class RunPage {
   // What comes too late for the run at its end is harmless, so this need not be seen at once.
   void Disown() { thread_.store(0, std::memory_order_release); }
   void Ask(Request request);
+  static pid_t BeginThread();
   int Enter();
+  int EnterWithin(double timeout_ms);
   int Attempt();
   void WaitForUnpark(uint32_t requests);
   int Answer(uint32_t requests);

@@ -3,15 +3,14 @@
 #include <errno.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "descriptor.h"
 #include "loop_watch.h"
+#include "run_inline.h"
 
 namespace node_kvm {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using Milliseconds = std::chrono::duration<double, std::milli>;
 
 // V8 looks whether worker.terminate() was called when a function is entered; at the end of a loop's round only once in thousands. False
@@ -70,13 +69,12 @@ inline const VcpuCalls::Entry* VcpuCalls::Asked() const {
   return number < entries_.size() && entries_[number].page != nullptr ? &entries_[number] : nullptr;
 }
 
-// A Worker's event loop has something to do, and only its end cannot wait. The nudge may come late, to whoever runs the vCPU next.
-int VcpuCalls::RunUntilExit(napi_env env, RunPage* page, char* area) {
-  const double timeout = words_->timeout_ms;
-  const auto end = timeout < 0 ? Clock::time_point() : Clock::now() + std::chrono::duration_cast<Clock::duration>(Milliseconds(timeout));
-  int result = page->Run(area, timeout);
+// Of a run that a nudge ended: a Worker's event loop has something to do, and only its end cannot wait. The nudge may come late, to whoever
+// runs the vCPU next.
+[[gnu::noinline]] int VcpuCalls::RunOn(napi_env env, RunPage* page, char* area, Clock::time_point end) {
+  int result = -ERESTART;
   while (result == -ERESTART && GoesOn(env))
-    result = page->Run(area, timeout < 0 ? -1 : std::max(0.0, Milliseconds(end - Clock::now()).count()));
+    result = page->Run(area, words_->timeout_ms < 0 ? -1 : std::max(0.0, Milliseconds(end - Clock::now()).count()));
   return result;
 }
 
@@ -90,7 +88,11 @@ napi_value VcpuCalls::Run(napi_env env, napi_callback_info info) {
   RunPage* const page = entry->page.get();
   char* const area = entry->area;
   const LoopWatch::Run watched(page);
-  calls->words_->result = calls->RunUntilExit(env, page, area);
+  const double timeout = calls->words_->timeout_ms;
+  const auto end = timeout < 0 ? Clock::time_point() : Clock::now() + std::chrono::duration_cast<Clock::duration>(Milliseconds(timeout));
+  int result = page->Run(area, timeout);
+  if (result == -ERESTART) result = calls->RunOn(env, page, area, end);
+  calls->words_->result = result;
   calls->Show(area);
   return nullptr;
 }

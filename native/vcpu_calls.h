@@ -5,6 +5,7 @@
 
 #include <napi.h>
 
+#include <chrono>
 #include <memory>
 #include <vector>
 
@@ -36,6 +37,7 @@ class VcpuCalls {
   void Show(const char* area) { memcpy(words_->exit, area + RunPage::kUnion, sizeof words_->exit); }
 
  private:
+  using Clock = std::chrono::steady_clock;
   // lib/abi/vcpu-calls.ts has the same.
   struct Words {
     uint32_t vcpu;
@@ -53,7 +55,7 @@ class VcpuCalls {
   };
   static napi_value Run(napi_env env, napi_callback_info info);
   static napi_value Ioctl(napi_env env, napi_callback_info info);
-  int RunUntilExit(napi_env env, RunPage* page, char* area);
+  int RunOn(napi_env env, RunPage* page, char* area, Clock::time_point end);
   // Null for a number that is nobody's.
   const Entry* Asked() const;
 

@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "futex.h"
+#include "run_inline.h"
 
 namespace node_kvm {
 namespace {

@@ -16,7 +16,7 @@
 #include "dirty_rings.h"
 #include "guest.h"
 #include "region.h"
-#include "run.h"
+#include "run_inline.h"
 
 using node_kvm::DirtyRings;
 using node_kvm::OwnedFd;

@@ -15,7 +15,7 @@
 
 #include "guest.h"
 #include "region.h"
-#include "run.h"
+#include "run_inline.h"
 
 using node_kvm::OwnedFd;
 using node_kvm::Region;

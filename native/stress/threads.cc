@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "guest.h"
+#include "run_inline.h"
 #include "vcpu_thread.h"
 #include "vm_state.h"
 

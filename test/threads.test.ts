@@ -85,10 +85,13 @@ describe('a vCPU on a thread of its own', () => {
     const { rbx } = vcpu.getRegisters()
     await sleep(10)
     expect(vcpu.getRegisters().rbx).toBe(rbx)
-    vcpu.resume()
-    await sleep(20)
-    await vcpu.pause()
-    expect(vcpu.getRegisters().rbx).not.toBe(rbx)
+    const later = async () => {
+      vcpu.resume()
+      await sleep(20)
+      await vcpu.pause()
+      return vcpu.getRegisters().rbx
+    }
+    await expect.poll(later, { timeout: 30_000 }).not.toBe(rbx)
     vcpu.setRegisters({ rbx: 7n })
     expect(vcpu.getRegisters().rbx).toBe(7n)
     await vcpu.stop()

@@ -112,7 +112,8 @@ test('a token serves once, and not after close', () => {
 
 test('two Workers run a vCPU each; registers of the other are refused, kicks arrive, a second runner is refused', async () => {
   const first = spinning()
-  const second = vm.createVcpu().enter('real', { ip: 0x1000 })
+  vm.write(0x1800, assemble('sti; 1: jmp 1b', { mode: 'real', at: 0x1800 }))
+  const second = vm.createVcpu().enter('real', { ip: 0x1800 })
   const runner = `
     parentPort.postMessage('running')
     const exit = vm.vcpu(ID).run()
@@ -122,6 +123,8 @@ test('two Workers run a vCPU each; registers of the other are refused, kicks arr
   expect(await Promise.all(workers.map(answer))).toEqual(['running', 'running'])
   await untilRunning(first)
   await untilRunning(second)
+  // On its way into the guest it is running, too.
+  await expect.poll(() => vm.read(0x2000, 1)[0], { timeout: 30_000 }).toBe(1)
   checkedError(() => first.run(), 'busy')
   checkedError(() => first.start({}), 'busy')
   const answers = Promise.all(workers.map(answer))

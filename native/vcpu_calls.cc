@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "descriptor.h"
 #include "loop_watch.h"
@@ -34,9 +35,9 @@ VcpuCalls* CallsOf(napi_env env, napi_callback_info info, size_t* count = nullpt
 }  // namespace
 
 VcpuCalls::VcpuCalls(Napi::Env env) {
-  const auto buffer = Napi::ArrayBuffer::New(env, sizeof(Words));
+  auto buffer = Napi::ArrayBuffer::New(env, sizeof(Words));
+  words_ = static_cast<Words*>(buffer.Data());
   buffer_ = Napi::Persistent(buffer);
-  words_ = static_cast<Words*>(const_cast<Napi::ArrayBuffer&>(buffer).Data());
 }
 
 void VcpuCalls::Define(Napi::Object exports) {
@@ -93,7 +94,7 @@ napi_value VcpuCalls::Run(napi_env env, napi_callback_info info) {
   int result = page->Run(area, timeout);
   if (result == -ERESTART) result = calls->RunOn(env, page, area, end);
   calls->words_->result = result;
-  calls->Show(area);
+  memcpy(calls->words_->exit, area + RunPage::kUnion, sizeof calls->words_->exit);
   return nullptr;
 }
 

@@ -33,8 +33,6 @@ class VcpuCalls {
   void Close(uint32_t number) { entries_[number] = {}; }
   // Once nobody knows the number any more: another vCPU gets it.
   void Remove(uint32_t number);
-  // The exit in an area, as after a run.
-  void Show(const char* area) { memcpy(words_->exit, area + RunPage::kUnion, sizeof words_->exit); }
 
  private:
   using Clock = std::chrono::steady_clock;

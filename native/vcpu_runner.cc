@@ -88,7 +88,6 @@ Napi::Value VcpuRunner::Take(const Napi::CallbackInfo& info) {
   char* area = AreaOf(info[0]);
   int result = 0;
   if (area == nullptr || thread_ == nullptr || !thread_->Take(area, &result)) return info.Env().Null();
-  info.Env().GetInstanceData<AddonData>()->vcpu_calls->Show(area);
   return Napi::Number::New(info.Env(), result);
 }
 

@@ -48,6 +48,17 @@ test('H01 the ring holds its size less one, the next write exits; all arrive, in
   else expect(Math.max(...batches)).toBeLessThanOrEqual(capacity)
 })
 
+test('a handler that runs another vCPU leaves the exit after its writes what it was', (context) => {
+  need(context)
+  const vcpu = realMode('out %al, $0x10; out %ax, $0x20; hlt')
+  const other = vm.createVcpu().enter('real', { ip: 0x1800 })
+  vm.write(0x1800, assemble('out %al, $0x21; hlt', { mode: 'real', at: 0x1800 }))
+  const seen: unknown[] = []
+  vm.coalesce({ port: 0x10, size: 1 }, () => seen.push({ ...other.run() }))
+  expect(vcpu.run()).toMatchObject({ reason: 'io-out', port: 0x20, size: 2 })
+  expect(seen).toMatchObject([{ port: 0x21, size: 1 }])
+})
+
 test('H01 ports and memory interleave, each to its own handler, in the order of the guest', (context) => {
   need(context)
   const order: [string, number[][]][] = []

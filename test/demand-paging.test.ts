@@ -88,8 +88,15 @@ describe('D02 missing pages', () => {
     const faults: number[] = []
     using ram = Mapping.anonymous(64 * pageSize)
     const code = assemble('mov $0x1000, %ax; mov %ax, %ds; mov (0), %bx; movw $7, (0x1008); mov (0x1008), %cx; hlt', { mode: 'real', at: 0x2000 })
+    // And the handler runs another vCPU, whose exits are not to be taken for those of the first.
+    using there = Mapping.anonymous(pageSize)
+    there.write(0, assemble('1: out %al, $0x10; jmp 1b', { mode: 'real', at: 0 }))
+    const otherVm = kvm.createVm()
+    otherVm.memslots.create({ gpa: 0, mapping: there })
+    const other = otherVm.createVcpu().enter('real', { ip: 0 })
     using _paging = ram.onMissing(({ offset }) => {
       faults.push(offset / pageSize)
+      expect(other.run().reason).toBe('io-out')
       const page = patternOf(offset / pageSize)
       if (offset === 0x2000) page.set(code)
       return page
@@ -101,6 +108,7 @@ describe('D02 missing pages', () => {
     expect([rbx & 0xffffn, rcx & 0xffffn]).toEqual([wordOf(16) & 0xffffn, 7n])
     expect(ram.read(0x1_1000, 16)).toEqual(new Uint8Array([...patternOf(17).subarray(0, 8), 7, 0, ...patternOf(17).subarray(10, 16)]))
     expect(new Set(faults)).toEqual(new Set([2, 16, 17]))
+    otherVm.close()
   })
 
   test('from JavaScript, thousands of pages within one run(), whose time limit still holds', (context) => {

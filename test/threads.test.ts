@@ -1,11 +1,11 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { release } from 'node:os'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { assemble, type Exit, KiB, Mapping, MiB, type Vcpu } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
+import { kernelIsAtLeast } from './support/kernel.js'
 import { descriptors, threadFiles, threads } from './support/process.js'
 import { untilRunning } from './support/running.js'
 import { inLab, skip, skipWhereSlow } from './support/skip.js'
@@ -62,8 +62,7 @@ describe('a vCPU on a thread of its own', () => {
       const file = threadFiles('sched').find((file) => file.startsWith(`${name} (`))
       return Number(/se\.slice\s*:\s*(\d+)/.exec(file ?? '')?.[1] ?? skip(context, 'this kernel does not tell the length of turns in /proc'))
     }
-    const [major = 0, minor = 0] = release().split('.').map(Number)
-    if (major < 6 || (major === 6 && minor < 12)) skip(context, 'before Linux 6.12 all threads have turns of one length')
+    if (!kernelIsAtLeast(6, 12)) skip(context, 'before Linux 6.12 all threads have turns of one length')
     const vcpu = guest(endless)
     const running = vcpu.start({})
     await untilRunning(vcpu)
@@ -257,6 +256,23 @@ describe('queued writes', () => {
     )
     expect(end.reason).toBe('hlt')
     expect(seen).toEqual([...Array.from({ length: 200 }, (_, index) => 200 - index), 'in', 'other', 77])
+  })
+
+  test('whose handler runs another vCPU leave the exit after them what it was', async () => {
+    const other = guest('1: out %al, $0x21; jmp 1b')
+    const vcpu = vm.createVcpu().enter('real', { ip: 0x1800 })
+    vm.write(0x1800, assemble('out %al, $0x10; out %ax, $0x20; hlt', { mode: 'real', at: 0x1800 }))
+    const seen: unknown[] = []
+    await vcpu.start(
+      {
+        'io-out': ({ port, size }) => {
+          if (port === 0x10) seen.push(other.run())
+          else seen.push([port, size])
+        }
+      },
+      { queued: [{ port: 0x10 }] }
+    )
+    expect(seen).toMatchObject([{ port: 0x21, size: 1 }, [0x20, 2]])
   })
 
   test('of MMIO carry their address and data', async () => {

@@ -113,7 +113,7 @@ export interface NativeVcpu extends NativeDescriptor {
 export interface NativeVcpuRunner {
   /** Into the guest, with the answer in `area`; false when it is there already. */
   go(area: Uint8Array): boolean
-  /** The result of the last go(), as of runVcpu(), and the exit in `area` and in the words; null while there is none. */
+  /** The result of the last go(), as of runVcpu(), and the exit in `area`; null while there is none. */
   take(area: Uint8Array): number | null
   /** Queued writes, older than what take() gives next: native/vcpu_thread.h, QueuedWrite. */
   takeQueued(): Uint8Array

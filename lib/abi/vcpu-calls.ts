@@ -10,8 +10,7 @@ const resultWord = 1
 const timeoutDouble = 1
 const requestWord = 4
 
-/** The union of kvm_run as the last run of any vCPU in this environment left it, or the last take() of a runner: 24 bytes, enough for the
- * most frequent exits. */
+/** The union of kvm_run as the last run of any vCPU in this environment left it: 24 bytes, enough for the most frequent exits. */
 export const exitWords = new Int32Array(native.vcpuWords, 24, 6)
 
 /**

@@ -165,6 +165,7 @@ export class ExitReader {
   /** What runs copy the run page to, and answers are taken from. */
   readonly area = new Uint8Array(exitAreaSize)
   readonly #view = new DataView(this.area.buffer)
+  readonly #union = new Int32Array(this.area.buffer, union, exitWords.length)
   readonly #windows = new Map<number, Uint8Array>()
   #portWindow = this.#window(portData, 1)
   readonly #ioOut: IoOutExit = { reason: 'io-out', port: 0, size: 0, count: 0, data: this.#portWindow }
@@ -179,7 +180,12 @@ export class ExitReader {
     return this.#portWindow.length === 0
   }
 
-  /** The exit of KVM's number that a run, or a runner's take(), has just copied. */
+  /** Puts the exit back into the words that read() looks at: it came from a runner, or a handler since then may have run another vCPU. */
+  recall(): void {
+    exitWords.set(this.#union)
+  }
+
+  /** The exit of KVM's number that a run has just copied, or that was recalled. */
   read(number: number): Exit {
     if (number === 2) return this.#readIo()
     if (number === 6) return this.#readMmio()
@@ -189,6 +195,7 @@ export class ExitReader {
 
   /** The exit that the copied run page itself names. */
   readCopied(): Exit {
+    this.recall()
     return this.read(this.#view.getUint32(exitReasonOffset, true))
   }
 

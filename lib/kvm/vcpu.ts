@@ -134,13 +134,17 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   #enter(timeoutMs: number): number {
     if (this.#exits.lost) this.#takeArea()
     const result = runVcpu(this.number, timeoutMs)
-    if (this.vm.coalescing !== undefined) this.vm.coalescing.drain()
+    if (this.vm.coalescing !== undefined) {
+      this.vm.coalescing.drain()
+      this.#exits.recall()
+    }
     return result
   }
 
   // The writes that KVM queued are older than the exit.
   #read(result: number): Exit {
     this.vm.coalescing?.drain()
+    this.#exits.recall()
     return this.#exits.read(result)
   }
 

@@ -52,12 +52,6 @@ int CheckedIoctl(int fd, napi_env env, unsigned long request, napi_value argumen
   return result < 0 ? -errno : result;
 }
 
-int CheckedIoctl(int fd, napi_env env, const napi_value (&arguments)[2]) {
-  double request;
-  if (napi_get_value_double(env, arguments[0], &request) != napi_ok || !(request >= 0 && request <= UINT32_MAX)) return -EINVAL;
-  return CheckedIoctl(fd, env, static_cast<unsigned long>(request), arguments[1]);
-}
-
 int CheckedCountedIoctl(int fd, const Napi::CallbackInfo& info) {
   const auto request = static_cast<unsigned long>(WholeNumber(info[0], "request", UINT32_MAX));
   const ByteSpan argument = BytesOf(info[1]);

@@ -44,8 +44,6 @@ Napi::Value GiveListener(Napi::Env env, int fd);
 
 // ioctl(2) with a buffer whose size is checked against the request, a number, or undefined; any buffer must outlive the call only.
 int CheckedIoctl(int fd, napi_env env, unsigned long request, napi_value argument);
-// The same with the request for the first argument.
-int CheckedIoctl(int fd, napi_env env, const napi_value (&arguments)[2]);
 int CheckedCountedIoctl(int fd, const Napi::CallbackInfo& info);
 int ReadDescriptor(int fd, const Napi::CallbackInfo& info);
 // A new descriptor object around `fd`, or `fd` itself as a number when it is a negative errno.
@@ -62,8 +60,8 @@ class DescriptorWrap : public Napi::ObjectWrap<Derived> {
   Napi::Value Fd(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), self()->fd()); }
   Napi::Value Ioctl(const Napi::CallbackInfo& info) {
     const VcpuBarrier barrier;
-    const napi_value arguments[] = {info[0], info[1]};
-    return Napi::Number::New(info.Env(), self()->WithFd([&](int fd) { return CheckedIoctl(fd, info.Env(), arguments); }));
+    const uint64_t request = WholeNumber(info[0], "request", UINT32_MAX);
+    return Napi::Number::New(info.Env(), self()->WithFd([&](int fd) { return CheckedIoctl(fd, info.Env(), request, info[1]); }));
   }
   Napi::Value IoctlCounted(const Napi::CallbackInfo& info) {
     const VcpuBarrier barrier;

@@ -33,7 +33,7 @@ class ThreadPlace {
   std::atomic<uint64_t> value_{0};
 };
 
-// What the signal's handler and the runs of a thread tell each other.
+// What a thread keeps of its runs, for the signal's handler and for itself.
 struct RunningThread {
   kvm_run* volatile entered = nullptr;
   volatile sig_atomic_t expired = 0;

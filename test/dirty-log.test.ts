@@ -1,9 +1,10 @@
+import { Session } from 'node:inspector'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { capabilities, type DirtyLogMode, type DirtyRange, Guest, KiB, Mapping, type Memslot, MiB, type Vm } from 'node-kvm'
 import { describe, expect, type TestContext, test } from 'vitest'
 import { checkedError } from './support/errors.js'
 import { untilRunning } from './support/running.js'
-import { inLab, skip } from './support/skip.js'
+import { inLab, skip, skipWhereSlow } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
 import { Writer, wordsOf } from './support/writer.js'
 
@@ -226,6 +227,34 @@ test('F03 a ring that is full is an exit, after which collecting lets the guest 
   expect(writer.run(1_000_000)).toBe('dirty-ring-full')
   log.harvest()
   expect(log.collect().length).toBeGreaterThan(0)
+})
+
+test('F03 signals that come while a ring is handed back lose nothing, and are not taken for an overflow', async (context) => {
+  need(context, 'ring')
+  skipWhereSlow(context)
+  const pages = 900
+  vm.memslots.create({ gpa, mapping: Mapping.anonymous(pages * pageSize) })
+  using log = vm.dirtyLog({ mode: 'ring', ringEntries: 4096 })
+  const writer = new Writer(vm, gpa, pages)
+  log.collect()
+  // V8's profiler sends one to this thread at each interval.
+  const session = new Session()
+  session.connect()
+  try {
+    session.post('Profiler.enable')
+    session.post('Profiler.setSamplingInterval', { interval: 50 })
+    session.post('Profiler.start')
+    let before = wordsOf(vm, gpa, pages)
+    for (let round = 0; round < 100; round++) {
+      writer.run(pages)
+      const dirty = pagesOf(log.collect())
+      const words = wordsOf(vm, gpa, pages)
+      expect(dirty).toEqual(expect.arrayContaining(words.flatMap((word, page) => (word === before[page] ? [] : [page]))))
+      before = words
+    }
+  } finally {
+    session.disconnect()
+  }
 })
 
 test('F03 rings come before vCPUs, in a size the kernel takes, and stay', (context) => {

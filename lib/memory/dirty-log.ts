@@ -109,6 +109,7 @@ export class DirtyLog implements Disposable {
 
   // Logging first, then everything is dirty: what is written in between is copied with the rest.
   #adopt(): void {
+    this.#memslots.refuseInTransaction()
     for (const slot of this.#memslots) {
       const known = this.#logged.get(slot.id)
       if (known?.slot === slot && !this.#changed.has(slot.id) && slot.logDirty) continue
@@ -133,7 +134,7 @@ export class DirtyLog implements Disposable {
 
   /**
    * The pages that changed since the last call, as ranges by ascending GPA. Copy them after this call: a page written meanwhile comes again.
-   * @throws KvmError `closed`
+   * @throws KvmError `closed`; `state` inside a transaction of the memslots, as the other methods
    */
   collect(): DirtyRange[] {
     this.harvest()
@@ -196,6 +197,7 @@ export class DirtyLog implements Disposable {
   /** Ends it: slots that were not logged before are not any more. A second call does nothing. */
   close(): void {
     if (this.#closed) return
+    this.#memslots.refuseInTransaction()
     this.#closed = true
     this.#unwatch()
     for (const recorder of this.#recorders.values()) recorder.close()

@@ -41,6 +41,11 @@ export class MemslotIndex {
     return found
   }
 
+  clear(): void {
+    this.#changed.clear()
+    this.#byGpa.clear()
+  }
+
   /** By ascending GPA, as they are now. */
   all(): Memslot[] {
     this.#update()

@@ -285,6 +285,7 @@ export class Memslots implements Iterable<Memslot> {
   released(): void {
     this.#generation = -1
     for (const slot of [...this.#byId.values()]) this.#place(slot, null, 0)
+    this.#index.clear()
   }
 
   /** @internal */

@@ -44,3 +44,12 @@ test('each exit is told once, whoever sends the signal that interrupts a run', a
   expect(seen).toMatchObject({ wrong: 0, other: 0 })
   expect(seen.exits).toBeGreaterThan(100)
 })
+
+test('each exit is told once, whoever waits for pages that the same thread serves', async (context) => {
+  skipWhereSlow(context)
+  const { stdout, stderr, status } = await runFault('exits-while-serving', ['20000'])
+  expect({ stderr, status }).toEqual({ stderr: '', status: 0 })
+  const seen = JSON.parse(stdout)
+  expect(seen).toMatchObject({ exits: 20_000, twice: 0, lost: 0, other: 0 })
+  expect(seen.served).toBeGreaterThan(0)
+})

@@ -38,7 +38,7 @@ function serveNoMore(paging: DemandPaging): void {
 
 // What one call looks for, or serves, before the event loop has its turn.
 const lookAtOnce = 1024 * MiB
-const pagesBetweenTurns = 256
+const broughtAtOnce = MiB
 
 /** @internal Answers what waits, for a thread that is about to wait for itself. False when an answer comes only later, from the event loop. */
 export function serveNow(): boolean {
@@ -122,7 +122,7 @@ export class DemandPaging implements Disposable {
           throw new KvmError('not-present', `the page at offset ${hex(page)} is not there yet: it is what this handler was asked for`, {
             offset: page
           })
-        const served = this.#inFlight.get(page) ?? this.#ask({ offset: page, isWrite: false })
+        const served = this.#bringIn(page, runs[at + 1]!)
         if (typeof served !== 'number') throw later(page)
         page += served
       }
@@ -136,26 +136,26 @@ export class DemandPaging implements Disposable {
     if (this.#closed) throw new KvmError('closed', 'this demand paging is closed')
     checkAddress('offset', offset)
     const end = Math.min(offset + checkInteger('length', length), this.#region.size)
-    for (let from = offset; from < end && !this.#closed; from += lookAtOnce) {
+    let sinceTurn = 0
+    for (let from = offset; from < end; from += lookAtOnce) {
       const runs = this.#native.missing(from, Math.min(lookAtOnce, end - from))
-      for (let at = 0; at < runs.length; at += 2) await this.#populateRun(runs[at]!, runs[at]! + runs[at + 1]!)
+      for (let at = 0; at < runs.length; at += 2)
+        for (let page = runs[at]!, over = page + runs[at + 1]!; page < over && !this.#closed; ) {
+          const brought = this.#bringIn(page, Math.min(broughtAtOnce, over - page))
+          const bytes = typeof brought === 'number' ? brought : await brought
+          page += bytes
+          sinceTurn += bytes
+          if (sinceTurn < broughtAtOnce) continue
+          sinceTurn = 0
+          await turn()
+        }
     }
   }
 
-  async #populateRun(start: number, end: number): Promise<void> {
-    const atOnce = pagesBetweenTurns * pageSize
-    let turnAt = start + atOnce
-    for (let page = start; page < end && !this.#closed; ) {
-      if (page >= turnAt) {
-        await turn()
-        turnAt = page + atOnce
-      }
-      if (this.#handler === undefined) page += this.#takeFromSource(page, Math.min(atOnce, end - page))
-      else {
-        const served = this.#inFlight.get(page) ?? this.#ask({ offset: page, isWrite: false })
-        page += typeof served === 'number' ? served : await served
-      }
-    }
+  /** How many bytes are there now: of the page alone where a handler brings it and no more, or later, by a promise. */
+  #bringIn(page: number, most: number): number | Promise<number> {
+    if (this.#handler === undefined) return this.#takeFromSource(page, most)
+    return this.#inFlight.get(page) ?? this.#ask({ offset: page, isWrite: false })
   }
 
   #takeFromSource(offset: number, length: number): number {

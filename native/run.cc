@@ -135,6 +135,21 @@ int RunPage::Answer(uint32_t requests) {
   return 0;
 }
 
+void RunPage::TellAgain(int result, uint64_t run) {
+  if (!Own(kInCall)) return;
+  const Disowning disowning{this};
+  if (runs_ != run) return;
+  due_ = Due::kExit;
+  untold_ = result;
+}
+
+int RunPage::Again(char* area) {
+  const Disowning disowning{this};
+  if (ended()) return -EBADF;
+  TakeExit(area);
+  return untold_;
+}
+
 void RunPage::CopyArea(char* target, const char* source) {
   kvm_run run;
   memcpy(&run, source, kHead);

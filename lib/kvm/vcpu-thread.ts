@@ -99,6 +99,8 @@ export class VcpuThread {
   #wanted: VcpuState = 'running'
   // Whether the thread was told to go, and its exit was not taken yet.
   #inGuest = false
+  // What a handler of queued writes threw: the run ends with it, once what the guest had written is delivered.
+  #failure: { error: unknown } | undefined
   #over = false
   #waiting: (() => void)[] = []
   #resolve!: (end: RunEnd) => void
@@ -180,8 +182,7 @@ export class VcpuThread {
   /** On into the guest, or what else is wanted. */
   #proceed(): void {
     if (this.#over) return
-    if (this.#wanted === 'stopped')
-      this.#finish(() => (this.#signal?.aborted ? this.#reject(this.#signal.reason) : this.#resolve({ reason: 'stopped' })))
+    if (this.#wanted === 'stopped') this.#finish(() => this.#settleStopped())
     else if (this.#wanted === 'parked') this.#waiting.push(() => this.#proceed())
     else {
       this.#inGuest = true
@@ -189,26 +190,42 @@ export class VcpuThread {
     }
   }
 
+  #settleStopped(): void {
+    if (this.#failure) this.#reject(this.#failure.error)
+    else if (this.#signal?.aborted) this.#reject(this.#signal.reason)
+    else this.#resolve({ reason: 'stopped' })
+  }
+
   #arrived(): void {
     if (this.#over) return
-    // The exit first: once it is there, all that was queued is older.
-    const result = this.#inGuest ? this.#runner.take(this.#driven.area()) : null
+    const isOut = this.#inGuest && this.#runner.hasResult()
     if (this.#queues) this.#deliverQueued()
-    if (result === null || this.#over) return
+    if (!isOut || this.#over) return
     this.#inGuest = false
+    if (this.#failure) {
+      // The exit is for the next run.
+      this.#proceed()
+      return
+    }
+    const result = this.#runner.take(this.#driven.area()) as number
     for (const left of this.#left.splice(0)) left()
     this.#handle(result)
   }
 
+  // The guest does not write them again: each is delivered, whatever the handler of another throws.
   #deliverQueued(): void {
-    try {
-      for (const exit of queuedExits(this.#runner.takeQueued())) {
+    for (const exit of queuedExits(this.#runner.takeQueued()))
+      try {
         const answer = this.#call(exit)
-        if (isPromise(answer)) answer.then(undefined, (error: unknown) => this.#finish(() => this.#reject(error)))
+        if (isPromise(answer)) answer.then(undefined, (error: unknown) => this.#fail(error))
+      } catch (error) {
+        this.#fail(error)
       }
-    } catch (error) {
-      this.#finish(() => this.#reject(error))
-    }
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= { error }
+    this.stop()
   }
 
   #call(exit: Exit | MemoryError): unknown {

@@ -16,6 +16,7 @@
         "native/run.cc",
         "native/table_reader.cc",
         "native/tables.cc",
+        "native/thread_place.cc",
         "native/trace_ring.cc",
         "native/tracer.cc",
         "native/userfaults.cc",

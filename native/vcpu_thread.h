@@ -35,13 +35,15 @@ class VcpuThread {
  public:
   // `notify` is called on the thread when there is something to take: an exit, or the first queued write.
   VcpuThread(std::shared_ptr<RunPage> page, int number, std::vector<QueuedRange> queued, std::function<void()> notify);
-  // Ends the run in progress and waits for the thread: moments.
+  // Ends the run in progress and waits for the thread: moments. A page for which the guest waits meanwhile does not come any more.
   ~VcpuThread();
   VcpuThread(const VcpuThread&) = delete;
   VcpuThread& operator=(const VcpuThread&) = delete;
 
   // On into the guest, with the answer to the exit in `area`. False when it is on its way already.
   bool Go(const char* area);
+  // The run that Go() began ends with -ECANCELED, unless it ends by itself before.
+  void CallBack();
   // The result of the last Go(), and its exit into `area`; false while there is none that was not taken yet.
   bool Take(char* area, int* result);
   // What was queued, in order, and all of it older than the exit that Take() gives next.
@@ -65,6 +67,7 @@ class VcpuThread {
   // Written under mutex_; read without it by the thread that waits for it.
   std::atomic<Stage> stage_{Stage::kIdle};
   std::atomic<bool> ending_{false};
+  std::atomic<pid_t> id_{0};
   // Of the thread alone: whether its last wait was short, so that the next is likely to be.
   bool answered_soon_ = true;
   int result_ = 0;

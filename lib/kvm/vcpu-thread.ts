@@ -5,14 +5,25 @@ import type { NativeVcpuRunner } from '../abi/native.js'
 import type { Exit, IoOutExit, MmioExit } from './exits.js'
 
 /** What may be given for one kind of exit: a function, or an object with a method `handle`. What it returns is awaited; then the guest goes on. */
-export type ExitHandler<E extends Exit> = ((exit: E) => unknown) | ExitReceiver<E>
+export type ExitHandler<E extends Exit | MemoryError> = ((exit: E) => unknown) | ExitReceiver<E>
 /** A device, or a bus of them. */
-export interface ExitReceiver<E extends Exit> {
+export interface ExitReceiver<E extends Exit | MemoryError> {
   /** Called for each exit, as a function would be. */
   handle(exit: E): unknown
 }
+/**
+ * The guest touched memory that the host cannot give it: KVM_RUN failed with EFAULT or EHWPOISON. Whoever handles it makes the memory
+ * accessible, and the guest tries the access again; without a handler the run rejects with the error `memory`.
+ */
+export interface MemoryError {
+  reason: 'memory'
+  /** `EFAULT`, or `EHWPOISON` for a page whose memory is broken. */
+  errno: string
+  /** Where, as far as the kernel tells: since Linux 6.8, and not for every access. */
+  gpa: number | undefined
+}
 /** By the exits' reasons. An exit without a handler ends the run. */
-export type ExitHandlers = { [R in Exit['reason']]?: ExitHandler<Extract<Exit, { reason: R }>> }
+export type ExitHandlers = { [R in Exit['reason']]?: ExitHandler<Extract<Exit, { reason: R }>> } & { memory?: ExitHandler<MemoryError> }
 
 /** Writes that need no answer: ports from `port` on, or guest-physical addresses from `gpa` on. */
 export type QueuedRange = { port: number; size?: number } | { gpa: number; size: number }
@@ -83,7 +94,6 @@ export class VcpuThread {
   readonly #driven: Driven
   readonly #handlers: ExitHandlers
   readonly #runner: NativeVcpuRunner
-  readonly #kick: () => void
   readonly #signal: AbortSignal | undefined
   readonly #queues: boolean
   #wanted: VcpuState = 'running'
@@ -99,7 +109,7 @@ export class VcpuThread {
     driven: Driven,
     handlers: ExitHandlers,
     { signal, queued = [] }: StartOptions,
-    native: { startThread(number: number, ranges: (boolean | number)[], notify: () => void): NativeVcpuRunner | number; kick(): void }
+    native: { startThread(number: number, ranges: (boolean | number)[], notify: () => void): NativeVcpuRunner | number }
   ) {
     checkHandlers(handlers)
     signal?.throwIfAborted()
@@ -108,7 +118,6 @@ export class VcpuThread {
     this.#driven = driven
     this.#handlers = handlers
     this.#runner = runner
-    this.#kick = () => native.kick()
     this.#signal = signal
     this.#queues = queued.length > 0
     this.ended = new Promise((resolve, reject) => {
@@ -136,7 +145,7 @@ export class VcpuThread {
   /** What a handler that is at work has put into its exit by now is the answer with which a later run goes on. */
   stop(): void {
     this.#wanted = 'stopped'
-    if (this.#inGuest) this.#kick()
+    if (this.#inGuest) this.#runner.callBack()
     else this.#proceed()
   }
   ref(): void {
@@ -153,7 +162,7 @@ export class VcpuThread {
   #left: (() => void)[] = []
   #leave(): Promise<void> {
     if (!this.#inGuest || this.#over) return Promise.resolve()
-    this.#kick()
+    this.#runner.callBack()
     return new Promise((resolve) => this.#left.push(resolve))
   }
 
@@ -202,30 +211,45 @@ export class VcpuThread {
     }
   }
 
-  #call(exit: Exit): unknown {
-    const handler = this.#handlers[exit.reason] as ExitHandler<Exit> | undefined
+  #call(exit: Exit | MemoryError): unknown {
+    const handler = this.#handlers[exit.reason] as ExitHandler<Exit | MemoryError> | undefined
     return typeof handler === 'function' ? handler(exit) : handler?.handle(exit)
   }
 
   #handle(result: number): void {
     try {
-      if (result < 0 && errnoName(result) !== 'EINTR') throw this.#driven.failure(result)
-      const exit: Exit = result < 0 ? { reason: 'interrupted' } : this.#driven.read(result)
-      // A kick by pause() or stop(), or by somebody who does not listen.
-      if (this.#handlers[exit.reason] === undefined && exit.reason === 'interrupted') this.#proceed()
-      else if (this.#handlers[exit.reason] === undefined) this.#finish(() => this.#resolve(exit))
-      else {
-        const answer = this.#call(exit)
-        if (!isPromise(answer)) this.#proceed()
-        else
-          answer.then(
-            () => this.#proceed(),
-            (error: unknown) => this.#finish(() => this.#reject(error))
-          )
-      }
+      const exit = this.#exitOf(result)
+      if (exit === undefined) this.#proceed()
+      else if (this.#handlers[exit.reason] === undefined) this.#finish(() => this.#resolve(exit as Exit))
+      else this.#goOnAfter(this.#call(exit))
     } catch (error) {
       this.#finish(() => this.#reject(error))
     }
+  }
+
+  /** Undefined where there is nothing to tell: pause() or stop() called the vCPU back, or a kick came from somebody who does not listen. */
+  #exitOf(result: number): Exit | MemoryError | undefined {
+    if (result >= 0) return this.#withMemory(this.#driven.read(result))
+    const errno = errnoName(result)
+    if (errno === 'ECANCELED') return undefined
+    if (errno === 'EINTR') return this.#handlers.interrupted && { reason: 'interrupted' }
+    if (this.#handlers.memory && (errno === 'EFAULT' || errno === 'EHWPOISON')) return { reason: 'memory', errno, gpa: undefined }
+    throw this.#driven.failure(result)
+  }
+
+  // KVM_EXIT_MEMORY_FAULT is the same failure, told by a kernel that knows where (api.rst 5).
+  #withMemory(exit: Exit): Exit | MemoryError {
+    if (exit.reason !== 'memory-fault' || this.#handlers['memory-fault'] || !this.#handlers.memory) return exit
+    return { reason: 'memory', errno: 'EFAULT', gpa: exit.gpa }
+  }
+
+  #goOnAfter(answer: unknown): void {
+    if (!isPromise(answer)) this.#proceed()
+    else
+      answer.then(
+        () => this.#proceed(),
+        (error: unknown) => this.#finish(() => this.#reject(error))
+      )
   }
 }
 

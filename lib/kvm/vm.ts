@@ -191,7 +191,9 @@ export class Vm implements Disposable {
   /** Turns a capability on: KVM_ENABLE_CAP (api.rst 4.37 and 7). */
   enableCapability(capability: number, ...values: bigint[]): void {
     this.#open()
-    const argument = new EnableCap({ cap: checkInteger('capability', capability, 0, 2 ** 31 - 1), args: [...values, 0n, 0n, 0n, 0n].slice(0, 4) })
+    if (values.length > 4) throw argumentError('values', values, 'at most 4')
+    const args = [...values, 0n, 0n, 0n, 0n].slice(0, 4)
+    const argument = new EnableCap({ cap: checkInteger('capability', capability, 0, 2 ** 31 - 1), args })
     checked(
       this.#native.ioctl(KVM_ENABLE_CAP.number, argument.bytes),
       KVM_ENABLE_CAP.name,

@@ -1,6 +1,6 @@
 /** A vCPU on a thread of its own, while the event loop goes on. */
 import { argumentError, checkAddress, checkInteger, checkOptions } from '../abi/arguments.js'
-import { errnoName, KvmError } from '../abi/errors.js'
+import { KvmError } from '../abi/errors.js'
 import type { NativeVcpuRunner } from '../abi/native.js'
 import type { Exit, IoOutExit, MmioExit } from './exits.js'
 
@@ -23,7 +23,8 @@ export interface StartOptions {
   signal?: AbortSignal
   /**
    * Writes to these do not wait for their handler: the guest goes on, and they are delivered in batches, in their order and before
-   * any later exit. The guest waits when a mebibyte of them was not handled yet.
+   * any later exit. The guest waits when a mebibyte of them was not handled yet. When their handler throws, or stop() is called, those that the
+   * guest wrote until it was out are still delivered; after close() none is.
    */
   queued?: readonly QueuedRange[]
 }
@@ -37,6 +38,7 @@ export type VcpuState = 'running' | 'parked' | 'stopped'
 export interface Driven {
   id: number
   area(): Uint8Array
+  /** The exit of a result, once the handlers of the coalesced writes before it were called. @throws what failure() gives */
   read(result: number): Exit
   /** The error for a result below 0. */
   failure(result: number): Error
@@ -89,7 +91,10 @@ export class VcpuThread {
   #wanted: VcpuState = 'running'
   // Whether the thread was told to go, and its exit was not taken yet.
   #inGuest = false
+  // Whether handlers of earlier writes are at work, and that of an exit that was taken comes after them.
+  #exitWaits = false
   #over = false
+  #failure: { error: unknown } | undefined
   #waiting: (() => void)[] = []
   #resolve!: (end: RunEnd) => void
   #reject!: (reason: unknown) => void
@@ -121,7 +126,7 @@ export class VcpuThread {
 
   get state(): VcpuState {
     if (this.#over) return 'stopped'
-    return this.#wanted === 'running' || this.#inGuest ? 'running' : 'parked'
+    return this.#wanted === 'parked' && !this.#inGuest ? 'parked' : 'running'
   }
 
   /** Resolves when the guest is out, or the run over. */
@@ -137,7 +142,7 @@ export class VcpuThread {
   stop(): void {
     this.#wanted = 'stopped'
     if (this.#inGuest) this.#kick()
-    else this.#proceed()
+    else if (!this.#exitWaits) this.#proceed()
   }
   ref(): void {
     this.#runner.ref()
@@ -168,11 +173,24 @@ export class VcpuThread {
     settle()
   }
 
+  #end(end: RunEnd): void {
+    this.#finish(() => {
+      if (this.#failure) this.#reject(this.#failure.error)
+      else if (this.#signal?.aborted && end.reason === 'stopped') this.#reject(this.#signal.reason)
+      else this.#resolve(end)
+    })
+  }
+
+  // The run ends with the first error; the guest may be on its way still, and what it wrote until it is out is told as after stop().
+  #fail(error: unknown): void {
+    this.#failure ??= { error }
+    this.stop()
+  }
+
   /** On into the guest, or what else is wanted. */
   #proceed(): void {
     if (this.#over) return
-    if (this.#wanted === 'stopped')
-      this.#finish(() => (this.#signal?.aborted ? this.#reject(this.#signal.reason) : this.#resolve({ reason: 'stopped' })))
+    if (this.#wanted === 'stopped') this.#end({ reason: 'stopped' })
     else if (this.#wanted === 'parked') this.#waiting.push(() => this.#proceed())
     else {
       this.#inGuest = true
@@ -184,21 +202,22 @@ export class VcpuThread {
     if (this.#over) return
     // The exit first: once it is there, all that was queued is older.
     const result = this.#inGuest ? this.#runner.take(this.#driven.area()) : null
+    this.#exitWaits = result !== null
+    if (this.#exitWaits) this.#out()
     if (this.#queues) this.#deliverQueued()
-    if (result === null || this.#over) return
-    this.#inGuest = false
-    for (const left of this.#left.splice(0)) left()
-    this.#handle(result)
+    if (result !== null && !this.#over) this.#handle(result)
   }
 
+  // Each once, whatever their handlers throw; until one of them closes the vCPU.
   #deliverQueued(): void {
-    try {
-      for (const exit of queuedExits(this.#runner.takeQueued())) {
+    for (const exit of queuedExits(this.#runner.takeQueued())) {
+      if (this.#over) return
+      try {
         const answer = this.#call(exit)
-        if (isPromise(answer)) answer.then(undefined, (error: unknown) => this.#finish(() => this.#reject(error)))
+        if (isPromise(answer)) Promise.resolve(answer).catch((error: unknown) => this.#fail(error))
+      } catch (error) {
+        this.#fail(error)
       }
-    } catch (error) {
-      this.#finish(() => this.#reject(error))
     }
   }
 
@@ -209,23 +228,30 @@ export class VcpuThread {
 
   #handle(result: number): void {
     try {
-      if (result < 0 && errnoName(result) !== 'EINTR') throw this.#driven.failure(result)
-      const exit: Exit = result < 0 ? { reason: 'interrupted' } : this.#driven.read(result)
+      const exit = this.#driven.read(result)
+      this.#exitWaits = false
+      if (this.#over) return
       // A kick by pause() or stop(), or by somebody who does not listen.
       if (this.#handlers[exit.reason] === undefined && exit.reason === 'interrupted') this.#proceed()
-      else if (this.#handlers[exit.reason] === undefined) this.#finish(() => this.#resolve(exit))
+      else if (this.#handlers[exit.reason] === undefined) this.#end(exit)
       else {
         const answer = this.#call(exit)
         if (!isPromise(answer)) this.#proceed()
         else
-          answer.then(
+          Promise.resolve(answer).then(
             () => this.#proceed(),
-            (error: unknown) => this.#finish(() => this.#reject(error))
+            (error: unknown) => this.#fail(error)
           )
       }
     } catch (error) {
-      this.#finish(() => this.#reject(error))
+      this.#exitWaits = false
+      this.#fail(error)
     }
+  }
+
+  #out(): void {
+    this.#inGuest = false
+    for (const left of this.#left.splice(0)) left()
   }
 }
 

@@ -17,6 +17,7 @@
         "native/run.cc",
         "native/table_reader.cc",
         "native/tables.cc",
+        "native/thread_place.cc",
         "native/tokens.cc",
         "native/trace_ring.cc",
         "native/tracer.cc",

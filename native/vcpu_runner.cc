@@ -34,6 +34,8 @@ Napi::Function VcpuRunner::Define(Napi::Env env) {
   return DefineClass(env, "VcpuRunner",
                      {
                          InstanceMethod("go", &VcpuRunner::Go),
+                         InstanceMethod("callBack", &VcpuRunner::CallBack),
+                         InstanceMethod("hasResult", &VcpuRunner::HasResult),
                          InstanceMethod("take", &VcpuRunner::Take),
                          InstanceMethod("takeQueued", &VcpuRunner::TakeQueued),
                          InstanceMethod("ref", &VcpuRunner::Ref),
@@ -82,6 +84,14 @@ void VcpuRunner::End() {
 Napi::Value VcpuRunner::Go(const Napi::CallbackInfo& info) {
   const char* area = AreaOf(info[0]);
   return Napi::Boolean::New(info.Env(), area != nullptr && thread_ != nullptr && thread_->Go(area));
+}
+
+void VcpuRunner::CallBack(const Napi::CallbackInfo&) {
+  if (thread_ != nullptr) thread_->CallBack();
+}
+
+Napi::Value VcpuRunner::HasResult(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), thread_ != nullptr && thread_->HasResult());
 }
 
 Napi::Value VcpuRunner::Take(const Napi::CallbackInfo& info) {

@@ -107,6 +107,10 @@ export interface NativeVcpu extends NativeDescriptor {
 export interface NativeVcpuRunner {
   /** Into the guest, with the answer in `area`; false when it is there already. */
   go(area: Uint8Array): boolean
+  /** Ends the run of go() with -ECANCELED, unless it ends by itself before. */
+  callBack(): void
+  /** Whether there is something to take(); what is queued by then is older. */
+  hasResult(): boolean
   /** The result of the last go(), as of runVcpu(), and the exit in `area`; null while there is none. */
   take(area: Uint8Array): number | null
   /** Queued writes, older than what take() gives next: native/vcpu_thread.h, QueuedWrite. */
@@ -114,7 +118,7 @@ export interface NativeVcpuRunner {
   /** Whether the thread keeps the event loop alive. */
   ref(): void
   unref(): void
-  /** Ends the run in progress, and the thread. */
+  /** Ends the run in progress, and the thread. An exit that was not taken comes again with the vCPU's next run. */
   end(): void
 }
 
@@ -156,8 +160,12 @@ export interface NativeFaultService {
   serve(offset: number, length: number, content: Uint8Array | null): number
   /** No access to this page succeeds any more. */
   fail(offset: number): number
-  /** Offsets of the pages that are not there. */
+  /** The pages of a range that are not there, as pairs of a run's offset and its length. */
   missing(offset: number, length: number): Float64Array
+  /** Brings in what is missing from a source that a native thread reads: 0, or a negative errno. */
+  makePresent(offset: number, length: number): number
+  /** From now on every access to a page that is missing fails. */
+  abandon(): void
   /** A socket, the caller's to close, on which a byte comes when there is something to take. */
   subscribe(): number
   /** Pages served so far. */

@@ -26,6 +26,9 @@ function requestOf(options: IoEventfdOptions, fd: number): InstanceType<typeof R
   if (![0, 1, 2, 4, 8].includes(size)) throw argumentError('size', size, '1, 2, 4, 8, or 0 for any')
   if (datamatch !== undefined && typeof datamatch !== 'bigint') throw argumentError('datamatch', datamatch, 'a bigint')
   if (datamatch !== undefined && size === 0) throw argumentError('datamatch', datamatch, 'given together with a size')
+  // KVM compares the whole number with what was written: a wider one would never match.
+  if (datamatch !== undefined && BigInt.asUintN(8 * size, datamatch) !== datamatch)
+    throw argumentError('datamatch', datamatch, `a bigint of ${size} bytes, from 0 on`)
   const addr = port === undefined ? checkAddress('gpa', gpa) : checkInteger('port', port, 0, 0xffff)
   return new Request({
     addr,
@@ -48,19 +51,21 @@ export class IoEventfd extends EventSource {
   readonly #request: InstanceType<typeof Request>
 
   /** @internal */
-  constructor(vm: NativeVm, options: IoEventfdOptions) {
-    super()
+  constructor(vm: NativeVm, options: IoEventfdOptions, onClose: () => void) {
+    super(onClose)
     this.#vm = vm
     this.#eventfd = createEventfd()
     try {
       this.#request = requestOf(options, this.#eventfd.fd)
+      this.listen(this.#eventfd)
+      // Last: from here on the guest's writes are no exits.
       const result = vm.ioctl(KVM_IOEVENTFD.number, this.#request.bytes)
       if (result < 0)
         throw ioctlError(KVM_IOEVENTFD.name, result, `an ioeventfd at ${hex(this.#request.addr)}`, 'EEXIST: there is one with this size and value', {
           ...options
         })
-      this.listen(this.#eventfd)
     } catch (error) {
+      this.unlisten()
       this.#eventfd.close()
       throw error
     }

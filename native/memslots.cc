@@ -268,15 +268,13 @@ int Memslots::Perform(std::vector<Change>* changes, const std::vector<Step>& ste
       const size_t index = steps[step].change;
       if (Tell((*changes)[index].id, *had[step]) == 0) now[index] = had[step];
     }
+  // As they were, in their order too.
+  for (size_t index = changes->size(); index-- > 0;)
+    if (now[index]->region == nullptr && before[index].region == nullptr) now[index] = &before[index], ReturnId((*changes)[index].id);
   for (size_t index = 0; index < changes->size(); ++index) {
-    Change& change = (*changes)[index];
-    if (now[index]->region == nullptr && before[index].region == nullptr) {
-      ReturnId(change.id);
-      continue;
-    }
     if (now[index] == &before[index]) continue;
     if (error != 0) error = -EIO;
-    Record(&change, *now[index]);
+    Record(&(*changes)[index], *now[index]);
   }
   return error;
 }

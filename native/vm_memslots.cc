@@ -56,7 +56,7 @@ void Answer(const Memslots::Change& change, Record* record) {
 
 // The number of the change, and the slot in its way: -1 for none.
 void Answer(const Memslots::Refusal& refusal, Record* record) {
-  record->id = refusal.id == Memslots::kNew ? -1 : refusal.id;
+  record->id = refusal.id == Memslots::kNew ? -1.0 : refusal.id;
   record->computed_from = static_cast<double>(refusal.change);
   record->gpa = static_cast<double>(refusal.gpa);
   record->size = static_cast<double>(refusal.size);

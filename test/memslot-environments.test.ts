@@ -70,7 +70,7 @@ describe('a slot that another environment changed', () => {
         theirs.move(elsewhere)
         other.memslots.create({ gpa: 0x5_0000, mapping: page() })
       },
-      'overlap'
+      'conflict'
     ]
   ])('%s: the transaction is refused whole, and the tables are the newest', (_, stage, meanwhile, code) => {
     checkedError(

@@ -1,4 +1,5 @@
 /** Changes and rows of the table, in the numbers that the add-on takes and gives (native/vm_memslots.cc): eight for each. */
+import { constants } from 'node:os'
 import { errnoName } from '../abi/errors.js'
 import type { NativeMemslots, NativeRegion } from '../abi/native.js'
 import type { Placement } from './memslot.js'
@@ -43,6 +44,9 @@ export function refusalIn(records: Float64Array, result: number): Refusal {
   const errno = errnoName(result)
   return { result, errno, change, present: errno === 'EEXIST' && id >= 0 ? { id, gpa, size } : null }
 }
+
+/** The refusal of a change whose slot another environment changed meanwhile. */
+export const overtaken = (change: number): Refusal => ({ result: -constants.errno.ESTALE, errno: 'ESTALE', change, present: null })
 
 /** A row that changed; `created` is 0 where there is no slot of this id any more. */
 export interface ChangedRow extends SlotState {

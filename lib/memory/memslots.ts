@@ -7,7 +7,7 @@ import { announcing, type MemslotChanged, type MemslotRow } from './changes.js'
 import { Mapping } from './mapping.js'
 import { checkPlacement, Memslot, type MemslotOptions, type Placement, placementOf } from './memslot.js'
 import { MemslotIndex } from './memslot-index.js'
-import { type ChangedRow, putChange, type Refusal, recordLength, refusalIn, rowsOf } from './memslot-words.js'
+import { type ChangedRow, overtaken, putChange, type Refusal, recordLength, refusalIn, rowsOf } from './memslot-words.js'
 import { MemslotTransaction, type Staged, stage } from './transaction.js'
 
 const rowOf = (id: number, { gpa, size, mapping, offset }: Placement): MemslotRow => ({ id, gpa, size, hva: mapping.address + offset })
@@ -182,6 +182,10 @@ export class Memslots implements Iterable<Memslot> {
   }
 
   #makeTogether(all: readonly Staged[]): Refusal | null {
+    this.#follow()
+    // The kernel and the table have the last word on both, but here no guest need be stopped for it.
+    const stale = all.findIndex(({ slot, state, before }) => before && (slot.gone || slot.changed !== state.changed))
+    if (stale >= 0) return overtaken(stale)
     this.#checkOverlaps(all)
     const records = new Float64Array(all.length * recordLength)
     const regions = all.map(({ state, before, after }, index) => putChange(records, index * recordLength, state, before, after))
@@ -197,9 +201,7 @@ export class Memslots implements Iterable<Memslot> {
     return result === 0 ? null : refusalIn(records, result)
   }
 
-  /** The kernel has the last word, but here no guest need be stopped for it. */
   #checkOverlaps(all: readonly Staged[]): void {
-    this.#follow()
     const staged = new Set(all.map(({ slot }) => slot))
     const places = all.flatMap(({ slot, after }) => (after ? [{ id: slot.id, gpa: after.gpa, size: after.size }] : []))
     places.sort((one, other) => one.gpa - other.gpa)

@@ -1,10 +1,13 @@
 // One VM's memslots changed from several environments: two Vm objects of one are two such, and take turns where a test wants them to.
+import { spawnSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
 import { KiB, type KvmErrorCode, Mapping, type Memslot, MiB, Vm } from 'node-kvm'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
 import { expectOneTable } from './support/memslots.js'
 import { isMapped } from './support/process.js'
-import { skipWhereSlow } from './support/skip.js'
+import { inLab, skip, skipWhereSlow } from './support/skip.js'
+import { refused } from './support/tables.js'
 import { kvm, vm } from './support/vm.js'
 import { answer, worker } from './support/worker.js'
 
@@ -283,4 +286,13 @@ describe('a token', () => {
     // 4096 random bits: 12 standard deviations.
     expect(Math.abs(set - 2048)).toBeLessThan(12 * 32)
   })
+})
+
+test("four Workers change the same memslots: none is lost or doubled, and the tables are the kernel's", (context) => {
+  if (inLab) skip(context, 'the stress program is no part of what the lanes get')
+  const program = fileURLToPath(new URL('../dist/bench/memslots-stress.js', import.meta.url))
+  const { stdout, stderr, status } = spawnSync(process.execPath, [program, '--seconds', '2'], { encoding: 'utf8', timeout: 60_000 })
+  expect(stderr).toBe('')
+  expect(JSON.parse(stdout)).toMatchObject({ lost: 0, double: 0, equalToKernel: refused ? null : true, ok: true })
+  expect(status).toBe(0)
 })

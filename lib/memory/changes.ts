@@ -45,6 +45,9 @@ export function watchChanges(watcher: (change: Change) => void): () => void {
 
 const now = () => Number(process.hrtime.bigint())
 
+/** Whether anybody watches: for who would not even say what there is to tell. */
+export const isWatched = () => watchers.size > 0
+
 /** Does the work, and tells the watchers of it unless it failed: threw, or gave a negative errno. Nothing is spent while there are none. */
 export function announcing(work: () => number, describe: () => Unspanned<Change>[]): number {
   if (watchers.size === 0) return work()

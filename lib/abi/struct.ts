@@ -114,7 +114,7 @@ export function array<T>(element: Field<T>, length: number): Field<T[]> {
 export type Fields = Record<string, Field<any>>
 type ValueOf<F> = F extends Field<infer T> ? T : never
 export type ValuesOf<F extends Fields> = { -readonly [K in keyof F]: ValueOf<F[K]> }
-export type StructInstance<F extends Fields> = Struct & ValuesOf<F>
+export type StructInstance<F extends Fields> = { toObject(): PlainOf<F> } & Struct & ValuesOf<F>
 
 /** For JSON, which has no bigints: 64-bit values as hexadecimal text, as traces have them. */
 function plain(value: unknown): unknown {

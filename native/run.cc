@@ -123,14 +123,15 @@ int RunPage::EnterWithin(double timeout_ms) {
 
 int RunPage::Complete(char* area) {
   if (!Own(running_thread.id != 0 ? running_thread.id : BeginThread())) return -EBUSY;
-  PutAnswer(area);
+  running_thread.run = ++runs_;
+  if (due_ == Due::kAnswer) PutAnswer(area);
   running_thread.waits_for_itself = 0;
   running_thread.place.Enter(ThreadPlace::kInRun);
   running_thread.entered = run_;
   int result = AttemptToComplete();
   while (result == -EAGAIN) {
     if (const uint32_t requests = requests_; requests & kParked) WaitForUnpark(requests);
-    result = AttemptToComplete();
+    result = running_thread.waits_for_itself ? -EDEADLK : AttemptToComplete();
   }
   running_thread.entered = nullptr;
   running_thread.place.Enter(ThreadPlace::kElsewhere);
@@ -170,6 +171,21 @@ int RunPage::Answer(uint32_t requests) {
   if (requests & kCalledBack) return requests_ &= ~kCalledBack, -ECANCELED;
   if (requests & kNudged) return requests_ &= ~kNudged, -ERESTART;
   return 0;
+}
+
+void RunPage::TellAgain(int result, uint64_t run) {
+  if (!Own(kInCall)) return;
+  const Disowning disowning{this};
+  if (runs_ != run) return;
+  due_ = Due::kExit;
+  untold_ = result;
+}
+
+int RunPage::Again(char* area) {
+  const Disowning disowning{this};
+  if (ended()) return -EBADF;
+  TakeExit(area);
+  return untold_;
 }
 
 void RunPage::CopyArea(char* target, const char* source) {

@@ -25,6 +25,7 @@ struct RunningThread {
   kvm_run* volatile entered = nullptr;
   volatile sig_atomic_t expired = 0;
   volatile sig_atomic_t waits_for_itself = 0;
+  uint64_t run = 0;  // the number of its last, among those of that vCPU
   ThreadPlace place;
   pid_t id = 0;  // once it ran a vCPU
 };
@@ -47,8 +48,8 @@ extern constinit STATIC_THREAD_LOCAL RunningThread running_thread;
 // the Run() that made it; TakeExit() copies the page once for it. A run that did not enter the guest, or that entered and was
 // interrupted, has a negative result, and nothing that it leaves in the area is an exit: what the page still holds from an earlier one is
 // never looked at again, except for the answer that the guest waits for. The other way round, each result of 0 or above is returned by
-// Run() as it is, so that none is lost; but for an internal error after EndWaitForItself(), which says that KVM could not fetch the
-// instruction: the guest is where it was and meets it again.
+// Run() as it is, and who could not hand it on gives it back (TellAgain), so that none is lost; but for an internal error after
+// EndWaitForItself(), which says that KVM could not fetch the instruction: the guest is where it was and meets it again.
 //
 // Why a parked vCPU is out of the guest. AwaitParked() returns when it reads entered_ as 0. Run() stores entered_ before it reads
 // requests_, so a Run() whose store comes after that read finds the bit kParked and does not enter.
@@ -82,6 +83,9 @@ class RunPage {
   // Does what the last exit left half done, an access with its answer, and nothing else of the guest: before its state is replaced. Zero
   // when nothing is left of it, the exit reason where it goes on, or what Run() returns; kicks and nudges are left to the next run.
   int Complete(char* area);
+  // The exit that a run returned reached nobody: the next Run() returns it, unless there was another since. `run` is what
+  // running_thread.run was after it.
+  void TellAgain(int result, uint64_t run);
   // An ioctl of the vCPU other than KVM_RUN: -EBUSY while it runs, instead of a wait of any length inside the kernel, which has one lock
   // for both.
   template <typename Call>
@@ -145,13 +149,17 @@ class RunPage {
   int AttemptToComplete();
   void WaitForUnpark(uint32_t requests);
   int Answer(uint32_t requests);
+  int Again(char* area);
   void PutAnswer(const char* area);
   void TakeExit(char* area);
 
   OwnedFd fd_;
   kvm_run* run_ = nullptr;
   size_t size_ = 0;
-  bool answer_expected_ = false;
+  // What the exit before has left to do.
+  enum class Due { kNothing, kAnswer, kExit } due_ = Due::kNothing;
+  int untold_ = 0;
+  uint64_t runs_ = 0;
   std::atomic<pid_t> thread_{0};
   std::atomic<uint32_t> requests_{0};
   std::atomic<uint32_t> entered_{0};

@@ -54,7 +54,9 @@ inline size_t DataLength(const kvm_run& run) {
 
 [[gnu::always_inline]] inline int RunPage::Run(char* area, double timeout_ms) {
   if (!Own(running_thread.id != 0 ? running_thread.id : BeginThread())) return -EBUSY;
-  PutAnswer(area);
+  running_thread.run = ++runs_;
+  if (due_ == Due::kExit) return Again(area);
+  if (due_ == Due::kAnswer) PutAnswer(area);
   running_thread.waits_for_itself = 0;
   running_thread.place.Enter(ThreadPlace::kInRun);
   running_thread.entered = run_;
@@ -106,8 +108,7 @@ inline size_t DataLength(const kvm_run& run) {
 }
 
 inline void RunPage::PutAnswer(const char* area) {
-  if (!answer_expected_) return;
-  answer_expected_ = false;
+  due_ = Due::kNothing;
   if (run_->exit_reason == KVM_EXIT_IO) {
     const size_t length = DataLength(*run_);
     if (run_->io.data_offset <= size_ && length <= size_ - run_->io.data_offset)
@@ -119,7 +120,7 @@ inline void RunPage::PutAnswer(const char* area) {
 
 inline void RunPage::TakeExit(char* area) {
   CopyHead(area, page(), *run_);
-  answer_expected_ = TakesAnswer(*run_);
+  due_ = TakesAnswer(*run_) ? Due::kAnswer : Due::kNothing;
   if (run_->exit_reason != KVM_EXIT_IO) return;
   const size_t length = std::max(DataLength(*run_), sizeof(uint64_t));
   if (run_->io.data_offset > size_ || length > size_ - run_->io.data_offset) return;

@@ -35,6 +35,7 @@ Napi::Function VcpuRunner::Define(Napi::Env env) {
                      {
                          InstanceMethod("go", &VcpuRunner::Go),
                          InstanceMethod("callBack", &VcpuRunner::CallBack),
+                         InstanceMethod("hasResult", &VcpuRunner::HasResult),
                          InstanceMethod("take", &VcpuRunner::Take),
                          InstanceMethod("takeQueued", &VcpuRunner::TakeQueued),
                          InstanceMethod("ref", &VcpuRunner::Ref),
@@ -87,6 +88,10 @@ Napi::Value VcpuRunner::Go(const Napi::CallbackInfo& info) {
 
 void VcpuRunner::CallBack(const Napi::CallbackInfo&) {
   if (thread_ != nullptr) thread_->CallBack();
+}
+
+Napi::Value VcpuRunner::HasResult(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), thread_ != nullptr && thread_->HasResult());
 }
 
 Napi::Value VcpuRunner::Take(const Napi::CallbackInfo& info) {

@@ -22,6 +22,7 @@ class VcpuRunner : public Napi::ObjectWrap<VcpuRunner> {
  private:
   Napi::Value Go(const Napi::CallbackInfo& info);
   void CallBack(const Napi::CallbackInfo& info);
+  Napi::Value HasResult(const Napi::CallbackInfo& info);
   Napi::Value Take(const Napi::CallbackInfo& info);
   Napi::Value TakeQueued(const Napi::CallbackInfo& info);
   void Ref(const Napi::CallbackInfo& info);

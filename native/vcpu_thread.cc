@@ -62,6 +62,7 @@ VcpuThread::~VcpuThread() {
   }
   // The run may have come to its end by itself.
   page_->TakeBackCall();
+  if (stage_ == Stage::kResult && result_ >= 0) page_->TellAgain(result_, run_);
 }
 
 void VcpuThread::CallBack() {
@@ -87,6 +88,7 @@ void VcpuThread::Loop() {
     const int result = RunQueueing();
     lock.lock();
     result_ = result;
+    run_ = running_thread.run;
     stage_ = Stage::kResult;
     if (ending_) return;
     lock.unlock();
@@ -161,7 +163,7 @@ bool VcpuThread::Queue() {
 
 bool VcpuThread::Go(const char* area) {
   const std::lock_guard lock(mutex_);
-  if (stage_ == Stage::kGo || stage_ == Stage::kRunning || ending_) return false;
+  if (stage_ != Stage::kIdle || ending_) return false;
   RunPage::CopyArea(area_, area);
   stage_ = Stage::kGo;
   changed_.notify_all();

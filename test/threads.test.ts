@@ -287,6 +287,30 @@ describe('queued writes', () => {
     ])
   })
 
+  test('are all delivered though a handler throws, and the exit after them is there for the next run', async () => {
+    const vcpu = guest('mov $0x3f8, %dx; mov $9, %cx; 1: mov %cl, %al; out %al, %dx; loop 1b; in $0x60, %al; mov %al, %bl; hlt')
+    const seen: number[] = []
+    const running = vcpu.start(
+      {
+        'io-out': ({ data }) => {
+          seen.push(data[0] as number)
+          if (seen.length === 2) throw new Error('of the handler')
+        },
+        'io-in': () => expect.unreachable()
+      },
+      { queued: [{ port: 0x3f8 }] }
+    )
+    // All is written, and the exit there, before the event loop comes to look.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, inLab ? 2000 : 100)
+    await expect(running).rejects.toThrow('of the handler')
+    expect(seen).toEqual([9, 8, 7, 6, 5, 4, 3, 2, 1])
+    const exit = vcpu.run({ timeoutMs: 60_000 })
+    expect(exit).toMatchObject({ reason: 'io-in', port: 0x60 })
+    if (exit.reason === 'io-in') exit.data[0] = 0x55
+    expect(vcpu.run({ timeoutMs: 60_000 })).toEqual({ reason: 'hlt' })
+    expect(vcpu.getRegisters().rbx & 0xffn).toBe(0x55n)
+  })
+
   test('a guest that writes without end waits for its listener, who loses nothing', async () => {
     const vcpu = guest('xor %eax, %eax; 1: out %eax, $0x10; inc %eax; jmp 1b')
     let next = 0

@@ -6,7 +6,7 @@ export type KvmErrorCode =
   | 'argument' // a value of the wrong type, range or alignment; `argument` names it
   | 'closed' // the object was closed
   | 'in-use' // something still holds it
-  | 'overlap' // two memslots would share guest addresses
+  | 'overlap' // two memslots, or two coalesced ranges, would share guest addresses or ports
   | 'no-memslot' // no memslot there
   | 'limit' // more than the host has
   | 'unavailable' // the host or kernel lacks it
@@ -69,6 +69,33 @@ export function ioctlError(ioctl: string, negativeErrno: number, asked: string, 
 export function checked(result: number, ioctl: string, asked: string, advice?: string): number {
   if (result < 0) throw ioctlError(ioctl, result, asked, advice)
   return result
+}
+
+const limits: Record<string, string> = {
+  EMFILE: 'this process may open no more files: raise the limit (ulimit -n), or close some',
+  ENFILE: 'the host has no more open files: raise fs.file-max (sysctl)',
+  EAGAIN: "there is no thread to be had: raise the limit of the user's processes (ulimit -u), or pids.max of the control group",
+  ENOSPC: 'this user may watch no more files: raise fs.epoll.max_user_watches (sysctl)',
+  ENOMEM: 'the kernel has no memory for it'
+}
+
+/** Turns the negative errno of what takes a descriptor or a thread into an error that names the limit. */
+export function limitError(asked: string, negativeErrno: number): KvmError {
+  const errno = errnoName(negativeErrno)
+  return new KvmError('limit', `${asked}: ${errno}${limits[errno] ? `; ${limits[errno]}` : ''}`, { errno })
+}
+
+/** Takes each step, also those after one that throws; what was thrown is thrown after the last: the error, or an AggregateError of several. */
+export function takeEach(steps: Iterable<() => void>): void {
+  const errors: unknown[] = []
+  for (const step of steps)
+    try {
+      step()
+    } catch (error) {
+      errors.push(error)
+    }
+  if (errors.length > 1) throw new AggregateError(errors, `${errors.length} steps failed: ${errors.map(String).join('; ')}`)
+  if (errors.length === 1) throw errors[0]
 }
 
 /** Throws in a turn of its own, where an error that a listener throws would arrive: for callers that have something else to hand on. */

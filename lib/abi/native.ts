@@ -115,6 +115,8 @@ export interface NativeVcpuRunner {
   go(area: Uint8Array): boolean
   /** Ends the run of go() with -ECANCELED, unless it ends by itself before. */
   callBack(): void
+  /** Whether there is something to take(); what is queued by then is older. */
+  hasResult(): boolean
   /** The result of the last go(), as of runVcpu(), and the exit in `area`; null while there is none. */
   take(area: Uint8Array): number | null
   /** Queued writes, older than what take() gives next: native/vcpu_thread.h, QueuedWrite. */
@@ -122,7 +124,7 @@ export interface NativeVcpuRunner {
   /** Whether the thread keeps the event loop alive. */
   ref(): void
   unref(): void
-  /** Ends the run in progress, and the thread. */
+  /** Ends the run in progress, and the thread. An exit that was not taken comes again with the vCPU's next run. */
   end(): void
 }
 

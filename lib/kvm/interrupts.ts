@@ -104,25 +104,27 @@ export class Irqfd extends EventSource {
   readonly #request: InstanceType<typeof Request>
 
   /** @internal */
-  constructor(vm: NativeVm, options: IrqfdOptions) {
-    super()
+  constructor(vm: NativeVm, options: IrqfdOptions, onClose: () => void) {
+    super(onClose)
     const { gsi, resample = false } = checkOptions('options', options, ['gsi', 'resample'])
     checkBoolean('resample', resample)
     this.gsi = u32('gsi', gsi)
     this.#vm = vm
     this.#eventfd = createEventfd()
-    this.#resample = resample ? createEventfd() : undefined
-    this.#request = new Request({
-      fd: this.#eventfd.fd,
-      gsi,
-      flags: resample ? flags.resample : 0,
-      resamplefd: this.#resample?.fd ?? 0
-    })
-    const result = vm.ioctl(KVM_IRQFD.number, this.#request.bytes)
     try {
-      if (result < 0) throw ioctlError(KVM_IRQFD.name, result, `an irqfd for GSI ${gsi}`, noIrqchip, { gsi })
+      this.#resample = resample ? createEventfd() : undefined
       if (this.#resample) this.listen(this.#resample)
+      this.#request = new Request({
+        fd: this.#eventfd.fd,
+        gsi,
+        flags: resample ? flags.resample : 0,
+        resamplefd: this.#resample?.fd ?? 0
+      })
+      // Last: from here on the line is raised.
+      const result = vm.ioctl(KVM_IRQFD.number, this.#request.bytes)
+      if (result < 0) throw ioctlError(KVM_IRQFD.name, result, `an irqfd for GSI ${gsi}`, noIrqchip, { gsi })
     } catch (error) {
+      this.unlisten()
       this.#eventfd.close()
       this.#resample?.close()
       throw error

@@ -51,19 +51,21 @@ export class IoEventfd extends EventSource {
   readonly #request: InstanceType<typeof Request>
 
   /** @internal */
-  constructor(vm: NativeVm, options: IoEventfdOptions) {
-    super()
+  constructor(vm: NativeVm, options: IoEventfdOptions, onClose: () => void) {
+    super(onClose)
     this.#vm = vm
     this.#eventfd = createEventfd()
     try {
       this.#request = requestOf(options, this.#eventfd.fd)
+      this.listen(this.#eventfd)
+      // Last: from here on the guest's writes are no exits.
       const result = vm.ioctl(KVM_IOEVENTFD.number, this.#request.bytes)
       if (result < 0)
         throw ioctlError(KVM_IOEVENTFD.name, result, `an ioeventfd at ${hex(this.#request.addr)}`, 'EEXIST: there is one with this size and value', {
           ...options
         })
-      this.listen(this.#eventfd)
     } catch (error) {
+      this.unlisten()
       this.#eventfd.close()
       throw error
     }

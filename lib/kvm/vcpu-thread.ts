@@ -49,6 +49,8 @@ export interface Driven {
   id: number
   area(): Uint8Array
   read(result: number): Exit
+  /** Tells what KVM queued before the exit. */
+  drain(): void
   /** The error for a result below 0. */
   failure(result: number): Error
 }
@@ -97,8 +99,10 @@ export class VcpuThread {
   readonly #signal: AbortSignal | undefined
   readonly #queues: boolean
   #wanted: VcpuState = 'running'
-  // Whether the thread was told to go, and its exit was not taken yet.
+  // Whether the thread was told to go, and its exit, and what the guest did before it, was not taken and told yet.
   #inGuest = false
+  // What a handler of queued writes threw: the run ends with it, once what the guest had written is delivered.
+  #failure: { error: unknown } | undefined
   #over = false
   #waiting: (() => void)[] = []
   #resolve!: (end: RunEnd) => void
@@ -130,7 +134,7 @@ export class VcpuThread {
 
   get state(): VcpuState {
     if (this.#over) return 'stopped'
-    return this.#wanted === 'running' || this.#inGuest ? 'running' : 'parked'
+    return this.#wanted === 'parked' && !this.#inGuest ? 'parked' : 'running'
   }
 
   /** Resolves when the guest is out, or the run over. */
@@ -177,11 +181,24 @@ export class VcpuThread {
     settle()
   }
 
+  #end(end: RunEnd): void {
+    this.#finish(() => {
+      if (this.#failure) this.#reject(this.#failure.error)
+      else if (this.#signal?.aborted && end.reason === 'stopped') this.#reject(this.#signal.reason)
+      else this.#resolve(end)
+    })
+  }
+
+  // The run ends with the first error; the guest may be on its way still, and what it writes until it is out is told as after stop().
+  #fail(error: unknown): void {
+    this.#failure ??= { error }
+    this.stop()
+  }
+
   /** On into the guest, or what else is wanted. */
   #proceed(): void {
     if (this.#over) return
-    if (this.#wanted === 'stopped')
-      this.#finish(() => (this.#signal?.aborted ? this.#reject(this.#signal.reason) : this.#resolve({ reason: 'stopped' })))
+    if (this.#wanted === 'stopped') this.#end({ reason: 'stopped' })
     else if (this.#wanted === 'parked') this.#waiting.push(() => this.#proceed())
     else {
       this.#inGuest = true
@@ -191,23 +208,32 @@ export class VcpuThread {
 
   #arrived(): void {
     if (this.#over) return
-    // The exit first: once it is there, all that was queued is older.
-    const result = this.#inGuest ? this.#runner.take(this.#driven.area()) : null
+    const isOut = this.#inGuest && this.#runner.hasResult()
     if (this.#queues) this.#deliverQueued()
-    if (result === null || this.#over) return
-    this.#inGuest = false
-    for (const left of this.#left.splice(0)) left()
-    this.#handle(result)
+    if (!isOut || this.#over) return
+    if (this.#failure === undefined) this.#handle(this.#runner.take(this.#driven.area()) as number)
+    else {
+      // The exit is for the next run.
+      this.#out()
+      this.#proceed()
+    }
   }
 
+  #out(): void {
+    this.#inGuest = false
+    for (const left of this.#left.splice(0)) left()
+  }
+
+  // The guest does not write them again: each is delivered, whatever the handler of another throws; until one of them closes the vCPU.
   #deliverQueued(): void {
-    try {
-      for (const exit of queuedExits(this.#runner.takeQueued())) {
+    for (const exit of queuedExits(this.#runner.takeQueued())) {
+      if (this.#over) return
+      try {
         const answer = this.#call(exit)
-        if (isPromise(answer)) answer.then(undefined, (error: unknown) => this.#finish(() => this.#reject(error)))
+        if (isPromise(answer)) Promise.resolve(answer).catch((error: unknown) => this.#fail(error))
+      } catch (error) {
+        this.#fail(error)
       }
-    } catch (error) {
-      this.#finish(() => this.#reject(error))
     }
   }
 
@@ -218,12 +244,24 @@ export class VcpuThread {
 
   #handle(result: number): void {
     try {
-      const exit = this.#exitOf(result)
+      const exit = this.#tell(result)
+      this.#out()
+      if (this.#over) return
       if (exit === undefined) this.#proceed()
-      else if (this.#handlers[exit.reason] === undefined) this.#finish(() => this.#resolve(exit as Exit))
+      else if (this.#handlers[exit.reason] === undefined) this.#end(exit as Exit)
       else this.#goOnAfter(this.#call(exit))
     } catch (error) {
-      this.#finish(() => this.#reject(error))
+      this.#out()
+      this.#fail(error)
+    }
+  }
+
+  // What the guest did before the exit is told first, and by then the exit is read: a handler may run other vCPUs.
+  #tell(result: number): Exit | MemoryError | undefined {
+    try {
+      return this.#exitOf(result)
+    } finally {
+      this.#driven.drain()
     }
   }
 
@@ -246,9 +284,9 @@ export class VcpuThread {
   #goOnAfter(answer: unknown): void {
     if (!isPromise(answer)) this.#proceed()
     else
-      answer.then(
+      Promise.resolve(answer).then(
         () => this.#proceed(),
-        (error: unknown) => this.#finish(() => this.#reject(error))
+        (error: unknown) => this.#fail(error)
       )
   }
 }

@@ -1,7 +1,7 @@
 /** A virtual processor. */
 import { constants } from 'node:os'
 import { argumentError, checkBoolean, checkOptions } from '../abi/arguments.js'
-import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { errnoName, ioctlError, KvmError, takeEach } from '../abi/errors.js'
 import type { NativeVcpu } from '../abi/native.js'
 import type { CpuidEntry } from '../abi/structures.js'
 import { completeVcpu, runVcpu } from '../abi/vcpu-calls.js'
@@ -45,6 +45,8 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   #exits!: ExitReader
   #statistics: Statistics | undefined
   #thread: VcpuThread | undefined
+  // Whether run() calls the handlers of what came before its exit: nobody has seen that yet, nor answered it.
+  #handingOn = false
 
   /** @internal */
   constructor(vcpu: NativeVcpu, id: number, vm: Vm, runPageSize: number) {
@@ -57,11 +59,16 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   /**
    * Runs the guest on this thread until an exit: KVM_RUN (api.rst 4.10). Signals that have nothing to do with the guest do not end it.
    * The exit's object, and its `data`, belong to the vCPU: they hold until the next run(). In a Worker, worker.terminate() ends it.
-   * @throws KvmError `memory` when the host memory behind a slot cannot be accessed, `busy` when another thread runs this vCPU
+   * @throws KvmError `memory` when the host memory behind a slot cannot be accessed, `busy` when another thread runs this vCPU, `state` when it
+   * has a thread of its own, or when a handler that a run() of it called, of coalesced writes, runs it before that run() has told its exit
    */
   run(options?: RunOptions): Exit {
     const timeoutMs = options === undefined ? -1 : this.#limit(options)
-    if (this.#thread !== undefined) this.#stoppedFor('run()')
+    if (this.#thread !== undefined || this.#handingOn) this.#stoppedFor('run()')
+    return this.vm.coalescing === undefined ? this.#exit(timeoutMs) : this.#afterWrites(() => this.#exit(timeoutMs))
+  }
+
+  #exit(timeoutMs: number): Exit {
     const result = this.#enter(timeoutMs)
     return result >= 0 ? this.#exits.read(result) : this.#interruption(result, timeoutMs)
   }
@@ -83,7 +90,13 @@ export class Vcpu extends VcpuRegisters implements Disposable {
     if (options.signal?.aborted) return Promise.reject(options.signal.reason)
     if (this.native.running) throw new KvmError('busy', `vCPU ${this.id} runs on another thread`)
     const thread = new VcpuThread(
-      { id: this.id, area: () => this.#currentArea(), read: (result) => this.#read(result), failure: (result) => this.#failure(result, -1) },
+      {
+        id: this.id,
+        area: () => this.#currentArea(),
+        read: (result) => this.#read(result),
+        drain: () => this.vm.coalescing?.drain(),
+        failure: (result) => this.#failure(result, -1)
+      },
       handlers,
       options,
       this.native
@@ -98,6 +111,8 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   }
 
   #stoppedFor(asked: string): void {
+    if (this.#handingOn)
+      throw illegal(asked, this.id, 'running', 'a run() of it called this handler, and has not told its exit yet; run it after that')
     if (this.state !== 'stopped') throw illegal(asked, this.id, this.state, 'it has a thread of its own; stop() it first')
   }
   #startedFor(asked: string): VcpuThread {
@@ -135,17 +150,30 @@ export class Vcpu extends VcpuRegisters implements Disposable {
 
   #enter(timeoutMs: number): number {
     if (this.#exits.lost) this.#takeArea()
-    const result = runVcpu(this.number, timeoutMs)
-    if (this.vm.coalescing !== undefined) {
-      this.vm.coalescing.drain()
-      this.#exits.recall()
-    }
-    return result
+    return runVcpu(this.number, timeoutMs)
   }
 
-  // The writes that KVM queued are older than the exit.
+  // The writes that KVM queued are older than the exit. It is read before their handlers run, who may run other vCPUs, but not this one.
+  #afterWrites(exit: () => Exit): Exit {
+    try {
+      return exit()
+    } finally {
+      this.#handOn(() => this.vm.coalescing?.drain())
+    }
+  }
+
+  // Calls handlers before an exit of this vCPU is told, or its run goes on.
+  #handOn<T>(handlers: () => T): T {
+    this.#handingOn = true
+    try {
+      return handlers()
+    } finally {
+      this.#handingOn = false
+    }
+  }
+
+  // Of a thread of its own.
   #read(result: number): Exit {
-    this.vm.coalescing?.drain()
     this.#exits.recall()
     return this.#exits.read(result)
   }
@@ -173,7 +201,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
 
   #interruption(result: number, timeoutMs: number): Exit {
     const errno = errnoName(result)
-    if (result === waitsForThisThread || result === mmioNotAwaited) return this.#serveAndRun(result, timeoutMs)
+    if (result === waitsForThisThread || result === mmioNotAwaited) return this.#afterWrites(() => this.#serveAndRun(result, timeoutMs))
     if (errno === 'ETIME') return timeoutExit
     if (errno === 'EINTR') return interruptedExit
     this.checkOpen()
@@ -204,8 +232,9 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   #serveAndRun(first: number, timeoutMs: number): Exit {
     const end = performance.now() + timeoutMs
     for (let result = first; ; ) {
-      if (!serveNow()) throw this.#notServed('run()')
-      const exit = result === mmioNotAwaited ? this.#accessNow() : undefined
+      this.#handOn(() => this.vm.coalescing?.drain())
+      if (!this.#handOn(serveNow)) throw this.#notServed('run()')
+      const exit = result === mmioNotAwaited ? this.#handOn(() => this.#accessNow()) : undefined
       if (exit) return exit
       result = this.#enter(timeoutMs < 0 ? -1 : Math.max(0, end - performance.now()))
       if (result >= 0) return this.#exits.read(result)
@@ -312,9 +341,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
 
   /** Ends what start() began, and closes the descriptor; a second call does nothing. */
   close(): void {
-    this.#thread?.end()
-    this.#statistics?.close()
-    this.native.close()
+    takeEach([() => this.#thread?.end(), () => this.#statistics?.close(), () => this.native.close()])
   }
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {

@@ -1,6 +1,6 @@
 /** A machine: its memslots and vCPUs. */
 import { argumentError, checkAddress, checkBytes, checkInteger, hex } from '../abi/arguments.js'
-import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { checked, errnoName, ioctlError, KvmError, takeEach } from '../abi/errors.js'
 import { spteFormat } from '../abi/host.js'
 import { type NativeVcpu, type NativeVm, native } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP, KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR, type Request } from '../abi/requests.js'
@@ -61,6 +61,7 @@ export class Vm implements Disposable {
   readonly #sources = new Set<EventSource>()
   #dirtyLog: DirtyLog | undefined
   #statistics: Statistics | undefined
+  #closing = false
 
   /** @internal */
   constructor(vm: NativeVm) {
@@ -97,6 +98,11 @@ export class Vm implements Disposable {
   #open(): void {
     if (this.closed) throw new KvmError('closed', 'this VM is closed')
   }
+  // For what close() ends: it calls listeners and handlers, who may still look at the VM, but add nothing to it.
+  #openToMore(): void {
+    this.#open()
+    if (this.#closing) throw new KvmError('closed', 'this VM is being closed')
+  }
 
   /**
    * A new vCPU: KVM_CREATE_VCPU.
@@ -104,7 +110,7 @@ export class Vm implements Disposable {
    * @throws KvmError `limit` when the host allows no more
    */
   createVcpu(id?: number): Vcpu {
-    this.#open()
+    this.#openToMore()
     if (id !== undefined) return this.#createVcpu(checkInteger('id', id), false)
     return this.#createVcpu(this.#vcpus.size, true)
   }
@@ -132,7 +138,7 @@ export class Vm implements Disposable {
    * @throws KvmError `argument` when there is none
    */
   vcpu(id: number): Vcpu {
-    this.#open()
+    this.#openToMore()
     const known = this.#vcpus.get(checkInteger('id', id, 0, 2 ** 32 - 1))
     if (known && !known.closed) return known
     const vcpu = this.#native.findVcpu(id)
@@ -235,13 +241,13 @@ export class Vm implements Disposable {
   }
   /** An interrupt line that any thread raises without stopping the guest: KVM_IRQFD. */
   irqfd(options: IrqfdOptions): Irqfd {
-    this.#open()
-    return this.#keep(new Irqfd(this.#native, options))
+    this.#openToMore()
+    return this.#keep((onClose) => new Irqfd(this.#native, options, onClose))
   }
   /** A place whose writes become events of the event loop instead of exits: KVM_IOEVENTFD. */
   ioeventfd(options: IoEventfdOptions): IoEventfd {
-    this.#open()
-    return this.#keep(new IoEventfd(this.#native, options))
+    this.#openToMore()
+    return this.#keep((onClose) => new IoEventfd(this.#native, options, onClose))
   }
 
   /**
@@ -251,7 +257,7 @@ export class Vm implements Disposable {
    * using zone = vm.coalesce({ port: 0x3f8, size: 1 }, (writes) => console.log(writes.length))
    */
   coalesce(range: CoalescedRange, handler: CoalescedHandler): CoalescedZone {
-    this.#open()
+    this.#openToMore()
     return (this.coalescing ??= new Coalescing(this.#native)).add(range, handler)
   }
 
@@ -260,7 +266,7 @@ export class Vm implements Disposable {
    * @throws KvmError `in-use` while another log is open, `unavailable`, `ioctl` for a ring once there are vCPUs
    */
   dirtyLog(options: DirtyLogOptions = {}): DirtyLog {
-    this.#open()
+    this.#openToMore()
     if (this.#dirtyLog) throw new KvmError('in-use', 'this VM has a dirty log; close it first')
     const log = new DirtyLog(this.#native, this.memslots, options, () => {
       this.#dirtyLog = undefined
@@ -268,14 +274,15 @@ export class Vm implements Disposable {
     return (this.#dirtyLog = log)
   }
 
-  #keep<T extends EventSource>(source: T): T {
+  #keep<T extends EventSource>(make: (onClose: () => void) => T): T {
+    const source = make(() => this.#sources.delete(source))
     this.#sources.add(source)
-    return source.once('close', () => this.#sources.delete(source))
+    return source
   }
 
   /** Counters of the VM, without privilege: KVM_GET_STATS_FD. Enumerated once; each `read()` asks the kernel. */
   get stats(): Statistics {
-    this.#open()
+    this.#openToMore()
     return (this.#statistics ??= Statistics.of(this.#native))
   }
 
@@ -286,7 +293,7 @@ export class Vm implements Disposable {
    */
   trace(options?: TraceOptions): Trace {
     this.#open()
-    const counters = () => [this.stats, ...[...this.#vcpus.values()].filter(({ closed }) => !closed).map(({ stats }) => stats)]
+    const counters = () => (this.#closing ? [] : [this.stats, ...[...this.#vcpus.values()].filter(({ closed }) => !closed).map(({ stats }) => stats)])
     return Trace.of({ memslots: this.memslots, spteFormat: spteFormat(), processes: [process.pid], counters }, options)
   }
 
@@ -364,16 +371,21 @@ export class Vm implements Disposable {
 
   /**
    * Closes the vCPUs and the VM; its memslots let go of their memory. Started vCPUs are stopped, and where this environment
-   * created the VM, runs of other Workers end with a `closed` error. A second call does nothing.
+   * created the VM, runs of other Workers end with a `closed` error. Coalesced writes that wait are delivered first. All of it is closed, also
+   * when something of it cannot be closed properly; that is thrown afterwards. A second call does nothing.
    */
   close(): void {
-    if (this.closed) return
-    for (const source of this.#sources) source.close()
-    this.#dirtyLog?.close()
-    for (const vcpu of this.#vcpus.values()) vcpu.close()
-    this.#statistics?.close()
-    this.#native.close()
-    this.memslots.released()
+    if (this.#closing) return
+    this.#closing = true
+    takeEach([
+      ...[...this.#sources].map((source) => () => source.close()),
+      () => this.#dirtyLog?.close(),
+      ...[...this.#vcpus.values()].map((vcpu) => () => vcpu.close()),
+      () => this.coalescing?.close(),
+      () => this.#statistics?.close(),
+      () => this.#native.close(),
+      () => this.memslots.released()
+    ])
   }
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {

@@ -1,4 +1,5 @@
 /** What this process itself does to the first two tables, told to those who watch: the cause of much that KVM then does. */
+import { takeEach } from '../abi/errors.js'
 
 /** A memslot as it was at one moment. */
 export interface MemslotRow {
@@ -51,6 +52,7 @@ export function announcing(work: () => number, describe: () => Unspanned<Change>
   const result = work()
   if (result < 0) return result
   const end = now()
-  for (const change of describe()) for (const watcher of watchers) watcher({ ...change, begin, end } as Change)
+  // It happened: each watcher hears of it, also when another one throws.
+  takeEach(describe().flatMap((change) => [...watchers].map((watcher) => () => watcher({ ...change, begin, end } as Change))))
   return result
 }

@@ -108,6 +108,19 @@ describe('enter()', () => {
     runWhole(enter(vcpu, 'protected'), 'protected')
   })
 
+  test('that is refused changes nothing', () => {
+    const vcpu = enter(prepare(), 'protected')
+    expect(run(vcpu).reason).toBe('mmio')
+    const state = () => [vcpu.getRegisters().toObject(), vcpu.getSpecialRegisters().toObject()]
+    const before = state()
+    checkedError(() => vcpu.enter('long', { ip: 0x3000, tables: 0x4000_0000 }), 'no-memslot')
+    checkedError(() => vcpu.enter('long', { ip: 0x3000, tables, identityBytes: 1.5 }), 'argument')
+    checkedError(() => vcpu.enter('constructor' as never, {} as never), 'argument')
+    expect(state()).toEqual(before)
+    // The read of the device still waits for its answer.
+    expect(run(vcpu)).toMatchObject({ reason: 'io-out', port: 2 })
+  })
+
   test('on a vCPU that ran without CPUID', () => {
     const vcpu = prepare()
     vcpu.setSpecialRegisters(enter(vm.createVcpu(), 'real').getSpecialRegisters().toObject())

@@ -102,10 +102,11 @@ const starts: { [M in Mode]: (options: ModeOptions[M]) => Start } = { real: star
 export function enterMode<M extends Mode>(target: ModeTarget, mode: M, options: ModeOptions[M]): void {
   checkOneOf('mode', mode, Object.keys(starts) as Mode[])
   const { special, ip, sp, flags = 0n, tables } = starts[mode](options)
+  // What may be refused comes first: a vCPU that runs, its CPUID, memory that is not there.
+  const registers = target.getSpecialRegisters()
+  target.prepareCpuid(longModeCpuid(), mode)
   if (tables) target.memory.write(tables.gpa, tables.bytes)
   target.settle()
-  target.prepareCpuid(longModeCpuid(), mode)
-  const registers = target.getSpecialRegisters()
   SpecialRegisters.assign(registers, 'registers', { ...reset, ...special })
   target.setSpecialRegisters(registers)
   target.setRegisters({ rip: BigInt(ip), rsp: BigInt(sp), rflags: reservedFlag | flags })

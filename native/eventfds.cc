@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <system_error>
 
 namespace node_kvm {
 namespace {
@@ -30,11 +29,7 @@ int EventfdWatcher::Open(std::unique_ptr<EventfdWatcher>* watcher) {
   made->stop_ = OwnedFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (made->epoll_.get() < 0 || made->stop_.get() < 0) return -errno;
   if (const int error = Watch(made->epoll_.get(), made->stop_.get(), kStop); error != 0) return error;
-  try {
-    made->thread_ = std::thread([raw = made.get()] { raw->Loop(); });
-  } catch (const std::system_error&) {
-    return -EAGAIN;
-  }
+  made->thread_ = std::thread([raw = made.get()] { raw->Loop(); });
   pthread_setname_np(made->thread_.native_handle(), "kvm-eventfds");
   *watcher = std::move(made);
   return 0;

@@ -6,14 +6,15 @@
 import { EventEmitter, on } from 'node:events'
 import { writeSync } from 'node:fs'
 import { Doorbell } from '../abi/doorbell.js'
-import { errnoName, KvmError, throwLater } from '../abi/errors.js'
+import { errnoName, exhaustion, KvmError, throwLater } from '../abi/errors.js'
+import { making } from '../abi/exhausted.js'
 import { type NativeDescriptor, type NativeWatcher, native } from '../abi/native.js'
 
 /** An eventfd of ours, to hand to KVM. */
 export function createEventfd(): NativeDescriptor {
-  const made = native.eventfd()
+  const made = making(() => native.eventfd())
   if (typeof made === 'number')
-    throw new KvmError('limit', `eventfd(2): ${errnoName(made)}; raise the limit of open files`, { errno: errnoName(made) })
+    throw exhaustion('eventfd(2)', made) ?? new KvmError('limit', `eventfd(2): ${errnoName(made)}`, { errno: errnoName(made) })
   return made
 }
 
@@ -48,8 +49,9 @@ function deliver(): void {
 
 function theWatcher(): NativeWatcher {
   if (watcher) return watcher
-  const made = native.watchEventfds()
-  if (typeof made === 'number') throw new KvmError('limit', `watching eventfds: ${errnoName(made)}`, { errno: errnoName(made) })
+  const made = making(() => native.watchEventfds())
+  if (typeof made === 'number')
+    throw exhaustion('watching eventfds', made) ?? new KvmError('limit', `watching eventfds: ${errnoName(made)}`, { errno: errnoName(made) })
   bell = new Doorbell(made.subscribe(), deliver)
   bell.unref()
   return (watcher = made)
@@ -74,7 +76,10 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
   protected listen({ fd }: NativeDescriptor): void {
     const key = nextKey++
     const result = theWatcher().add(key, fd)
-    if (result < 0) throw new KvmError('limit', `watching an eventfd: ${errnoName(result)}`, { errno: errnoName(result) })
+    if (result < 0)
+      throw (
+        exhaustion('watching an eventfd', result) ?? new KvmError('limit', `watching an eventfd: ${errnoName(result)}`, { errno: errnoName(result) })
+      )
     this.#key = key
     listeners.set(key, (count) => this.emit('event', count))
     this.ref()

@@ -2,6 +2,7 @@
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import { isMainThread } from 'node:worker_threads'
+import { exhaustion } from './errors.js'
 
 /** An owned file descriptor; closed when its object is collected, at the latest. Results below 0 are a negative errno. */
 export interface NativeDescriptor {
@@ -188,6 +189,8 @@ export interface RegionOptions {
   address?: number
   fixed?: boolean
   populate?: boolean
+  /** madvise(2) of the whole, before it is populated. */
+  advice?: number
   /** file: the path's open descriptor, which the region duplicates, and where in it to begin. */
   fd?: number
   offset?: number
@@ -329,6 +332,10 @@ export interface NativeAddon {
   /** The VM of a token of {@link NativeVm.share}: -ENOENT for none, -EBADF when it is closed. */
   attach(token: bigint): NativeVm | number
   map(options: RegionOptions): NativeRegion | number
+  /** Makes the error where a call of the add-on runs out of memory or threads. */
+  onExhausted(error: (what: 'memory' | 'threads') => Error): void
+  /** Ends what objects hold that the collector has found to be lost, which their finalizers would do later; how many. */
+  reclaim(): number
   /** eventfd(2), nonblocking. */
   eventfd(): NativeDescriptor | number
   watchEventfds(): NativeWatcher | number
@@ -351,4 +358,5 @@ const packageRoot = fileURLToPath(new URL(import.meta.url.includes('/dist/lib/')
 const otherBuild = process.env['NODE_KVM_ADDON']
 
 export const native: NativeAddon = otherBuild ? require(otherBuild) : (require('node-gyp-build') as (directory: string) => NativeAddon)(packageRoot)
+native.onExhausted((what) => exhaustion(what === 'memory' ? 'allocating memory' : 'making a thread', what === 'memory' ? 'ENOMEM' : what) as Error)
 if (!isMainThread) native.watchLoop()

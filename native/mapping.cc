@@ -3,7 +3,9 @@
 #include <dlfcn.h>
 #include <errno.h>
 
+#include <mutex>
 #include <string>
+#include <unordered_map>
 
 #include "descriptor.h"
 #include "fault_service.h"
@@ -29,14 +31,45 @@ RegionKind KindOf(const Napi::Object& options) {
   throw Napi::TypeError::New(options.Env(), "kind is unknown");
 }
 
-// What a buffer holds: the collector may outlive the environment, so the finalizer of a shared buffer gets none.
 using Hold = std::shared_ptr<Region>;
-void ReleaseHold(void*, void* hint) {
-  auto* hold = static_cast<Hold*>(hint);
-  (*hold)->ReleaseBuffer();
-  delete hold;
-}
-void ReleaseHoldIn(napi_env, void* data, void* hint) { ReleaseHold(data, hint); }
+
+// What the process's live buffers hold, by numbers that are never given twice. When making a buffer fails, Node may call its finalizer at
+// once (26), in a later turn of the event loop (20), or not at all: a number can be released at any time, by whoever comes first, and means
+// nothing to who comes second. The collector may outlive the environment, so the finalizer of a shared buffer gets none.
+class BufferHolds {
+ public:
+  // The number as what Node hands back to the finalizer; null where the region has no buffer to give, with its negative errno.
+  void* Add(const Hold& region, int* error) {
+    const std::lock_guard lock(mutex_);
+    const auto [hold, added] = holds_.try_emplace(++last_, region);
+    *error = region->HoldForBuffer();
+    if (*error == 0) return reinterpret_cast<void*>(last_);
+    holds_.erase(hold);
+    return nullptr;
+  }
+  void Release(void* number) {
+    // Unmapping takes its time: after the lock.
+    Hold last;
+    const std::lock_guard lock(mutex_);
+    const auto found = holds_.find(reinterpret_cast<uintptr_t>(number));
+    if (found == holds_.end()) return;
+    found->second->ReleaseBuffer();
+    last = std::move(found->second);
+    holds_.erase(found);
+  }
+  // Never destroyed: the collector may be in it when the process ends.
+  static BufferHolds& OfProcess() {
+    static auto* holds = new BufferHolds;
+    return *holds;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::unordered_map<uintptr_t, Hold> holds_;
+  uintptr_t last_ = 0;
+};
+void ReleaseHold(void*, void* number) { BufferHolds::OfProcess().Release(number); }
+void ReleaseHoldIn(napi_env, void* data, void* number) { ReleaseHold(data, number); }
 
 // Node 22.23, 24.21 and 26 have it, Node 20 does not: looked up, so that one binary serves all.
 using CreateShared = napi_status (*)(napi_env, void*, size_t, void (*)(void*, void*), void*, napi_value*);
@@ -50,22 +83,22 @@ CreateShared FindCreateShared() {
 Napi::Function Mapping::Define(Napi::Env env) {
   return DefineClass(env, "Region",
                      {
-                         InstanceAccessor("address", &Mapping::Address, nullptr),
-                         InstanceAccessor("size", &Mapping::Size, nullptr),
-                         InstanceAccessor("kind", &Mapping::Kind, nullptr),
-                         InstanceAccessor("slots", &Mapping::Slots, nullptr),
-                         InstanceAccessor("buffered", &Mapping::Buffered, nullptr),
-                         InstanceMethod("read", &Mapping::Read),
-                         InstanceMethod("write", &Mapping::Write),
-                         InstanceMethod("fill", &Mapping::Fill),
-                         InstanceMethod("remap", &Mapping::Remap),
-                         InstanceMethod("punchHole", &Mapping::PunchHole),
-                         InstanceMethod("advise", &Mapping::Advise),
-                         InstanceMethod("protect", &Mapping::Protect),
-                         InstanceMethod("buffer", &Mapping::Buffer),
-                         InstanceMethod("recordWrites", &Mapping::RecordWrites),
-                         InstanceMethod("serveFaults", &Mapping::ServeFaults),
-                         InstanceMethod("release", &Mapping::Release),
+                         InstanceAccessor<&Mapping::Address>("address"),
+                         InstanceAccessor<&Mapping::Size>("size"),
+                         InstanceAccessor<&Mapping::Kind>("kind"),
+                         InstanceAccessor<&Mapping::Slots>("slots"),
+                         InstanceAccessor<&Mapping::Buffered>("buffered"),
+                         InstanceMethod<&Mapping::Read>("read"),
+                         InstanceMethod<&Mapping::Write>("write"),
+                         InstanceMethod<&Mapping::Fill>("fill"),
+                         InstanceMethod<&Mapping::Remap>("remap"),
+                         InstanceMethod<&Mapping::PunchHole>("punchHole"),
+                         InstanceMethod<&Mapping::Advise>("advise"),
+                         InstanceMethod<&Mapping::Protect>("protect"),
+                         InstanceMethod<&Mapping::Buffer>("buffer"),
+                         InstanceMethod<&Mapping::RecordWrites>("recordWrites"),
+                         InstanceMethod<&Mapping::ServeFaults>("serveFaults"),
+                         InstanceMethod<&Mapping::Release>("release"),
                      });
 }
 
@@ -77,6 +110,8 @@ Napi::Value Mapping::Map(const Napi::CallbackInfo& info) {
   request.huge_page_size = NumberOption(options, "hugePageSize");
   request.address = NumberOption(options, "address");
   request.fixed = options.Get("fixed").ToBoolean();
+  if (const Napi::Value advice = options.Get("advice"); !advice.IsUndefined())
+    request.advice = static_cast<int>(WholeNumber(advice, "advice", INT32_MAX));
   request.populate = options.Get("populate").ToBoolean();
   request.shared = options.Get("shared").ToBoolean();
   request.readonly = options.Get("readonly").ToBoolean();
@@ -93,7 +128,7 @@ Napi::Value Mapping::Wrap(Napi::Env env, std::shared_ptr<Region> region) {
   return env.GetInstanceData<AddonData>()->region.New({Napi::External<Hold>::New(env, &region)});
 }
 
-Mapping::Mapping(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Mapping>(info) {
+Mapping::Mapping(const Napi::CallbackInfo& info) : Wrapped(info) {
   if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
   region_ = std::move(*info[0].As<Napi::External<Hold>>().Data());
   napi_type_tag_object(info.Env(), info.This(), &kTag);
@@ -172,8 +207,9 @@ Napi::Value Mapping::Buffer(const Napi::CallbackInfo& info) {
     const Napi::Value alive = buffer_.Value();
     if (!alive.IsEmpty() && alive.IsObject()) return alive;
   }
-  if (const int error = region_->HoldForBuffer(); error != 0) return Napi::Number::New(env, error);
-  auto* hold = new Hold(region_);
+  int error = 0;
+  void* hold = BufferHolds::OfProcess().Add(region_, &error);
+  if (error != 0) return Napi::Number::New(env, error);
   napi_value buffer = nullptr;
   const CreateShared create_shared = FindCreateShared();
   const napi_status status = create_shared != nullptr
@@ -181,7 +217,10 @@ Napi::Value Mapping::Buffer(const Napi::CallbackInfo& info) {
                                  : napi_create_external_arraybuffer(env, region_->base(), region_->size(), ReleaseHoldIn, hold, &buffer);
   if (status != napi_ok) {
     ReleaseHold(nullptr, hold);
-    return Napi::Number::New(env, -EOPNOTSUPP);
+    // Node 20 has thrown as well.
+    napi_value thrown;
+    napi_get_and_clear_last_exception(env, &thrown);
+    return Napi::Number::New(env, -EFBIG);
   }
   buffer_ = Napi::Weak(Napi::Object(env, buffer));
   return Napi::Value(env, buffer);

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <shared_mutex>
 
 #include "owned_fd.h"
@@ -24,6 +25,7 @@ struct RegionRequest {
   size_t huge_page_size = 0;
   uintptr_t address = 0;
   bool fixed = false;
+  std::optional<int> advice;  // of madvise(2), for the whole
   bool populate = false;
   int fd = -1;  // kFile: duplicated
   off_t offset = 0;
@@ -75,6 +77,7 @@ class Region {
   explicit Region(const RegionRequest& request) : request_(request) {}
   int MapPages(void* address, size_t length, off_t offset, int flags, OwnedFd* memfd, void** mapped);
   int MapWhole();
+  int Populate();
   int Copy(void* local, size_t offset, size_t length, bool write);
   std::shared_ptr<UserFaults> faults();
 

@@ -99,8 +99,6 @@ pid_t RunPage::BeginThread() {
   return running_thread.id = static_cast<pid_t>(syscall(SYS_gettid));
 }
 
-ThreadPlace& ThreadPlace::OfThisThread() { return running_thread.place; }
-
 int RunPage::Open(int vcpu_fd, size_t mmap_size) {
   fd_ = OwnedFd(vcpu_fd);
   if (mmap_size < kHead) return -EINVAL;
@@ -132,8 +130,24 @@ void RunPage::WaitForUnpark(uint32_t requests) {
 int RunPage::Answer(uint32_t requests) {
   if (requests & kEnded) return -EBADF;
   if (requests & kKicked) return requests_ &= ~kKicked, -EINTR;
+  if (requests & kCalledBack) return requests_ &= ~kCalledBack, -ECANCELED;
   if (requests & kNudged) return requests_ &= ~kNudged, -ERESTART;
   return 0;
+}
+
+void RunPage::TellAgain(int result, uint64_t run) {
+  if (!Own(kInCall)) return;
+  const Disowning disowning{this};
+  if (runs_ != run) return;
+  due_ = Due::kExit;
+  untold_ = result;
+}
+
+int RunPage::Again(char* area) {
+  const Disowning disowning{this};
+  if (ended()) return -EBADF;
+  TakeExit(area);
+  return untold_;
 }
 
 void RunPage::CopyArea(char* target, const char* source) {

@@ -230,10 +230,9 @@ Napi::Value Join(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void DefineTables(Napi::Object exports) {
-  const Napi::Env env = exports.Env();
-  exports.Set("loadTables", Napi::Function::New(env, Load, "loadTables"));
-  exports.Set("readTables", Napi::Function::New(env, Read, "readTables"));
-  exports.Set("joinTables", Napi::Function::New(env, Join, "joinTables"));
+  SetFunction<Load>(exports, "loadTables");
+  SetFunction<Read>(exports, "readTables");
+  SetFunction<Join>(exports, "joinTables");
 }
 
 }  // namespace node_kvm

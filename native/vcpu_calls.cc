@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "descriptor.h"
-#include "loop_watch.h"
 #include "run_inline.h"
 
 namespace node_kvm {
@@ -72,10 +71,12 @@ inline const VcpuCalls::Entry* VcpuCalls::Asked() const {
 
 // Of a run that a nudge ended: a Worker's event loop has something to do, and only its end cannot wait. The nudge may come late, to whoever
 // runs the vCPU next.
-[[gnu::noinline]] int VcpuCalls::RunOn(napi_env env, RunPage* page, char* area, Clock::time_point end) {
+[[gnu::noinline]] int VcpuCalls::RunOn(napi_env env, const LoopWatch::Run& watched, RunPage* page, char* area, Clock::time_point end) {
   int result = -ERESTART;
-  while (result == -ERESTART && GoesOn(env))
+  while (result == -ERESTART && GoesOn(env)) {
+    watched.Again(page);
     result = page->Run(area, words_->timeout_ms < 0 ? -1 : std::max(0.0, Milliseconds(end - Clock::now()).count()));
+  }
   return result;
 }
 
@@ -92,7 +93,7 @@ napi_value VcpuCalls::Run(napi_env env, napi_callback_info info) {
   const double timeout = calls->words_->timeout_ms;
   const auto end = timeout < 0 ? Clock::time_point() : Clock::now() + std::chrono::duration_cast<Clock::duration>(Milliseconds(timeout));
   int result = page->Run(area, timeout);
-  if (result == -ERESTART) result = calls->RunOn(env, page, area, end);
+  if (result == -ERESTART) result = calls->RunOn(env, watched, page, area, end);
   calls->words_->result = result;
   memcpy(calls->words_->exit, area + RunPage::kUnion, sizeof calls->words_->exit);
   return nullptr;

@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "loop_watch.h"
 #include "run.h"
 #include "vm_state.h"
 
@@ -53,7 +54,7 @@ class VcpuCalls {
   };
   static napi_value Run(napi_env env, napi_callback_info info);
   static napi_value Ioctl(napi_env env, napi_callback_info info);
-  int RunOn(napi_env env, RunPage* page, char* area, Clock::time_point end);
+  int RunOn(napi_env env, const LoopWatch::Run& watched, RunPage* page, char* area, Clock::time_point end);
   // Null for a number that is nobody's.
   const Entry* Asked() const;
 

@@ -65,22 +65,22 @@ Napi::Value VcpuObject(Napi::Env env, VcpuParts parts) {
 
 Napi::Function Vm::Define(Napi::Env env) {
   auto methods = SharedMethods();
-  methods.push_back(InstanceMethod("setMemoryRegion", &Vm::SetMemoryRegion));
-  methods.push_back(InstanceMethod("setMemoryRegions", &Vm::SetMemoryRegions));
-  methods.push_back(InstanceAccessor("runPageSize", &Vm::RunPageSize, nullptr));
-  methods.push_back(InstanceAccessor("generation", &Vm::Generation, nullptr));
-  methods.push_back(InstanceMethod("memslots", &Vm::Memslots));
-  methods.push_back(InstanceMethod("takeSlotId", &Vm::TakeSlotId));
-  methods.push_back(InstanceMethod("returnSlotId", &Vm::ReturnSlotId));
-  methods.push_back(InstanceMethod("getDirtyLog", &Vm::GetDirtyLog));
-  methods.push_back(InstanceMethod("clearDirtyLog", &Vm::ClearDirtyLog));
-  methods.push_back(InstanceMethod("enableDirtyRing", &Vm::EnableDirtyRing));
-  methods.push_back(InstanceMethod("harvestDirtyRings", &Vm::HarvestDirtyRings));
-  methods.push_back(InstanceMethod("drainCoalesced", &Vm::DrainCoalesced));
-  methods.push_back(InstanceMethod("createGuestMemfd", &Vm::CreateGuestMemfd));
-  methods.push_back(InstanceMethod("createVcpu", &Vm::CreateVcpu));
-  methods.push_back(InstanceMethod("findVcpu", &Vm::FindVcpu));
-  methods.push_back(InstanceMethod("share", &Vm::Share));
+  methods.push_back(InstanceMethod<&Vm::SetMemoryRegion>("setMemoryRegion"));
+  methods.push_back(InstanceMethod<&Vm::SetMemoryRegions>("setMemoryRegions"));
+  methods.push_back(InstanceAccessor<&Vm::RunPageSize>("runPageSize"));
+  methods.push_back(InstanceAccessor<&Vm::Generation>("generation"));
+  methods.push_back(InstanceMethod<&Vm::Memslots>("memslots"));
+  methods.push_back(InstanceMethod<&Vm::TakeSlotId>("takeSlotId"));
+  methods.push_back(InstanceMethod<&Vm::ReturnSlotId>("returnSlotId"));
+  methods.push_back(InstanceMethod<&Vm::GetDirtyLog>("getDirtyLog"));
+  methods.push_back(InstanceMethod<&Vm::ClearDirtyLog>("clearDirtyLog"));
+  methods.push_back(InstanceMethod<&Vm::EnableDirtyRing>("enableDirtyRing"));
+  methods.push_back(InstanceMethod<&Vm::HarvestDirtyRings>("harvestDirtyRings"));
+  methods.push_back(InstanceMethod<&Vm::DrainCoalesced>("drainCoalesced"));
+  methods.push_back(InstanceMethod<&Vm::CreateGuestMemfd>("createGuestMemfd"));
+  methods.push_back(InstanceMethod<&Vm::CreateVcpu>("createVcpu"));
+  methods.push_back(InstanceMethod<&Vm::FindVcpu>("findVcpu"));
+  methods.push_back(InstanceMethod<&Vm::Share>("share"));
   return DefineClass(env, "Vm", methods);
 }
 

@@ -21,6 +21,7 @@ class Vm : public DescriptorWrap<Vm> {
   void CloseHandle();
 
  private:
+  void Drop() override { state_.reset(); }
   Napi::Value SetMemoryRegion(const Napi::CallbackInfo& info);
   Napi::Value SetMemoryRegions(const Napi::CallbackInfo& info);
   Napi::Value RunPageSize(const Napi::CallbackInfo& info);

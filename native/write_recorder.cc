@@ -9,9 +9,9 @@ namespace node_kvm {
 Napi::Function WriteRecorder::Define(Napi::Env env) {
   return DefineClass(env, "WriteRecorder",
                      {
-                         InstanceMethod("collect", &WriteRecorder::Collect),
-                         InstanceMethod("mark", &WriteRecorder::Mark),
-                         InstanceMethod("close", &WriteRecorder::Close),
+                         InstanceMethod<&WriteRecorder::Collect>("collect"),
+                         InstanceMethod<&WriteRecorder::Mark>("mark"),
+                         InstanceMethod<&WriteRecorder::Close>("close"),
                      });
 }
 
@@ -20,7 +20,7 @@ Napi::Value WriteRecorder::Of(Napi::Env env, const std::shared_ptr<Region>& regi
   return env.GetInstanceData<AddonData>()->write_recorder.New({Napi::External<std::shared_ptr<Region>>::New(env, &hold)});
 }
 
-WriteRecorder::WriteRecorder(const Napi::CallbackInfo& info) : Napi::ObjectWrap<WriteRecorder>(info) {
+WriteRecorder::WriteRecorder(const Napi::CallbackInfo& info) : Wrapped(info) {
   if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
   region_ = *info[0].As<Napi::External<std::shared_ptr<Region>>>().Data();
   log_ = std::make_shared<WriteLog>((region_->size() + 4095) / 4096);

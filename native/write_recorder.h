@@ -6,10 +6,11 @@
 #include <memory>
 
 #include "region.h"
+#include "wrapped.h"
 
 namespace node_kvm {
 
-class WriteRecorder : public Napi::ObjectWrap<WriteRecorder> {
+class WriteRecorder : public Wrapped<WriteRecorder> {
  public:
   static Napi::Function Define(Napi::Env env);
   static Napi::Value Of(Napi::Env env, const std::shared_ptr<Region>& region);
@@ -17,6 +18,7 @@ class WriteRecorder : public Napi::ObjectWrap<WriteRecorder> {
   ~WriteRecorder() override { End(); }
 
  private:
+  void Drop() override { End(); }
   Napi::Value Collect(const Napi::CallbackInfo& info);
   void Mark(const Napi::CallbackInfo& info);
   void Close(const Napi::CallbackInfo&) { End(); }

@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { assemble, type FaultHandler, Guest, KiB, Mapping, MiB, type PageFault } from 'node-kvm'
 import { afterAll, describe, expect, type TestContext, test } from 'vitest'
+import { withDescriptors } from './support/descriptors.js'
 import { checkedError } from './support/errors.js'
 import { threads } from './support/process.js'
 import { inLab, skip } from './support/skip.js'
@@ -352,6 +353,58 @@ describe('lifetimes', () => {
     const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', timeout: 60_000 })
     expect({ stdout, stderr, status }).toEqual({ stdout: '7\n', stderr: '', status: 0 })
   })
+})
+
+test('a service that cannot be had for want of descriptors leaves the mapping as it was', (context) => {
+  need(context)
+  const ram = Mapping.anonymous(4 * pageSize)
+  vm.memslots.create({ gpa, mapping: ram })
+  const guest = Guest.create(vm)
+  for (let free = 0; free < 8; free++) {
+    const paging = withDescriptors(free, () => {
+      try {
+        return ram.onMissing(pattern)
+      } catch (error) {
+        expect(error).toMatchObject({ name: 'KvmError', code: 'limit', errno: 'EMFILE' })
+        return undefined
+      }
+    })
+    const last = paging !== undefined
+    paging?.close()
+    // Ordinary memory, and it can be served.
+    expect(guest.read(gpa)).toEqual({ reason: 'done', value: 0n })
+    ram.advise('dontneed')
+    using again = ram.onMissing(pattern)
+    expect(guest.read(gpa)).toEqual({ reason: 'done', value: wordOf(0) })
+    expect(again.served).toBe(1)
+    again.close()
+    ram.advise('dontneed')
+    if (last) return expect(free).toBeGreaterThan(0)
+  }
+  throw new Error('eight descriptors were not enough')
+})
+
+test('populate() asks only for what is missing, whole runs at a time, and gives the event loop its turns', async (context) => {
+  need(context)
+  using ram = Mapping.anonymous(64 * MiB)
+  for (let page = 0; page < 100; page++) ram.write(page * 160 * pageSize, new Uint8Array([1]))
+  let asked = 0
+  let turns = 0
+  const timer = setInterval(() => turns++, 0)
+  using paging = ram.onMissing(() => {
+    asked++
+    return new Uint8Array(16 * pageSize)
+  })
+  await paging.populate(0, 60 * MiB)
+  clearInterval(timer)
+  // Each answer brings sixteen pages: those that were there stay.
+  expect(asked).toBeLessThan((60 * MiB) / pageSize / 8)
+  expect(turns).toBeGreaterThan(0)
+  expect(ram.read(60 * MiB - 1, 1)).toEqual(new Uint8Array(1))
+  expect(ram.read(160 * pageSize, 1)).toEqual(new Uint8Array([1]))
+  const before = asked
+  await paging.populate(0, 60 * MiB)
+  expect(asked).toBe(before)
 })
 
 test('sources that are none', (context) => {

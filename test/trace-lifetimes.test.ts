@@ -212,7 +212,7 @@ describe('bad input', () => {
       try { for (let found = 0; ; found++) open.push(openSync('/dev/null')) && found === 5 && console.log('6 are free') } catch {}`
     const limited = ['-c', `ulimit -n 256; exec "$0" --input-type=module -e "$1"`, process.execPath, program]
     const { stdout, stderr } = spawnSync('/bin/sh', limited, { encoding: 'utf8', timeout: 50_000 })
-    expect({ stdout, stderr }).toEqual({ stdout: 'begin\nunavailable EMFILE true\n6 are free\n', stderr: '' })
+    expect({ stdout, stderr }).toEqual({ stdout: 'begin\nlimit EMFILE true\n6 are free\n', stderr: '' })
   })
   test('no descriptors left for what comes after the tracepoints: the trace is undone, a loop is refused, and both work the next time', () => {
     const program = `

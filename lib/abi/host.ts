@@ -1,6 +1,8 @@
 /** What host this is: read from files that need no privilege, each of which may be absent. */
 import { existsSync, readFileSync } from 'node:fs'
 import { release } from 'node:os'
+import { KvmError } from './errors.js'
+import { opening } from './exhausted.js'
 import type { SpteFormat } from './spte.js'
 
 /** How KVM translates GPA -> HPA here. */
@@ -17,11 +19,16 @@ export interface Host {
   tdpMmu: boolean
 }
 
-/** A file's text without its last newline, or null. */
+/**
+ * A file's text without its last newline, or null.
+ * @throws KvmError `limit` when this process can open no file
+ */
 export function readOptional(path: string): string | null {
   try {
-    return readFileSync(path, 'utf8').trim()
-  } catch {
+    return opening(`reading ${path}`, () => readFileSync(path, 'utf8')).trim()
+  } catch (error) {
+    // It may well be there.
+    if (error instanceof KvmError) throw error
     return null
   }
 }

@@ -2,6 +2,7 @@
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import { isMainThread } from 'node:worker_threads'
+import { exhaustion } from './errors.js'
 
 /** An owned file descriptor; closed when its object is collected, at the latest. Results below 0 are a negative errno. */
 export interface NativeDescriptor {
@@ -113,6 +114,10 @@ export interface NativeVcpu extends NativeDescriptor {
 export interface NativeVcpuRunner {
   /** Into the guest, with the answer in `area`; false when it is there already. */
   go(area: Uint8Array): boolean
+  /** Ends the run of go() with -ECANCELED, unless it ends by itself before. */
+  callBack(): void
+  /** Whether there is something to take(); what is queued by then is older. */
+  hasResult(): boolean
   /** The result of the last go(), as of runVcpu(), and the exit in `area`; null while there is none. */
   take(area: Uint8Array): number | null
   /** Queued writes, older than what take() gives next: native/vcpu_thread.h, QueuedWrite. */
@@ -120,7 +125,7 @@ export interface NativeVcpuRunner {
   /** Whether the thread keeps the event loop alive. */
   ref(): void
   unref(): void
-  /** Ends the run in progress, and the thread. */
+  /** Ends the run in progress, and the thread. An exit that was not taken comes again with the vCPU's next run. */
   end(): void
 }
 
@@ -162,8 +167,12 @@ export interface NativeFaultService {
   serve(offset: number, length: number, content: Uint8Array | null): number
   /** No access to this page succeeds any more. */
   fail(offset: number): number
-  /** Offsets of the pages that are not there. */
+  /** The pages of a range that are not there, as pairs of a run's offset and its length. */
   missing(offset: number, length: number): Float64Array
+  /** Brings in what is missing from a source that a native thread reads: 0, or a negative errno. */
+  makePresent(offset: number, length: number): number
+  /** From now on every access to a page that is missing fails. */
+  abandon(): void
   /** A socket, the caller's to close, on which a byte comes when there is something to take. */
   subscribe(): number
   /** Pages served so far. */
@@ -180,6 +189,8 @@ export interface RegionOptions {
   address?: number
   fixed?: boolean
   populate?: boolean
+  /** madvise(2) of the whole, before it is populated. */
+  advice?: number
   /** file: the path's open descriptor, which the region duplicates, and where in it to begin. */
   fd?: number
   offset?: number
@@ -321,6 +332,10 @@ export interface NativeAddon {
   /** The VM of a token of {@link NativeVm.share}: -ENOENT for none, -EBADF when it is closed. */
   attach(token: bigint): NativeVm | number
   map(options: RegionOptions): NativeRegion | number
+  /** Makes the error where a call of the add-on runs out of memory or threads. */
+  onExhausted(error: (what: 'memory' | 'threads') => Error): void
+  /** Ends what objects hold that the collector has found to be lost, which their finalizers would do later; how many. */
+  reclaim(): number
   /** eventfd(2), nonblocking. */
   eventfd(): NativeDescriptor | number
   watchEventfds(): NativeWatcher | number
@@ -342,4 +357,5 @@ const packageRoot = fileURLToPath(new URL(import.meta.url.includes('/dist/lib/')
 const otherBuild = process.env['NODE_KVM_ADDON']
 
 export const native: NativeAddon = otherBuild ? require(otherBuild) : (require('node-gyp-build') as (directory: string) => NativeAddon)(packageRoot)
+native.onExhausted((what) => exhaustion(what === 'memory' ? 'allocating memory' : 'making a thread', what === 'memory' ? 'ENOMEM' : what) as Error)
 if (!isMainThread) native.watchLoop()

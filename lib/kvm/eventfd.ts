@@ -8,11 +8,12 @@ import { EventEmitter } from 'node:events'
 import { writeSync } from 'node:fs'
 import { Doorbell } from '../abi/doorbell.js'
 import { limitError, throwLater } from '../abi/errors.js'
+import { making } from '../abi/exhausted.js'
 import { type NativeDescriptor, type NativeWatcher, native } from '../abi/native.js'
 
 /** An eventfd of ours, to hand to KVM. */
 export function createEventfd(): NativeDescriptor {
-  const made = native.eventfd()
+  const made = making(() => native.eventfd())
   if (typeof made === 'number') throw limitError('an eventfd', made)
   return made
 }
@@ -48,7 +49,7 @@ function deliver(): void {
 
 function theWatcher(): NativeWatcher {
   if (watcher) return watcher
-  const made = native.watchEventfds()
+  const made = making(() => native.watchEventfds())
   if (typeof made === 'number') throw limitError('a thread that watches eventfds', made)
   bell = new Doorbell(made.subscribe(), deliver)
   bell.unref()

@@ -26,6 +26,9 @@ function requestOf(options: IoEventfdOptions, fd: number): InstanceType<typeof R
   if (![0, 1, 2, 4, 8].includes(size)) throw argumentError('size', size, '1, 2, 4, 8, or 0 for any')
   if (datamatch !== undefined && typeof datamatch !== 'bigint') throw argumentError('datamatch', datamatch, 'a bigint')
   if (datamatch !== undefined && size === 0) throw argumentError('datamatch', datamatch, 'given together with a size')
+  // KVM compares the whole number with what was written: a wider one would never match.
+  if (datamatch !== undefined && BigInt.asUintN(8 * size, datamatch) !== datamatch)
+    throw argumentError('datamatch', datamatch, `a bigint of ${size} bytes, from 0 on`)
   const addr = port === undefined ? checkAddress('gpa', gpa) : checkInteger('port', port, 0, 0xffff)
   return new Request({
     addr,

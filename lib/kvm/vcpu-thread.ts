@@ -1,18 +1,29 @@
 /** A vCPU on a thread of its own, while the event loop goes on. */
 import { argumentError, checkAddress, checkInteger, checkOptions } from '../abi/arguments.js'
-import { KvmError } from '../abi/errors.js'
+import { errnoName, KvmError } from '../abi/errors.js'
 import type { NativeVcpuRunner } from '../abi/native.js'
 import type { Exit, IoOutExit, MmioExit } from './exits.js'
 
 /** What may be given for one kind of exit: a function, or an object with a method `handle`. What it returns is awaited; then the guest goes on. */
-export type ExitHandler<E extends Exit> = ((exit: E) => unknown) | ExitReceiver<E>
+export type ExitHandler<E extends Exit | MemoryError> = ((exit: E) => unknown) | ExitReceiver<E>
 /** A device, or a bus of them. */
-export interface ExitReceiver<E extends Exit> {
+export interface ExitReceiver<E extends Exit | MemoryError> {
   /** Called for each exit, as a function would be. */
   handle(exit: E): unknown
 }
+/**
+ * The guest touched memory that the host cannot give it: KVM_RUN failed with EFAULT or EHWPOISON. Whoever handles it makes the memory
+ * accessible, and the guest tries the access again; without a handler the run rejects with the error `memory`.
+ */
+export interface MemoryError {
+  reason: 'memory'
+  /** `EFAULT`, or `EHWPOISON` for a page whose memory is broken. */
+  errno: string
+  /** Where, as far as the kernel tells: since Linux 6.8, and not for every access. */
+  gpa: number | undefined
+}
 /** By the exits' reasons. An exit without a handler ends the run. */
-export type ExitHandlers = { [R in Exit['reason']]?: ExitHandler<Extract<Exit, { reason: R }>> }
+export type ExitHandlers = { [R in Exit['reason']]?: ExitHandler<Extract<Exit, { reason: R }>> } & { memory?: ExitHandler<MemoryError> }
 
 /** Writes that need no answer: ports from `port` on, or guest-physical addresses from `gpa` on. */
 export type QueuedRange = { port: number; size?: number } | { gpa: number; size: number }
@@ -23,8 +34,7 @@ export interface StartOptions {
   signal?: AbortSignal
   /**
    * Writes to these do not wait for their handler: the guest goes on, and they are delivered in batches, in their order and before
-   * any later exit. The guest waits when a mebibyte of them was not handled yet. When their handler throws, or stop() is called, those that the
-   * guest wrote until it was out are still delivered; after close() none is.
+   * any later exit. The guest waits when a mebibyte of them was not handled yet.
    */
   queued?: readonly QueuedRange[]
 }
@@ -38,8 +48,9 @@ export type VcpuState = 'running' | 'parked' | 'stopped'
 export interface Driven {
   id: number
   area(): Uint8Array
-  /** The exit of a result, once the handlers of the coalesced writes before it were called. @throws what failure() gives */
   read(result: number): Exit
+  /** Tells what KVM queued before the exit. */
+  drain(): void
   /** The error for a result below 0. */
   failure(result: number): Error
 }
@@ -85,16 +96,14 @@ export class VcpuThread {
   readonly #driven: Driven
   readonly #handlers: ExitHandlers
   readonly #runner: NativeVcpuRunner
-  readonly #kick: () => void
   readonly #signal: AbortSignal | undefined
   readonly #queues: boolean
   #wanted: VcpuState = 'running'
-  // Whether the thread was told to go, and its exit was not taken yet.
+  // Whether the thread was told to go, and its exit, and what the guest did before it, was not taken and told yet.
   #inGuest = false
-  // Whether handlers of earlier writes are at work, and that of an exit that was taken comes after them.
-  #exitWaits = false
-  #over = false
+  // What a handler of queued writes threw: the run ends with it, once what the guest had written is delivered.
   #failure: { error: unknown } | undefined
+  #over = false
   #waiting: (() => void)[] = []
   #resolve!: (end: RunEnd) => void
   #reject!: (reason: unknown) => void
@@ -104,7 +113,7 @@ export class VcpuThread {
     driven: Driven,
     handlers: ExitHandlers,
     { signal, queued = [] }: StartOptions,
-    native: { startThread(number: number, ranges: (boolean | number)[], notify: () => void): NativeVcpuRunner | number; kick(): void }
+    native: { startThread(number: number, ranges: (boolean | number)[], notify: () => void): NativeVcpuRunner | number }
   ) {
     checkHandlers(handlers)
     signal?.throwIfAborted()
@@ -113,7 +122,6 @@ export class VcpuThread {
     this.#driven = driven
     this.#handlers = handlers
     this.#runner = runner
-    this.#kick = () => native.kick()
     this.#signal = signal
     this.#queues = queued.length > 0
     this.ended = new Promise((resolve, reject) => {
@@ -141,8 +149,8 @@ export class VcpuThread {
   /** What a handler that is at work has put into its exit by now is the answer with which a later run goes on. */
   stop(): void {
     this.#wanted = 'stopped'
-    if (this.#inGuest) this.#kick()
-    else if (!this.#exitWaits) this.#proceed()
+    if (this.#inGuest) this.#runner.callBack()
+    else this.#proceed()
   }
   ref(): void {
     this.#runner.ref()
@@ -158,7 +166,7 @@ export class VcpuThread {
   #left: (() => void)[] = []
   #leave(): Promise<void> {
     if (!this.#inGuest || this.#over) return Promise.resolve()
-    this.#kick()
+    this.#runner.callBack()
     return new Promise((resolve) => this.#left.push(resolve))
   }
 
@@ -181,7 +189,7 @@ export class VcpuThread {
     })
   }
 
-  // The run ends with the first error; the guest may be on its way still, and what it wrote until it is out is told as after stop().
+  // The run ends with the first error; the guest may be on its way still, and what it writes until it is out is told as after stop().
   #fail(error: unknown): void {
     this.#failure ??= { error }
     this.stop()
@@ -200,15 +208,23 @@ export class VcpuThread {
 
   #arrived(): void {
     if (this.#over) return
-    // The exit first: once it is there, all that was queued is older.
-    const result = this.#inGuest ? this.#runner.take(this.#driven.area()) : null
-    this.#exitWaits = result !== null
-    if (this.#exitWaits) this.#out()
+    const isOut = this.#inGuest && this.#runner.hasResult()
     if (this.#queues) this.#deliverQueued()
-    if (result !== null && !this.#over) this.#handle(result)
+    if (!isOut || this.#over) return
+    if (this.#failure === undefined) this.#handle(this.#runner.take(this.#driven.area()) as number)
+    else {
+      // The exit is for the next run.
+      this.#out()
+      this.#proceed()
+    }
   }
 
-  // Each once, whatever their handlers throw; until one of them closes the vCPU.
+  #out(): void {
+    this.#inGuest = false
+    for (const left of this.#left.splice(0)) left()
+  }
+
+  // The guest does not write them again: each is delivered, whatever the handler of another throws; until one of them closes the vCPU.
   #deliverQueued(): void {
     for (const exit of queuedExits(this.#runner.takeQueued())) {
       if (this.#over) return
@@ -221,37 +237,57 @@ export class VcpuThread {
     }
   }
 
-  #call(exit: Exit): unknown {
-    const handler = this.#handlers[exit.reason] as ExitHandler<Exit> | undefined
+  #call(exit: Exit | MemoryError): unknown {
+    const handler = this.#handlers[exit.reason] as ExitHandler<Exit | MemoryError> | undefined
     return typeof handler === 'function' ? handler(exit) : handler?.handle(exit)
   }
 
   #handle(result: number): void {
     try {
-      const exit = this.#driven.read(result)
-      this.#exitWaits = false
+      const exit = this.#tell(result)
+      this.#out()
       if (this.#over) return
-      // A kick by pause() or stop(), or by somebody who does not listen.
-      if (this.#handlers[exit.reason] === undefined && exit.reason === 'interrupted') this.#proceed()
-      else if (this.#handlers[exit.reason] === undefined) this.#end(exit)
-      else {
-        const answer = this.#call(exit)
-        if (!isPromise(answer)) this.#proceed()
-        else
-          Promise.resolve(answer).then(
-            () => this.#proceed(),
-            (error: unknown) => this.#fail(error)
-          )
-      }
+      if (exit === undefined) this.#proceed()
+      else if (this.#handlers[exit.reason] === undefined) this.#end(exit as Exit)
+      else this.#goOnAfter(this.#call(exit))
     } catch (error) {
-      this.#exitWaits = false
+      this.#out()
       this.#fail(error)
     }
   }
 
-  #out(): void {
-    this.#inGuest = false
-    for (const left of this.#left.splice(0)) left()
+  // What the guest did before the exit is told first, and by then the exit is read: a handler may run other vCPUs.
+  #tell(result: number): Exit | MemoryError | undefined {
+    try {
+      return this.#exitOf(result)
+    } finally {
+      this.#driven.drain()
+    }
+  }
+
+  /** Undefined where there is nothing to tell: pause() or stop() called the vCPU back, or a kick came from somebody who does not listen. */
+  #exitOf(result: number): Exit | MemoryError | undefined {
+    if (result >= 0) return this.#withMemory(this.#driven.read(result))
+    const errno = errnoName(result)
+    if (errno === 'ECANCELED') return undefined
+    if (errno === 'EINTR') return this.#handlers.interrupted && { reason: 'interrupted' }
+    if (this.#handlers.memory && (errno === 'EFAULT' || errno === 'EHWPOISON')) return { reason: 'memory', errno, gpa: undefined }
+    throw this.#driven.failure(result)
+  }
+
+  // KVM_EXIT_MEMORY_FAULT is the same failure, told by a kernel that knows where (api.rst 5).
+  #withMemory(exit: Exit): Exit | MemoryError {
+    if (exit.reason !== 'memory-fault' || this.#handlers['memory-fault'] || !this.#handlers.memory) return exit
+    return { reason: 'memory', errno: 'EFAULT', gpa: exit.gpa }
+  }
+
+  #goOnAfter(answer: unknown): void {
+    if (!isPromise(answer)) this.#proceed()
+    else
+      Promise.resolve(answer).then(
+        () => this.#proceed(),
+        (error: unknown) => this.#fail(error)
+      )
   }
 }
 

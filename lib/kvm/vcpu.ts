@@ -19,8 +19,9 @@ export interface RunOptions {
   timeoutMs?: number
 }
 
-// What runVcpu() gives when pages are waited for (native/userfaults.h).
+// What runVcpu() gives when pages are waited for that this thread serves (native/run.h): the second with an MMIO exit.
 const waitsForThisThread = -constants.errno.EDEADLK
+const mmioNotAwaited = -4096
 // struct kvm_run, before the union.
 const requestWindowOffset = 0
 const readyForInterruptOffset = 12
@@ -88,7 +89,13 @@ export class Vcpu extends VcpuRegisters implements Disposable {
     if (options.signal?.aborted) return Promise.reject(options.signal.reason)
     if (this.native.running) throw new KvmError('busy', `vCPU ${this.id} runs on another thread`)
     const thread = new VcpuThread(
-      { id: this.id, area: () => this.#currentArea(), read: (result) => this.#read(result), failure: (result) => this.#failure(result, -1) },
+      {
+        id: this.id,
+        area: () => this.#currentArea(),
+        read: (result) => this.#read(result),
+        drain: () => this.vm.coalescing?.drain(),
+        failure: (result) => this.#failure(result, -1)
+      },
       handlers,
       options,
       this.native
@@ -164,16 +171,10 @@ export class Vcpu extends VcpuRegisters implements Disposable {
     }
   }
 
-  // Of a thread of its own. While that counts as running, no handler of the writes can run this vCPU.
+  // Of a thread of its own.
   #read(result: number): Exit {
-    try {
-      if (result < 0 && errnoName(result) !== 'EINTR') throw this.#failure(result, -1)
-      if (result < 0) return interruptedExit
-      this.#exits.recall()
-      return this.#exits.read(result)
-    } finally {
-      this.vm.coalescing?.drain()
-    }
+    this.#exits.recall()
+    return this.#exits.read(result)
   }
 
   #limit(options: RunOptions): number {
@@ -199,7 +200,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
 
   #interruption(result: number, timeoutMs: number): Exit {
     const errno = errnoName(result)
-    if (result === waitsForThisThread) return this.#afterWrites(() => this.#serveAndRun(timeoutMs))
+    if (result === waitsForThisThread || result === mmioNotAwaited) return this.#afterWrites(() => this.#serveAndRun(result, timeoutMs))
     if (errno === 'ETIME') return timeoutExit
     if (errno === 'EINTR') return interruptedExit
     this.checkOpen()
@@ -227,28 +228,26 @@ export class Vcpu extends VcpuRegisters implements Disposable {
 
   // Somebody waits for a page that only this thread can serve, perhaps this very vCPU, and for one after the other. The time limit counts
   // from the first.
-  #serveAndRun(timeoutMs: number): Exit {
+  #serveAndRun(first: number, timeoutMs: number): Exit {
     const end = performance.now() + timeoutMs
-    for (;;) {
+    for (let result = first; ; ) {
       this.#handOn(() => this.vm.coalescing?.drain())
       if (!this.#handOn(serveNow))
         throw new KvmError(
           'not-present',
           `vCPU ${this.id} stopped: a page is waited for whose handler answers only from the event loop of this thread, which run() holds up; run the vCPU on another thread, or serve the page from a file`
         )
-      const exit = this.#handOn(() => this.#accessNow())
+      const exit = result === mmioNotAwaited ? this.#handOn(() => this.#accessNow()) : undefined
       if (exit) return exit
-      const left = timeoutMs < 0 ? -1 : Math.max(0, end - performance.now())
-      const result = this.#enter(left)
+      result = this.#enter(timeoutMs < 0 ? -1 : Math.max(0, end - performance.now()))
       if (result >= 0) return this.#exits.read(result)
-      if (result !== waitsForThisThread) return this.#interruption(result, timeoutMs)
+      if (result !== waitsForThisThread && result !== mmioNotAwaited) return this.#interruption(result, timeoutMs)
     }
   }
 
-  // Of an instruction that KVM emulates, and that could not wait for its page. An exit that is a device's is handed on.
+  // The access of an instruction that KVM emulates, and that could not wait for its page. An exit that is a device's is handed on.
   #accessNow(): Exit | undefined {
-    const exit = this.#exits.readCopied()
-    if (exit.reason !== 'mmio') return undefined
+    const exit = this.#exits.readCopiedMmio()
     const slot = this.vm.memslots.lookup(exit.gpa)
     if (!slot || (slot.readonly && exit.isWrite)) return exit
     if (exit.isWrite) this.vm.write(exit.gpa, exit.data)

@@ -1,6 +1,7 @@
 /** A machine: its memslots and vCPUs. */
 import { argumentError, checkAddress, checkBytes, checkInteger, hex } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError, takeEach } from '../abi/errors.js'
+import { making } from '../abi/exhausted.js'
 import { spteFormat } from '../abi/host.js'
 import { type NativeVcpu, type NativeVm, native } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP, KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR, type Request } from '../abi/requests.js'
@@ -119,7 +120,7 @@ export class Vm implements Disposable {
     const { vcpus, vcpuIds } = this.limits
     if (id >= vcpuIds || this.#vcpus.size >= vcpus)
       throw new KvmError('limit', `vCPU ${id}: this host allows ${vcpus} vCPUs a VM, with ids below ${vcpuIds}`, { vcpus, vcpuIds, argument: 'id' })
-    const vcpu = this.#native.createVcpu(id)
+    const vcpu = making(() => this.#native.createVcpu(id))
     if (typeof vcpu !== 'number') return this.#hold(vcpu, id)
     // Another environment may have made it.
     const taken = errnoName(vcpu) === 'EEXIST'
@@ -197,7 +198,9 @@ export class Vm implements Disposable {
   /** Turns a capability on: KVM_ENABLE_CAP (api.rst 4.37 and 7). */
   enableCapability(capability: number, ...values: bigint[]): void {
     this.#open()
-    const argument = new EnableCap({ cap: checkInteger('capability', capability, 0, 2 ** 31 - 1), args: [...values, 0n, 0n, 0n, 0n].slice(0, 4) })
+    if (values.length > 4) throw argumentError('values', values, 'at most 4')
+    const args = [...values, 0n, 0n, 0n, 0n].slice(0, 4)
+    const argument = new EnableCap({ cap: checkInteger('capability', capability, 0, 2 ** 31 - 1), args })
     checked(
       this.#native.ioctl(KVM_ENABLE_CAP.number, argument.bytes),
       KVM_ENABLE_CAP.name,

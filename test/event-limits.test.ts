@@ -21,7 +21,7 @@ const prologue = `
   import { Kvm, Mapping } from ${JSON.stringify(library)}
   import { closeSync, openSync, readdirSync } from 'node:fs'
   import { spawnSync } from 'node:child_process'
-  const vm = Kvm.open().createVm(), ram = Mapping.anonymous(65536)
+  const kvm = (globalThis.kvm = Kvm.open()), vm = kvm.createVm(), ram = Mapping.anonymous(65536)
   vm.memslots.create({ gpa: 0, mapping: ram })
   ram.write(0, new Uint8Array([0xe6, 0x10, 0xf4])) // out %al, $0x10; hlt
   const say = (...words) => console.log(JSON.stringify(words))

@@ -76,6 +76,8 @@ Napi::Function Vm::Define(Napi::Env env) {
   methods.push_back(InstanceMethod<&Vm::ClearDirtyLog>("clearDirtyLog"));
   methods.push_back(InstanceMethod<&Vm::EnableDirtyRing>("enableDirtyRing"));
   methods.push_back(InstanceMethod<&Vm::HarvestDirtyRings>("harvestDirtyRings"));
+  methods.push_back(InstanceMethod<&Vm::Coalesce>("coalesce"));
+  methods.push_back(InstanceMethod<&Vm::Uncoalesce>("uncoalesce"));
   methods.push_back(InstanceMethod<&Vm::DrainCoalesced>("drainCoalesced"));
   methods.push_back(InstanceMethod<&Vm::CreateGuestMemfd>("createGuestMemfd"));
   methods.push_back(InstanceMethod<&Vm::CreateVcpu>("createVcpu"));
@@ -92,6 +94,13 @@ Vm::Vm(const Napi::CallbackInfo& info) : DescriptorWrap(info) {
 
 void Vm::CloseHandle() {
   if (state_ != nullptr && created_here_) state_->End();
+  LetGo();
+}
+
+// The VM may live on with others, whose guest must not write where nobody listens.
+void Vm::LetGo() {
+  if (state_ == nullptr) return;
+  state_->coalesced_ring().Leave(fd(), this);
   state_.reset();
 }
 
@@ -215,9 +224,35 @@ Napi::Value Vm::HarvestDirtyRings(const Napi::CallbackInfo& info) {
   return pairs;
 }
 
+namespace {
+
+bool ReadZone(const Napi::Value& value, kvm_coalesced_mmio_zone* zone) {
+  const ByteSpan bytes = BytesOf(value);
+  if (bytes.length < sizeof *zone) return false;
+  memcpy(zone, bytes.data, sizeof *zone);
+  return true;
+}
+
+}  // namespace
+
+Napi::Value Vm::Coalesce(const Napi::CallbackInfo& info) {
+  const VcpuBarrier barrier;
+  kvm_coalesced_mmio_zone zone;
+  if (!ReadZone(info[0], &zone)) return Napi::Number::New(info.Env(), -E2BIG);
+  return Napi::Number::New(info.Env(), fd() < 0 ? -EBADF : state_->coalesced_ring().Register(fd(), this, zone));
+}
+
+Napi::Value Vm::Uncoalesce(const Napi::CallbackInfo& info) {
+  const VcpuBarrier barrier;
+  kvm_coalesced_mmio_zone zone;
+  const ByteSpan target = BytesOf(info[1]);
+  const bool is_there = ReadZone(info[0], &zone) && state_ != nullptr;
+  return Napi::Number::New(info.Env(), is_there ? state_->coalesced_ring().Unregister(fd(), this, zone, target.data, target.length) : 0);
+}
+
 Napi::Value Vm::DrainCoalesced(const Napi::CallbackInfo& info) {
   const ByteSpan target = BytesOf(info[0]);
-  return Napi::Number::New(info.Env(), state_ == nullptr ? 0 : state_->coalesced_ring().Drain(target.data, target.length));
+  return Napi::Number::New(info.Env(), state_ == nullptr ? 0 : state_->coalesced_ring().Drain(this, target.data, target.length));
 }
 
 // Its own descriptor object: the kernel's memslot holds the file, so that closing the handle first is harmless.

@@ -43,7 +43,7 @@ test('no descriptors in the middle of it: ioeventfd() and irqfd() leave the VM a
       for (const fd of filler.splice(0, free)) closeSync(fd)
       const result = attempt(make)
       for (const fd of filler) closeSync(fd)
-      return [result, descriptors() - before, vcpu.enter('real', { ip: 0 }).run().reason]
+      return [result, descriptors() - before, vcpu.enter('real', { ip: 0 }).run({ timeoutMs: 10_000 }).reason]
     }
     say('begin')
     for (let free = 0; free <= 6; free++) say(...with_(free, () => vm.ioeventfd({ port: 0x10, size: 1 })))

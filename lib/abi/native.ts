@@ -58,7 +58,11 @@ export interface NativeVm extends NativeDescriptor {
   enableDirtyRing(capability: number, bytes: number): number
   /** Pairs of slot and page that any vCPU dirtied since the last call; they are protected again when it returns. */
   harvestDirtyRings(): Float64Array | number
-  /** Moves whole entries of the ring of coalesced writes into `target`; how many. */
+  /** KVM_REGISTER_COALESCED_MMIO: -EEXIST where it overlaps a range of any environment. Taken back when this one lets go of the VM. */
+  coalesce(zone: Uint8Array): number
+  /** The opposite; what waits is moved as by drainCoalesced(). */
+  uncoalesce(zone: Uint8Array, target: Uint8Array): number
+  /** Moves this environment's entries of the ring of coalesced writes into `target`; how many. */
   drainCoalesced(target: Uint8Array): number
   /** Bytes of a vCPU's shared pages: KVM_GET_VCPU_MMAP_SIZE. */
   readonly runPageSize: number

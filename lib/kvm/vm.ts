@@ -382,7 +382,7 @@ export class Vm implements Disposable {
       ...[...this.#sources].map((source) => () => source.close()),
       () => this.#dirtyLog?.close(),
       ...[...this.#vcpus.values()].map((vcpu) => () => vcpu.close()),
-      () => this.coalescing?.close(),
+      () => this.coalescing?.drain(),
       () => this.#statistics?.close(),
       () => this.#native.close(),
       () => this.memslots.released()

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 
+#include <algorithm>
 #include <mutex>
 #include <string>
 #include <unordered_map>
@@ -15,6 +16,11 @@ namespace node_kvm {
 namespace {
 
 constexpr napi_type_tag kTag = {0x9d3c1f7a52b84e60, 0xb1f2a6d8c4e09357};
+
+// What V8 is told of memory that is there only once it is touched: how much of it is, is not known, and its size may be many times the
+// host's memory. So much, at most, that a collection comes with each sixteen more objects while they are few, and with each quarter more
+// when they are many: who keeps them all is not made to wait for a collection again and again.
+int64_t UntouchedCost(int64_t size, int64_t objects) { return std::min(size, kCollectionStep / std::max<int64_t>(16, objects / 4)); }
 
 uint64_t NumberOption(const Napi::Object& options, const char* name) {
   const Napi::Value value = options.Get(name);
@@ -121,7 +127,13 @@ Napi::Value Mapping::Map(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), -EINVAL);
   Hold region;
   if (const int error = Region::Map(request, &region); error != 0) return Napi::Number::New(info.Env(), error);
-  return Wrap(info.Env(), std::move(region));
+  const bool descriptor = request.kind == RegionKind::kMemfd || request.kind == RegionKind::kFile;
+  const bool whole = request.populate || request.kind == RegionKind::kHugetlb;
+  const auto size = static_cast<int64_t>(request.size);
+  const Napi::Value made = Wrap(info.Env(), std::move(region));
+  Mapping* mapping = Unwrap(made.As<Napi::Object>());
+  mapping->Costs((whole ? size : UntouchedCost(size, WrapsOf(info.Env())->count())) + (descriptor ? kDescriptorCost : 0));
+  return made;
 }
 
 Napi::Value Mapping::Wrap(Napi::Env env, std::shared_ptr<Region> region) {
@@ -237,7 +249,8 @@ Napi::Value Mapping::ServeFaults(const Napi::CallbackInfo& info) {
 }
 
 void Mapping::Release(const Napi::CallbackInfo&) {
-  region_.reset();
+  Drop();
+  Costs(0);
   buffer_.Reset();
 }
 

@@ -12,6 +12,7 @@
 
 #include "file_size_signal.h"
 #include "map_budget.h"
+#include "page_ranges.h"
 
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
@@ -80,8 +81,8 @@ int FileCopy(int fd, void* local, off_t offset, size_t length, bool write) {
   return 0;
 }
 
-// Brings into `fresh` as many pages as the range at `old` holds, each at its place (mincore(2)).
-int PopulateLike(const char* old, char* fresh, size_t length) {
+// Brings into `fresh` as many pages as a range at `old` holds, each at its place (mincore(2)).
+int PopulateResident(const char* old, char* fresh, size_t length) {
   constexpr size_t kMostPages = 1 << 16;
   const size_t pages = length / kPage;
   std::vector<unsigned char> resident(std::min(pages, kMostPages));
@@ -94,6 +95,26 @@ int PopulateLike(const char* old, char* fresh, size_t length) {
       if (end > page && madvise(fresh + (first + page) * kPage, (end - page) * kPage, kPopulateWrite) < 0) return -errno;
       page = end + 1;
     }
+  }
+  return 0;
+}
+
+// The same, by ranges where the kernel knows them: a mapping may be large and almost empty.
+int PopulateLike(const char* old, char* fresh, size_t length) {
+  PageRanges host("/proc/self");
+  // Without descriptors, say.
+  if (host.Open() != 0) return PopulateResident(old, fresh, length);
+  const auto start = reinterpret_cast<uintptr_t>(old);
+  std::vector<PageRange> ranges;
+  host.Find(start, start + length, &ranges);
+  for (const auto& [from, to, categories] : ranges) {
+    char* place = fresh + (from - start);
+    int error = 0;
+    if (categories == 0)
+      error = PopulateResident(old + (from - start), place, to - from);
+    else if ((categories & kPagePresent) != 0 && madvise(place, to - from, kPopulateWrite) < 0)
+      error = -errno;
+    if (error != 0) return error;
   }
   return 0;
 }

@@ -32,15 +32,25 @@ export function signalEventfd({ fd }: NativeDescriptor): void {
 // This environment's thread, its bell, and who listens.
 let watcher: NativeWatcher | undefined
 let bell: Doorbell
-const listeners = new Map<number, (count: number) => void>()
+const listeners = new Map<number, WeakRef<EventSource>>()
+// Those that keep the process alive are held here, the others by whoever has them or their VM.
+const referenced = new Set<EventSource>()
 let nextKey = 0
-let referenced = 0
+const lost = new FinalizationRegistry<number>(forget)
+
+function forget(key: number): void {
+  watcher?.remove(key)
+  listeners.delete(key)
+}
 
 function deliver(): void {
   const counts = watcher!.take()
   for (let at = 0; at < counts.length; at += 2)
     try {
-      listeners.get(counts[at]!)?.(counts[at + 1]!)
+      listeners
+        .get(counts[at]!)
+        ?.deref()
+        ?.emit('event', counts[at + 1]!)
     } catch (error) {
       // The others were taken too, and must hear of it.
       throwLater(error)
@@ -57,20 +67,12 @@ function theWatcher(): NativeWatcher {
   return (watcher = made)
 }
 
-// The environment stays alive while any source that was not unref'd listens.
-function count(change: 1 | -1): void {
-  referenced += change
-  if (referenced === 0) bell.unref()
-  else if (referenced === 1 && change === 1) bell.ref()
-}
-
 /**
  * What the event loop hears of an eventfd: `'event'` with how often it was signalled since the last one. Also an async iterable of
  * those counts, which ends with close(). It keeps the process alive while it listens, as a socket does, until unref().
  */
 export abstract class EventSource extends EventEmitter<{ event: [count: number]; close: [] }> implements AsyncIterable<number>, Disposable {
   #key: number | undefined
-  #referenced = false
 
   /** @internal */
   protected listen({ fd }: NativeDescriptor): void {
@@ -81,24 +83,19 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
         exhaustion('watching an eventfd', result) ?? new KvmError('limit', `watching an eventfd: ${errnoName(result)}`, { errno: errnoName(result) })
       )
     this.#key = key
-    listeners.set(key, (count) => this.emit('event', count))
+    listeners.set(key, new WeakRef(this))
+    lost.register(this, key, this)
     this.ref()
   }
 
   /** Keeps the process alive again. */
   ref(): this {
-    if (this.#key !== undefined && !this.#referenced) {
-      this.#referenced = true
-      count(1)
-    }
+    if (this.#key !== undefined && referenced.add(this).size === 1) bell.ref()
     return this
   }
-  /** Lets the process end although this still listens. */
+  /** Lets the process end although this still listens. It ends by itself once nobody holds it or its VM any more. */
   unref(): this {
-    if (this.#referenced) {
-      this.#referenced = false
-      count(-1)
-    }
+    if (referenced.delete(this) && referenced.size === 0) bell.unref()
     return this
   }
 
@@ -109,8 +106,8 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
   close(): void {
     this.unref()
     if (this.#key !== undefined) {
-      watcher?.remove(this.#key)
-      listeners.delete(this.#key)
+      forget(this.#key)
+      lost.unregister(this)
       this.#key = undefined
     }
     this.emit('close')

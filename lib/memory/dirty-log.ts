@@ -7,7 +7,7 @@ import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import type { NativeVm, NativeWriteRecorder } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP } from '../abi/requests.js'
 import { DirtyGfn, EnableCap } from '../abi/structures.js'
-import { type Change, watchChanges } from './changes.js'
+import { type Change, watchTable } from './changes.js'
 import type { Mapping } from './mapping.js'
 import type { Memslot } from './memslot.js'
 import type { Memslots } from './memslots.js'
@@ -80,7 +80,7 @@ export class DirtyLog implements Disposable {
     this.#memslots = memslots
     this.#onClose = onClose
     this.#prepare(checkInteger('ringEntries', ringEntries, 1, 2 ** 24))
-    this.#unwatch = watchChanges((change) => this.#note(change))
+    this.#unwatch = watchTable(memslots, (change) => this.#note(change))
     try {
       this.#adopt()
     } catch (error) {
@@ -102,7 +102,7 @@ export class DirtyLog implements Disposable {
 
   // What lies in a slot is not what was told of, even if the slot is back where it was.
   #note(change: Change): void {
-    if (change.of !== 'memslot' || change.table !== this.#memslots || change.did === 'flags') return
+    if (change.of !== 'memslot' || change.did === 'flags') return
     const id = (change.after ?? change.before)?.id
     if (id !== undefined) this.#changed.add(id)
   }

@@ -1,5 +1,6 @@
 /** What stands behind a memslot: the mappings of /proc/PID/maps (proc(5)) at its HVAs. */
 import { readFileSync } from 'node:fs'
+import { openingOr } from '../abi/exhausted.js'
 
 /** What kind of memory. `mixed` is more than one kind in one slot, `unmapped` none at all. */
 export type Backing = 'anonymous' | 'memfd' | 'hugetlb' | 'file' | 'shared' | 'guest_memfd' | 'mixed' | 'unmapped' | 'unknown'
@@ -24,12 +25,8 @@ function kindOf(path: string): Backing {
 
 /** The mappings of a process by ascending address; empty where they may not be read. */
 export function hostMappings(pid: number | 'self'): HostMapping[] {
-  let text: string
-  try {
-    text = readFileSync(`/proc/${pid}/maps`, 'utf8')
-  } catch {
-    return []
-  }
+  const path = `/proc/${pid}/maps`
+  const text = openingOr('', `reading ${path}`, () => readFileSync(path, 'utf8'))
   return [...text.matchAll(/^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ *(.*)$/gm)].map(([, start, end, path]) => ({
     start: Number.parseInt(start as string, 16),
     end: Number.parseInt(end as string, 16),

@@ -92,6 +92,7 @@ Napi::Function Mapping::Define(Napi::Env env) {
                          InstanceAccessor<&Mapping::Address>("address"),
                          InstanceAccessor<&Mapping::Size>("size"),
                          InstanceAccessor<&Mapping::Kind>("kind"),
+                         InstanceAccessor<&Mapping::Memory>("memory"),
                          InstanceAccessor<&Mapping::Slots>("slots"),
                          InstanceAccessor<&Mapping::Buffered>("buffered"),
                          InstanceMethod<&Mapping::Read>("read"),
@@ -161,6 +162,13 @@ Napi::Value Mapping::Size(const Napi::CallbackInfo& info) {
 }
 Napi::Value Mapping::Kind(const Napi::CallbackInfo& info) {
   return region_ ? Napi::Value(Napi::String::New(info.Env(), kKinds[static_cast<size_t>(region_->kind())])) : info.Env().Undefined();
+}
+// Its number, and where in it the region begins.
+Napi::Value Mapping::Memory(const Napi::CallbackInfo& info) {
+  auto memory = Napi::Array::New(info.Env(), 2);
+  memory.Set(0u, region_ ? static_cast<double>(region_->writes()->id()) : 0);
+  memory.Set(1u, region_ ? static_cast<double>(region_->memory_offset()) : 0);
+  return memory;
 }
 Napi::Value Mapping::Slots(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), region_ ? region_->slots.load() : 0); }
 Napi::Value Mapping::Buffered(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), region_ && region_->buffers() > 0); }

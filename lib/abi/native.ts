@@ -197,6 +197,8 @@ export interface NativeRegion {
   readonly address: number
   readonly size: number
   readonly kind: RegionOptions['kind']
+  /** The same number for all regions of one file, or of one mapping, and the byte in it at which this region begins. */
+  readonly memory: [id: number, offset: number]
   /** Slots of any VM that hold it. */
   readonly slots: number
   /** As write() and fill(): -EAGAIN where a page must first be served by serveFaults()' caller. */

@@ -12,6 +12,7 @@
         "native/loop_watch.cc",
         "native/map_budget.cc",
         "native/mapping.cc",
+        "native/page_ranges.cc",
         "native/page_rows.cc",
         "native/region.cc",
         "native/run.cc",

@@ -90,6 +90,8 @@ Vm::Vm(const Napi::CallbackInfo& info) : DescriptorWrap(info) {
   if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
   state_ = *info[0].As<Napi::External<std::shared_ptr<VmState>>>().Data();
   created_here_ = info[1].ToBoolean();
+  // With what KVM keeps for it.
+  if (created_here_) Costs(16 * kDescriptorCost);
 }
 
 void Vm::CloseHandle() {

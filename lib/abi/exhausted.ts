@@ -4,7 +4,7 @@
  */
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import { errnoName, exhaustion } from './errors.js'
+import { errnoName, exhaustion, KvmError } from './errors.js'
 import { native } from './native.js'
 
 let collect: (() => void) | undefined
@@ -47,11 +47,21 @@ export function making<T>(make: () => T): T {
   return make()
 }
 
-/** The same for what opens a file: the process's being out of descriptors or memory is a KvmError, whatever the caller makes of the others. */
+/** The same for what opens a file: that the process is out of descriptors or memory is a KvmError, whatever the caller makes of other errors. */
 export function opening<T>(asked: string, open: () => T): T {
   try {
     return making(open)
   } catch (error) {
     throw exhaustion(asked, errnoOf(error)) ?? error
+  }
+}
+
+/** The same for a file that may be absent or unreadable: then `otherwise`. Where the process can open no file at all, nobody knows. */
+export function openingOr<T>(otherwise: T, asked: string, open: () => T): T {
+  try {
+    return opening(asked, open)
+  } catch (error) {
+    if (error instanceof KvmError) throw error
+    return otherwise
   }
 }

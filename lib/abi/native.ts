@@ -209,6 +209,8 @@ export interface NativeRegion {
   readonly address: number
   readonly size: number
   readonly kind: RegionOptions['kind']
+  /** The same number for all regions of one file, or of one mapping, and the byte in it at which this region begins. */
+  readonly memory: [id: number, offset: number]
   /** Slots of any VM that hold it. */
   readonly slots: number
   /** As write() and fill(): -EAGAIN where a page must first be served by serveFaults()' caller. */
@@ -315,6 +317,8 @@ export interface PageColumns {
   kind: Uint8Array
   framesHidden: boolean
   scanned: boolean
+  /** Large mappings that have no page of their own were passed over, as the kernel knows no ranges of pages: they may map the page of zeros. */
+  passedOver: boolean
   /** Slots that were left out, as no memslot can be so: what was read was being changed. */
   impossibleSlots: number
   compared: number
@@ -325,8 +329,8 @@ export interface NativeAddon {
   /** Loads the BPF program, once a process; null when it is loaded. */
   loadTables(): TableFailure | null
   readTables(request: TableRequest): NativeMachine[] | TableFailure
-  /** Reads the host page tables of the slots at GPAs from `from` up to `to`, and puts all three tables side by side. A negative errno on failure. */
-  joinTables(pagemapPath: string, slots: SlotColumns, leaves: LeafColumns, from: number, to: number): PageColumns | number
+  /** Reads the host page tables (of a process by its folder /proc/PID, or none) of the slots at GPAs from `from` up to `to`, and puts all three tables side by side. A negative errno on failure. */
+  joinTables(process: string | null, slots: SlotColumns, leaves: LeafColumns, from: number, to: number): PageColumns | number
   /** open(2); a negative errno on failure. */
   open(path: string, writable: boolean): NativeKvm | number
   /** The number of the signal that kicks; below 0 when no real-time signal was free. */

@@ -32,15 +32,25 @@ export function signalEventfd({ fd }: NativeDescriptor): void {
 // This environment's thread and its bell, from the first listener on; and who listens.
 let watcher: NativeWatcher | undefined
 let bell: Doorbell
-const listeners = new Map<number, (count: number) => void>()
+const listeners = new Map<number, WeakRef<EventSource>>()
+// Those that keep the process alive are held here, the others by whoever has them or their VM.
+const referenced = new Set<EventSource>()
 let nextKey = 0
-let referenced = 0
+const lost = new FinalizationRegistry<number>(forget)
+
+function forget(key: number): void {
+  watcher?.remove(key)
+  listeners.delete(key)
+}
 
 function deliver(): void {
   const counts = watcher!.take()
   for (let at = 0; at < counts.length; at += 2)
     try {
-      listeners.get(counts[at]!)?.(counts[at + 1]!)
+      listeners
+        .get(counts[at]!)
+        ?.deref()
+        ?.heard(counts[at + 1]!)
     } catch (error) {
       // The others were taken too, and must hear of it.
       throwLater(error)
@@ -54,13 +64,6 @@ function theWatcher(): NativeWatcher {
   bell = new Doorbell(made.subscribe(), deliver)
   bell.unref()
   return (watcher = made)
-}
-
-// The environment stays alive while any source that was not unref'd listens.
-function count(change: 1 | -1): void {
-  referenced += change
-  if (referenced === 0) bell.unref()
-  else if (referenced === 1 && change === 1) bell.ref()
 }
 
 /** An async iterator over counts: what came since its last step, and how to wake it. */
@@ -79,7 +82,6 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
   readonly #readers = new Set<Reader>()
   readonly #onClose: () => void
   #key: number | undefined
-  #referenced = false
 
   /** @internal */
   constructor(onClose: () => void) {
@@ -93,7 +95,8 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
     const result = theWatcher().add(key, fd)
     if (result < 0) throw limitError('watching an eventfd', result)
     this.#key = key
-    listeners.set(key, (count) => this.#heard(count))
+    listeners.set(key, new WeakRef(this))
+    lost.register(this, key, this)
     this.ref()
   }
 
@@ -101,13 +104,13 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
   protected unlisten(): void {
     this.unref()
     if (this.#key === undefined) return
-    watcher?.remove(this.#key)
-    listeners.delete(this.#key)
+    forget(this.#key)
+    lost.unregister(this)
     this.#key = undefined
   }
 
-  // Those that iterate first: a listener that throws takes nothing from them.
-  #heard(count: number): void {
+  /** @internal those that iterate first: a listener that throws takes nothing from them */
+  heard(count: number): void {
     for (const reader of this.#readers) {
       reader.count += count
       reader.wake()
@@ -117,18 +120,12 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
 
   /** Keeps the process alive again. */
   ref(): this {
-    if (this.#key !== undefined && !this.#referenced) {
-      this.#referenced = true
-      count(1)
-    }
+    if (this.#key !== undefined && referenced.add(this).size === 1) bell.ref()
     return this
   }
-  /** Lets the process end although this still listens. */
+  /** Lets the process end although this still listens. It ends by itself once nobody holds it or its VM any more. */
   unref(): this {
-    if (this.#referenced) {
-      this.#referenced = false
-      count(-1)
-    }
+    if (referenced.delete(this) && referenced.size === 0) bell.unref()
     return this
   }
 

@@ -17,6 +17,7 @@ class VcpuCalls;
 
 // One per environment: the main thread and each Worker load the add-on for themselves.
 struct AddonData {
+  ~AddonData();
   Napi::FunctionReference descriptor;
   Napi::FunctionReference region;
   Napi::FunctionReference vm;

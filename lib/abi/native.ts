@@ -23,37 +23,31 @@ export interface NativeKvm extends NativeDescriptor {
   createVm(type: number): NativeVm | number
 }
 
-/** Request, argument without its `userspace_addr`, region (null deletes the slot), offset in the region. */
-export type MemoryRegionChange = [request: number, argument: Uint8Array, region: NativeRegion | null, offset: number]
-
-/** A row of the VM's table, as whoever holds the VM sees it; `region` is a handle made for the caller. */
-export interface NativeSlot {
-  id: number
-  gpa: number
-  size: number
-  offset: number
-  flags: number
-  region: NativeRegion
+/** Rows of the VM's table that changed, as lib/memory/memslot-words.ts tells; the regions are handles made for the caller. */
+export interface NativeMemslots {
+  generation: number
+  rows: Float64Array
+  regions: (NativeRegion | null)[]
 }
 
 export interface NativeVm extends NativeDescriptor {
-  /** KVM_SET_USER_MEMORY_REGION or its second form; `userspace_addr` is filled in from the region, which the VM holds as long as the
-   * slot exists. A null region deletes the slot. */
-  setMemoryRegion(...change: MemoryRegionChange): number
-  /** All while no vCPU is in the guest, or none: 0, or the negative errno and the number of the change that failed. EIO: the kernel did not
-   * take back what it had taken before. */
-  setMemoryRegions(changes: MemoryRegionChange[]): 0 | [error: number, failed: number]
-  /** Counts changes of the memslots by anybody; -1 once closed. */
+  /** What changeMemslot() is asked and answers in: one record of lib/memory/memslot-words.ts. */
+  readonly memslotWords: ArrayBuffer
+  /** KVM_SET_USER_MEMORY_REGION or its second form, if the slot is as the change was computed from, else -ESTALE (native/memslots.h). The VM holds
+   * the region as long as the slot exists; null is the one that the slot has. */
+  changeMemslot(region: NativeRegion | null): number
+  /** All while no vCPU is in the guest, or none. Answered in the records, a refusal in the first. EIO: the kernel did not take back what it had
+   * taken before. */
+  changeMemslots(records: Float64Array, regions: (NativeRegion | null)[]): number
+  /** The number of the last change of the memslots, by anybody; -1 once closed. */
   readonly generation: number
-  memslots(): { generation: number; rows: NativeSlot[] }
-  /** A free id below the limit, or a negative errno. */
-  takeSlotId(limit: number): number
-  returnSlotId(id: number): void
+  /** What changed after change `generation`. */
+  memslotsSince(generation: number): NativeMemslots
   createGuestMemfd(request: number, argument: Uint8Array): NativeDescriptor | number
-  /** KVM_GET_DIRTY_LOG; refused with -EINVAL when the bitmap is smaller than the slot needs. */
-  getDirtyLog(slot: number, bitmap: Uint8Array): number
+  /** KVM_GET_DIRTY_LOG of a slot as change `changed` left it, else -ESTALE; -EINVAL when the bitmap is smaller than the slot needs. */
+  getDirtyLog(slot: number, changed: number, bitmap: Uint8Array): number
   /** KVM_CLEAR_DIRTY_LOG: protects again the pages whose bit is set; `first` is a multiple of 64, as `pages` unless they reach the slot's end. */
-  clearDirtyLog(slot: number, first: number, pages: number, bitmap: Uint8Array): number
+  clearDirtyLog(slot: number, changed: number, first: number, pages: number, bitmap: Uint8Array): number
   /** Rings of `bytes` for the vCPUs to come, by KVM_CAP_DIRTY_LOG_RING or its younger form. */
   enableDirtyRing(capability: number, bytes: number): number
   /** Pairs of slot and page that any vCPU dirtied since the last call; they are protected again when it returns. */

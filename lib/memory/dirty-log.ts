@@ -115,6 +115,7 @@ export class DirtyLog implements Disposable {
 
   // Logging first, then everything is dirty: what is written in between is copied with the rest.
   #adopt(): void {
+    this.#memslots.refuseInTransaction()
     const before = this.#logged.size
     let adopted = 0
     for (const slot of this.#memslots) {
@@ -149,7 +150,7 @@ export class DirtyLog implements Disposable {
 
   /**
    * The pages that changed since the last call, as ranges by ascending GPA. Copy them after this call: a page written meanwhile comes again.
-   * @throws KvmError `closed`
+   * @throws KvmError `closed`; `state` inside a transaction of the memslots, as the other methods
    */
   collect(): DirtyRange[] {
     this.harvest()
@@ -220,6 +221,7 @@ export class DirtyLog implements Disposable {
   /** Ends it: slots that were not logged before are not any more. A second call does nothing. */
   close(): void {
     if (this.#closed) return
+    this.#memslots.refuseInTransaction()
     this.#closed = true
     this.#unwatch()
     for (const recorder of this.#recorders.values()) recorder.close()

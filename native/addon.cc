@@ -31,12 +31,22 @@ Napi::Value KickSignal(const Napi::CallbackInfo& info) { return Napi::Number::Ne
 extern "C" int uv_backend_fd(const struct uv_loop_s*);
 
 // Called by a Worker's environment.
-void WatchLoop(const Napi::CallbackInfo& info) {
+Napi::Value WatchLoop(const Napi::CallbackInfo& info) {
   uv_loop_s* loop = nullptr;
-  if (napi_get_uv_event_loop(info.Env(), &loop) != napi_ok) return;
+  if (napi_get_uv_event_loop(info.Env(), &loop) != napi_ok) return info.Env().Undefined();
   LoopWatch::Begin(uv_backend_fd(loop));
   napi_add_env_cleanup_hook(
       info.Env(), [](void*) { LoopWatch::End(); }, nullptr);
+  return info.Env().Undefined();
+}
+
+Napi::Value OnExhausted(const Napi::CallbackInfo& info) {
+  info.Env().GetInstanceData<AddonData>()->exhausted = Napi::Persistent(info[0].As<Napi::Function>());
+  return info.Env().Undefined();
+}
+
+Napi::Value Reclaim(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(WrapsOf(info.Env())->Reclaim(info.Env())));
 }
 
 Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
@@ -52,15 +62,17 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   data->fault_service = Napi::Persistent(FaultService::Define(env));
   data->vcpu_calls = std::make_shared<VcpuCalls>(env);
   env.SetInstanceData(data);
-  exports.Set("open", Napi::Function::New(env, Open, "open"));
-  exports.Set("trace", Napi::Function::New(env, Tracer::Open, "trace"));
-  exports.Set("openTracefs", Napi::Function::New(env, Tracefs, "openTracefs"));
-  exports.Set("watchLoop", Napi::Function::New(env, WatchLoop, "watchLoop"));
-  exports.Set("kickSignal", Napi::Function::New(env, KickSignal, "kickSignal"));
-  exports.Set("attach", Napi::Function::New(env, Vm::Attach, "attach"));
-  exports.Set("watchEventfds", Napi::Function::New(env, Watcher::Open, "watchEventfds"));
-  exports.Set("eventfd", Napi::Function::New(env, Watcher::CreateEventfd, "eventfd"));
-  exports.Set("map", Napi::Function::New(env, Mapping::Map, "map"));
+  SetFunction<Open>(exports, "open");
+  SetFunction<Tracer::Open>(exports, "trace");
+  SetFunction<Tracefs>(exports, "openTracefs");
+  SetFunction<WatchLoop>(exports, "watchLoop");
+  SetFunction<KickSignal>(exports, "kickSignal");
+  SetFunction<Vm::Attach>(exports, "attach");
+  SetFunction<Watcher::Open>(exports, "watchEventfds");
+  SetFunction<Watcher::CreateEventfd>(exports, "eventfd");
+  SetFunction<Mapping::Map>(exports, "map");
+  SetFunction<OnExhausted>(exports, "onExhausted");
+  SetFunction<Reclaim>(exports, "reclaim");
   data->vcpu_calls->Define(exports);
   DefineTables(exports);
   return exports;

@@ -91,13 +91,14 @@ Napi::Value WrapDescriptor(Napi::Env env, int fd) {
 
 Napi::Function Descriptor::Define(Napi::Env env) {
   auto methods = SharedMethods();
-  methods.push_back(InstanceMethod("createVm", &Descriptor::CreateVm));
+  methods.push_back(InstanceMethod<&Descriptor::CreateVm>("createVm"));
   return DefineClass(env, "Descriptor", methods);
 }
 
 Descriptor::Descriptor(const Napi::CallbackInfo& info) : DescriptorWrap(info) {
   if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
   fd_ = std::move(*info[0].As<Napi::External<OwnedFd>>().Data());
+  Costs(kDescriptorCost);
 }
 
 Napi::Value Descriptor::CreateVm(const Napi::CallbackInfo& info) {

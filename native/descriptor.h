@@ -9,6 +9,7 @@
 #include "doorbell.h"
 #include "owned_fd.h"
 #include "run.h"
+#include "wrapped.h"
 
 namespace node_kvm {
 
@@ -26,6 +27,8 @@ struct AddonData {
   Napi::FunctionReference watcher;
   Napi::FunctionReference write_recorder;
   Napi::FunctionReference fault_service;
+  Napi::FunctionReference exhausted;  // which resource, by name: the KvmError
+  std::shared_ptr<Wraps> wraps = std::make_shared<Wraps>();
   Listeners listeners;
   std::shared_ptr<VcpuCalls> vcpu_calls;
 };
@@ -54,9 +57,9 @@ int OpenStatistics(int fd);
 // The methods shared by all wraps; Derived has `int fd() const` (-1 once closed) and `void CloseHandle()`. Where not every moment is good
 // for an ioctl, it has a WithFd() of its own.
 template <class Derived>
-class DescriptorWrap : public Napi::ObjectWrap<Derived> {
+class DescriptorWrap : public Wrapped<Derived> {
  public:
-  explicit DescriptorWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Derived>(info) {}
+  explicit DescriptorWrap(const Napi::CallbackInfo& info) : Wrapped<Derived>(info) {}
 
   Napi::Value Fd(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), self()->fd()); }
   Napi::Value Ioctl(const Napi::CallbackInfo& info) {
@@ -72,6 +75,7 @@ class DescriptorWrap : public Napi::ObjectWrap<Derived> {
   Napi::Value Statistics(const Napi::CallbackInfo& info) { return WrapDescriptor(info.Env(), self()->WithFd(OpenStatistics)); }
   Napi::Value Close(const Napi::CallbackInfo& info) {
     self()->CloseHandle();
+    this->Costs(0);
     return info.Env().Undefined();
   }
   template <typename Call>
@@ -80,16 +84,15 @@ class DescriptorWrap : public Napi::ObjectWrap<Derived> {
   }
 
  protected:
-  using Wrap = Napi::ObjectWrap<Derived>;
+  using Wrap = Wrapped<Derived>;
   static std::vector<Napi::ClassPropertyDescriptor<Derived>> SharedMethods() {
-    using Method = Napi::Value (Derived::*)(const Napi::CallbackInfo&);
     return {
-        Wrap::InstanceAccessor("fd", static_cast<Method>(&Derived::Fd), nullptr),
-        Wrap::InstanceMethod("ioctl", static_cast<Method>(&Derived::Ioctl)),
-        Wrap::InstanceMethod("ioctlCounted", static_cast<Method>(&Derived::IoctlCounted)),
-        Wrap::InstanceMethod("read", static_cast<Method>(&Derived::Read)),
-        Wrap::InstanceMethod("openStatistics", static_cast<Method>(&Derived::Statistics)),
-        Wrap::InstanceMethod("close", static_cast<Method>(&Derived::Close)),
+        Wrap::template InstanceAccessor<&Derived::Fd>("fd"),
+        Wrap::template InstanceMethod<&Derived::Ioctl>("ioctl"),
+        Wrap::template InstanceMethod<&Derived::IoctlCounted>("ioctlCounted"),
+        Wrap::template InstanceMethod<&Derived::Read>("read"),
+        Wrap::template InstanceMethod<&Derived::Statistics>("openStatistics"),
+        Wrap::template InstanceMethod<&Derived::Close>("close"),
     };
   }
 
@@ -106,6 +109,7 @@ class Descriptor : public DescriptorWrap<Descriptor> {
   void CloseHandle() { fd_.Reset(); }
 
  private:
+  void Drop() override { CloseHandle(); }
   Napi::Value CreateVm(const Napi::CallbackInfo& info);
   OwnedFd fd_;
 };

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <system_error>
 
 namespace node_kvm {
 namespace {
@@ -33,11 +32,7 @@ int EventfdWatcher::Open(std::unique_ptr<EventfdWatcher>* watcher) {
   made->listener_ = OwnedFd(made->bell_.Subscribe());
   if (made->listener_.get() < 0) return made->listener_.get();
   if (const int error = Watch(made->epoll_.get(), made->stop_.get(), kStop); error != 0) return error;
-  try {
-    made->thread_ = std::thread([raw = made.get()] { raw->Loop(); });
-  } catch (const std::system_error&) {
-    return -EAGAIN;
-  }
+  made->thread_ = std::thread([raw = made.get()] { raw->Loop(); });
   pthread_setname_np(made->thread_.native_handle(), "kvm-eventfds");
   *watcher = std::move(made);
   return 0;

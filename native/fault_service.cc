@@ -37,15 +37,15 @@ int SourceOf(const Napi::Object& options, UserFaultsRequest* request) {
 Napi::Function FaultService::Define(Napi::Env env) {
   return DefineClass(env, "FaultService",
                      {
-                         InstanceMethod("take", &FaultService::Take),
-                         InstanceMethod("serve", &FaultService::Serve),
-                         InstanceMethod("fail", &FaultService::Fail),
-                         InstanceMethod("missing", &FaultService::Missing),
-                         InstanceMethod("makePresent", &FaultService::MakePresent),
-                         InstanceMethod("abandon", &FaultService::Abandon),
-                         InstanceMethod("subscribe", &FaultService::Subscribe),
-                         InstanceMethod("served", &FaultService::Served),
-                         InstanceMethod("close", &FaultService::Close),
+                         InstanceMethod<&FaultService::Take>("take"),
+                         InstanceMethod<&FaultService::Serve>("serve"),
+                         InstanceMethod<&FaultService::Fail>("fail"),
+                         InstanceMethod<&FaultService::Missing>("missing"),
+                         InstanceMethod<&FaultService::MakePresent>("makePresent"),
+                         InstanceMethod<&FaultService::Abandon>("abandon"),
+                         InstanceMethod<&FaultService::Subscribe>("subscribe"),
+                         InstanceMethod<&FaultService::Served>("served"),
+                         InstanceMethod<&FaultService::Close>("close"),
                      });
 }
 
@@ -61,14 +61,16 @@ Napi::Value FaultService::Of(const Napi::CallbackInfo& info, const std::shared_p
   return info.Env().GetInstanceData<AddonData>()->fault_service.New({Napi::External<Parts>::New(info.Env(), &parts)});
 }
 
-FaultService::FaultService(const Napi::CallbackInfo& info) : Napi::ObjectWrap<FaultService>(info) {
+FaultService::FaultService(const Napi::CallbackInfo& info) : Wrapped(info) {
   if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
   parts_ = std::move(*info[0].As<Napi::External<Parts>>().Data());
+  // A thread, and three descriptors.
+  Costs(4 * kDescriptorCost);
 }
 
-FaultService::~FaultService() {
+void FaultService::Drop() {
   if (parts_.faults && !parts_.faults->native()) parts_.faults->Abandon();
-  parts_.faults.reset();
+  parts_ = {};
 }
 
 // Pairs of the page's offset and whether it is written.
@@ -132,6 +134,7 @@ Napi::Value FaultService::Served(const Napi::CallbackInfo& info) {
 void FaultService::Close(const Napi::CallbackInfo&) {
   if (parts_.region) parts_.region->EndFaults(parts_.faults.get());
   parts_ = {};
+  Costs(0);
 }
 
 }  // namespace node_kvm

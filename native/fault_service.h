@@ -6,19 +6,21 @@
 #include <memory>
 
 #include "region.h"
+#include "wrapped.h"
 
 namespace node_kvm {
 
-class FaultService : public Napi::ObjectWrap<FaultService> {
+class FaultService : public Wrapped<FaultService> {
  public:
   static Napi::Function Define(Napi::Env env);
   // { minor, fd, offset, content }: a file, or bytes, from which a native thread serves; neither, for faults answered by serve().
   static Napi::Value Of(const Napi::CallbackInfo& info, const std::shared_ptr<Region>& region);
   explicit FaultService(const Napi::CallbackInfo& info);
   // Without close(): its environment ended, or nobody holds it. What native code serves is served on; what nobody serves fails.
-  ~FaultService() override;
+  ~FaultService() override { Drop(); }
 
  private:
+  void Drop() override;
   struct Parts {
     std::shared_ptr<Region> region;
     std::shared_ptr<UserFaults> faults;

@@ -3,7 +3,10 @@
 #include <dlfcn.h>
 #include <errno.h>
 
+#include <algorithm>
+#include <mutex>
 #include <string>
+#include <unordered_map>
 
 #include "descriptor.h"
 #include "fault_service.h"
@@ -13,6 +16,11 @@ namespace node_kvm {
 namespace {
 
 constexpr napi_type_tag kTag = {0x9d3c1f7a52b84e60, 0xb1f2a6d8c4e09357};
+
+// What V8 is told of memory that is there only once it is touched: how much of it is, is not known, and its size may be many times the
+// host's memory. So much, at most, that a collection comes with each sixteen more objects while they are few, and with each quarter more
+// when they are many: who keeps them all is not made to wait for a collection again and again.
+int64_t UntouchedCost(int64_t size, int64_t objects) { return std::min(size, kCollectionStep / std::max<int64_t>(16, objects / 4)); }
 
 uint64_t NumberOption(const Napi::Object& options, const char* name) {
   const Napi::Value value = options.Get(name);
@@ -29,14 +37,45 @@ RegionKind KindOf(const Napi::Object& options) {
   throw Napi::TypeError::New(options.Env(), "kind is unknown");
 }
 
-// What a buffer holds: the collector may outlive the environment, so the finalizer of a shared buffer gets none.
 using Hold = std::shared_ptr<Region>;
-void ReleaseHold(void*, void* hint) {
-  auto* hold = static_cast<Hold*>(hint);
-  (*hold)->ReleaseBuffer();
-  delete hold;
-}
-void ReleaseHoldIn(napi_env, void* data, void* hint) { ReleaseHold(data, hint); }
+
+// What the process's live buffers hold, by numbers that are never given twice. When making a buffer fails, Node may call its finalizer at
+// once (26), in a later turn of the event loop (20), or not at all: a number can be released at any time, by whoever comes first, and means
+// nothing to who comes second. The collector may outlive the environment, so the finalizer of a shared buffer gets none.
+class BufferHolds {
+ public:
+  // The number as what Node hands back to the finalizer; null where the region has no buffer to give, with its negative errno.
+  void* Add(const Hold& region, int* error) {
+    const std::lock_guard lock(mutex_);
+    const auto [hold, added] = holds_.try_emplace(++last_, region);
+    *error = region->HoldForBuffer();
+    if (*error == 0) return reinterpret_cast<void*>(last_);
+    holds_.erase(hold);
+    return nullptr;
+  }
+  void Release(void* number) {
+    // Unmapping takes its time: after the lock.
+    Hold last;
+    const std::lock_guard lock(mutex_);
+    const auto found = holds_.find(reinterpret_cast<uintptr_t>(number));
+    if (found == holds_.end()) return;
+    found->second->ReleaseBuffer();
+    last = std::move(found->second);
+    holds_.erase(found);
+  }
+  // Never destroyed: the collector may be in it when the process ends.
+  static BufferHolds& OfProcess() {
+    static auto* holds = new BufferHolds;
+    return *holds;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::unordered_map<uintptr_t, Hold> holds_;
+  uintptr_t last_ = 0;
+};
+void ReleaseHold(void*, void* number) { BufferHolds::OfProcess().Release(number); }
+void ReleaseHoldIn(napi_env, void* data, void* number) { ReleaseHold(data, number); }
 
 // Node 22.23, 24.21 and 26 have it, Node 20 does not: looked up, so that one binary serves all.
 using CreateShared = napi_status (*)(napi_env, void*, size_t, void (*)(void*, void*), void*, napi_value*);
@@ -50,22 +89,23 @@ CreateShared FindCreateShared() {
 Napi::Function Mapping::Define(Napi::Env env) {
   return DefineClass(env, "Region",
                      {
-                         InstanceAccessor("address", &Mapping::Address, nullptr),
-                         InstanceAccessor("size", &Mapping::Size, nullptr),
-                         InstanceAccessor("kind", &Mapping::Kind, nullptr),
-                         InstanceAccessor("slots", &Mapping::Slots, nullptr),
-                         InstanceAccessor("buffered", &Mapping::Buffered, nullptr),
-                         InstanceMethod("read", &Mapping::Read),
-                         InstanceMethod("write", &Mapping::Write),
-                         InstanceMethod("fill", &Mapping::Fill),
-                         InstanceMethod("remap", &Mapping::Remap),
-                         InstanceMethod("punchHole", &Mapping::PunchHole),
-                         InstanceMethod("advise", &Mapping::Advise),
-                         InstanceMethod("protect", &Mapping::Protect),
-                         InstanceMethod("buffer", &Mapping::Buffer),
-                         InstanceMethod("recordWrites", &Mapping::RecordWrites),
-                         InstanceMethod("serveFaults", &Mapping::ServeFaults),
-                         InstanceMethod("release", &Mapping::Release),
+                         InstanceAccessor<&Mapping::Address>("address"),
+                         InstanceAccessor<&Mapping::Size>("size"),
+                         InstanceAccessor<&Mapping::Kind>("kind"),
+                         InstanceAccessor<&Mapping::Memory>("memory"),
+                         InstanceAccessor<&Mapping::Slots>("slots"),
+                         InstanceAccessor<&Mapping::Buffered>("buffered"),
+                         InstanceMethod<&Mapping::Read>("read"),
+                         InstanceMethod<&Mapping::Write>("write"),
+                         InstanceMethod<&Mapping::Fill>("fill"),
+                         InstanceMethod<&Mapping::Remap>("remap"),
+                         InstanceMethod<&Mapping::PunchHole>("punchHole"),
+                         InstanceMethod<&Mapping::Advise>("advise"),
+                         InstanceMethod<&Mapping::Protect>("protect"),
+                         InstanceMethod<&Mapping::Buffer>("buffer"),
+                         InstanceMethod<&Mapping::RecordWrites>("recordWrites"),
+                         InstanceMethod<&Mapping::ServeFaults>("serveFaults"),
+                         InstanceMethod<&Mapping::Release>("release"),
                      });
 }
 
@@ -77,6 +117,8 @@ Napi::Value Mapping::Map(const Napi::CallbackInfo& info) {
   request.huge_page_size = NumberOption(options, "hugePageSize");
   request.address = NumberOption(options, "address");
   request.fixed = options.Get("fixed").ToBoolean();
+  if (const Napi::Value advice = options.Get("advice"); !advice.IsUndefined())
+    request.advice = static_cast<int>(WholeNumber(advice, "advice", INT32_MAX));
   request.populate = options.Get("populate").ToBoolean();
   request.shared = options.Get("shared").ToBoolean();
   request.readonly = options.Get("readonly").ToBoolean();
@@ -86,14 +128,20 @@ Napi::Value Mapping::Map(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), -EINVAL);
   Hold region;
   if (const int error = Region::Map(request, &region); error != 0) return Napi::Number::New(info.Env(), error);
-  return Wrap(info.Env(), std::move(region));
+  const bool descriptor = request.kind == RegionKind::kMemfd || request.kind == RegionKind::kFile;
+  const bool whole = request.populate || request.kind == RegionKind::kHugetlb;
+  const auto size = static_cast<int64_t>(request.size);
+  const Napi::Value made = Wrap(info.Env(), std::move(region));
+  Mapping* mapping = Unwrap(made.As<Napi::Object>());
+  mapping->Costs((whole ? size : UntouchedCost(size, WrapsOf(info.Env())->count())) + (descriptor ? kDescriptorCost : 0));
+  return made;
 }
 
 Napi::Value Mapping::Wrap(Napi::Env env, std::shared_ptr<Region> region) {
   return env.GetInstanceData<AddonData>()->region.New({Napi::External<Hold>::New(env, &region)});
 }
 
-Mapping::Mapping(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Mapping>(info) {
+Mapping::Mapping(const Napi::CallbackInfo& info) : Wrapped(info) {
   if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
   region_ = std::move(*info[0].As<Napi::External<Hold>>().Data());
   napi_type_tag_object(info.Env(), info.This(), &kTag);
@@ -114,6 +162,13 @@ Napi::Value Mapping::Size(const Napi::CallbackInfo& info) {
 }
 Napi::Value Mapping::Kind(const Napi::CallbackInfo& info) {
   return region_ ? Napi::Value(Napi::String::New(info.Env(), kKinds[static_cast<size_t>(region_->kind())])) : info.Env().Undefined();
+}
+// Its number, and where in it the region begins.
+Napi::Value Mapping::Memory(const Napi::CallbackInfo& info) {
+  auto memory = Napi::Array::New(info.Env(), 2);
+  memory.Set(0u, region_ ? static_cast<double>(region_->writes()->id()) : 0);
+  memory.Set(1u, region_ ? static_cast<double>(region_->memory_offset()) : 0);
+  return memory;
 }
 Napi::Value Mapping::Slots(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), region_ ? region_->slots.load() : 0); }
 Napi::Value Mapping::Buffered(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), region_ && region_->buffers() > 0); }
@@ -172,8 +227,9 @@ Napi::Value Mapping::Buffer(const Napi::CallbackInfo& info) {
     const Napi::Value alive = buffer_.Value();
     if (!alive.IsEmpty() && alive.IsObject()) return alive;
   }
-  if (const int error = region_->HoldForBuffer(); error != 0) return Napi::Number::New(env, error);
-  auto* hold = new Hold(region_);
+  int error = 0;
+  void* hold = BufferHolds::OfProcess().Add(region_, &error);
+  if (error != 0) return Napi::Number::New(env, error);
   napi_value buffer = nullptr;
   const CreateShared create_shared = FindCreateShared();
   const napi_status status = create_shared != nullptr
@@ -181,7 +237,10 @@ Napi::Value Mapping::Buffer(const Napi::CallbackInfo& info) {
                                  : napi_create_external_arraybuffer(env, region_->base(), region_->size(), ReleaseHoldIn, hold, &buffer);
   if (status != napi_ok) {
     ReleaseHold(nullptr, hold);
-    return Napi::Number::New(env, -EOPNOTSUPP);
+    // Node 20 has thrown as well.
+    napi_value thrown;
+    napi_get_and_clear_last_exception(env, &thrown);
+    return Napi::Number::New(env, -EFBIG);
   }
   buffer_ = Napi::Weak(Napi::Object(env, buffer));
   return Napi::Value(env, buffer);
@@ -198,7 +257,8 @@ Napi::Value Mapping::ServeFaults(const Napi::CallbackInfo& info) {
 }
 
 void Mapping::Release(const Napi::CallbackInfo&) {
-  region_.reset();
+  Drop();
+  Costs(0);
   buffer_.Reset();
 }
 

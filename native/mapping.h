@@ -6,10 +6,11 @@
 #include <memory>
 
 #include "region.h"
+#include "wrapped.h"
 
 namespace node_kvm {
 
-class Mapping : public Napi::ObjectWrap<Mapping> {
+class Mapping : public Wrapped<Mapping> {
  public:
   static Napi::Function Define(Napi::Env env);
   static Napi::Value Map(const Napi::CallbackInfo& info);
@@ -20,9 +21,11 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
   explicit Mapping(const Napi::CallbackInfo& info);
 
  private:
+  void Drop() override { region_.reset(); }
   Napi::Value Address(const Napi::CallbackInfo& info);
   Napi::Value Size(const Napi::CallbackInfo& info);
   Napi::Value Kind(const Napi::CallbackInfo& info);
+  Napi::Value Memory(const Napi::CallbackInfo& info);
   Napi::Value Slots(const Napi::CallbackInfo& info);
   Napi::Value Buffered(const Napi::CallbackInfo& info);
   Napi::Value Read(const Napi::CallbackInfo& info);

@@ -10,6 +10,10 @@
 #include <mutex>
 #include <vector>
 
+#include "file_size_signal.h"
+#include "map_budget.h"
+#include "page_ranges.h"
+
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
@@ -27,6 +31,7 @@ int LogTwo(size_t value) { return 63 - __builtin_clzll(value); }
 
 // A memfd that cannot shrink: truncation would turn an access through a live view into SIGBUS (memfd_create(2), fcntl(2) F_ADD_SEALS).
 int CreateMemfd(size_t size, OwnedFd* memfd) {
+  const NoFileSizeSignal no_signal;
   OwnedFd fd(memfd_create("node-kvm", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (fd.get() < 0 || ftruncate(fd.get(), static_cast<off_t>(size)) < 0 || fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK) < 0) return -errno;
   *memfd = std::move(fd);
@@ -63,6 +68,7 @@ int KernelCopy(void* local, char* remote, size_t length, bool write) {
 
 // The bytes of the memfd itself: no page table, and so no minor fault, has a part in it.
 int FileCopy(int fd, void* local, off_t offset, size_t length, bool write) {
+  const NoFileSizeSignal no_signal;
   auto* here = static_cast<char*>(local);
   while (length > 0) {
     const ssize_t count = write ? pwrite(fd, here, length, offset) : pread(fd, here, length, offset);
@@ -75,8 +81,8 @@ int FileCopy(int fd, void* local, off_t offset, size_t length, bool write) {
   return 0;
 }
 
-// Brings into `fresh` as many pages as the range at `old` holds, each at its place (mincore(2)).
-int PopulateLike(const char* old, char* fresh, size_t length) {
+// Brings into `fresh` as many pages as a range at `old` holds, each at its place (mincore(2)).
+int PopulateResident(const char* old, char* fresh, size_t length) {
   constexpr size_t kMostPages = 1 << 16;
   const size_t pages = length / kPage;
   std::vector<unsigned char> resident(std::min(pages, kMostPages));
@@ -93,8 +99,34 @@ int PopulateLike(const char* old, char* fresh, size_t length) {
   return 0;
 }
 
+// The same, by ranges where the kernel knows them: a mapping may be large and almost empty.
+int PopulateLike(const char* old, char* fresh, size_t length) {
+  PageRanges host("/proc/self");
+  // Without descriptors, say.
+  if (host.Open() != 0) return PopulateResident(old, fresh, length);
+  const auto start = reinterpret_cast<uintptr_t>(old);
+  std::vector<PageRange> ranges;
+  host.Find(start, start + length, &ranges);
+  for (const auto& [from, to, categories] : ranges) {
+    char* place = fresh + (from - start);
+    int error = 0;
+    if (categories == 0)
+      error = PopulateResident(old + (from - start), place, to - from);
+    else if ((categories & kPagePresent) != 0 && madvise(place, to - from, kPopulateWrite) < 0)
+      error = -errno;
+    if (error != 0) return error;
+  }
+  return 0;
+}
+
 // The advice after which pages read as something else.
 bool TakesAway(int advice) { return advice == MADV_DONTNEED || advice == MADV_REMOVE || advice == MADV_FREE; }
+
+// The advice that the kernel keeps with the mapping, of which the range becomes one of its own.
+bool SplitsMappings(int advice) {
+  constexpr int kKept[] = {MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL, MADV_MERGEABLE, MADV_UNMERGEABLE, MADV_HUGEPAGE, MADV_NOHUGEPAGE};
+  return std::find(std::begin(kKept), std::end(kKept), advice) != std::end(kKept);
+}
 
 // Of memory whose pages are served: MADV_FREE would take pages away at a moment that nobody knows, and populating would wait for the
 // server.
@@ -108,6 +140,7 @@ int Prepare(UserFaults* faults, size_t offset, size_t length, int advice) {
 }  // namespace
 
 int Region::Map(const RegionRequest& request, std::shared_ptr<Region>* region) {
+  if (const int error = TakeMappings(1); error != 0) return error;
   std::shared_ptr<Region> made(new Region(request));
   if (request.kind == RegionKind::kFile) {
     made->fd_ = OwnedFd(fcntl(request.fd, F_DUPFD_CLOEXEC, 3));
@@ -115,8 +148,10 @@ int Region::Map(const RegionRequest& request, std::shared_ptr<Region>* region) {
   }
   made->plain_ = request.kind == RegionKind::kAnonymous || request.kind == RegionKind::kMemfd;
   const int error = made->MapWhole();
-  if (error == 0) *region = std::move(made);
-  return error;
+  if (error != 0) return error;
+  made->writes_ = made->fd_.get() < 0 ? std::make_shared<WriteLogs>() : WriteLogs::OfFile(made->fd_.get());
+  *region = std::move(made);
+  return 0;
 }
 
 Region::~Region() {
@@ -133,7 +168,6 @@ int Region::MapWhole() {
     if (wanted == nullptr) return -errno;
     flags = MAP_FIXED;
   }
-  if (request_.populate) flags |= MAP_POPULATE;
   void* mapped = nullptr;
   const int error = MapPages(wanted, size(), request_.offset, flags, &fd_, &mapped);
   if (error != 0) {
@@ -142,7 +176,26 @@ int Region::MapWhole() {
   }
   base_ = static_cast<char*>(mapped);
   // Kernels before 4.17 take MAP_FIXED_NOREPLACE for a hint.
-  return request_.fixed && mapped != wanted ? -EEXIST : 0;
+  if (request_.fixed && mapped != wanted) return -EEXIST;
+  if (request_.advice && madvise(base_, size(), *request_.advice) < 0) return -errno;
+  return request_.populate ? Populate() : 0;
+}
+
+// MAP_POPULATE would be before any advice. As it does, this writes to private memory, so that the pages are its own, and reads shared
+// memory.
+int Region::Populate() {
+  const bool shared = request_.kind == RegionKind::kMemfd || (request_.kind == RegionKind::kFile && request_.shared);
+  const bool write = !request_.readonly && !shared;
+  if (madvise(base_, size(), write ? kPopulateWrite : kPopulateRead) == 0) return 0;
+  if (errno != EINVAL) return -errno;
+  // Before Linux 5.14: a byte of each page, which is written back as it was read.
+  for (size_t offset = 0; offset < size(); offset += kPage) {
+    char byte;
+    int error = KernelCopy(&byte, base_ + offset, 1, false);
+    if (error == 0 && write) error = KernelCopy(&byte, base_ + offset, 1, true);
+    if (error != 0) return error;
+  }
+  return 0;
 }
 
 int Region::MapPages(void* address, size_t length, off_t offset, int flags, OwnedFd* memfd, void** mapped) {
@@ -183,7 +236,8 @@ int Region::Read(size_t offset, void* target, size_t length) {
   if (!Contains(offset, length)) return -ERANGE;
   {
     const std::shared_lock lock(mutex_);
-    if (plain_) return memcpy(target, base_ + offset, length), 0;
+    // The target may be a live buffer of this very memory.
+    if (plain_) return memmove(target, base_ + offset, length), 0;
   }
   return Copy(target, offset, length, false);
 }
@@ -194,11 +248,11 @@ int Region::Write(size_t offset, const void* source, size_t length) {
   {
     const std::shared_lock lock(mutex_);
     copied = plain_;
-    if (copied) memcpy(base_ + offset, source, length);
+    if (copied) memmove(base_ + offset, source, length);
   }
   const int error = copied ? 0 : Copy(const_cast<void*>(source), offset, length, true);
   // After a failure too: part of it may have been written.
-  write_logs_.Wrote(offset, length);
+  Wrote(offset, length);
   return error;
 }
 
@@ -211,7 +265,7 @@ int Region::Fill(size_t offset, size_t length, uint8_t value) {
     if (filled) memset(base_ + offset, value, length);
   }
   if (filled) {
-    write_logs_.Wrote(offset, length);
+    Wrote(offset, length);
     return 0;
   }
   const std::vector<char> block(std::min(length, size_t{1} << 20), static_cast<char>(value));
@@ -228,16 +282,16 @@ int Region::Remap(size_t offset, size_t length, const void* content) {
   const std::lock_guard lock(mutex_);
   // Other pages would not be registered with the userfaultfd.
   if (faults_ != nullptr) return -EBUSY;
+  if (const int error = TakeMappings(3); error != 0) return error;
   char* place = base_ + offset;
   void* fresh = nullptr;
   if (request_.kind == RegionKind::kFile) {
     if (content != nullptr) return -EOPNOTSUPP;
     const int error = MapPages(place, length, request_.offset + static_cast<off_t>(offset), MAP_FIXED, &fd_, &fresh);
-    if (error == 0) write_logs_.Wrote(offset, length);
+    if (error == 0) Wrote(offset, length);
     return error;
   }
   OwnedFd memfd;
-  remapped_ = true;
   if (const int failed = MapPages(nullptr, length, 0, 0, &memfd, &fresh); failed != 0) return failed;
   // Before the old pages go: a frame that is given back first is likely the very one that the next touch gets.
   const int error = content != nullptr ? KernelCopy(const_cast<void*>(content), static_cast<char*>(fresh), length, true)
@@ -251,7 +305,11 @@ int Region::Remap(size_t offset, size_t length, const void* content) {
     munmap(fresh, length);
     return failed;
   }
-  write_logs_.Wrote(offset, length);
+  if (length < size())
+    remapped_ = true;
+  else if (request_.kind == RegionKind::kMemfd)
+    fd_ = std::move(memfd), remapped_ = false;
+  Wrote(offset, length);
   return 0;
 }
 
@@ -260,8 +318,10 @@ int Region::Advise(size_t offset, size_t length, int advice) {
   if (const auto served = faults()) {
     if (const int error = Prepare(served.get(), offset, length, advice); error != 0) return error;
   }
+  if (SplitsMappings(advice))
+    if (const int error = TakeMappings(2); error != 0) return error;
   if (madvise(base_ + offset, length, advice) < 0) return -errno;
-  if (TakesAway(advice)) write_logs_.Wrote(offset, length);
+  if (TakesAway(advice)) Wrote(offset, length);
   return 0;
 }
 
@@ -276,12 +336,15 @@ int Region::ServeFaults(UserFaultsRequest request, std::shared_ptr<UserFaults>* 
   request.size = size();
   // Before the first fault can happen; a plain copy would wait for a page that perhaps only its own thread can serve.
   const bool was_plain = plain_.exchange(false);
-  if (const int error = UserFaults::Open(std::move(request), &faults_); error != 0) {
-    plain_ = was_plain;
+  try {
+    const int error = UserFaults::Open(std::move(request), &faults_);
+    if (error != 0) plain_ = was_plain;
+    *faults = faults_;
     return error;
+  } catch (...) {
+    plain_ = was_plain;
+    throw;
   }
-  *faults = faults_;
-  return 0;
 }
 
 void Region::EndFaults(const UserFaults* faults) {
@@ -303,13 +366,14 @@ int Region::PunchHole(size_t offset, size_t length) {
   if (!in_file && (request_.kind != RegionKind::kMemfd || remapped_)) return -EOPNOTSUPP;
   const off_t at = (in_file ? request_.offset : 0) + static_cast<off_t>(offset);
   if (fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, static_cast<off_t>(length)) < 0) return -errno;
-  write_logs_.Wrote(offset, length);
+  Wrote(offset, length);
   return 0;
 }
 
 int Region::Protect(size_t offset, size_t length, int protection) {
   if (!Contains(offset, length)) return -ERANGE;
   const std::lock_guard lock(mutex_);
+  if (const int error = TakeMappings(2); error != 0) return error;
   const bool accessible = (protection & (PROT_READ | PROT_WRITE)) == (PROT_READ | PROT_WRITE);
   if (!accessible && buffers_ > 0) return -EBUSY;
   if (!accessible) plain_ = false;

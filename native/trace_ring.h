@@ -50,6 +50,8 @@ class TraceRing {
   TraceRing(const TraceRing&) = delete;
   TraceRing& operator=(const TraceRing&) = delete;
 
+  // Of the rings.
+  size_t bytes() const { return rings_.size() * request_.ring_size; }
   // Everything up to now, one vector for each CPU: whole PERF_RECORD_SAMPLE records, oldest first.
   std::vector<std::vector<char>> Drain();
   // Samples that found their ring full, and those beyond the held limit.

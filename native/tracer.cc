@@ -37,11 +37,11 @@ TraceRequest RequestOf(const Napi::Object& options) {
 Napi::Function Tracer::Define(Napi::Env env) {
   return DefineClass(env, "Tracer",
                      {
-                         InstanceMethod("drain", &Tracer::Drain),
-                         InstanceMethod("lost", &Tracer::Lost),
-                         InstanceMethod("setRanges", &Tracer::SetRanges),
-                         InstanceMethod("subscribe", &Tracer::Subscribe),
-                         InstanceMethod("close", &Tracer::Close),
+                         InstanceMethod<&Tracer::Drain>("drain"),
+                         InstanceMethod<&Tracer::Lost>("lost"),
+                         InstanceMethod<&Tracer::SetRanges>("setRanges"),
+                         InstanceMethod<&Tracer::Subscribe>("subscribe"),
+                         InstanceMethod<&Tracer::Close>("close"),
                      });
 }
 
@@ -55,9 +55,10 @@ Napi::Value Tracer::Open(const Napi::CallbackInfo& info) {
   return info.Env().GetInstanceData<AddonData>()->tracer.New({Napi::External<std::unique_ptr<TraceRing>>::New(info.Env(), &ring)});
 }
 
-Tracer::Tracer(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Tracer>(info) {
+Tracer::Tracer(const Napi::CallbackInfo& info) : Wrapped(info) {
   if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
   ring_ = std::move(*info[0].As<Napi::External<std::unique_ptr<TraceRing>>>().Data());
+  Costs(static_cast<int64_t>(ring_->bytes()));
 }
 
 Napi::Value Tracer::Drain(const Napi::CallbackInfo& info) {
@@ -90,6 +91,9 @@ Napi::Value Tracer::SetRanges(const Napi::CallbackInfo& info) {
 
 Napi::Value Tracer::Subscribe(const Napi::CallbackInfo& info) { return GiveListener(info.Env(), ring_ ? ring_->Subscribe() : -EBADF); }
 
-void Tracer::Close(const Napi::CallbackInfo&) { ring_.reset(); }
+void Tracer::Close(const Napi::CallbackInfo&) {
+  Drop();
+  Costs(0);
+}
 
 }  // namespace node_kvm

@@ -6,16 +6,18 @@
 #include <memory>
 
 #include "trace_ring.h"
+#include "wrapped.h"
 
 namespace node_kvm {
 
-class Tracer : public Napi::ObjectWrap<Tracer> {
+class Tracer : public Wrapped<Tracer> {
  public:
   static Napi::Function Define(Napi::Env env);
   static Napi::Value Open(const Napi::CallbackInfo& info);
   explicit Tracer(const Napi::CallbackInfo& info);
 
  private:
+  void Drop() override { ring_.reset(); }
   Napi::Value Drain(const Napi::CallbackInfo& info);
   Napi::Value Lost(const Napi::CallbackInfo& info);
   Napi::Value SetRanges(const Napi::CallbackInfo& info);

@@ -12,7 +12,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <system_error>
 
 #include "run.h"
 
@@ -56,11 +55,7 @@ int UserFaults::Start() {
   api.features = UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_MISSING_SHMEM | (request_.minor ? UFFD_FEATURE_MINOR_SHMEM : 0);
   if (ioctl(uffd_.get(), UFFDIO_API, &api) < 0) return errno == EINVAL ? -EOPNOTSUPP : -errno;
   if (const int error = Register(); error != 0) return error;
-  try {
-    thread_ = std::thread([this] { Loop(); });
-  } catch (const std::system_error&) {
-    return -EAGAIN;
-  }
+  thread_ = std::thread([this] { Loop(); });
   pthread_setname_np(thread_.native_handle(), "kvm-userfaults");
   return 0;
 }

@@ -10,18 +10,19 @@ namespace node_kvm {
 
 Napi::Function Vcpu::Define(Napi::Env env) {
   auto methods = SharedMethods();
-  methods.push_back(InstanceMethod("useArea", &Vcpu::UseArea));
-  methods.push_back(InstanceAccessor("running", &Vcpu::Running, nullptr));
-  methods.push_back(InstanceMethod("startThread", &Vcpu::StartThread));
-  methods.push_back(InstanceMethod("kick", &Vcpu::Kick));
-  methods.push_back(InstanceMethod("readRunPage", &Vcpu::ReadRunPage));
-  methods.push_back(InstanceMethod("writeRunPage", &Vcpu::WriteRunPage));
+  methods.push_back(InstanceMethod<&Vcpu::UseArea>("useArea"));
+  methods.push_back(InstanceAccessor<&Vcpu::Running>("running"));
+  methods.push_back(InstanceMethod<&Vcpu::StartThread>("startThread"));
+  methods.push_back(InstanceMethod<&Vcpu::Kick>("kick"));
+  methods.push_back(InstanceMethod<&Vcpu::ReadRunPage>("readRunPage"));
+  methods.push_back(InstanceMethod<&Vcpu::WriteRunPage>("writeRunPage"));
   return DefineClass(env, "Vcpu", methods);
 }
 
 Vcpu::Vcpu(const Napi::CallbackInfo& info) : DescriptorWrap(info), calls_(info.Env().GetInstanceData<AddonData>()->vcpu_calls) {
   if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
   parts_ = std::move(*info[0].As<Napi::External<VcpuParts>>().Data());
+  Costs(2 * kDescriptorCost);
 }
 
 Vcpu::~Vcpu() {

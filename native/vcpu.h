@@ -21,6 +21,7 @@ class Vcpu : public DescriptorWrap<Vcpu> {
   }
 
  private:
+  void Drop() override { CloseHandle(); }
   Napi::Value UseArea(const Napi::CallbackInfo& info);
   Napi::Value Running(const Napi::CallbackInfo& info);
   Napi::Value StartThread(const Napi::CallbackInfo& info);

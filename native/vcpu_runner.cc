@@ -2,8 +2,6 @@
 
 #include <errno.h>
 
-#include <system_error>
-
 namespace node_kvm {
 namespace {
 
@@ -33,14 +31,14 @@ char* AreaOf(const Napi::Value& value) {
 Napi::Function VcpuRunner::Define(Napi::Env env) {
   return DefineClass(env, "VcpuRunner",
                      {
-                         InstanceMethod("go", &VcpuRunner::Go),
-                         InstanceMethod("callBack", &VcpuRunner::CallBack),
-                         InstanceMethod("hasResult", &VcpuRunner::HasResult),
-                         InstanceMethod("take", &VcpuRunner::Take),
-                         InstanceMethod("takeQueued", &VcpuRunner::TakeQueued),
-                         InstanceMethod("ref", &VcpuRunner::Ref),
-                         InstanceMethod("unref", &VcpuRunner::Unref),
-                         InstanceMethod("end", &VcpuRunner::EndNow),
+                         InstanceMethod<&VcpuRunner::Go>("go"),
+                         InstanceMethod<&VcpuRunner::CallBack>("callBack"),
+                         InstanceMethod<&VcpuRunner::HasResult>("hasResult"),
+                         InstanceMethod<&VcpuRunner::Take>("take"),
+                         InstanceMethod<&VcpuRunner::TakeQueued>("takeQueued"),
+                         InstanceMethod<&VcpuRunner::Ref>("ref"),
+                         InstanceMethod<&VcpuRunner::Unref>("unref"),
+                         InstanceMethod<&VcpuRunner::EndNow>("end"),
                      });
 }
 
@@ -50,7 +48,7 @@ Napi::Value VcpuRunner::Start(const Napi::CallbackInfo& info, const VcpuParts& p
   return info.Env().GetInstanceData<AddonData>()->runner.New({external, info[0], info[1], info[2]});
 }
 
-VcpuRunner::VcpuRunner(const Napi::CallbackInfo& info) : Napi::ObjectWrap<VcpuRunner>(info), env_(info.Env()) {
+VcpuRunner::VcpuRunner(const Napi::CallbackInfo& info) : Wrapped(info), env_(info.Env()) {
   if (!info[0].IsExternal() || !info[3].IsFunction()) throw Napi::TypeError::New(info.Env(), "not constructible");
   parts_ = *info[0].As<Napi::External<VcpuParts>>().Data();
   const auto number = static_cast<int>(WholeNumber(info[1], "number", INT32_MAX));
@@ -63,9 +61,9 @@ VcpuRunner::VcpuRunner(const Napi::CallbackInfo& info) : Napi::ObjectWrap<VcpuRu
   const auto notify = [notify = notify_] { napi_call_threadsafe_function(notify, nullptr, napi_tsfn_nonblocking); };
   try {
     thread_ = std::make_unique<VcpuThread>(parts_.page, number, std::move(ranges), notify);
-  } catch (const std::system_error& error) {
+  } catch (...) {
     LetGo();
-    throw Napi::Error::New(info.Env(), error.what());
+    ThrowOn(env_);
   }
 }
 

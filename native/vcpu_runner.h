@@ -10,7 +10,7 @@
 
 namespace node_kvm {
 
-class VcpuRunner : public Napi::ObjectWrap<VcpuRunner> {
+class VcpuRunner : public Wrapped<VcpuRunner> {
  public:
   static Napi::Function Define(Napi::Env env);
   // (number, ranges, notify): the number names the thread; the ranges are [isPort, start, size, ...]; notify is called in the event loop of
@@ -20,6 +20,7 @@ class VcpuRunner : public Napi::ObjectWrap<VcpuRunner> {
   ~VcpuRunner() override { End(); }
 
  private:
+  void Drop() override { End(); }
   Napi::Value Go(const Napi::CallbackInfo& info);
   void CallBack(const Napi::CallbackInfo& info);
   Napi::Value HasResult(const Napi::CallbackInfo& info);

@@ -20,21 +20,23 @@ Napi::Value VcpuObject(Napi::Env env, VcpuParts parts) {
 
 Napi::Function Vm::Define(Napi::Env env) {
   auto methods = SharedMethods();
-  methods.push_back(InstanceAccessor("runPageSize", &Vm::RunPageSize, nullptr));
-  methods.push_back(InstanceAccessor("generation", &Vm::Generation, nullptr));
-  methods.push_back(InstanceAccessor("memslotWords", &Vm::MemslotWords, nullptr));
-  methods.push_back(InstanceMethod("changeMemslot", &Vm::ChangeMemslot));
-  methods.push_back(InstanceMethod("changeMemslots", &Vm::ChangeMemslots));
-  methods.push_back(InstanceMethod("memslotsSince", &Vm::MemslotsSince));
-  methods.push_back(InstanceMethod("getDirtyLog", &Vm::GetDirtyLog));
-  methods.push_back(InstanceMethod("clearDirtyLog", &Vm::ClearDirtyLog));
-  methods.push_back(InstanceMethod("enableDirtyRing", &Vm::EnableDirtyRing));
-  methods.push_back(InstanceMethod("harvestDirtyRings", &Vm::HarvestDirtyRings));
-  methods.push_back(InstanceMethod("drainCoalesced", &Vm::DrainCoalesced));
-  methods.push_back(InstanceMethod("createGuestMemfd", &Vm::CreateGuestMemfd));
-  methods.push_back(InstanceMethod("createVcpu", &Vm::CreateVcpu));
-  methods.push_back(InstanceMethod("findVcpu", &Vm::FindVcpu));
-  methods.push_back(InstanceMethod("share", &Vm::Share));
+  methods.push_back(InstanceAccessor<&Vm::RunPageSize>("runPageSize"));
+  methods.push_back(InstanceAccessor<&Vm::Generation>("generation"));
+  methods.push_back(InstanceAccessor<&Vm::MemslotWords>("memslotWords"));
+  methods.push_back(InstanceMethod<&Vm::ChangeMemslot>("changeMemslot"));
+  methods.push_back(InstanceMethod<&Vm::ChangeMemslots>("changeMemslots"));
+  methods.push_back(InstanceMethod<&Vm::MemslotsSince>("memslotsSince"));
+  methods.push_back(InstanceMethod<&Vm::GetDirtyLog>("getDirtyLog"));
+  methods.push_back(InstanceMethod<&Vm::ClearDirtyLog>("clearDirtyLog"));
+  methods.push_back(InstanceMethod<&Vm::EnableDirtyRing>("enableDirtyRing"));
+  methods.push_back(InstanceMethod<&Vm::HarvestDirtyRings>("harvestDirtyRings"));
+  methods.push_back(InstanceMethod<&Vm::Coalesce>("coalesce"));
+  methods.push_back(InstanceMethod<&Vm::Uncoalesce>("uncoalesce"));
+  methods.push_back(InstanceMethod<&Vm::DrainCoalesced>("drainCoalesced"));
+  methods.push_back(InstanceMethod<&Vm::CreateGuestMemfd>("createGuestMemfd"));
+  methods.push_back(InstanceMethod<&Vm::CreateVcpu>("createVcpu"));
+  methods.push_back(InstanceMethod<&Vm::FindVcpu>("findVcpu"));
+  methods.push_back(InstanceMethod<&Vm::Share>("share"));
   return DefineClass(env, "Vm", methods);
 }
 
@@ -42,6 +44,8 @@ Vm::Vm(const Napi::CallbackInfo& info) : DescriptorWrap(info) {
   if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
   state_ = *info[0].As<Napi::External<std::shared_ptr<VmState>>>().Data();
   created_here_ = info[1].ToBoolean();
+  // With what KVM keeps for it.
+  if (created_here_) Costs(16 * kDescriptorCost);
 }
 
 // A VM that nobody else holds ends with its last descriptor, and all its slots at once. No one else can come to hold it: there is no token
@@ -51,6 +55,13 @@ void Vm::CloseHandle() {
     Tokens::OfProcess().EndVm(state_.get());
     if (state_.use_count() > 1) state_->End();
   }
+  LetGo();
+}
+
+// The VM may live on with others, whose guest must not write where nobody listens.
+void Vm::LetGo() {
+  if (state_ == nullptr) return;
+  state_->coalesced_ring().Leave(fd(), this);
   state_.reset();
 }
 
@@ -101,9 +112,35 @@ Napi::Value Vm::HarvestDirtyRings(const Napi::CallbackInfo& info) {
   return pairs;
 }
 
+namespace {
+
+bool ReadZone(const Napi::Value& value, kvm_coalesced_mmio_zone* zone) {
+  const ByteSpan bytes = BytesOf(value);
+  if (bytes.length < sizeof *zone) return false;
+  memcpy(zone, bytes.data, sizeof *zone);
+  return true;
+}
+
+}  // namespace
+
+Napi::Value Vm::Coalesce(const Napi::CallbackInfo& info) {
+  const VcpuBarrier barrier;
+  kvm_coalesced_mmio_zone zone;
+  if (!ReadZone(info[0], &zone)) return Napi::Number::New(info.Env(), -E2BIG);
+  return Napi::Number::New(info.Env(), fd() < 0 ? -EBADF : state_->coalesced_ring().Register(fd(), this, zone));
+}
+
+Napi::Value Vm::Uncoalesce(const Napi::CallbackInfo& info) {
+  const VcpuBarrier barrier;
+  kvm_coalesced_mmio_zone zone;
+  const ByteSpan target = BytesOf(info[1]);
+  const bool is_there = ReadZone(info[0], &zone) && state_ != nullptr;
+  return Napi::Number::New(info.Env(), is_there ? state_->coalesced_ring().Unregister(fd(), this, zone, target.data, target.length) : 0);
+}
+
 Napi::Value Vm::DrainCoalesced(const Napi::CallbackInfo& info) {
   const ByteSpan target = BytesOf(info[0]);
-  return Napi::Number::New(info.Env(), state_ == nullptr ? 0 : state_->coalesced_ring().Drain(target.data, target.length));
+  return Napi::Number::New(info.Env(), state_ == nullptr ? 0 : state_->coalesced_ring().Drain(this, target.data, target.length));
 }
 
 // Its own descriptor object: the kernel's memslot holds the file, so that closing the handle first is harmless.

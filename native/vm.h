@@ -16,11 +16,14 @@ class Vm : public DescriptorWrap<Vm> {
   static Napi::Value Attach(const Napi::CallbackInfo& info);
   static Napi::Value Wrap(Napi::Env env, std::shared_ptr<VmState> state, bool created_here);
   explicit Vm(const Napi::CallbackInfo& info);
+  ~Vm() override { LetGo(); }
   int fd() const { return state_ && !state_->ended() ? state_->fd() : -1; }
   // The environment that created the VM ends it for all; others let go of it.
   void CloseHandle();
 
  private:
+  void Drop() override { LetGo(); }
+  void LetGo();
   Napi::Value RunPageSize(const Napi::CallbackInfo& info);
   Napi::Value MemslotWords(const Napi::CallbackInfo& info);  // these are in vm_memslots.cc
   Napi::Value ChangeMemslot(const Napi::CallbackInfo& info);
@@ -31,6 +34,8 @@ class Vm : public DescriptorWrap<Vm> {
   Napi::Value ClearDirtyLog(const Napi::CallbackInfo& info);
   Napi::Value EnableDirtyRing(const Napi::CallbackInfo& info);
   Napi::Value HarvestDirtyRings(const Napi::CallbackInfo& info);
+  Napi::Value Coalesce(const Napi::CallbackInfo& info);
+  Napi::Value Uncoalesce(const Napi::CallbackInfo& info);
   Napi::Value DrainCoalesced(const Napi::CallbackInfo& info);
   Napi::Value CreateGuestMemfd(const Napi::CallbackInfo& info);
   Napi::Value CreateVcpu(const Napi::CallbackInfo& info);

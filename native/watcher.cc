@@ -10,10 +10,10 @@ namespace node_kvm {
 Napi::Function Watcher::Define(Napi::Env env) {
   return DefineClass(env, "Watcher",
                      {
-                         InstanceMethod("add", &Watcher::Add),
-                         InstanceMethod("remove", &Watcher::Remove),
-                         InstanceMethod("take", &Watcher::Take),
-                         InstanceMethod("subscribe", &Watcher::Subscribe),
+                         InstanceMethod<&Watcher::Add>("add"),
+                         InstanceMethod<&Watcher::Remove>("remove"),
+                         InstanceMethod<&Watcher::Take>("take"),
+                         InstanceMethod<&Watcher::Subscribe>("subscribe"),
                      });
 }
 
@@ -29,7 +29,7 @@ Napi::Value Watcher::CreateEventfd(const Napi::CallbackInfo& info) {
   return WrapDescriptor(info.Env(), fd < 0 ? -errno : fd);
 }
 
-Watcher::Watcher(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Watcher>(info) {
+Watcher::Watcher(const Napi::CallbackInfo& info) : Wrapped(info) {
   if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
   watcher_ = std::move(*info[0].As<Napi::External<std::unique_ptr<EventfdWatcher>>>().Data());
 }

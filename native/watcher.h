@@ -6,10 +6,11 @@
 #include <memory>
 
 #include "eventfds.h"
+#include "wrapped.h"
 
 namespace node_kvm {
 
-class Watcher : public Napi::ObjectWrap<Watcher> {
+class Watcher : public Wrapped<Watcher> {
  public:
   static Napi::Function Define(Napi::Env env);
   static Napi::Value Open(const Napi::CallbackInfo& info);
@@ -18,6 +19,7 @@ class Watcher : public Napi::ObjectWrap<Watcher> {
   explicit Watcher(const Napi::CallbackInfo& info);
 
  private:
+  void Drop() override { watcher_.reset(); }
   Napi::Value Add(const Napi::CallbackInfo& info);
   void Remove(const Napi::CallbackInfo& info);
   Napi::Value Take(const Napi::CallbackInfo& info);

@@ -287,7 +287,7 @@ test('a handler is called in the async context that its range was made in', (con
 test('ranges that overlap are refused: a write has one handler, and who takes back one would take back both', (context) => {
   need(context)
   vm.coalesce({ port: 0x10, size: 8 }, () => {})
-  expect(checkedError(() => vm.coalesce({ port: 0x17, size: 1 }, () => {}), 'overlap').message).toContain('0x10-0x18')
+  expect(checkedError(() => vm.coalesce({ port: 0x17, size: 1 }, () => {}), 'overlap').message).toContain('0x17-0x18')
   vm.coalesce({ port: 0x18, size: 1 }, () => {}).close()
   vm.coalesce({ gpa: hole, size: 8 }, () => {})
   expect(realMode('out %al, $0x17; hlt').run().reason).toBe('hlt')

@@ -21,7 +21,8 @@ const prologue = `
   import { Kvm, Mapping } from ${JSON.stringify(library)}
   import { closeSync, openSync, readdirSync } from 'node:fs'
   import { spawnSync } from 'node:child_process'
-  const vm = Kvm.open().createVm(), ram = Mapping.anonymous(65536)
+  // Held, so that nothing is lost that could be collected instead.
+  const kvm = Kvm.open(), vm = kvm.createVm(), ram = Mapping.anonymous(65536)
   vm.memslots.create({ gpa: 0, mapping: ram })
   ram.write(0, new Uint8Array([0xe6, 0x10, 0xf4])) // out %al, $0x10; hlt
   const say = (...words) => console.log(JSON.stringify(words))
@@ -42,7 +43,7 @@ test('no descriptors in the middle of it: ioeventfd() and irqfd() leave the VM a
       for (const fd of filler.splice(0, free)) closeSync(fd)
       const result = attempt(make)
       for (const fd of filler) closeSync(fd)
-      return [result, descriptors() - before, vcpu.enter('real', { ip: 0 }).run().reason]
+      return [result, descriptors() - before, vcpu.enter('real', { ip: 0 }).run({ timeoutMs: 10_000 }).reason]
     }
     say('begin')
     for (let free = 0; free <= 6; free++) say(...with_(free, () => vm.ioeventfd({ port: 0x10, size: 1 })))
@@ -51,7 +52,8 @@ test('no descriptors in the middle of it: ioeventfd() and irqfd() leave the VM a
     // Halted in the kernel, which has the interrupt controllers: no exit of the write's comes first.
     say(vcpu.enter('real', { ip: 0 }).run({ timeoutMs: 20 }).reason)
     again.close()
-    vm.close()`,
+    vm.close()
+    kvm.close()`,
     'ulimit -n 128'
   )
   const failed = [['limit', 'EMFILE', expect.stringContaining('ulimit -n')], 0, 'io-out']

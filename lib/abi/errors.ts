@@ -1,5 +1,6 @@
 /** Every failure of the library: a code to branch on, and a message that says what was asked, what the kernel said, what to do. */
 import { constants } from 'node:os'
+import { visibleLines } from './text.js'
 
 /** What kind of failure: for programs to branch on. */
 export type KvmErrorCode =
@@ -45,7 +46,8 @@ export class KvmError extends Error {
 
   /** @internal */
   constructor(code: KvmErrorCode, message: string, details: KvmErrorDetails = {}) {
-    super(message)
+    // It may name a file or a process, and is printed.
+    super(visibleLines(message))
     this.code = code
     Object.assign(this, details)
   }
@@ -60,9 +62,38 @@ export function errnoName(negativeErrno: number): string {
   return errnoNames.get(-negativeErrno) ?? `errno ${-negativeErrno}`
 }
 
+/** What a process runs out of, by the errno that says so. EDQUOT stands for the add-on's own limit, below the kernel's. */
+const exhausted: Record<string, { code: KvmErrorCode; errno: string; why: string }> = {
+  EMFILE: { code: 'limit', errno: 'EMFILE', why: 'this process may open no more files; close some, or raise its limit (ulimit -n, RLIMIT_NOFILE)' },
+  ENFILE: { code: 'limit', errno: 'ENFILE', why: 'the system has no more open files; raise /proc/sys/fs/file-max' },
+  EDQUOT: {
+    code: 'limit',
+    errno: 'ENOMEM',
+    why: 'this process has almost as many mappings as it may have, and needs the rest to live; unmap some, or raise the sysctl vm.max_map_count'
+  },
+  ENOMEM: {
+    code: 'memory',
+    errno: 'ENOMEM',
+    why: "there is no more memory for this process; see its limit of address space (ulimit -v, RLIMIT_AS), its cgroup's memory.max, and vm.overcommit_memory"
+  },
+  threads: {
+    code: 'limit',
+    errno: 'EAGAIN',
+    why: "no more threads can be made; see the limits ulimit -u (RLIMIT_NPROC), pids.max of the process's cgroup, and ulimit -v (RLIMIT_AS)"
+  }
+}
+
+/** The error for an errno (by its name, or negative) that says that the process, or the system, has no more of something; undefined for others. */
+export function exhaustion(asked: string, errno: string | number, details: KvmErrorDetails = {}): KvmError | undefined {
+  const found = exhausted[typeof errno === 'string' ? errno : errnoName(errno)]
+  return found && new KvmError(found.code, `${asked}: ${found.errno}; ${found.why}`, { ...details, errno: found.errno })
+}
+
 /** Turns the negative errno of an ioctl into an error; `advice` says what usually causes it. */
 export function ioctlError(ioctl: string, negativeErrno: number, asked: string, advice = '', details: KvmErrorDetails = {}): KvmError {
   const errno = errnoName(negativeErrno)
+  const exhausted = errno === 'ENOMEM' ? undefined : exhaustion(`${asked}: ${ioctl} failed`, negativeErrno, { ioctl, ...details })
+  if (exhausted) return exhausted
   return new KvmError('ioctl', `${asked}: ${ioctl} failed with ${errno}${advice ? `; ${advice}` : ''}`, { ioctl, errno, ...details })
 }
 
@@ -72,20 +103,12 @@ export function checked(result: number, ioctl: string, asked: string, advice?: s
   return result
 }
 
-const limits: Record<string, string> = {
-  EMFILE: 'this process may open no more files: raise the limit (ulimit -n), or close some',
-  ENFILE: 'the host has no more open files: raise fs.file-max (sysctl)',
-  EAGAIN: "there is no thread to be had: raise the limit of the user's processes (ulimit -u), or pids.max of the control group",
-  ENOSPC: 'this user may watch no more files: raise fs.epoll.max_user_watches (sysctl)',
-  ENOMEM: 'the kernel has no memory for it'
-}
-
 /** Turns the negative errno of what takes a descriptor or a thread into an error that names the limit. */
 export function limitError(asked: string, negativeErrno: number): KvmError {
   const errno = errnoName(negativeErrno)
-  return new KvmError('limit', `${asked}: ${errno}${limits[errno] ? `; ${limits[errno]}` : ''}`, { errno })
+  const advice = errno === 'ENOSPC' ? '; this user may watch no more files: raise fs.epoll.max_user_watches (sysctl)' : ''
+  return exhaustion(asked, errno === 'EAGAIN' ? 'threads' : errno) ?? new KvmError('limit', `${asked}: ${errno}${advice}`, { errno })
 }
-
 /** Takes each step, also those after one that throws; what was thrown is thrown after the last: the error, or an AggregateError of several. */
 export function takeEach(steps: Iterable<() => void>): void {
   const errors: unknown[] = []

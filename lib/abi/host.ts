@@ -1,6 +1,7 @@
 /** What host this is: read from files that need no privilege, each of which may be absent. */
 import { existsSync, readFileSync } from 'node:fs'
 import { release } from 'node:os'
+import { openingOr } from './exhausted.js'
 import type { SpteFormat } from './spte.js'
 
 /** How KVM translates GPA -> HPA here. */
@@ -17,13 +18,12 @@ export interface Host {
   tdpMmu: boolean
 }
 
-/** A file's text without its last newline, or null. */
+/**
+ * A file's text without its last newline, or null.
+ * @throws KvmError `limit` when this process can open no file
+ */
 export function readOptional(path: string): string | null {
-  try {
-    return readFileSync(path, 'utf8').trim()
-  } catch {
-    return null
-  }
+  return openingOr(null, `reading ${path}`, () => readFileSync(path, 'utf8').trim())
 }
 
 const isOn = (value: string | null) => value === 'Y' || value === '1'

@@ -2,6 +2,7 @@
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import { isMainThread } from 'node:worker_threads'
+import { exhaustion } from './errors.js'
 
 /** An owned file descriptor; closed when its object is collected, at the latest. Results below 0 are a negative errno. */
 export interface NativeDescriptor {
@@ -51,7 +52,11 @@ export interface NativeVm extends NativeDescriptor {
   enableDirtyRing(capability: number, bytes: number): number
   /** Pairs of slot and page that any vCPU dirtied since the last call; they are protected again when it returns. */
   harvestDirtyRings(): Float64Array | number
-  /** Moves whole entries of the ring of coalesced writes into `target`; how many. */
+  /** KVM_REGISTER_COALESCED_MMIO: -EEXIST where it overlaps a range of any environment. Taken back when this one lets go of the VM. */
+  coalesce(zone: Uint8Array): number
+  /** The opposite; what waits is moved as by drainCoalesced(). */
+  uncoalesce(zone: Uint8Array, target: Uint8Array): number
+  /** Moves this environment's entries of the ring of coalesced writes into `target`; how many. */
   drainCoalesced(target: Uint8Array): number
   /** Bytes of a vCPU's shared pages: KVM_GET_VCPU_MMAP_SIZE. */
   readonly runPageSize: number
@@ -182,6 +187,8 @@ export interface RegionOptions {
   address?: number
   fixed?: boolean
   populate?: boolean
+  /** madvise(2) of the whole, before it is populated. */
+  advice?: number
   /** file: the path's open descriptor, which the region duplicates, and where in it to begin. */
   fd?: number
   offset?: number
@@ -196,6 +203,8 @@ export interface NativeRegion {
   readonly address: number
   readonly size: number
   readonly kind: RegionOptions['kind']
+  /** The same number for all regions of one file, or of one mapping, and the byte in it at which this region begins. */
+  readonly memory: [id: number, offset: number]
   /** Slots of any VM that hold it. */
   readonly slots: number
   /** As write() and fill(): -EAGAIN where a page must first be served by serveFaults()' caller. */
@@ -302,6 +311,8 @@ export interface PageColumns {
   kind: Uint8Array
   framesHidden: boolean
   scanned: boolean
+  /** Large mappings that have no page of their own were passed over, as the kernel knows no ranges of pages: they may map the page of zeros. */
+  passedOver: boolean
   /** Slots that were left out, as no memslot can be so: what was read was being changed. */
   impossibleSlots: number
   compared: number
@@ -312,8 +323,8 @@ export interface NativeAddon {
   /** Loads the BPF program, once a process; null when it is loaded. */
   loadTables(): TableFailure | null
   readTables(request: TableRequest): NativeMachine[] | TableFailure
-  /** Reads the host page tables of the slots at GPAs from `from` up to `to`, and puts all three tables side by side. A negative errno on failure. */
-  joinTables(pagemapPath: string, slots: SlotColumns, leaves: LeafColumns, from: number, to: number): PageColumns | number
+  /** Reads the host page tables (of a process by its folder /proc/PID, or none) of the slots at GPAs from `from` up to `to`, and puts all three tables side by side. A negative errno on failure. */
+  joinTables(process: string | null, slots: SlotColumns, leaves: LeafColumns, from: number, to: number): PageColumns | number
   /** open(2); a negative errno on failure. */
   open(path: string, writable: boolean): NativeKvm | number
   /** The number of the signal that kicks; below 0 when no real-time signal was free. */
@@ -323,14 +334,19 @@ export interface NativeAddon {
   /** The VM of a token of {@link NativeVm.share}: -ENOENT for none, -EBADF when it is closed. */
   attach(token: bigint): NativeVm | number
   map(options: RegionOptions): NativeRegion | number
+  /** Makes the error where a call of the add-on runs out of memory or threads. */
+  onExhausted(error: (what: 'memory' | 'threads') => Error): void
+  /** Ends what objects hold that the collector has found to be lost, which their finalizers would do later; how many. */
+  reclaim(): number
   /** eventfd(2), nonblocking. */
   eventfd(): NativeDescriptor | number
   watchEventfds(): NativeWatcher | number
   trace(request: TraceRequest): NativeTracer | number
   /** A mount of tracefs that is in no namespace: its files are reached below /proc/self/fd/N. */
   openTracefs(): NativeDescriptor | number
-  /** For ./vcpu-calls.ts alone, as the next two. */
+  /** For ./vcpu-calls.ts alone, as the next three. */
   runVcpu(): void
+  completeVcpu(): void
   ioctlVcpu(argument: Uint8Array): void
   readonly vcpuWords: ArrayBuffer
 }
@@ -344,4 +360,5 @@ const packageRoot = fileURLToPath(new URL(import.meta.url.includes('/dist/lib/')
 const otherBuild = process.env['NODE_KVM_ADDON']
 
 export const native: NativeAddon = otherBuild ? require(otherBuild) : (require('node-gyp-build') as (directory: string) => NativeAddon)(packageRoot)
+native.onExhausted((what) => exhaustion(what === 'memory' ? 'allocating memory' : 'making a thread', what === 'memory' ? 'ENOMEM' : what) as Error)
 if (!isMainThread) native.watchLoop()

@@ -1,9 +1,9 @@
 /** Writes that KVM queues instead of leaving the guest: KVM_REGISTER_COALESCED_MMIO (api.rst 4.116). */
 import { AsyncResource } from 'node:async_hooks'
-import { argumentError, checkAddress, checkInteger, checkOptions, checkSize, hex, hexRange } from '../abi/arguments.js'
-import { ioctlError, KvmError, throwLater } from '../abi/errors.js'
+import { argumentError, checkAddress, checkInteger, checkOptions, checkSize, hexRange } from '../abi/arguments.js'
+import { errnoName, ioctlError, KvmError, throwLater } from '../abi/errors.js'
 import type { NativeVm } from '../abi/native.js'
-import { KVM_REGISTER_COALESCED_MMIO, KVM_UNREGISTER_COALESCED_MMIO } from '../abi/requests.js'
+import { KVM_REGISTER_COALESCED_MMIO } from '../abi/requests.js'
 import { CoalescedEntry, CoalescedZone as Request } from '../abi/structures.js'
 
 /** Of {@link Vm.coalesce}: ports, or guest-physical addresses, from the first on. */
@@ -63,7 +63,7 @@ interface Batch {
   writes: CoalescedWrite[]
 }
 
-/** @internal the ranges of one VM. The ring is one for all its vCPUs: what any of them wrote comes with whoever drains. */
+/** @internal this environment's ranges of one VM. The ring is one for all vCPUs: what any of them wrote there comes with the next drain. */
 export class Coalescing {
   readonly #vm: NativeVm
   readonly #zones: CoalescedZone[] = []
@@ -82,56 +82,39 @@ export class Coalescing {
     if (typeof handler !== 'function') throw argumentError('handler', typeof handler, 'a function')
     const addr = port === undefined ? checkAddress('gpa', gpa) : checkInteger('port', port, 0, 0xffff)
     const request = new Request({ addr, size: checkSize('size', size), pio: port === undefined ? 0 : 1 })
-    this.#refuseOverlap(request)
-    const result = this.#vm.ioctl(KVM_REGISTER_COALESCED_MMIO.number, request.bytes)
+    const asked = `coalescing ${port === undefined ? 'gpa' : 'port'} ${hexRange(addr, size)}`
+    const result = this.#vm.coalesce(request.bytes)
+    if (errnoName(result) === 'EEXIST')
+      throw new KvmError('overlap', `${asked}: it overlaps a coalesced range of this VM, of this thread or another's`)
     if (result < 0)
-      throw ioctlError(
-        KVM_REGISTER_COALESCED_MMIO.name,
-        result,
-        `coalescing ${size} at ${port === undefined ? 'gpa' : 'port'} ${hex(addr)}`,
-        'a VM has room for about 200 ranges; ports need KVM_CAP_COALESCED_PIO'
-      )
+      throw ioctlError(KVM_REGISTER_COALESCED_MMIO.name, result, asked, 'a VM has room for about 200 ranges; ports need KVM_CAP_COALESCED_PIO')
     const zone = new CoalescedZone(this, request, AsyncResource.bind(handler))
     this.#zones.push(zone)
     return zone
   }
 
-  // A write has one owner; and who takes back a range takes from KVM each that covers it (kvm_vm_ioctl_unregister_coalesced_mmio()).
-  #refuseOverlap({ addr, size, pio }: InstanceType<typeof Request>): void {
-    const hit = this.#zones.find(({ request }) => request.pio === pio && addr < request.addr + request.size && request.addr < addr + size)?.request
-    if (hit)
-      throw new KvmError('overlap', `${pio ? 'port' : 'gpa'} ${hexRange(addr, size)} overlaps the coalesced range ${hexRange(hit.addr, hit.size)}`)
-  }
-
   remove(zone: CoalescedZone): void {
     if (!this.#zones.includes(zone)) return
-    if (this.#vm.fd >= 0) this.#vm.ioctl(KVM_UNREGISTER_COALESCED_MMIO.number, zone.request.bytes)
-    // It is the owner of what lies in the ring still, but not of what a handler sees next.
-    this.#take()
+    this.#sort(this.#vm.uncoalesce(zone.request.bytes, this.#entries))
     this.#zones.splice(this.#zones.indexOf(zone), 1)
     this.#handOn()
   }
 
-  /** With the VM. */
-  close(): void {
-    for (const zone of [...this.#zones]) this.remove(zone)
-  }
-
   /** Every write that waits, in the guest's order: those of one range that follow on each other come in one call. */
   drain(): void {
-    this.#take()
+    this.#sort(this.#vm.drainCoalesced(this.#entries))
     this.#handOn()
   }
 
-  // Out of the ring, to its owners, before any handler runs.
-  #take(): void {
-    const count = this.#vm.drainCoalesced(this.#entries)
+  // What was moved out of the ring goes to its owners before any handler runs.
+  #sort(count: number): void {
     let owner: CoalescedZone | undefined
     let writes: CoalescedWrite[] = []
     for (let index = 0; index < count; index++) {
       const { phys_addr: address, len, pio, data } = CoalescedEntry.over(this.#entries.subarray(index * CoalescedEntry.size))
       const zone = this.#ownerOf(address, pio)
-      if (index === 0 || zone !== owner) this.#waiting.push({ handler: zone?.handler ?? ownerless, writes: (writes = []) })
+      if (!zone) continue
+      if (zone !== owner) this.#waiting.push({ handler: zone.handler, writes: (writes = []) })
       owner = zone
       writes.push({ address, data: data.slice(0, Math.min(len, 8)) })
     }
@@ -150,8 +133,4 @@ export class Coalescing {
   #ownerOf(address: number, pio: number): CoalescedZone | undefined {
     return this.#zones.find(({ request: { addr, size, pio: ports } }) => ports === pio && address >= addr && address < addr + size)
   }
-}
-
-function ownerless(writes: readonly CoalescedWrite[]): void {
-  throw new KvmError('argument', `${writes.length} coalesced writes at ${hex(writes[0]!.address)}, which no range of this thread covers`)
 }

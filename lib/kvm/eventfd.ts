@@ -8,11 +8,12 @@ import { EventEmitter } from 'node:events'
 import { writeSync } from 'node:fs'
 import { Doorbell } from '../abi/doorbell.js'
 import { limitError, throwLater } from '../abi/errors.js'
+import { making } from '../abi/exhausted.js'
 import { type NativeDescriptor, type NativeWatcher, native } from '../abi/native.js'
 
 /** An eventfd of ours, to hand to KVM. */
 export function createEventfd(): NativeDescriptor {
-  const made = native.eventfd()
+  const made = making(() => native.eventfd())
   if (typeof made === 'number') throw limitError('an eventfd', made)
   return made
 }
@@ -31,15 +32,25 @@ export function signalEventfd({ fd }: NativeDescriptor): void {
 // This environment's thread and its bell, from the first listener on; and who listens.
 let watcher: NativeWatcher | undefined
 let bell: Doorbell
-const listeners = new Map<number, (count: number) => void>()
+const listeners = new Map<number, WeakRef<EventSource>>()
+// Those that keep the process alive are held here, the others by whoever has them or their VM.
+const referenced = new Set<EventSource>()
 let nextKey = 0
-let referenced = 0
+const lost = new FinalizationRegistry<number>(forget)
+
+function forget(key: number): void {
+  watcher?.remove(key)
+  listeners.delete(key)
+}
 
 function deliver(): void {
   const counts = watcher!.take()
   for (let at = 0; at < counts.length; at += 2)
     try {
-      listeners.get(counts[at]!)?.(counts[at + 1]!)
+      listeners
+        .get(counts[at]!)
+        ?.deref()
+        ?.heard(counts[at + 1]!)
     } catch (error) {
       // The others were taken too, and must hear of it.
       throwLater(error)
@@ -48,18 +59,11 @@ function deliver(): void {
 
 function theWatcher(): NativeWatcher {
   if (watcher) return watcher
-  const made = native.watchEventfds()
+  const made = making(() => native.watchEventfds())
   if (typeof made === 'number') throw limitError('a thread that watches eventfds', made)
   bell = new Doorbell(made.subscribe(), deliver)
   bell.unref()
   return (watcher = made)
-}
-
-// The environment stays alive while any source that was not unref'd listens.
-function count(change: 1 | -1): void {
-  referenced += change
-  if (referenced === 0) bell.unref()
-  else if (referenced === 1 && change === 1) bell.ref()
 }
 
 /** An async iterator over counts: what came since its last step, and how to wake it. */
@@ -78,7 +82,6 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
   readonly #readers = new Set<Reader>()
   readonly #onClose: () => void
   #key: number | undefined
-  #referenced = false
 
   /** @internal */
   constructor(onClose: () => void) {
@@ -92,7 +95,8 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
     const result = theWatcher().add(key, fd)
     if (result < 0) throw limitError('watching an eventfd', result)
     this.#key = key
-    listeners.set(key, (count) => this.#heard(count))
+    listeners.set(key, new WeakRef(this))
+    lost.register(this, key, this)
     this.ref()
   }
 
@@ -100,13 +104,13 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
   protected unlisten(): void {
     this.unref()
     if (this.#key === undefined) return
-    watcher?.remove(this.#key)
-    listeners.delete(this.#key)
+    forget(this.#key)
+    lost.unregister(this)
     this.#key = undefined
   }
 
-  // Those that iterate first: a listener that throws takes nothing from them.
-  #heard(count: number): void {
+  /** @internal those that iterate first: a listener that throws takes nothing from them */
+  heard(count: number): void {
     for (const reader of this.#readers) {
       reader.count += count
       reader.wake()
@@ -116,18 +120,12 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
 
   /** Keeps the process alive again. */
   ref(): this {
-    if (this.#key !== undefined && !this.#referenced) {
-      this.#referenced = true
-      count(1)
-    }
+    if (this.#key !== undefined && referenced.add(this).size === 1) bell.ref()
     return this
   }
-  /** Lets the process end although this still listens. */
+  /** Lets the process end although this still listens. It ends by itself once nobody holds it or its VM any more. */
   unref(): this {
-    if (this.#referenced) {
-      this.#referenced = false
-      count(-1)
-    }
+    if (referenced.delete(this) && referenced.size === 0) bell.unref()
     return this
   }
 

@@ -1,6 +1,7 @@
 /** The system descriptor, /dev/kvm. */
 import { argumentError, checkInteger } from '../abi/arguments.js'
-import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { checked, errnoName, exhaustion, ioctlError, KvmError } from '../abi/errors.js'
+import { making } from '../abi/exhausted.js'
 import { type NativeKvm, native } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_GET_API_VERSION, KVM_GET_SUPPORTED_CPUID, type Request } from '../abi/requests.js'
 import { CpuidEntry } from '../abi/structures.js'
@@ -31,9 +32,11 @@ export class Kvm implements Disposable {
    */
   static open(path = '/dev/kvm'): Kvm {
     if (typeof path !== 'string') throw argumentError('path', typeof path, 'a string')
-    const system = native.open(path, true)
+    const system = making(() => native.open(path, true))
     if (typeof system === 'number') {
       const errno = errnoName(system)
+      const exhausted = exhaustion(`opening ${path}`, system, { path })
+      if (exhausted) throw exhausted
       const code = errno === 'EACCES' || errno === 'EPERM' ? 'permission' : 'unavailable'
       throw new KvmError(code, `opening ${path}: ${errno}; ${openAdvice[errno] ?? 'see node-kvm doctor'}`, { errno, path })
     }
@@ -87,9 +90,14 @@ export class Kvm implements Disposable {
   createVm(type = 0): Vm {
     checkInteger('type', type)
     if (this.closed) throw new KvmError('closed', 'this Kvm is closed')
-    const vm = this.#native.createVm(type)
+    const vm = making(() => this.#native.createVm(type))
     if (typeof vm === 'number') throw ioctlError('KVM_CREATE_VM', vm, `creating a VM of type ${type}`)
-    return new Vm(vm).prepare()
+    try {
+      return new Vm(vm).prepare()
+    } catch (error) {
+      vm.close()
+      throw error
+    }
   }
 
   /** Closes the descriptor; a second call does nothing. */

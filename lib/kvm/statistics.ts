@@ -1,5 +1,6 @@
 /** KVM's own counters by the binary statistics descriptor: KVM_GET_STATS_FD (api.rst 4.131). */
 import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { making } from '../abi/exhausted.js'
 import type { NativeDescriptor } from '../abi/native.js'
 import { StatsHeader } from '../abi/structures.js'
 
@@ -55,9 +56,14 @@ export class Statistics implements Disposable {
 
   /** @internal */
   static of(owner: NativeDescriptor): Statistics {
-    const file = owner.openStatistics()
+    const file = making(() => owner.openStatistics())
     if (typeof file === 'number') throw ioctlError('KVM_GET_STATS_FD', file, 'opening the statistics', 'kernels before 5.14 have none')
-    return new Statistics(file)
+    try {
+      return new Statistics(file)
+    } catch (error) {
+      file.close()
+      throw error
+    }
   }
 
   private constructor(file: NativeDescriptor) {

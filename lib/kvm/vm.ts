@@ -1,6 +1,7 @@
 /** A machine: its memslots and vCPUs. */
 import { argumentError, checkAddress, checkBytes, checkInteger, hex } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError, takeEach } from '../abi/errors.js'
+import { making } from '../abi/exhausted.js'
 import { spteFormat } from '../abi/host.js'
 import { type NativeVcpu, type NativeVm, native } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP, KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR, type Request } from '../abi/requests.js'
@@ -119,7 +120,7 @@ export class Vm implements Disposable {
     const { vcpus, vcpuIds } = this.limits
     if (id >= vcpuIds || this.#vcpus.size >= vcpus)
       throw new KvmError('limit', `vCPU ${id}: this host allows ${vcpus} vCPUs a VM, with ids below ${vcpuIds}`, { vcpus, vcpuIds, argument: 'id' })
-    const vcpu = this.#native.createVcpu(id)
+    const vcpu = making(() => this.#native.createVcpu(id))
     if (typeof vcpu !== 'number') return this.#hold(vcpu, id)
     // Another environment may have made it.
     const taken = errnoName(vcpu) === 'EEXIST'
@@ -386,7 +387,7 @@ export class Vm implements Disposable {
       ...[...this.#sources].map((source) => () => source.close()),
       () => this.#dirtyLog?.close(),
       ...[...this.#vcpus.values()].map((vcpu) => () => vcpu.close()),
-      () => this.coalescing?.close(),
+      () => this.coalescing?.drain(),
       () => this.#statistics?.close(),
       () => this.#native.close(),
       () => this.memslots.released()

@@ -3,7 +3,8 @@ import { closeSync, openSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
 import { argumentError, checkAddress, checkBytes, checkInteger, checkOptions, hex, MiB, pageSize } from '../abi/arguments.js'
 import { Doorbell } from '../abi/doorbell.js'
-import { errnoName, KvmError, type KvmErrorCode, throwLater } from '../abi/errors.js'
+import { errnoName, exhaustion, KvmError, throwLater } from '../abi/errors.js'
+import { making } from '../abi/exhausted.js'
 import type { FaultServiceOptions, NativeFaultService, NativeRegion } from '../abi/native.js'
 
 /** A page that a guest, or the host, touched and that is not there. */
@@ -257,10 +258,10 @@ export class DemandPaging implements Disposable {
 }
 
 function begin(region: NativeRegion, origin: FaultHandler | PageSource, minor: boolean): NativeFaultService {
-  if (typeof origin === 'function') return checkService(region.serveFaults({ minor }))
+  if (typeof origin === 'function') return checkService(making(() => region.serveFaults({ minor })))
   if (typeof origin === 'object' && origin !== null && 'content' in origin) {
     const { content } = checkOptions('source', origin, ['content'])
-    return checkService(region.serveFaults({ minor, content: checkBytes('content', content) }))
+    return checkService(making(() => region.serveFaults({ minor, content: checkBytes('content', content) })))
   }
   const { file, offset = 0 } = checkOptions('source', origin as { file: string; offset?: number }, ['file', 'offset'])
   if (typeof file !== 'string') throw argumentError('file', typeof file, 'a string; or give content, or a function')
@@ -268,7 +269,7 @@ function begin(region: NativeRegion, origin: FaultHandler | PageSource, minor: b
   const fd = openSource(file)
   try {
     const options: FaultServiceOptions = { minor, fd, offset }
-    return checkService(region.serveFaults(options))
+    return checkService(making(() => region.serveFaults(options)))
   } finally {
     closeSync(fd)
   }
@@ -281,15 +282,6 @@ function openSource(file: string): number {
     const { code = 'EIO' } = error as NodeJS.ErrnoException
     throw new KvmError('memory', `opening ${file} for its pages: ${code}`, { errno: code, path: file })
   }
-}
-
-const refusals: Record<string, KvmErrorCode> = {
-  EEXIST: 'in-use',
-  EBUSY: 'in-use',
-  EAGAIN: 'limit',
-  EMFILE: 'limit',
-  ENFILE: 'limit',
-  ENOMEM: 'memory'
 }
 
 function checkService(result: NativeFaultService | number): NativeFaultService {
@@ -305,12 +297,13 @@ function checkService(result: NativeFaultService | number): NativeFaultService {
     ENOSYS: 'this kernel has no userfaultfd',
     EOPNOTSUPP: 'it is there for anonymous memory and memfds; minor faults only for a memfd that was not remapped',
     EEXIST: 'the faults of this mapping are served already',
-    EAGAIN: 'there is no thread to be had: raise the limit of processes (ulimit -u, or pids.max of the cgroup)',
-    EMFILE: 'raise the limit of open files (ulimit -n)',
-    ENFILE: 'the host is out of open files (sysctl fs.file-max)',
     EBUSY: 'a live buffer of the mapping exists, through which a missing page would stop this thread'
   }
-  throw new KvmError(refusals[errno] ?? 'unavailable', `serving page faults: ${errno}; ${advice[errno] ?? 'the kernel refuses it for this memory'}`, {
-    errno
-  })
+  const code = errno === 'EEXIST' || errno === 'EBUSY' ? 'in-use' : 'unavailable'
+  throw (
+    exhaustion('serving page faults', result) ??
+    new KvmError(code, `serving page faults: ${errno}; ${advice[errno] ?? 'the kernel refuses it for this memory'}`, {
+      errno
+    })
+  )
 }

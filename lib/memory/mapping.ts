@@ -14,7 +14,8 @@ import {
   MiB,
   pageSize
 } from '../abi/arguments.js'
-import { errnoName, KvmError } from '../abi/errors.js'
+import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
+import { making, opening } from '../abi/exhausted.js'
 import { type NativeRegion, native, type RegionOptions } from '../abi/native.js'
 import { announcing } from './changes.js'
 import { DemandPaging, type FaultHandler, type PageSource } from './demand-paging.js'
@@ -47,7 +48,7 @@ export type Protection = keyof typeof protections
 
 /** Of every kind of mapping. */
 export interface MappingOptions {
-  /** Fault every page in at once (MAP_POPULATE). */
+  /** Fault every page in at once, as huge ones where `hugePages` asks for them; an error, and nothing mapped, where that fails. */
   populate?: boolean
   /** Transparent huge pages: true asks for them, false forbids them (MADV_HUGEPAGE, MADV_NOHUGEPAGE). */
   hugePages?: boolean
@@ -74,9 +75,12 @@ export interface FileOptions extends MappingOptions {
 const commonOptions = ['populate', 'hugePages', 'address', 'fixed'] as const
 
 function memoryError(asked: string, result: number): KvmError {
+  const exhausted = errnoName(result) === 'ENOMEM' ? undefined : exhaustion(asked, result)
+  if (exhausted) return exhausted
   const errno = errnoName(result)
   const advice: Record<string, string> = {
-    ENOMEM: 'there is not enough memory (for hugetlb: raise /proc/sys/vm/nr_hugepages)',
+    ENOMEM: 'there is not enough memory (for hugetlb: raise /proc/sys/vm/nr_hugepages; else see ulimit -v, RLIMIT_AS, and vm.overcommit_memory)',
+    EFBIG: 'no file of this process may be so large, and a memfd counts as one: raise the limit (ulimit -f, RLIMIT_FSIZE)',
     EEXIST: 'something is mapped there already',
     EPERM: 'the address lies below /proc/sys/vm/mmap_min_addr, or the process may not',
     EFAULT: 'the memory there cannot be accessed: protected, or past the end of its file',
@@ -90,8 +94,9 @@ function memoryError(asked: string, result: number): KvmError {
 
 function openBacking(path: string, mode: 'r' | 'r+'): number {
   try {
-    return openSync(path, mode)
+    return opening(`opening ${path} to map it`, () => openSync(path, mode))
   } catch (error) {
+    if (error instanceof KvmError) throw error
     const { code = 'EIO' } = error as NodeJS.ErrnoException
     throw new KvmError('memory', `opening ${path} to map it: ${code}; it must exist, and be readable${mode === 'r' ? '' : ' and writable'}`, {
       errno: code,
@@ -138,12 +143,13 @@ export class Mapping implements Disposable {
     for (const [name, value] of Object.entries({ fixed, populate, hugePages: hugePages ?? false })) checkBoolean(name, value)
     if (address !== undefined) checkAddress('address', address, pageSize)
     if (fixed && address === undefined) throw argumentError('fixed', fixed, 'given together with address')
-    const region = native.map({ ...request, fixed, populate, ...(address !== undefined && { address }) })
+    const advice = hugePages === undefined ? undefined : adviceNumbers[hugePages ? 'hugepage' : 'nohugepage']
+    const region = making(() =>
+      native.map({ ...request, fixed, populate, ...(advice !== undefined && { advice }), ...(address !== undefined && { address }) })
+    )
     if (typeof region === 'number')
       throw memoryError(`mapping ${hex(request.size)} bytes of ${request.kind} memory${address === undefined ? '' : ` at ${hex(address)}`}`, region)
-    const mapping = new Mapping(region, request.kind)
-    if (hugePages !== undefined) mapping.advise(hugePages ? 'hugepage' : 'nohugepage')
-    return mapping
+    return new Mapping(region, request.kind)
   }
 
   /**
@@ -351,11 +357,14 @@ export class Mapping implements Disposable {
   /**
    * The memory itself, not a copy; the same object at each call. The guest writes it at any moment: reads may tear.
    * A SharedArrayBuffer where this Node can make one of foreign memory, else an ArrayBuffer.
-   * @throws KvmError `unavailable` where an access could fault: hugetlb, files, memory that was protected
+   * @throws KvmError `unavailable` where an access could fault: hugetlb, files, memory that was protected; and where this Node makes no
+   * buffer that large: Node 20 makes none above 4 GiB
    */
   get buffer(): ArrayBufferLike {
     this.#open()
     const buffer = this.#region.buffer()
+    if (typeof buffer === 'number' && errnoName(buffer) === 'EFBIG')
+      throw new KvmError('unavailable', `this Node makes no buffer of ${hex(this.size)} bytes; use read() and write()`, { errno: 'EFBIG' })
     if (typeof buffer === 'number')
       throw new KvmError('unavailable', `no live buffer over ${this.kind} memory that can fault (${errnoName(buffer)}); use read() and write()`)
     return buffer

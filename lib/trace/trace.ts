@@ -2,7 +2,8 @@
 import { readlinkSync } from 'node:fs'
 import { argumentError, checkBoolean, checkInteger, checkOneOf, checkOptions, MiB, pageSize } from '../abi/arguments.js'
 import { Doorbell } from '../abi/doorbell.js'
-import { errnoName, KvmError } from '../abi/errors.js'
+import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
+import { making } from '../abi/exhausted.js'
 import { type NativeTracer, native } from '../abi/native.js'
 import type { SpteFormat } from '../abi/spte.js'
 import type { Change, MemslotRow } from '../memory/changes.js'
@@ -79,6 +80,8 @@ function checkedSettings(options: TraceOptions): Settings {
 
 /** What the kernel's errors mean for whoever opens tracepoints. */
 function refusal(errno: string): KvmError {
+  const exhausted = errno === 'ENOMEM' ? undefined : exhaustion('opening tracepoints (each event takes a descriptor for each CPU)', errno)
+  if (exhausted) return exhausted
   if (errno === 'EACCES' || errno === 'EPERM')
     return new KvmError(
       'permission',
@@ -86,7 +89,6 @@ function refusal(errno: string): KvmError {
       { errno }
     )
   const advice: Record<string, string> = {
-    EMFILE: 'raise the limit of open files (ulimit -n): each event takes one a CPU',
     ENOMEM: 'a smaller ringSize, or a higher /proc/sys/kernel/perf_event_mlock_kb'
   }
   return new KvmError('unavailable', `opening tracepoints: ${errno}${advice[errno] ? `; ${advice[errno]}` : ''}`, { errno })
@@ -183,7 +185,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
       endOffset: format.fields.get(point.range?.[1] ?? '')?.offset ?? 0,
       filter: point.filter?.(wanted) ?? ''
     }))
-    const tracer = native.trace({ events, processes: [...processes], children, ringSize, heldLimit })
+    const tracer = making(() => native.trace({ events, processes: [...processes], children, ringSize, heldLimit }))
     if (typeof tracer === 'number') throw refusal(errnoName(tracer))
     return tracer
   }

@@ -1,6 +1,7 @@
 /** tracefs: where the kernel describes its tracepoints (Documentation/trace/events.rst). */
 import { existsSync, readFileSync } from 'node:fs'
-import { errnoName, KvmError } from '../abi/errors.js'
+import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
+import { making, opening } from '../abi/exhausted.js'
 import { type NativeDescriptor, native } from '../abi/native.js'
 
 const usualPlaces = ['/sys/kernel/tracing', '/sys/kernel/debug/tracing']
@@ -17,8 +18,10 @@ export class Tracefs implements Disposable {
       this.#root = place
       return
     }
-    const mount = native.openTracefs()
+    const mount = making(() => native.openTracefs())
     if (typeof mount === 'number') {
+      const exhausted = exhaustion('mounting tracefs', mount)
+      if (exhausted) throw exhausted
       const errno = errnoName(mount)
       throw new KvmError(
         errno === 'EPERM' ? 'permission' : 'unavailable',
@@ -33,8 +36,9 @@ export class Tracefs implements Disposable {
   /** The text of an event's file, or null where this kernel has no such event. */
   read(event: string, file: 'format' | 'id'): string | null {
     try {
-      return readFileSync(`${this.#root}/events/${event}/${file}`, 'utf8')
+      return opening(`reading the format of ${event}`, () => readFileSync(`${this.#root}/events/${event}/${file}`, 'utf8'))
     } catch (error) {
+      if (error instanceof KvmError) throw error
       const { code } = error as NodeJS.ErrnoException
       if (code === 'ENOENT') return null
       throw new KvmError('permission', `reading the format of ${event}: ${code}; tracepoints need root, or read access to tracefs`, {

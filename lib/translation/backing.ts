@@ -1,5 +1,6 @@
 /** What stands behind a memslot: the mappings of /proc/PID/maps (proc(5)) at its HVAs. */
 import { readFileSync } from 'node:fs'
+import { openingOr } from '../abi/exhausted.js'
 
 /** What kind of memory. `mixed` is more than one kind in one slot, `unmapped` none at all. */
 export type Backing = 'anonymous' | 'memfd' | 'hugetlb' | 'file' | 'shared' | 'guest_memfd' | 'mixed' | 'unmapped' | 'unknown'
@@ -9,7 +10,7 @@ export interface HostMapping {
   start: number
   end: number
   backing: Backing
-  /** The file's name, where there is one. */
+  /** The file's name, where there is one: with any character in it but newlines, which the kernel writes as `\\012`. */
   path: string
 }
 
@@ -22,20 +23,19 @@ function kindOf(path: string): Backing {
   return 'file'
 }
 
+// The kernel escapes no more than newlines in a path: a carriage return or U+2028, at which `^` and `.` would end a line, are part of it.
+function mappingOf(line: string): HostMapping[] {
+  const [, start, end, path] = /^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ *(.*)$/s.exec(line) ?? []
+  if (start === undefined || end === undefined || path === undefined) return []
+  return [{ start: Number.parseInt(start, 16), end: Number.parseInt(end, 16), backing: kindOf(path), path }]
+}
+
 /** The mappings of a process by ascending address; empty where they may not be read. */
 export function hostMappings(pid: number | 'self'): HostMapping[] {
-  let text: string
-  try {
-    text = readFileSync(`/proc/${pid}/maps`, 'utf8')
-  } catch {
-    return []
-  }
-  return [...text.matchAll(/^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ *(.*)$/gm)].map(([, start, end, path]) => ({
-    start: Number.parseInt(start as string, 16),
-    end: Number.parseInt(end as string, 16),
-    backing: kindOf(path as string),
-    path: path as string
-  }))
+  const path = `/proc/${pid}/maps`
+  return openingOr('', `reading ${path}`, () => readFileSync(path, 'utf8'))
+    .split('\n')
+    .flatMap(mappingOf)
 }
 
 /** What is mapped at addresses from `hva` on, and the first file's name. */

@@ -2,7 +2,9 @@
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { checkInteger } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
+import { opening, openingOr } from '../abi/exhausted.js'
 import { readOptional } from '../abi/host.js'
+import { visible } from '../abi/text.js'
 import { type Evidence, evidence } from './evidence.js'
 import { type ReadMachine, readMachines } from './reader.js'
 import { type Summary, summarize } from './summary.js'
@@ -12,7 +14,7 @@ import { type Translation, translateIn } from './translate.js'
 /** A VM that some process runs. */
 export class Machine {
   readonly pid: number
-  /** The process's command line. */
+  /** The process's command line, as that process has it: control characters and all. */
   readonly command: string
   readonly vcpus: number
   /** Ordered by address space and GPA. Empty when BPF could not read them: `evidence` says why. */
@@ -72,11 +74,8 @@ export class Machine {
 }
 
 function commandOf(pid: number, fallback = ''): string {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replace(/\0+$/, '').replaceAll('\0', ' ') || fallback
-  } catch {
-    return fallback
-  }
+  const path = `/proc/${pid}/cmdline`
+  return openingOr('', `reading ${path}`, () => readFileSync(path, 'utf8').replace(/\0+$/, '').replaceAll('\0', ' ')) || fallback
 }
 
 function machineOf(read: ReadMachine): Machine {
@@ -86,14 +85,11 @@ function machineOf(read: ReadMachine): Machine {
 
 /** Empty of a process that ended, or that is another user's. */
 function descriptorsOf(pid: number): [fd: number, target: string][] {
-  try {
-    return readdirSync(`/proc/${pid}/fd`).flatMap((name) => {
-      const target = linkOf(`/proc/${pid}/fd/${name}`)
-      return target === null ? [] : [[Number(name), target] as [number, string]]
-    })
-  } catch {
-    return []
-  }
+  const folder = `/proc/${pid}/fd`
+  return openingOr([], `reading ${folder}`, () => readdirSync(folder)).flatMap((name) => {
+    const target = linkOf(`${folder}/${name}`)
+    return target === null ? [] : [[Number(name), target] as [number, string]]
+  })
 }
 
 /** null of one that was closed meanwhile. */
@@ -116,15 +112,16 @@ function byDescriptors(pids: number[], why: string): Machine[] {
 }
 
 const allPids = () =>
-  readdirSync('/proc')
+  opening('reading /proc', () => readdirSync('/proc'))
     .filter((name) => /^\d+$/.test(name))
     .map(Number)
 
 function mayLook(pid: number): boolean {
   try {
-    readdirSync(`/proc/${pid}/fd`)
+    opening(`reading /proc/${pid}/fd`, () => readdirSync(`/proc/${pid}/fd`))
     return true
   } catch (error) {
+    if (error instanceof KvmError) throw error
     return (error as NodeJS.ErrnoException).code !== 'EACCES'
   }
 }
@@ -137,7 +134,7 @@ function noMachine(pid: number, foreign: boolean, hidden: string | null): KvmErr
       `there is no process ${pid} here (in another pid namespace it has another number: look for it with node-kvm map)`,
       { argument: 'pid', pid }
     )
-  const name = readOptional(`/proc/${pid}/comm`) ?? 'ended meanwhile'
+  const name = visible(readOptional(`/proc/${pid}/comm`) ?? 'ended meanwhile')
   if (hidden) return new KvmError('permission', `whether process ${pid} (${name}) runs a VM is hidden: it is another user's, and ${hidden}`, { pid })
   if (foreign)
     return new KvmError('argument', `process ${pid} (${name}) holds a descriptor of a VM whose memory is another process's`, { argument: 'pid', pid })

@@ -1,0 +1,67 @@
+/**
+ * When a process has no more descriptors, memory or mappings: what nobody holds any more is collected first. V8 knows little of what its
+ * objects hold outside its heap, so that many lost VMs may be uncollected when the descriptors run out.
+ */
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { errnoName, exhaustion, KvmError } from './errors.js'
+import { native } from './native.js'
+
+let collect: (() => void) | undefined
+
+/** The collector, without the command line's --expose-gc. Other contexts do not see it. */
+function collector(): () => void {
+  setFlagsFromString('--expose-gc')
+  try {
+    return runInNewContext('gc') as () => void
+  } finally {
+    setFlagsFromString('--no-expose-gc')
+  }
+}
+
+/** Ends what JavaScript has lost, at once: finalizers would run in a later turn of the event loop. How many objects. */
+function reclaim(): number {
+  collect ??= globalThis.gc ?? collector()
+  collect()
+  return native.reclaim()
+}
+
+const passing = ['EMFILE', 'ENFILE', 'ENOMEM', 'EDQUOT']
+/** Of an error of the library or of node:fs. */
+const errnoOf = (error: unknown): string => {
+  const { errno, code } = (error ?? {}) as { errno?: unknown; code?: unknown }
+  return String(typeof errno === 'string' ? errno : code)
+}
+
+/**
+ * Makes something that takes descriptors, memory or mappings. Where these have run out, what is lost is collected, and it is made once more.
+ * @param make throws, or returns a negative errno, when it fails; then nothing is left of it
+ */
+export function making<T>(make: () => T): T {
+  try {
+    const made = make()
+    if (typeof made !== 'number' || !passing.includes(errnoName(made)) || reclaim() === 0) return made
+  } catch (error) {
+    if (!passing.includes(errnoOf(error)) || reclaim() === 0) throw error
+  }
+  return make()
+}
+
+/** The same for what opens a file: that the process is out of descriptors or memory is a KvmError, whatever the caller makes of other errors. */
+export function opening<T>(asked: string, open: () => T): T {
+  try {
+    return making(open)
+  } catch (error) {
+    throw exhaustion(asked, errnoOf(error)) ?? error
+  }
+}
+
+/** The same for a file that may be absent or unreadable: then `otherwise`. Where the process can open no file at all, nobody knows. */
+export function openingOr<T>(otherwise: T, asked: string, open: () => T): T {
+  try {
+    return opening(asked, open)
+  } catch (error) {
+    if (error instanceof KvmError) throw error
+    return otherwise
+  }
+}

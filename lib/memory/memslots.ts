@@ -313,24 +313,33 @@ export class Memslots implements Iterable<Memslot> {
       slot.checkAlive()
       if (!slot.logDirty)
         throw new KvmError('argument', `slot ${slot.id} keeps no dirty log; setFlags({ logDirty: true }) first`, { argument: 'logDirty' })
-      const bitmap = new Uint8Array(Math.ceil(slot.size / pageSize / 64) * 8)
-      const result = this.#vm.getDirtyLog(slot.id, slot.changed, bitmap)
-      if (result >= 0) return bitmap
-      if (errnoName(result) !== 'ESTALE')
-        throw ioctlError('KVM_GET_DIRTY_LOG', result, `reading the dirty log of slot ${slot.id}`, 'ENXIO: this VM keeps dirty rings instead')
+      const bitmap = this.dirtyLogOf(slot)
+      if (bitmap) return bitmap
     }
+  }
+  /** @internal null when it is not any more as this table has it */
+  dirtyLogOf(slot: Memslot): Uint8Array | null {
+    const bitmap = new Uint8Array(Math.ceil(slot.size / pageSize / 64) * 8)
+    const result = this.#vm.getDirtyLog(slot.id, slot.changed, bitmap)
+    if (result >= 0) return bitmap
+    if (errnoName(result) === 'ESTALE') return null
+    throw ioctlError('KVM_GET_DIRTY_LOG', result, `reading the dirty log of slot ${slot.id}`, 'ENXIO: this VM keeps dirty rings instead')
   }
 
   /** @internal */
   clearDirtyLog(slot: Memslot, bitmap: Uint8Array, firstPage: number): void {
-    for (;;) {
+    do {
       this.#open()
       slot.checkAlive()
-      const pages = Math.min(bitmap.byteLength * 8, Math.max(0, slot.size / pageSize - firstPage))
-      const result = this.#vm.clearDirtyLog(slot.id, slot.changed, firstPage, pages, bitmap)
-      if (result >= 0) return
-      if (errnoName(result) !== 'ESTALE') throw ioctlError('KVM_CLEAR_DIRTY_LOG', result, `clearing the dirty log of slot ${slot.id}`)
-    }
+    } while (!this.clearDirtyLogOf(slot, bitmap, firstPage))
+  }
+  /** @internal false when it is not any more as this table has it */
+  clearDirtyLogOf(slot: Memslot, bitmap: Uint8Array, firstPage: number): boolean {
+    const pages = Math.min(bitmap.byteLength * 8, Math.max(0, slot.size / pageSize - firstPage))
+    const result = this.#vm.clearDirtyLog(slot.id, slot.changed, firstPage, pages, bitmap)
+    if (result >= 0) return true
+    if (errnoName(result) === 'ESTALE') return false
+    throw ioctlError('KVM_CLEAR_DIRTY_LOG', result, `clearing the dirty log of slot ${slot.id}`)
   }
 
   #open(): void {

@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
 import { expectOneTable } from './support/memslots.js'
 import { isMapped } from './support/process.js'
+import { untilRunning } from './support/running.js'
 import { inLab, skip, skipWhereSlow } from './support/skip.js'
 import { refused } from './support/tables.js'
 import { kvm, vm } from './support/vm.js'
@@ -209,6 +210,30 @@ describe('the end of a VM', () => {
     others.postMessage('closed')
     expect(await answer(others)).toEqual([0, undefined, [], true, 'closed', 'closed'])
     await others.terminate()
+  })
+
+  test('lets go of memory that a guest writes in another Worker: what lies there next is not touched', async () => {
+    const ram = Mapping.anonymous(2 * MiB)
+    const { address } = ram
+    vm.memslots.create({ gpa: 0, mapping: ram })
+    // In real mode: 1: incw 0x2000; jmp 1b.
+    ram.write(0x1000, new Uint8Array([0xff, 0x06, 0x00, 0x20, 0xeb, 0xfa]))
+    const vcpu = vm.createVcpu().enter('real', { ip: 0x1000 })
+    const runner = worker(`
+      const vcpu = vm.vcpu(0)
+      parentPort.postMessage('running')
+      try { vcpu.run() } catch (error) { parentPort.postMessage(error.code) }`)
+    runner.postMessage(vm.share())
+    expect(await answer(runner)).toBe('running')
+    await untilRunning(vcpu)
+    const ended = answer(runner)
+    vm.close()
+    ram.close()
+    expect(isMapped(address)).toBe(false)
+    using next = Mapping.anonymous(2 * MiB, { address, fixed: true })
+    expect(await ended).toBe('closed')
+    expect(next.read(0, 2 * MiB).every((byte) => byte === 0)).toBe(true)
+    await runner.terminate()
   })
 
   test('inside the function of a transaction of another environment: nothing is changed', () => {

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <random>
 
+#include "ioeventfd.h"
 #include "mapping.h"
 #include "run.h"
 #include "vcpu.h"
@@ -76,6 +77,7 @@ Napi::Function Vm::Define(Napi::Env env) {
   methods.push_back(InstanceMethod<&Vm::ClearDirtyLog>("clearDirtyLog"));
   methods.push_back(InstanceMethod<&Vm::EnableDirtyRing>("enableDirtyRing"));
   methods.push_back(InstanceMethod<&Vm::HarvestDirtyRings>("harvestDirtyRings"));
+  methods.push_back(InstanceMethod<&Vm::AssignIoEventfd>("ioeventfd"));
   methods.push_back(InstanceMethod<&Vm::Coalesce>("coalesce"));
   methods.push_back(InstanceMethod<&Vm::Uncoalesce>("uncoalesce"));
   methods.push_back(InstanceMethod<&Vm::DrainCoalesced>("drainCoalesced"));
@@ -100,6 +102,7 @@ void Vm::CloseHandle() {
 // The VM may live on with others, whose guest must not write where nobody listens.
 void Vm::LetGo() {
   if (state_ == nullptr) return;
+  const VcpuBarrier barrier;
   state_->coalesced_ring().Leave(fd(), this);
   state_.reset();
 }
@@ -250,7 +253,13 @@ Napi::Value Vm::Uncoalesce(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), is_there ? state_->coalesced_ring().Unregister(fd(), this, zone, target.data, target.length) : 0);
 }
 
+Napi::Value Vm::AssignIoEventfd(const Napi::CallbackInfo& info) {
+  const VcpuBarrier barrier;
+  return IoEventfd::Assign(info.Env(), state_, info[0]);
+}
+
 Napi::Value Vm::DrainCoalesced(const Napi::CallbackInfo& info) {
+  const VcpuBarrier barrier;
   const ByteSpan target = BytesOf(info[0]);
   return Napi::Number::New(info.Env(), state_ == nullptr ? 0 : state_->coalesced_ring().Drain(this, target.data, target.length));
 }

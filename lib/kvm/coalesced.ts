@@ -24,7 +24,10 @@ export interface CoalescedWrite {
   data: Uint8Array
 }
 
-/** Takes the writes of one range, oldest first. */
+/**
+ * Takes the writes of one range, oldest first. It may run other vCPUs, open and close ranges, and drain: what waits is handed on before that
+ * goes on, each write once and in the guest's order. It is called in the async context in which coalesce() was.
+ */
 export type CoalescedHandler = (writes: readonly CoalescedWrite[]) => void
 
 /** A registered range. Made by {@link Vm.coalesce}. */
@@ -42,7 +45,7 @@ export class CoalescedZone implements Disposable {
     this.handler = handler
   }
 
-  /** Delivers now what waits, of every range of the VM: for a guest that goes long without an exit. */
+  /** Delivers now what waits, of every range that this Worker has of the VM: for a guest that goes long without an exit. */
   drain(): void {
     this.#table.drain()
   }

@@ -90,7 +90,7 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
   /** @internal */
   protected listen({ fd }: NativeDescriptor): void {
     const key = nextKey++
-    const result = theWatcher().add(key, fd)
+    const result = making(() => theWatcher().add(key, fd))
     if (result < 0) throw limitError('watching an eventfd', result)
     this.#key = key
     listeners.set(key, (count) => this.#heard(count))

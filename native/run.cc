@@ -121,6 +121,44 @@ int RunPage::EnterWithin(double timeout_ms) {
   return result;
 }
 
+int RunPage::Complete(char* area) {
+  if (!Own(running_thread.id != 0 ? running_thread.id : BeginThread())) return -EBUSY;
+  running_thread.run = ++runs_;
+  if (due_ == Due::kAnswer) PutAnswer(area);
+  running_thread.waits_for_itself = 0;
+  running_thread.place.Enter(ThreadPlace::kInRun);
+  running_thread.entered = run_;
+  int result = AttemptToComplete();
+  while (result == -EAGAIN) {
+    if (const uint32_t requests = requests_; requests & kParked) WaitForUnpark(requests);
+    result = running_thread.waits_for_itself ? -EDEADLK : AttemptToComplete();
+  }
+  running_thread.entered = nullptr;
+  running_thread.place.Enter(ThreadPlace::kElsewhere);
+  TakeExit(area);
+  Disown();
+  return result;
+}
+
+// As Attempt(), but it never enters the guest: KVM_RUN completes what is half done and then finds immediate_exit (api.rst 5), which only a
+// run of this thread clears. -EAGAIN while parked.
+int RunPage::AttemptToComplete() {
+  entered_ = 1;
+  int result = -EAGAIN;
+  if (requests_ & kEnded) {
+    result = -EBADF;
+  } else if ((requests_ & kParked) == 0) {
+    SetImmediateExit(run_);
+    run_->exit_reason = KVM_EXIT_UNKNOWN;
+    result = ioctl(fd_.get(), KVM_RUN, 0) == 0 ? static_cast<int>(run_->exit_reason) : -errno;
+    // A processor that waits for INIT and SIPI has nothing half done.
+    if (result == -EINTR || result == -EAGAIN) result = running_thread.waits_for_itself ? -EDEADLK : 0;
+  }
+  entered_ = 0;
+  if (requests_ & kParked) FutexWakeAll(entered_);
+  return result;
+}
+
 void RunPage::WaitForUnpark(uint32_t requests) {
   const auto over = [&] { return requests_ != requests || running_thread.expired || running_thread.waits_for_itself; };
   if (!PollFor(kParkPoll, over)) FutexWait(requests_, requests);

@@ -80,6 +80,9 @@ class RunPage {
   // EndWaitForItself(), -ETIME after `timeout_ms` (below 0: no limit), -EBUSY while another thread runs it, -EBADF once ended. While parked
   // it waits.
   int Run(char* area, double timeout_ms);  // run_inline.h
+  // Does what the last exit left half done, an access with its answer, and nothing else of the guest: before its state is replaced. Zero
+  // when nothing is left of it, the exit reason where it goes on, or what Run() returns; kicks and nudges are left to the next run.
+  int Complete(char* area);
   // The exit that a run returned reached nobody: the next Run() returns it, unless there was another since. `run` is what
   // running_thread.run was after it.
   void TellAgain(int result, uint64_t run);
@@ -143,6 +146,7 @@ class RunPage {
   int Enter();
   int EnterWithin(double timeout_ms);
   int Attempt();
+  int AttemptToComplete();
   void WaitForUnpark(uint32_t requests);
   int Answer(uint32_t requests);
   int Again(char* area);

@@ -42,10 +42,11 @@ VcpuCalls::VcpuCalls(Napi::Env env) {
 void VcpuCalls::Define(Napi::Object exports) {
   const napi_property_descriptor calls[] = {
       {"runVcpu", nullptr, Run, nullptr, nullptr, nullptr, napi_enumerable, this},
+      {"completeVcpu", nullptr, Complete, nullptr, nullptr, nullptr, napi_enumerable, this},
       {"ioctlVcpu", nullptr, Ioctl, nullptr, nullptr, nullptr, napi_enumerable, this},
       {"vcpuWords", nullptr, nullptr, nullptr, nullptr, buffer_.Value(), napi_enumerable, nullptr},
   };
-  if (napi_define_properties(exports.Env(), exports, 3, calls) != napi_ok) throw Napi::Error::New(exports.Env());
+  if (napi_define_properties(exports.Env(), exports, 4, calls) != napi_ok) throw Napi::Error::New(exports.Env());
 }
 
 uint32_t VcpuCalls::Add(const VcpuParts& parts, char* area) {
@@ -96,6 +97,19 @@ napi_value VcpuCalls::Run(napi_env env, napi_callback_info info) {
   if (result == -ERESTART) result = calls->RunOn(env, watched, page, area, end);
   calls->words_->result = result;
   memcpy(calls->words_->exit, area + RunPage::kUnion, sizeof calls->words_->exit);
+  return nullptr;
+}
+
+napi_value VcpuCalls::Complete(napi_env env, napi_callback_info info) {
+  VcpuCalls* const calls = CallsOf(env, info);
+  const Entry* const entry = calls->Asked();
+  if (entry == nullptr) {
+    calls->words_->result = -EBADF;
+    return nullptr;
+  }
+  RunPage* const page = entry->page.get();
+  const LoopWatch::Run watched(page);
+  calls->words_->result = page->Complete(entry->area);
   return nullptr;
 }
 

@@ -158,6 +158,14 @@ describe('one that does not fit leaves all as it was', () => {
   })
 })
 
+test('an error about a value does not run into what the value does', () => {
+  const { proxy, revoke } = Proxy.revocable({}, {})
+  revoke()
+  for (const value of [proxy, throwing, Object.create(null), () => {}, Symbol('s')])
+    expect(checkedError(() => vm.translate(value as never), 'argument').argument).toBe('gpa')
+  for (const memory of [undefined, [], new Uint8Array(3), new Uint16Array(100)]) checkedError(() => Registers.over(memory as never), 'argument')
+})
+
 describe('structures are values', () => {
   test('a copy shares nothing with its source', () => {
     const source = new SpecialRegisters({ cr3: 0x1000n, cs: { limit: 5 }, interrupt_bitmap: [1n, 2n, 3n, 4n] })

@@ -84,6 +84,17 @@ describe('exits', () => {
     expect(Number(rcx & 3n)).toBe(ring)
   })
 
+  // The shadow host's processor, and others in software, look at the I/O bitmap whatever IOPL says.
+  test('ring 3 reaches every port', () => {
+    const ram = Mapping.anonymous(2 * MiB)
+    vm.memslots.create({ gpa: 0, mapping: ram })
+    const at = longModeTablesSize()
+    const ports = [0x10, 0x3f8, 0x7fff, 0xffff]
+    ram.write(at, assemble(ports.map((port) => `mov $${port}, %dx; out %al, %dx`).join('; '), { mode: 'long', at }))
+    const vcpu = vm.createVcpu().enter('long', { ip: at, ring: 3, tables: 0 })
+    for (const port of ports) expect(vcpu.run({ timeoutMs: 5000 })).toMatchObject({ reason: 'io-out', port })
+  })
+
   test('the loop of run and look allocates next to nothing', () => {
     const vcpu = realMode('1: out %al, $0x10; jmp 1b')
     const many = (times: number) => {

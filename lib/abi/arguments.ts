@@ -1,5 +1,5 @@
 /** Checks of what callers hand in. Each names the argument, shows the value and says what would do. */
-import { isUint8Array } from 'node:util/types'
+import { isProxy, isUint8Array } from 'node:util/types'
 import { KvmError } from './errors.js'
 import { hex, shorten, visible } from './text.js'
 
@@ -17,6 +17,7 @@ const byteLengthOf = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8
 
 function kindOf(value: unknown): string {
   if (isUint8Array(value)) return `${byteLengthOf.call(value)} bytes`
+  if (isProxy(value)) return 'a proxy'
   return Array.isArray(value) ? `an array of ${value.length}` : typeof value === 'function' ? 'a function' : 'an object'
 }
 

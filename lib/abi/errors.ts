@@ -1,5 +1,6 @@
 /** Every failure of the library: a code to branch on, and a message that says what was asked, what the kernel said, what to do. */
 import { constants } from 'node:os'
+import { visibleLines } from './text.js'
 
 /** What kind of failure: for programs to branch on. */
 export type KvmErrorCode =
@@ -44,7 +45,8 @@ export class KvmError extends Error {
 
   /** @internal */
   constructor(code: KvmErrorCode, message: string, details: KvmErrorDetails = {}) {
-    super(message)
+    // It may name a file or a process, and is printed.
+    super(visibleLines(message))
     this.code = code
     Object.assign(this, details)
   }

@@ -355,8 +355,9 @@ export interface NativeAddon {
   trace(request: TraceRequest): NativeTracer | number
   /** A mount of tracefs that is in no namespace: its files are reached below /proc/self/fd/N. */
   openTracefs(): NativeDescriptor | number
-  /** For ./vcpu-calls.ts alone, as the next two. */
+  /** For ./vcpu-calls.ts alone, as the next three. */
   runVcpu(): void
+  completeVcpu(): void
   ioctlVcpu(argument: Uint8Array): void
   readonly vcpuWords: ArrayBuffer
 }

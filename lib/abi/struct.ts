@@ -3,7 +3,7 @@
  * TypeScript type. The instance *is* the bytes that go to the ioctl, so reading one register decodes one register.
  */
 import { inspect } from 'node:util'
-import { argumentError, checkInteger, copyBytes } from './arguments.js'
+import { argumentError, checkBytes, checkInteger, copyBytes } from './arguments.js'
 import { KvmError } from './errors.js'
 import { hex, visible } from './text.js'
 
@@ -114,7 +114,7 @@ export function array<T>(element: Field<T>, length: number): Field<T[]> {
 export type Fields = Record<string, Field<any>>
 type ValueOf<F> = F extends Field<infer T> ? T : never
 export type ValuesOf<F extends Fields> = { -readonly [K in keyof F]: ValueOf<F[K]> }
-export type StructInstance<F extends Fields> = Struct & ValuesOf<F>
+export type StructInstance<F extends Fields> = { toObject(): PlainOf<F> } & Struct & ValuesOf<F>
 
 /** For JSON, which has no bigints: 64-bit values as hexadecimal text, as traces have them. */
 function plain(value: unknown): unknown {
@@ -251,7 +251,7 @@ export function struct<F extends Fields>(structName: string, fields: F): StructT
     }
     // By the base's constructor alone: this memory is not copied.
     static over(memory: Uint8Array): Structure {
-      if (memory.byteLength < size) throw argumentError('memory', memory.byteLength, `the ${size} bytes of ${structName}`)
+      if (checkBytes('memory', memory).byteLength < size) throw argumentError('memory', memory.byteLength, `the ${size} bytes of ${structName}`)
       return Reflect.construct(Struct, [memory.subarray(0, size)], Structure)
     }
     static get(view: DataView, offset: number): Structure {

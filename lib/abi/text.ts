@@ -1,7 +1,7 @@
 /** Text for people and programs, part of which a stranger may have named: a process, a file, an argument. */
 
 /** Hexadecimal, as addresses are written everywhere in the library. */
-export const hex = (value: number | bigint) => `0x${value.toString(16)}`
+export const hex = (value: number | bigint) => (value < 0 ? `-0x${(-value).toString(16)}` : `0x${value.toString(16)}`)
 
 export const shorten = (text: string, most: number) => (text.length > most ? `${text.slice(0, most - 1)}…` : text)
 
@@ -28,12 +28,13 @@ const entities: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;
 /** Text and attribute values of XML, SVG and HTML; the lines are kept. */
 export const xml = (text: string) => visibleLines(text).replace(/[&<>"']/g, (character) => entities[character] as string)
 
+const plain = (_: string, value: unknown) => (typeof value === 'bigint' ? hex(value) : value)
 /**
  * JSON that is safe to print, too: JSON.stringify() leaves the C1 controls, the bidirectional ones and U+2028 as they are. Escaped, they are
- * the same value to who parses it.
+ * the same value to who parses it. JSON has no bigints: they are hexadecimal text.
  */
 export function json(value: unknown, indent?: number): string {
   const inUtf16 = (character: string) =>
     [...Array(character.length).keys()].map((at) => `\\u${character.charCodeAt(at).toString(16).padStart(4, '0')}`).join('')
-  return JSON.stringify(value, null, indent).replace(unseen, (character) => (character === '\n' ? character : inUtf16(character)))
+  return JSON.stringify(value, plain, indent).replace(unseen, (character) => (character === '\n' ? character : inUtf16(character)))
 }

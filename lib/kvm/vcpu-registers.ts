@@ -15,9 +15,13 @@ import {
   MsrEntry,
   Registers,
   SpecialRegisters,
-  Translation
+  Translation,
+  VcpuEvents
 } from '../abi/structures.js'
 import { ioctlVcpu } from '../abi/vcpu-calls.js'
+
+// KVM_VCPUEVENT_VALID_ NMI_PENDING, SHADOW and SMM: what KVM_SET_VCPU_EVENTS writes beside exception, interrupt and NMI.
+const droppedEvents = 1 | 4 | 8
 
 /** The part of {@link Vcpu} that is its registers. While the guest runs on another thread, each of these is refused with `busy`. */
 export abstract class VcpuRegisters {
@@ -27,8 +31,6 @@ export abstract class VcpuRegisters {
   protected readonly native: NativeVcpu
   /** @internal by which ioctlVcpu() and runVcpu() know it */
   protected abstract number: number
-  /** @internal */
-  protected hasCpuid = false
 
   /** @internal */
   constructor(vcpu: NativeVcpu, id: number) {
@@ -153,7 +155,20 @@ export abstract class VcpuRegisters {
   setCpuid(entries: readonly Some<typeof CpuidEntry.fields>[]): void {
     const list = checkList('entries', entries).map((entry, place) => entryOf(CpuidEntry, `entries[${place}]`, entry))
     this.#counted(requests.KVM_SET_CPUID2, list, CpuidEntry.size)
-    this.hasCpuid = true
+  }
+  /** @internal What it answers now: KVM_GET_CPUID2. Without a count: kernels before 6.9 leave that as it was, and the rest zeros. */
+  protected cpuid(): CpuidEntry[] {
+    // KVM_MAX_CPUID_ENTRIES of arch/x86/include/asm/kvm_host.h.
+    const room = Array.from({ length: 256 }, () => new CpuidEntry())
+    const memory = this.#counted(requests.KVM_GET_CPUID2, room, CpuidEntry.size)
+    const entries = room.map((_, place) => CpuidEntry.over(memory.subarray(8 + place * CpuidEntry.size)))
+    return entries.filter(({ bytes }) => bytes.some((byte) => byte !== 0))
+  }
+  /** @internal Drops what waits to be delivered, wakes it, and takes it out of system management mode. */
+  protected dropEvents(): void {
+    if (this.mpState !== 0) this.mpState = 0
+    const { flags } = this.#get(requests.KVM_GET_VCPU_EVENTS, VcpuEvents)
+    this.#set(requests.KVM_SET_VCPU_EVENTS, VcpuEvents, { flags: flags & droppedEvents })
   }
   /** Reads model-specific registers: KVM_GET_MSRS. */
   getMsrs(indices: readonly number[]): bigint[] {

@@ -3,10 +3,11 @@ import { constants } from 'node:os'
 import { argumentError, checkBoolean, checkOptions } from '../abi/arguments.js'
 import { errnoName, ioctlError, KvmError, takeEach } from '../abi/errors.js'
 import type { NativeVcpu } from '../abi/native.js'
-import { runVcpu } from '../abi/vcpu-calls.js'
+import type { CpuidEntry } from '../abi/structures.js'
+import { completeVcpu, runVcpu } from '../abi/vcpu-calls.js'
 import { serveNow } from '../memory/demand-paging.js'
 import { type Exit, ExitReader } from './exits.js'
-import { enterMode, type Mode, type ModeOptions } from './modes.js'
+import { enterMode, hasLongMode, type Mode, type ModeOptions } from './modes.js'
 import { Statistics } from './statistics.js'
 import { SyncRegisters } from './sync-registers.js'
 import { VcpuRegisters } from './vcpu-registers.js'
@@ -232,17 +233,20 @@ export class Vcpu extends VcpuRegisters implements Disposable {
     const end = performance.now() + timeoutMs
     for (let result = first; ; ) {
       this.#handOn(() => this.vm.coalescing?.drain())
-      if (!this.#handOn(serveNow))
-        throw new KvmError(
-          'not-present',
-          `vCPU ${this.id} stopped: a page is waited for whose handler answers only from the event loop of this thread, which run() holds up; run the vCPU on another thread, or serve the page from a file`
-        )
+      if (!this.#handOn(serveNow)) throw this.#notServed('run()')
       const exit = result === mmioNotAwaited ? this.#handOn(() => this.#accessNow()) : undefined
       if (exit) return exit
       result = this.#enter(timeoutMs < 0 ? -1 : Math.max(0, end - performance.now()))
       if (result >= 0) return this.#exits.read(result)
       if (result !== waitsForThisThread && result !== mmioNotAwaited) return this.#interruption(result, timeoutMs)
     }
+  }
+
+  #notServed(by: string): KvmError {
+    return new KvmError(
+      'not-present',
+      `vCPU ${this.id} stopped: a page is waited for whose handler answers only from the event loop of this thread, which ${by} holds up; run the vCPU on another thread, or serve the page from a file`
+    )
   }
 
   // The access of an instruction that KVM emulates, and that could not wait for its page. An exit that is a device's is handed on.
@@ -271,23 +275,62 @@ export class Vcpu extends VcpuRegisters implements Disposable {
     this.native.writeRunPage(requestWindowOffset, new Uint8Array([checkBoolean('wanted', wanted) ? 1 : 0]))
   }
 
-  /** Puts the vCPU into a processor mode, ready to run at `ip`. Returns the vCPU. */
+  /**
+   * Puts the vCPU into a processor mode, ready to run at `ip`, whatever it did before: control registers, segments and descriptor tables are as
+   * after power-on but for what the mode needs, and what waited to be delivered is gone. Other registers are kept. A vCPU without CPUID
+   * gets one that has long mode, and little else. Returns the vCPU.
+   * @throws KvmError `argument`; `no-memslot` where the tables of long mode would lie; `state` when CPUID has no long mode
+   */
   enter<M extends Mode>(mode: M, options: ModeOptions[M]): this {
     this.checkOpen()
     enterMode(
       {
+        settle: () => {
+          this.#complete()
+          this.dropEvents()
+        },
+        prepareCpuid: (entries) => this.#prepareCpuid(entries, mode),
         getSpecialRegisters: () => this.getSpecialRegisters(),
         setSpecialRegisters: (values) => this.setSpecialRegisters(values),
         setRegisters: (values) => this.setRegisters(values),
-        defaultCpuid: (entries) => {
-          if (!this.hasCpuid) this.setCpuid(entries)
-        },
         memory: this.vm
       },
       mode,
       options
     )
     return this
+  }
+
+  // What waits for an answer: the next run would complete it in the new mode, and write the registers and RIP of the old one (api.rst 5). Of a
+  // string instruction there may be many.
+  #complete(): void {
+    for (let rest = completeVcpu(this.number); rest !== 0; rest = completeVcpu(this.number)) {
+      const waits = rest === waitsForThisThread || rest === mmioNotAwaited
+      if (waits ? !serveNow() : rest < 0) throw waits ? this.#notServed('enter()') : this.#failure(rest, -1)
+    }
+  }
+
+  #prepareCpuid(entries: CpuidEntry[], mode: Mode): void {
+    const known = this.cpuid()
+    if (known.length > 0) {
+      if (mode === 'long' && !known.some(hasLongMode))
+        throw new KvmError(
+          'state',
+          `vCPU ${this.id} has a CPUID without long mode (function 0x80000001, bit 29 of EDX); setCpuid() with it, before the first run`
+        )
+      return
+    }
+    try {
+      this.setCpuid(entries)
+    } catch (error) {
+      // From Linux 5.16 on the kernel takes none after the first run.
+      if ((error as KvmError).errno !== 'EINVAL') throw error
+      if (mode === 'long')
+        throw new KvmError(
+          'state',
+          `vCPU ${this.id} ran without a CPUID, and the kernel takes none any more; setCpuid(), or enter(), before the first run`
+        )
+    }
   }
 
   /** Counters of this vCPU: KVM_GET_STATS_FD. */

@@ -58,7 +58,25 @@ test('a step that fails is told after the others were taken', () => {
     throw new Error('of the log')
   }
   expect(() => vm.close()).toThrow('of the log')
+  vm.close()
   expect([vm.closed, vcpu.closed, doorbell.closed]).toEqual([true, true, true])
+})
+
+test('several steps that fail are told together', () => {
+  const steps = [vm.createVcpu(), vm.createVcpu()]
+  for (const [place, step] of steps.entries())
+    step.close = () => {
+      throw new Error(`of step ${place}`)
+    }
+  let thrown: unknown
+  try {
+    vm.close()
+  } catch (error) {
+    thrown = error
+  }
+  expect(thrown).toBeInstanceOf(AggregateError)
+  expect((thrown as AggregateError).errors.map(({ message }) => message)).toEqual(['of step 0', 'of step 1'])
+  expect(vm.closed).toBe(true)
 })
 
 test('whose creator closed it: a Worker closes what it made of it, and ends', async (context) => {

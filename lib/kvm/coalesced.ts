@@ -85,13 +85,15 @@ export class Coalescing {
     if (typeof handler !== 'function') throw argumentError('handler', typeof handler, 'a function')
     const addr = port === undefined ? checkAddress('gpa', gpa) : checkInteger('port', port, 0, 0xffff)
     const request = new Request({ addr, size: checkSize('size', size), pio: port === undefined ? 0 : 1 })
+    // Before KVM is asked, for it looks at the function's properties.
+    const bound = AsyncResource.bind(handler, 'KvmCoalescedZone')
     const asked = `coalescing ${port === undefined ? 'gpa' : 'port'} ${hexRange(addr, size)}`
     const result = this.#vm.coalesce(request.bytes)
     if (errnoName(result) === 'EEXIST')
       throw new KvmError('overlap', `${asked}: it overlaps a coalesced range of this VM, of this thread or another's`)
     if (result < 0)
       throw ioctlError(KVM_REGISTER_COALESCED_MMIO.name, result, asked, 'a VM has room for about 200 ranges; ports need KVM_CAP_COALESCED_PIO')
-    const zone = new CoalescedZone(this, request, AsyncResource.bind(handler))
+    const zone = new CoalescedZone(this, request, bound)
     this.#zones.push(zone)
     return zone
   }

@@ -29,18 +29,28 @@ export function signalEventfd({ fd }: NativeDescriptor): void {
   }
 }
 
-// This environment's thread and its bell, from the first listener on; and who listens.
+// This environment's thread and its bell, from the first listener on; and who listens. Those that keep the process alive are kept themselves;
+// of the others somebody has the source or its VM, or it goes.
 let watcher: NativeWatcher | undefined
 let bell: Doorbell
-const listeners = new Map<number, (count: number) => void>()
+const listening = new Map<number, WeakRef<EventSource>>()
+const referenced = new Set<EventSource>()
 let nextKey = 0
-let referenced = 0
+
+function forget(key: number): void {
+  watcher?.remove(key)
+  listening.delete(key)
+}
+const lost = new FinalizationRegistry(forget)
 
 function deliver(): void {
   const counts = watcher!.take()
   for (let at = 0; at < counts.length; at += 2)
     try {
-      listeners.get(counts[at]!)?.(counts[at + 1]!)
+      listening
+        .get(counts[at]!)
+        ?.deref()
+        ?.hear(counts[at + 1]!)
     } catch (error) {
       // The others were taken too, and must hear of it.
       throwLater(error)
@@ -56,13 +66,6 @@ function theWatcher(): NativeWatcher {
   return (watcher = made)
 }
 
-// The environment stays alive while any source that was not unref'd listens.
-function count(change: 1 | -1): void {
-  referenced += change
-  if (referenced === 0) bell.unref()
-  else if (referenced === 1 && change === 1) bell.ref()
-}
-
 /** An async iterator over counts: what came since its last step, and how to wake it. */
 interface Reader {
   count: number
@@ -72,14 +75,13 @@ interface Reader {
 /**
  * What the event loop hears of an eventfd: `'event'` with how often it was signalled since the last one. Also an async iterable of
  * those counts, which ends with close(); for a loop that is slow they add up. It keeps the process alive while it listens, as a socket does,
- * until unref(). Listeners are called in the async context that it was made in (AsyncLocalStorage); what one throws is an uncaught exception.
+ * until unref(); after that it listens as long as somebody holds it, or its VM. Listeners are called in the async context that it was made in (AsyncLocalStorage); what one throws is an uncaught exception.
  */
 export abstract class EventSource extends EventEmitter<{ event: [count: number]; close: [] }> implements AsyncIterable<number>, Disposable {
   readonly #context = new AsyncResource('KvmEventSource')
   readonly #readers = new Set<Reader>()
   readonly #onClose: () => void
   #key: number | undefined
-  #referenced = false
 
   /** @internal */
   constructor(onClose: () => void) {
@@ -93,7 +95,8 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
     const result = making(() => theWatcher().add(key, fd))
     if (result < 0) throw limitError('watching an eventfd', result)
     this.#key = key
-    listeners.set(key, (count) => this.#heard(count))
+    listening.set(key, new WeakRef(this))
+    lost.register(this, key, this)
     this.ref()
   }
 
@@ -101,13 +104,13 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
   protected unlisten(): void {
     this.unref()
     if (this.#key === undefined) return
-    watcher?.remove(this.#key)
-    listeners.delete(this.#key)
+    lost.unregister(this)
+    forget(this.#key)
     this.#key = undefined
   }
 
-  // Those that iterate first: a listener that throws takes nothing from them.
-  #heard(count: number): void {
+  /** @internal those that iterate first: a listener that throws takes nothing from them */
+  hear(count: number): void {
     for (const reader of this.#readers) {
       reader.count += count
       reader.wake()
@@ -117,18 +120,14 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
 
   /** Keeps the process alive again. */
   ref(): this {
-    if (this.#key !== undefined && !this.#referenced) {
-      this.#referenced = true
-      count(1)
-    }
+    if (this.#key === undefined) return this
+    referenced.add(this)
+    bell.ref()
     return this
   }
   /** Lets the process end although this still listens. */
   unref(): this {
-    if (this.#referenced) {
-      this.#referenced = false
-      count(-1)
-    }
+    if (referenced.delete(this) && referenced.size === 0) bell.unref()
     return this
   }
 

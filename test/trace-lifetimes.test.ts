@@ -218,7 +218,8 @@ describe('bad input', () => {
     const program = `
       import { Kvm, Mapping } from ${JSON.stringify(library)}
       import { closeSync, openSync, readdirSync } from 'node:fs'
-      const vm = Kvm.open().createVm(), kept = vm.trace({ kinds: ['memslot'] })
+      // Held, so that nothing is lost that could be collected instead.
+      const kvm = (globalThis.kvm = Kvm.open()), vm = kvm.createVm(), kept = vm.trace({ kinds: ['memslot'] })
       console.log('begin')
       const open = [], fill = () => { try { for (;;) open.push(openSync('/dev/null')) } catch {} }
       const before = () => readdirSync('/proc/self/fd').length

@@ -25,6 +25,7 @@ struct AddonData {
   Napi::FunctionReference runner;
   Napi::FunctionReference tracer;
   Napi::FunctionReference watcher;
+  Napi::FunctionReference ioeventfd;
   Napi::FunctionReference write_recorder;
   Napi::FunctionReference fault_service;
   Napi::FunctionReference exhausted;  // which resource, by name: the KvmError

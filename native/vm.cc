@@ -107,7 +107,7 @@ Napi::Value Vm::HarvestDirtyRings(const Napi::CallbackInfo& info) {
   std::vector<DirtyRings::Page> pages;
   const int result = state_->dirty_rings().Harvest(fd(), &pages);
   if (result < 0) return Napi::Number::New(info.Env(), result);
-  auto pairs = Napi::Float64Array::New(info.Env(), pages.size() * 2);
+  auto pairs = Napi::Float64Array::New(info.Env(), pages.size() * 2, NewBuffer(info.Env(), pages.size() * 2 * sizeof(double)), 0);
   for (size_t index = 0; index < pages.size(); ++index) {
     pairs[index * 2] = pages[index].slot;
     pairs[index * 2 + 1] = static_cast<double>(pages[index].offset);

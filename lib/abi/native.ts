@@ -345,6 +345,8 @@ export interface NativeAddon {
   map(options: RegionOptions): NativeRegion | number
   /** Makes the error where a call of the add-on runs out of memory or threads. */
   onExhausted(error: (what: 'memory' | 'threads') => Error): void
+  /** Whether there is memory for the collector: it ends the process where it finds none. */
+  mayCollect(): boolean
   /** Ends what objects hold that the collector has found to be lost, which their finalizers would do later; how many. */
   reclaim(): number
   /** eventfd(2), nonblocking. */

@@ -46,6 +46,7 @@ class Vm : public DescriptorWrap<Vm> {
   std::shared_ptr<VmState> state_;
   bool created_here_ = false;
   Napi::Reference<Napi::ArrayBuffer> words_;
+  void* record_ = nullptr;  // in them
 };
 
 }  // namespace node_kvm

@@ -82,14 +82,18 @@ Record* RecordsOf(const Napi::Value& value, size_t* count) {
 }  // namespace
 
 Napi::Value Vm::MemslotWords(const Napi::CallbackInfo& info) {
-  if (words_.IsEmpty()) words_ = Napi::Persistent(Napi::ArrayBuffer::New(info.Env(), sizeof(Record)));
+  if (words_.IsEmpty()) {
+    auto buffer = Napi::ArrayBuffer::New(info.Env(), sizeof(Record));
+    record_ = buffer.Data();
+    words_ = Napi::Persistent(buffer);
+  }
   return words_.Value();
 }
 
 // (region): one change, asked for and answered in the words.
 Napi::Value Vm::ChangeMemslot(const Napi::CallbackInfo& info) {
-  if (words_.IsEmpty()) throw Napi::TypeError::New(info.Env(), "the words are needed first");
-  auto* record = static_cast<Record*>(words_.Value().Data());
+  if (record_ == nullptr) throw Napi::TypeError::New(info.Env(), "the words are needed first");
+  auto* record = static_cast<Record*>(record_);
   const int result = WithMemory([&] {
     Memslots::Change change;
     Memslots::Refusal refusal;

@@ -9,7 +9,7 @@ import { isMapped } from './support/process.js'
 import { inLab, skip, skipWhereSlow } from './support/skip.js'
 import { refused } from './support/tables.js'
 import { kvm, vm } from './support/vm.js'
-import { answer, worker } from './support/worker.js'
+import { answer, library, sourceOf, worker } from './support/worker.js'
 
 const page = () => Mapping.anonymous(4 * KiB)
 const [here, there, elsewhere] = [0x1_0000, 0x2_0000, 0x3_0000]
@@ -295,4 +295,56 @@ test("four Workers change the same memslots: none is lost or doubled, and the ta
   expect(stderr).toBe('')
   expect(JSON.parse(stdout)).toMatchObject({ lost: 0, double: 0, equalToKernel: refused ? null : true, ok: true })
   expect(status).toBe(0)
+})
+
+// What waits for its turn to change the memslots waits, with who has it, for all vCPUs: it must not be waited for itself. Where the guest's access is
+// one that KVM makes, no signal ends the wait for the page.
+test('a thread that serves pages and waits for another transaction hangs nobody', (context) => {
+  skipWhereSlow(context)
+  using probe = page()
+  try {
+    probe.onMissing(() => null).close()
+  } catch (error) {
+    skip(context, (error as Error).message)
+  }
+  const server = `
+    const slot = vm.memslots.lookup(0x8000)
+    slot.mapping.onMissing(() => new Uint8Array(4096).fill(7))
+    parentPort.once('message', (turn) => {
+      Atomics.wait(turn, 0, 0)
+      pause()
+      vm.memslots.create({ gpa: 0x20_0000, mapping: library.Mapping.anonymous(4096) })
+      console.log('created')
+    })
+    parentPort.postMessage('served')`
+  const source = `
+    const pause = () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100)
+    const { Worker } = require('node:worker_threads')
+    const { once } = require('node:events')
+    import(${library}).then(async ({ Kvm, Mapping }) => {
+      const vm = Kvm.open().createVm()
+      const ram = Mapping.anonymous(0x8000)
+      // In real mode: mov $0x8000, %si; mov $0x10, %dx; cld; outsb; hlt.
+      ram.write(0, new Uint8Array([0xbe, 0x00, 0x80, 0xba, 0x10, 0x00, 0xfc, 0x6e, 0xf4]))
+      vm.memslots.create({ gpa: 0, mapping: ram })
+      vm.memslots.create({ gpa: 0x8000, mapping: Mapping.anonymous(0x8000) })
+      const server = new Worker(${JSON.stringify(`const pause = () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100)
+        ${sourceOf(server)}`)}, { eval: true })
+      server.postMessage(vm.share())
+      await once(server, 'message')
+      void vm.createVcpu().enter('real', { ip: 0 }).start({}).catch(() => {})
+      pause()
+      const turn = new Int32Array(new SharedArrayBuffer(4))
+      server.postMessage(turn)
+      pause()
+      Atomics.store(turn, 0, 1)
+      Atomics.notify(turn, 0)
+      vm.memslots.transaction((tx) => tx.create({ gpa: 0x10_0000, mapping: Mapping.anonymous(4096) }))
+      console.log('made')
+      await once(server, 'exit')
+      process.exit()
+    })`
+  const { stdout, stderr, signal } = spawnSync(process.execPath, ['-e', source], { encoding: 'utf8', timeout: 30_000 })
+  expect([signal, stderr]).toEqual([null, ''])
+  expect(stdout.trim().split('\n').sort()).toEqual(['created', 'made'])
 })

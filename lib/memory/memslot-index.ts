@@ -9,23 +9,32 @@ const BTree = ((BTreeModule as unknown as { default?: typeof BTreeModule }).defa
 /** Brought up to date when it is asked: changes that nobody looks at between cost a note each. */
 export class MemslotIndex {
   readonly #byGpa = new BTree<number, Memslot>()
-  readonly #changed = new Set<Memslot>()
+  // Slots that changed, each once, and at the place that it knows: so that one which came and went in between can leave again.
+  readonly #noted: Memslot[] = []
 
   /** Notes that a slot was created, changed or deleted. */
   note(slot: Memslot): void {
-    if (slot.gone && slot.indexedAt === undefined) this.#changed.delete(slot)
-    else this.#changed.add(slot)
+    if (slot.gone && slot.indexedAt === -1) this.#forget(slot)
+    else if (slot.notedAt === -1) slot.notedAt = this.#noted.push(slot) - 1
+  }
+
+  #forget(slot: Memslot): void {
+    if (slot.notedAt === -1) return
+    const last = this.#noted.pop() as Memslot
+    if (last !== slot) this.#noted[(last.notedAt = slot.notedAt)] = last
+    slot.notedAt = -1
   }
 
   // All leave before one comes: a slot may stand where another was.
   #update(): void {
-    if (this.#changed.size === 0) return
-    for (const { indexedAt } of this.#changed) if (indexedAt !== undefined) this.#byGpa.delete(indexedAt)
-    for (const slot of this.#changed) {
-      slot.indexedAt = slot.gone ? undefined : slot.gpa
+    if (this.#noted.length === 0) return
+    for (const { indexedAt } of this.#noted) if (indexedAt !== -1) this.#byGpa.delete(indexedAt)
+    for (const slot of this.#noted) {
+      slot.notedAt = -1
+      slot.indexedAt = slot.gone ? -1 : slot.gpa
       if (!slot.gone) this.#byGpa.set(slot.gpa, slot)
     }
-    this.#changed.clear()
+    this.#noted.length = 0
   }
 
   /** The slot with the highest GPA up to this one. */
@@ -42,7 +51,7 @@ export class MemslotIndex {
   }
 
   clear(): void {
-    this.#changed.clear()
+    this.#noted.length = 0
     this.#byGpa.clear()
   }
 

@@ -18,14 +18,18 @@ export interface SlotState {
 export function putChange(records: Float64Array, at: number, { id, changed }: SlotState, before: Placement | null, after: Placement | null) {
   records[at] = id
   records[at + 1] = changed
-  records[at + 2] = after === null ? 0 : after.gpa
-  records[at + 3] = after === null ? 0 : after.size
-  records[at + 4] = after === null ? 0 : after.offset
-  records[at + 5] = after === null ? 0 : after.flags
-  records[at + 6] = after?.guestMemfd === undefined ? -1 : after.guestMemfd.fd
-  records[at + 7] = after === null ? 0 : after.guestMemfdOffset
+  if (after === null) {
+    for (let place = 2; place < recordLength; place++) records[at + place] = 0
+    return null
+  }
+  records[at + 2] = after.gpa
+  records[at + 3] = after.size
+  records[at + 4] = after.offset
+  records[at + 5] = after.flags
+  records[at + 6] = after.guestMemfd === undefined ? -1 : after.guestMemfd.fd
+  records[at + 7] = after.guestMemfdOffset
   // A slot may outlive the handle of its mapping; other memory needs an open one.
-  return after === null || after.mapping === before?.mapping ? null : after.mapping.region
+  return after.mapping === before?.mapping ? null : after.mapping.region
 }
 
 /** What the kernel or the table said to a change. */

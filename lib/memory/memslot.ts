@@ -110,8 +110,10 @@ export class Memslot {
   created = 0
   /** @internal */
   changed = 0
-  /** @internal under which GPA the index of its table has it */
-  indexedAt: number | undefined = undefined
+  /** @internal under which GPA the index of its table has it, and at which place of the changed ones; -1: it has not */
+  indexedAt = -1
+  /** @internal */
+  notedAt = -1
 
   /** @internal */
   constructor(table: Memslots, placement: Placement) {
@@ -199,7 +201,7 @@ export class Memslot {
    * @throws KvmError `argument`, `overlap`, `closed`, `ioctl`; `state` inside a transaction, as the changes below
    */
   move(gpa: number): void {
-    this.#table.change(this, 'move', (now) => ({ ...now, gpa }))
+    this.#table.change(this, 'move', (now) => ({ ...now, gpa: checkAddress('gpa', gpa, pageSize) }))
   }
 
   /**
@@ -209,17 +211,17 @@ export class Memslot {
   change(change: MemslotChange): void {
     checkOptions('change', change, ['gpa', 'mapping', 'offset', 'size', 'flags'])
     checkInteger('flags', change.flags ?? 0, 0, 0xffff_ffff)
-    this.#table.change(this, 'change', (now) => ({ ...now, ...change }))
+    this.#table.change(this, 'change', (now) => checkPlacement({ ...now, ...change }))
   }
 
   /** Other memory at the same GPA: delete and create, in a transaction, so that a running guest sees the old memory or the new. */
   rebind(mapping: Mapping, offset = 0): void {
-    this.#table.change(this, 'rebind', (now) => ({ ...now, mapping, offset }))
+    this.#table.change(this, 'rebind', (now) => checkPlacement({ ...now, mapping, offset }))
   }
 
   /** Another size over the same mapping: delete and create, in a transaction. */
   resize(size: number): void {
-    this.#table.change(this, 'resize', (now) => ({ ...now, size }))
+    this.#table.change(this, 'resize', (now) => checkPlacement({ ...now, size }))
   }
 
   /** Dirty logging on or off. READONLY of a live slot cannot change (the kernel refuses it). */

@@ -3,7 +3,7 @@ import { argumentError, checkAddress, hexRange, pageSize } from '../abi/argument
 import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import type { NativeRegion, NativeVm } from '../abi/native.js'
 import { KVM_SET_USER_MEMORY_REGION } from '../abi/requests.js'
-import { announcing, type MemslotChanged, type MemslotRow } from './changes.js'
+import { announcing, isWatched, type MemslotChanged, type MemslotRow } from './changes.js'
 import { Mapping } from './mapping.js'
 import { checkPlacement, Memslot, type MemslotOptions, type Placement, placementOf } from './memslot.js'
 import { MemslotIndex } from './memslot-index.js'
@@ -29,7 +29,9 @@ export class Memslots implements Iterable<Memslot> {
   readonly #vm: NativeVm
   readonly #words: Float64Array
   readonly #index = new MemslotIndex()
-  readonly #byId = new Map<number, Memslot>()
+  // Ids are dense, and a Map of thousands is made anew every few hundred deletions.
+  readonly #byId: (Memslot | undefined)[] = []
+  #length = 0
   // All changes of the VM's table up to this one are in this one; -1 once closed.
   #generation = 0
   #inTransaction = false
@@ -48,7 +50,7 @@ export class Memslots implements Iterable<Memslot> {
   /** How many there are. */
   get length(): number {
     this.#follow()
-    return this.#byId.size
+    return this.#length
   }
 
   /**
@@ -133,7 +135,7 @@ export class Memslots implements Iterable<Memslot> {
     this.refuseInTransaction()
     for (;;) {
       slot.checkAlive()
-      const after = checkPlacement(compute(slot.placement))
+      const after = compute(slot.placement)
       const refusal = together.has(did) ? this.#makeTogether([stage(slot, did, after)]) : this.#make(slot, did, slot.placement, after)
       if (!refusal) return
       if (!this.#wasOvertaken(refusal)) throw this.#refused(slot, after, refusal)
@@ -143,9 +145,11 @@ export class Memslots implements Iterable<Memslot> {
   /** @internal */
   remove(slot: Memslot): void {
     this.refuseInTransaction()
-    while (!slot.deleted) {
+    while (!slot.gone) {
       const refusal = this.#make(slot, 'delete', slot.placement, null)
-      if (refusal && !this.#wasOvertaken(refusal)) throw this.#refused(slot, null, refusal)
+      if (!refusal || this.#wasOvertaken(refusal)) continue
+      if (this.closed) return
+      throw this.#refused(slot, null, refusal)
     }
   }
 
@@ -157,15 +161,18 @@ export class Memslots implements Iterable<Memslot> {
 
   #make(slot: Memslot, did: MemslotChanged['did'], before: Placement | null, after: Placement | null): Refusal | null {
     const region = putChange(this.#words, 0, slot, before, after)
-    const result = announcing(
-      () => {
-        const result = this.#vm.changeMemslot(region)
-        if (result === 0) this.#record(slot, before, after, this.#words, 0)
-        return result
-      },
-      () => [this.#changed(did, before && rowOf(slot.id, before), after && rowOf(slot.id, after))]
-    )
+    const result = isWatched()
+      ? announcing(
+          () => this.#ask(slot, before, after, region),
+          () => [this.#told({ slot, before, after, did })]
+        )
+      : this.#ask(slot, before, after, region)
     return result === 0 ? null : refusalIn(this.#words, result)
+  }
+  #ask(slot: Memslot, before: Placement | null, after: Placement | null, region: NativeRegion | null): number {
+    const result = this.#vm.changeMemslot(region)
+    if (result === 0) this.#record(slot, before, after, this.#words, 0)
+    return result
   }
 
   #commit(all: readonly Staged[]): void {
@@ -196,7 +203,7 @@ export class Memslots implements Iterable<Memslot> {
           for (const [index, { slot, before, after }] of all.entries()) this.#record(slot, before, after, records, index * recordLength)
         return result
       },
-      () => all.map(({ slot, before, after, did }) => this.#changed(did, before && rowOf(slot.id, before), after && rowOf(slot.id, after)))
+      () => all.map((staged) => this.#told(staged))
     )
     return result === 0 ? null : refusalIn(records, result)
   }
@@ -219,19 +226,28 @@ export class Memslots implements Iterable<Memslot> {
     const number = records[at + 1] as number
     if (number === this.#generation + 1) this.#generation = number
     if (before === null) {
-      const earlier = this.#byId.get(id)
+      const earlier = this.#byId[id]
       if (earlier) this.#tell([this.#lose(earlier)])
-      slot.named(id, number)
-      this.#byId.set(id, slot)
+      this.#enter(slot, id, number)
     }
     this.#place(slot, after, number)
+  }
+
+  #enter(slot: Memslot, id: number, created: number): void {
+    slot.named(id, created)
+    while (this.#byId.length < id) this.#byId.push(undefined)
+    this.#byId[id] = slot
+    this.#length++
   }
 
   #place(slot: Memslot, after: Placement | null, changed: number): void {
     const { mapping } = slot
     slot.placed(after, changed)
     this.#index.note(slot)
-    if (after === null) this.#byId.delete(slot.id)
+    if (after === null) {
+      this.#byId[slot.id] = undefined
+      this.#length--
+    }
     if (after?.mapping !== mapping) mapping.slotGone()
   }
 
@@ -254,7 +270,7 @@ export class Memslots implements Iterable<Memslot> {
   }
 
   #takeOver(row: ChangedRow, mappings: Mappings): Moved[] {
-    const there = this.#byId.get(row.id)
+    const there = this.#byId[row.id]
     const known = there?.created === row.created ? there : undefined
     const moved = there && !known ? [this.#lose(there)] : []
     if (row.region === null || known?.changed === row.changed) return moved
@@ -263,10 +279,7 @@ export class Memslots implements Iterable<Memslot> {
     const placement = { gpa, size, offset, flags, mapping: mappings.of(row.region, known), guestMemfd, guestMemfdOffset }
     const before = known ? rowOf(known.id, known.placement) : null
     const slot = known ?? new Memslot(this, placement)
-    if (!known) {
-      slot.named(row.id, row.created)
-      this.#byId.set(row.id, slot)
-    }
+    if (!known) this.#enter(slot, row.id, row.created)
     this.#place(slot, placement, row.changed)
     const after = rowOf(row.id, placement)
     if (before?.gpa !== after.gpa || before.size !== after.size || before.hva !== after.hva) moved.push({ before, after })
@@ -279,6 +292,9 @@ export class Memslots implements Iterable<Memslot> {
       () => moved.map(({ before, after }) => this.#changed('change', before, after))
     )
   }
+  #told({ slot: { id }, before, after, did }: Pick<Staged, 'slot' | 'before' | 'after' | 'did'>) {
+    return this.#changed(did, before && rowOf(id, before), after && rowOf(id, after))
+  }
   #changed(did: MemslotChanged['did'], before: MemslotRow | null, after: MemslotRow | null) {
     return { of: 'memslot' as const, did, table: this, before, after }
   }
@@ -286,7 +302,7 @@ export class Memslots implements Iterable<Memslot> {
   /** @internal the VM is closed: its slots hold nothing any more */
   released(): void {
     this.#generation = -1
-    for (const slot of [...this.#byId.values()]) this.#place(slot, null, 0)
+    for (const slot of this.#byId) if (slot) this.#place(slot, null, 0)
     this.#index.clear()
   }
 
@@ -343,17 +359,17 @@ interface Moved {
 
 /** Which mapping of this environment stands for a region: one that the table has, or one more. */
 class Mappings {
-  readonly #slots: ReadonlyMap<number, Memslot>
+  readonly #slots: readonly (Memslot | undefined)[]
   #byAddress: Map<number, Mapping> | undefined
 
-  constructor(slots: ReadonlyMap<number, Memslot>) {
+  constructor(slots: readonly (Memslot | undefined)[]) {
     this.#slots = slots
   }
 
   of(region: NativeRegion, known: Memslot | undefined): Mapping {
     const { address } = region
     if (known?.mapping.heldRegion.address === address) return known.mapping
-    this.#byAddress ??= new Map([...this.#slots.values()].map(({ mapping }) => [mapping.address, mapping]))
+    this.#byAddress ??= new Map(this.#slots.flatMap((slot) => (slot ? [[slot.mapping.address, slot.mapping] as const] : [])))
     const there = this.#byAddress.get(address)
     // One that let go of its memory has the address still, where something else may lie by now.
     if (there?.heldRegion.address === address) return there

@@ -63,11 +63,11 @@ const watchersOf = (change: Unspanned<Change>): Watcher[] =>
 const now = () => Number(process.hrtime.bigint())
 
 /** Whether anybody watches: for who would not even say what there is to tell. */
-export const isWatched = () => watchers.size > 0
+export const isWatched = () => watchers.size > 0 || ofTables > 0
 
 /** Does the work, and tells the watchers of it unless it failed: threw, or gave a negative errno. Nothing is spent while there are none. */
 export function announcing(work: () => number, describe: () => Unspanned<Change>[]): number {
-  if (watchers.size === 0 && ofTables === 0) return work()
+  if (!isWatched()) return work()
   const begin = now()
   const result = work()
   if (result < 0) return result

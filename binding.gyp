@@ -9,6 +9,7 @@
         "native/dirty_rings.cc",
         "native/eventfds.cc",
         "native/fault_service.cc",
+        "native/ioeventfd.cc",
         "native/loop_watch.cc",
         "native/map_budget.cc",
         "native/mapping.cc",

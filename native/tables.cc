@@ -47,7 +47,7 @@ TableRequest RequestOf(const Napi::Value& value) {
 // A typed array as a property, and where its elements lie.
 template <typename Element, typename Array>
 Element* Column(Napi::Object object, const char* name, size_t length) {
-  Array array = Array::New(object.Env(), length);
+  Array array = Array::New(object.Env(), length, NewBuffer(object.Env(), length * sizeof(Element)), 0);
   object.Set(name, array);
   return reinterpret_cast<Element*>(array.Data());
 }

@@ -64,12 +64,12 @@ Tracer::Tracer(const Napi::CallbackInfo& info) : Wrapped(info) {
 Napi::Value Tracer::Drain(const Napi::CallbackInfo& info) {
   const auto result = Napi::Array::New(info.Env());
   if (!ring_) return result;
-  for (const auto& records : ring_->Drain()) {
-    if (records.empty()) continue;
-    auto copy = Napi::Uint8Array::New(info.Env(), records.size());
+  ring_->Drain([&](const std::vector<char>& records) {
+    if (records.empty()) return;
+    auto copy = Napi::Uint8Array::New(info.Env(), records.size(), NewBuffer(info.Env(), records.size()), 0);
     memcpy(copy.Data(), records.data(), records.size());
     result.Set(result.Length(), copy);
-  }
+  });
   return result;
 }
 

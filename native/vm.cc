@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/kvm.h>
 
+#include "ioeventfd.h"
 #include "run.h"
 #include "tokens.h"
 #include "vcpu.h"
@@ -30,6 +31,7 @@ Napi::Function Vm::Define(Napi::Env env) {
   methods.push_back(InstanceMethod<&Vm::ClearDirtyLog>("clearDirtyLog"));
   methods.push_back(InstanceMethod<&Vm::EnableDirtyRing>("enableDirtyRing"));
   methods.push_back(InstanceMethod<&Vm::HarvestDirtyRings>("harvestDirtyRings"));
+  methods.push_back(InstanceMethod<&Vm::AssignIoEventfd>("ioeventfd"));
   methods.push_back(InstanceMethod<&Vm::Coalesce>("coalesce"));
   methods.push_back(InstanceMethod<&Vm::Uncoalesce>("uncoalesce"));
   methods.push_back(InstanceMethod<&Vm::DrainCoalesced>("drainCoalesced"));
@@ -61,6 +63,7 @@ void Vm::CloseHandle() {
 // The VM may live on with others, whose guest must not write where nobody listens.
 void Vm::LetGo() {
   if (state_ == nullptr) return;
+  const VcpuBarrier barrier;
   state_->coalesced_ring().Leave(fd(), this);
   state_.reset();
 }
@@ -104,7 +107,7 @@ Napi::Value Vm::HarvestDirtyRings(const Napi::CallbackInfo& info) {
   std::vector<DirtyRings::Page> pages;
   const int result = state_->dirty_rings().Harvest(fd(), &pages);
   if (result < 0) return Napi::Number::New(info.Env(), result);
-  auto pairs = Napi::Float64Array::New(info.Env(), pages.size() * 2);
+  auto pairs = Napi::Float64Array::New(info.Env(), pages.size() * 2, NewBuffer(info.Env(), pages.size() * 2 * sizeof(double)), 0);
   for (size_t index = 0; index < pages.size(); ++index) {
     pairs[index * 2] = pages[index].slot;
     pairs[index * 2 + 1] = static_cast<double>(pages[index].offset);
@@ -138,7 +141,13 @@ Napi::Value Vm::Uncoalesce(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), is_there ? state_->coalesced_ring().Unregister(fd(), this, zone, target.data, target.length) : 0);
 }
 
+Napi::Value Vm::AssignIoEventfd(const Napi::CallbackInfo& info) {
+  const VcpuBarrier barrier;
+  return IoEventfd::Assign(info.Env(), state_, info[0]);
+}
+
 Napi::Value Vm::DrainCoalesced(const Napi::CallbackInfo& info) {
+  const VcpuBarrier barrier;
   const ByteSpan target = BytesOf(info[0]);
   return Napi::Number::New(info.Env(), state_ == nullptr ? 0 : state_->coalesced_ring().Drain(this, target.data, target.length));
 }

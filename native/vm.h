@@ -34,6 +34,7 @@ class Vm : public DescriptorWrap<Vm> {
   Napi::Value ClearDirtyLog(const Napi::CallbackInfo& info);
   Napi::Value EnableDirtyRing(const Napi::CallbackInfo& info);
   Napi::Value HarvestDirtyRings(const Napi::CallbackInfo& info);
+  Napi::Value AssignIoEventfd(const Napi::CallbackInfo& info);
   Napi::Value Coalesce(const Napi::CallbackInfo& info);
   Napi::Value Uncoalesce(const Napi::CallbackInfo& info);
   Napi::Value DrainCoalesced(const Napi::CallbackInfo& info);

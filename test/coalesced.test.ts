@@ -284,6 +284,17 @@ test('a handler is called in the async context that its range was made in', (con
   expect(seen).toEqual(['of the range'])
 })
 
+test('a handler that cannot be bound is refused before KVM is asked', (context) => {
+  need(context)
+  const hostile = Object.defineProperty(() => {}, 'length', {
+    get: () => {
+      throw new Error('of a getter')
+    }
+  })
+  expect(() => vm.coalesce({ port: 0x10, size: 1 }, hostile)).toThrow('of a getter')
+  expect(realMode('out %al, $0x10; hlt').run()).toMatchObject({ reason: 'io-out', port: 0x10 })
+})
+
 test('ranges that overlap are refused: a write has one handler, and who takes back one would take back both', (context) => {
   need(context)
   vm.coalesce({ port: 0x10, size: 8 }, () => {})

@@ -1,6 +1,7 @@
-import { assemble, type ExitHandlers, Mapping, MiB, type RunEnd, type Vcpu } from 'node-kvm'
+import { assemble, capabilities, type ExitHandlers, Mapping, MiB, type RunEnd, type Vcpu } from 'node-kvm'
 import { beforeEach, expect, test } from 'vitest'
-import { vm } from './support/vm.js'
+import { skip } from './support/skip.js'
+import { kvm, vm } from './support/vm.js'
 
 // The guest writes these to 0x10, where they are queued; then it reads 0x20, which it waits for, writes that to 0x21, and halts.
 const written = [1, 2, 3, 4, 5, 6, 7, 8, 9]
@@ -88,4 +89,16 @@ test('a handler whose answer says twice that it is done lets the guest go on onc
   })
   expect(end.reason).toBe('hlt')
   expect(seen).toEqual([...written, 0x77])
+})
+
+test('coalesced writes that are older than a queued one come before it', async (context) => {
+  if (kvm.checkExtension(capabilities.COALESCED_PIO) === 0) skip(context, 'this kernel lacks KVM_CAP_COALESCED_PIO')
+  const source = `mov $1, %al; out %al, $0x11; inc %al; out %al, $0x10; movb $1, (${doneAt}); in $0x20, %al; hlt`
+  vm.write(0x1000, assemble(source, { mode: 'real', at: 0x1000 }))
+  const seen: unknown[] = []
+  vm.coalesce({ port: 0x11, size: 1 }, (writes) => seen.push(...writes.map(({ data }) => data[0])))
+  const vcpu = vm.createVcpu().enter('real', { ip: 0x1000 })
+  const end = await start(vcpu, { 'io-out': ({ data }) => seen.push(data[0]), 'io-in': () => {} })
+  expect(end.reason).toBe('hlt')
+  expect(seen).toEqual([1, 2])
 })

@@ -1,13 +1,14 @@
 import { once } from 'node:events'
-import { setImmediate as turn } from 'node:timers/promises'
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import { Mapping } from 'node-kvm'
-import { expect, test } from 'vitest'
+import { type IoEventfd, Mapping } from 'node-kvm'
+import { describe, expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
+import { ownDescriptors } from './support/process.js'
 import { skipWhereSlow } from './support/skip.js'
 import { Uncaught } from './support/uncaught.js'
-import { vm } from './support/vm.js'
+import { kvm, vm } from './support/vm.js'
 
 const addon = JSON.stringify(fileURLToPath(new URL('../dist/lib/index.js', import.meta.url)))
 
@@ -58,7 +59,25 @@ test('a step that fails is told after the others were taken', () => {
     throw new Error('of the log')
   }
   expect(() => vm.close()).toThrow('of the log')
+  vm.close()
   expect([vm.closed, vcpu.closed, doorbell.closed]).toEqual([true, true, true])
+})
+
+test('several steps that fail are told together', () => {
+  const steps = [vm.createVcpu(), vm.createVcpu()]
+  for (const [place, step] of steps.entries())
+    step.close = () => {
+      throw new Error(`of step ${place}`)
+    }
+  let thrown: unknown
+  try {
+    vm.close()
+  } catch (error) {
+    thrown = error
+  }
+  expect(thrown).toBeInstanceOf(AggregateError)
+  expect((thrown as AggregateError).errors.map(({ message }) => message)).toEqual(['of step 0', 'of step 1'])
+  expect(vm.closed).toBe(true)
 })
 
 test('whose creator closed it: a Worker closes what it made of it, and ends', async (context) => {
@@ -78,4 +97,31 @@ test('whose creator closed it: a Worker closes what it made of it, and ends', as
   const told = Promise.all([once(worker, 'message'), once(worker, 'exit')])
   worker.postMessage('close')
   expect(await told).toEqual([[[true, true]], [0]])
+})
+
+describe('a VM that is dropped with an ioeventfd', () => {
+  async function drop(use: (doorbell: IoEventfd) => unknown): Promise<number> {
+    using other = kvm.createVm()
+    // The thread that watches comes with the first, and stays.
+    other.ioeventfd({ port: 1 })
+    const before = ownDescriptors()
+    for (let made = 0; made < 10; made++) use(kvm.createVm().ioeventfd({ port: 1, size: 1 }))
+    for (let round = 0; round < 30 && ownDescriptors() > before; round++) {
+      globalThis.gc?.()
+      await sleep(1)
+    }
+    return ownDescriptors() - before
+  }
+
+  test('is collected when that keeps nothing alive', async () => {
+    expect(await drop((doorbell) => doorbell.unref())).toBeLessThanOrEqual(0)
+    expect(await drop((doorbell) => doorbell.unref()[Symbol.asyncIterator]().next())).toBeLessThanOrEqual(0)
+  })
+
+  test('is kept as long as that keeps the process alive', async () => {
+    const dropped: WeakRef<IoEventfd>[] = []
+    expect(await drop((doorbell) => dropped.push(new WeakRef(doorbell.unref().ref())))).toBeGreaterThan(0)
+    expect(dropped.map((reference) => reference.deref()?.closed)).toEqual(Array(10).fill(false))
+    for (const reference of dropped) reference.deref()?.close()
+  })
 })

@@ -118,7 +118,7 @@ export function takeEach(steps: Iterable<() => void>): void {
     } catch (error) {
       errors.push(error)
     }
-  if (errors.length > 1) throw new AggregateError(errors, `${errors.length} steps failed: ${errors.map(String).join('; ')}`)
+  if (errors.length > 1) throw new AggregateError(errors, `${errors.length} steps failed; see errors`)
   if (errors.length === 1) throw errors[0]
 }
 

@@ -21,8 +21,10 @@ function collector(): () => void {
 
 /** Ends what JavaScript has lost, at once: finalizers would run in a later turn of the event loop. How many objects. */
 function reclaim(): number {
-  collect ??= globalThis.gc ?? collector()
-  collect()
+  if (native.mayCollect()) {
+    collect ??= globalThis.gc ?? collector()
+    collect()
+  }
   return native.reclaim()
 }
 

@@ -19,6 +19,13 @@ export interface NativeDescriptor {
   close(): void
 }
 
+/** What KVM was told of, until close(). */
+export interface NativeRegistration {
+  /** -1 once closed. */
+  readonly fd: number
+  close(): void
+}
+
 export interface NativeKvm extends NativeDescriptor {
   createVm(type: number): NativeVm | number
 }
@@ -52,6 +59,8 @@ export interface NativeVm extends NativeDescriptor {
   enableDirtyRing(capability: number, bytes: number): number
   /** Pairs of slot and page that any vCPU dirtied since the last call; they are protected again when it returns. */
   harvestDirtyRings(): Float64Array | number
+  /** KVM_IOEVENTFD, with a duplicate of the request's `fd`. Taken back by close(), and when this environment ends. */
+  ioeventfd(request: Uint8Array): NativeRegistration | number
   /** KVM_REGISTER_COALESCED_MMIO: -EEXIST where it overlaps a range of any environment. Taken back when this one lets go of the VM. */
   coalesce(zone: Uint8Array): number
   /** The opposite; what waits is moved as by drainCoalesced(). */
@@ -336,6 +345,8 @@ export interface NativeAddon {
   map(options: RegionOptions): NativeRegion | number
   /** Makes the error where a call of the add-on runs out of memory or threads. */
   onExhausted(error: (what: 'memory' | 'threads') => Error): void
+  /** Whether there is memory for the collector: it ends the process where it finds none. */
+  mayCollect(): boolean
   /** Ends what objects hold that the collector has found to be lost, which their finalizers would do later; how many. */
   reclaim(): number
   /** eventfd(2), nonblocking. */

@@ -24,7 +24,10 @@ export interface CoalescedWrite {
   data: Uint8Array
 }
 
-/** Takes the writes of one range, oldest first. */
+/**
+ * Takes the writes of one range, oldest first. It may run other vCPUs, open and close ranges, and drain: what waits is handed on before that
+ * goes on, each write once and in the guest's order. It is called in the async context in which coalesce() was.
+ */
 export type CoalescedHandler = (writes: readonly CoalescedWrite[]) => void
 
 /** A registered range. Made by {@link Vm.coalesce}. */
@@ -42,7 +45,7 @@ export class CoalescedZone implements Disposable {
     this.handler = handler
   }
 
-  /** Delivers now what waits, of every range of the VM: for a guest that goes long without an exit. */
+  /** Delivers now what waits, of every range that this Worker has of the VM: for a guest that goes long without an exit. */
   drain(): void {
     this.#table.drain()
   }
@@ -82,13 +85,15 @@ export class Coalescing {
     if (typeof handler !== 'function') throw argumentError('handler', typeof handler, 'a function')
     const addr = port === undefined ? checkAddress('gpa', gpa) : checkInteger('port', port, 0, 0xffff)
     const request = new Request({ addr, size: checkSize('size', size), pio: port === undefined ? 0 : 1 })
+    // Before KVM is asked, for it looks at the function's properties.
+    const bound = AsyncResource.bind(handler, 'KvmCoalescedZone')
     const asked = `coalescing ${port === undefined ? 'gpa' : 'port'} ${hexRange(addr, size)}`
     const result = this.#vm.coalesce(request.bytes)
     if (errnoName(result) === 'EEXIST')
       throw new KvmError('overlap', `${asked}: it overlaps a coalesced range of this VM, of this thread or another's`)
     if (result < 0)
       throw ioctlError(KVM_REGISTER_COALESCED_MMIO.name, result, asked, 'a VM has room for about 200 ranges; ports need KVM_CAP_COALESCED_PIO')
-    const zone = new CoalescedZone(this, request, AsyncResource.bind(handler))
+    const zone = new CoalescedZone(this, request, bound)
     this.#zones.push(zone)
     return zone
   }

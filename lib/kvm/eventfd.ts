@@ -29,28 +29,28 @@ export function signalEventfd({ fd }: NativeDescriptor): void {
   }
 }
 
-// This environment's thread and its bell, from the first listener on; and who listens.
+// This environment's thread and its bell, from the first listener on; and who listens. Those that keep the process alive are kept themselves;
+// of the others somebody has the source or its VM, or it goes.
 let watcher: NativeWatcher | undefined
 let bell: Doorbell
-const listeners = new Map<number, WeakRef<EventSource>>()
-// Those that keep the process alive are held here, the others by whoever has them or their VM.
+const listening = new Map<number, WeakRef<EventSource>>()
 const referenced = new Set<EventSource>()
 let nextKey = 0
-const lost = new FinalizationRegistry<number>(forget)
 
 function forget(key: number): void {
   watcher?.remove(key)
-  listeners.delete(key)
+  listening.delete(key)
 }
+const lost = new FinalizationRegistry(forget)
 
 function deliver(): void {
   const counts = watcher!.take()
   for (let at = 0; at < counts.length; at += 2)
     try {
-      listeners
+      listening
         .get(counts[at]!)
         ?.deref()
-        ?.heard(counts[at + 1]!)
+        ?.hear(counts[at + 1]!)
     } catch (error) {
       // The others were taken too, and must hear of it.
       throwLater(error)
@@ -75,7 +75,7 @@ interface Reader {
 /**
  * What the event loop hears of an eventfd: `'event'` with how often it was signalled since the last one. Also an async iterable of
  * those counts, which ends with close(); for a loop that is slow they add up. It keeps the process alive while it listens, as a socket does,
- * until unref(). Listeners are called in the async context that it was made in (AsyncLocalStorage); what one throws is an uncaught exception.
+ * until unref(); after that it listens as long as somebody holds it, or its VM. Listeners are called in the async context that it was made in (AsyncLocalStorage); what one throws is an uncaught exception.
  */
 export abstract class EventSource extends EventEmitter<{ event: [count: number]; close: [] }> implements AsyncIterable<number>, Disposable {
   readonly #context = new AsyncResource('KvmEventSource')
@@ -92,10 +92,10 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
   /** @internal */
   protected listen({ fd }: NativeDescriptor): void {
     const key = nextKey++
-    const result = theWatcher().add(key, fd)
+    const result = making(() => theWatcher().add(key, fd))
     if (result < 0) throw limitError('watching an eventfd', result)
     this.#key = key
-    listeners.set(key, new WeakRef(this))
+    listening.set(key, new WeakRef(this))
     lost.register(this, key, this)
     this.ref()
   }
@@ -104,13 +104,13 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
   protected unlisten(): void {
     this.unref()
     if (this.#key === undefined) return
-    forget(this.#key)
     lost.unregister(this)
+    forget(this.#key)
     this.#key = undefined
   }
 
   /** @internal those that iterate first: a listener that throws takes nothing from them */
-  heard(count: number): void {
+  hear(count: number): void {
     for (const reader of this.#readers) {
       reader.count += count
       reader.wake()
@@ -120,10 +120,12 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
 
   /** Keeps the process alive again. */
   ref(): this {
-    if (this.#key !== undefined && referenced.add(this).size === 1) bell.ref()
+    if (this.#key === undefined) return this
+    referenced.add(this)
+    bell.ref()
     return this
   }
-  /** Lets the process end although this still listens. It ends by itself once nobody holds it or its VM any more. */
+  /** Lets the process end although this still listens. */
   unref(): this {
     if (referenced.delete(this) && referenced.size === 0) bell.unref()
     return this

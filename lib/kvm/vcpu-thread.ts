@@ -224,9 +224,11 @@ export class VcpuThread {
     for (const left of this.#left.splice(0)) left()
   }
 
-  // The guest does not write them again: each is delivered, whatever the handler of another throws; until one of them closes the vCPU.
+  // What KVM had coalesced by then comes first: it may be older. The guest does not write them again: each is delivered, whatever the handler of another throws; until one of them closes the vCPU.
   #deliverQueued(): void {
-    for (const exit of queuedExits(this.#runner.takeQueued())) {
+    const queued = this.#runner.takeQueued()
+    if (queued.length > 0) this.#driven.drain()
+    for (const exit of queuedExits(queued)) {
       if (this.#over) return
       try {
         const answer = this.#call(exit)

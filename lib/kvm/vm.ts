@@ -255,7 +255,9 @@ export class Vm implements Disposable {
 
   /**
    * Queues the guest's writes to a range instead of leaving the guest for each (KVM_REGISTER_COALESCED_MMIO). The handler gets them before
-   * run() returns its next exit; a full queue is an exit, that of the write which found no room.
+   * run() returns its next exit, or a started vCPU's is told; a full queue is an exit, that of the write which found no room. The queue is one for
+   * the VM: what was written while another Worker ran the vCPU stays in it until this one's next exit or {@link CoalescedZone.drain}.
+   * @throws KvmError `argument`, `closed`, `overlap` with a coalesced range of this Worker or another, `ioctl`
    * @example
    * using zone = vm.coalesce({ port: 0x3f8, size: 1 }, (writes) => console.log(writes.length))
    */

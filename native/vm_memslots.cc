@@ -5,7 +5,6 @@
 
 #include <cmath>
 #include <map>
-#include <new>
 
 #include "mapping.h"
 #include "vm.h"
@@ -62,15 +61,6 @@ void Answer(const Memslots::Refusal& refusal, Record* record) {
   record->size = static_cast<double>(refusal.size);
 }
 
-template <typename Work>
-int WithMemory(Work work) {
-  try {
-    return work();
-  } catch (const std::bad_alloc&) {
-    return -ENOMEM;
-  }
-}
-
 Record* RecordsOf(const Napi::Value& value, size_t* count) {
   if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_float64_array)
     throw Napi::TypeError::New(value.Env(), "a Float64Array is needed");
@@ -83,7 +73,7 @@ Record* RecordsOf(const Napi::Value& value, size_t* count) {
 
 Napi::Value Vm::MemslotWords(const Napi::CallbackInfo& info) {
   if (words_.IsEmpty()) {
-    auto buffer = Napi::ArrayBuffer::New(info.Env(), sizeof(Record));
+    auto buffer = NewBuffer(info.Env(), sizeof(Record));
     record_ = buffer.Data();
     words_ = Napi::Persistent(buffer);
   }
@@ -94,16 +84,12 @@ Napi::Value Vm::MemslotWords(const Napi::CallbackInfo& info) {
 Napi::Value Vm::ChangeMemslot(const Napi::CallbackInfo& info) {
   if (record_ == nullptr) throw Napi::TypeError::New(info.Env(), "the words are needed first");
   auto* record = static_cast<Record*>(record_);
-  const int result = WithMemory([&] {
-    Memslots::Change change;
-    Memslots::Refusal refusal;
-    if (fd() < 0) return -EBADF;
-    int error = ReadChange(*record, info[0], &change);
-    if (error == 0) error = state_->ChangeMemslot(&change, &refusal);
-    error == 0 ? Answer(change, record) : Answer(refusal, record);
-    return error;
-  });
-  return Napi::Number::New(info.Env(), result);
+  Memslots::Change change;
+  Memslots::Refusal refusal;
+  int error = fd() < 0 ? -EBADF : ReadChange(*record, info[0], &change);
+  if (error == 0) error = state_->ChangeMemslot(&change, &refusal);
+  error == 0 ? Answer(change, record) : Answer(refusal, record);
+  return Napi::Number::New(info.Env(), error);
 }
 
 // (records, regions): all or none, answered in the records; a refusal in the first.
@@ -112,24 +98,20 @@ Napi::Value Vm::ChangeMemslots(const Napi::CallbackInfo& info) {
   Record* records = RecordsOf(info[0], &count);
   if (!info[1].IsArray() || count == 0) throw Napi::TypeError::New(info.Env(), "records and regions are needed");
   const auto regions = info[1].As<Napi::Array>();
-  const int result = WithMemory([&] {
-    if (fd() < 0) return -EBADF;
-    std::vector<Memslots::Change> changes(count);
-    Memslots::Refusal refusal;
-    int error = 0;
-    for (uint32_t index = 0; index < count && error == 0; ++index) {
-      const Napi::HandleScope scope(info.Env());
-      error = ReadChange(records[index], regions.Get(index), &changes[index]);
-      refusal.change = index;
-    }
-    if (error == 0) error = state_->ChangeMemslots(&changes, &refusal);
-    if (error == 0)
-      for (size_t index = 0; index < count; ++index) Answer(changes[index], &records[index]);
-    else
-      Answer(refusal, &records[0]);
-    return error;
-  });
-  return Napi::Number::New(info.Env(), result);
+  std::vector<Memslots::Change> changes(count);
+  Memslots::Refusal refusal;
+  int error = fd() < 0 ? -EBADF : 0;
+  for (uint32_t index = 0; index < count && error == 0; ++index) {
+    const Napi::HandleScope scope(info.Env());
+    error = ReadChange(records[index], regions.Get(index), &changes[index]);
+    refusal.change = index;
+  }
+  if (error == 0) error = state_->ChangeMemslots(&changes, &refusal);
+  if (error == 0)
+    for (size_t index = 0; index < count; ++index) Answer(changes[index], &records[index]);
+  else
+    Answer(refusal, &records[0]);
+  return Napi::Number::New(info.Env(), error);
 }
 
 Napi::Value Vm::Generation(const Napi::CallbackInfo& info) {
@@ -144,7 +126,8 @@ Napi::Value Vm::MemslotsSince(const Napi::CallbackInfo& info) {
   const auto rows = state_ == nullptr ? std::vector<Memslots::Row>() : state_->MemslotsSince(&generation);
   const auto regions = Napi::Array::New(env);
   std::map<Region*, uint32_t> known;
-  auto numbers = Napi::Float64Array::New(env, rows.size() * kNumbers);
+  const size_t count = rows.size() * kNumbers;
+  auto numbers = Napi::Float64Array::New(env, count, NewBuffer(env, count * sizeof(double)), 0);
   double* next = numbers.Data();
   for (const auto& [id, slot] : rows) {
     const auto [region, is_new] = known.try_emplace(slot.region.get(), static_cast<uint32_t>(known.size()));

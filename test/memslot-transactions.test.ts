@@ -261,6 +261,10 @@ test('the add-on refuses numbers that are none, slots named twice, and regions t
   expect(make(...moved, ...moved)).toBeLessThan(0)
   expect(bare.generation).toBe(1)
   bare.close()
+  // Closed or not, a refusal says which change it is of.
+  const late = new Float64Array(moved)
+  expect(bare.changeMemslots(late, [null])).toBeLessThan(0)
+  expect([...late.subarray(0, 2)]).toEqual([-1, 0])
   system.close()
   expect(kvm.closed).toBe(false)
 })

@@ -158,17 +158,17 @@ int Memslots::Tell(uint32_t id, const Slot& slot) const {
   return IoctlUninterrupted(vm_fd_, kSetUserMemoryRegion2, &argument) < 0 ? -errno : 0;
 }
 
-void Memslots::Record(Change* change, const Slot& slot) {
+void Memslots::Record(Change* change, Slot slot) {
   Slot& now = slots_[change->id];
   if (slot.region != nullptr) ++slot.region->slots;
   if (now.region != nullptr) --now.region->slots;
-  now = slot;
+  now = std::move(slot);
   now.changed = change->computed_from = generation_.load(std::memory_order_relaxed) + 1;
   if (now.region == nullptr)
     ReturnId(change->id);
   else if (now.created == 0)
     now.created = now.changed;
-  generation_ = now.changed;
+  generation_.store(now.changed, std::memory_order_release);
 }
 
 // Among the slots that no change is about.
@@ -202,7 +202,7 @@ int Memslots::Apply(Change* change, Refusal* refusal) {
     if (error == -EEXIST) NameOverlap(Changing({*change}), change->after, refusal);
     return error;
   }
-  Record(change, change->after);
+  Record(change, std::move(change->after));
   return 0;
 }
 

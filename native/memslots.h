@@ -79,7 +79,7 @@ class Memslots {
   void DeleteAll();
 
   // The number of the last change; for any thread.
-  uint64_t generation() const { return generation_; }
+  uint64_t generation() const { return generation_.load(std::memory_order_acquire); }
   // What changed after that one, with deleted slots.
   std::vector<Row> Since(uint64_t generation) const;
   // Null when that is not the slot's state.
@@ -91,7 +91,7 @@ class Memslots {
   uint32_t TakeId();
   void ReturnId(uint32_t id);
   int Tell(uint32_t id, const Slot& slot) const;
-  void Record(Change* change, const Slot& slot);
+  void Record(Change* change, Slot slot);
   void NameOverlap(const std::vector<bool>& changing, const Slot& wanted, Refusal* refusal) const;
   std::vector<bool> Changing(const std::vector<Change>& changes) const;
   std::vector<Step> Plan(const std::vector<Change>& changes) const;

@@ -181,7 +181,8 @@ test('a mapping whose handle ended goes when another environment binds its slot 
 })
 
 describe('the end of a VM', () => {
-  test('is the end of its memslots for all, whose memory is let go', async () => {
+  test('is the end of its memslots for all, whose memory is let go', async (context) => {
+    skipWhereSlow(context)
     const ram = Mapping.anonymous(2 * MiB)
     const slot = vm.memslots.create({ gpa: 0, mapping: ram })
     const theirs = other.memslots.lookup(0) as Memslot
@@ -322,7 +323,8 @@ test("four Workers change the same memslots: none is lost or doubled, and the ta
   expect(status).toBe(0)
 })
 
-test.each<DirtyLogMode>(['bitmap', 'manual'])('a dirty log (%s) goes on while a Worker makes, moves and deletes slots', async (mode) => {
+test.for<DirtyLogMode>(['bitmap', 'manual'])('a dirty log (%s) goes on while a Worker makes, moves and deletes slots', async (mode, context) => {
+  skipWhereSlow(context)
   const calm = vm.memslots.create({ gpa: 0, mapping: page() })
   const stop = new Int32Array(new SharedArrayBuffer(4))
   const changing = worker(`

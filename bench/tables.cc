@@ -1,6 +1,5 @@
 // The yardstick of bench/tables.ts: all three tables of a process's VM, or its memslots, into plain arrays, by the BPF program and the
 // reader that the add-on uses, without JavaScript. Prints the nanoseconds of each round; loading the program is not in them.
-#include <fcntl.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,9 +68,9 @@ size_t Read(const TableRequest& request) {
     exit(1);
   }
   if (!request.tables) return ranges.size();
-  const OwnedFd pagemap(open(("/proc/" + std::to_string(request.pid) + "/pagemap").c_str(), O_RDONLY));
+  PageRanges host("/proc/" + std::to_string(request.pid));
   PageRows pages;
-  if (JoinPages(pagemap.get(), ranges, leaves->view(), 0, static_cast<double>(uint64_t{1} << 52), &pages) != 0) exit(1);
+  if (host.Open() != 0 || JoinPages(&host, ranges, leaves->view(), 0, static_cast<double>(uint64_t{1} << 52), &pages) != 0) exit(1);
   return pages.rows.size();
 }
 

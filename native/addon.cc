@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <napi.h>
+#include <sys/mman.h>
 
 #include "descriptor.h"
 #include "fault_service.h"
@@ -46,6 +47,14 @@ Napi::Value OnExhausted(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// Whether the collector can work: where it finds no memory to move objects to, V8 ends the process.
+Napi::Value MayCollect(const Napi::CallbackInfo& info) {
+  constexpr size_t kNeeded = 64 << 20;
+  void* room = mmap(nullptr, kNeeded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (room != MAP_FAILED) munmap(room, kNeeded);
+  return Napi::Boolean::New(info.Env(), room != MAP_FAILED);
+}
+
 Napi::Value Reclaim(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(WrapsOf(info.Env())->Reclaim(info.Env())));
 }
@@ -62,6 +71,7 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   data->ioeventfd = Napi::Persistent(IoEventfd::Define(env));
   data->write_recorder = Napi::Persistent(WriteRecorder::Define(env));
   data->fault_service = Napi::Persistent(FaultService::Define(env));
+  data->array_buffer = Napi::Persistent(env.Global().Get("ArrayBuffer").As<Napi::Function>());
   data->vcpu_calls = std::make_shared<VcpuCalls>(env);
   env.SetInstanceData(data);
   SetFunction<Open>(exports, "open");
@@ -74,6 +84,7 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   SetFunction<Watcher::CreateEventfd>(exports, "eventfd");
   SetFunction<Mapping::Map>(exports, "map");
   SetFunction<OnExhausted>(exports, "onExhausted");
+  SetFunction<MayCollect>(exports, "mayCollect");
   SetFunction<Reclaim>(exports, "reclaim");
   data->vcpu_calls->Define(exports);
   DefineTables(exports);

@@ -5,7 +5,9 @@
 #include <sys/ioctl.h>
 
 #include <cmath>
+#include <new>
 
+#include "tokens.h"
 #include "vm.h"
 
 #ifndef KVM_GET_STATS_FD
@@ -13,6 +15,8 @@
 #endif
 
 namespace node_kvm {
+
+AddonData::~AddonData() { Tokens::OfProcess().EndSharer(this); }
 
 ByteSpan BytesOf(const Napi::Value& value) {
   // Not through Napi::TypedArray: that one refuses views of a SharedArrayBuffer.
@@ -22,6 +26,18 @@ ByteSpan BytesOf(const Napi::Value& value) {
   if (napi_get_typedarray_info(value.Env(), value, &type, &length, &data, nullptr, nullptr) != napi_ok || type != napi_uint8_array)
     throw Napi::TypeError::New(value.Env(), "a Uint8Array is needed");
   return {static_cast<char*>(data), length};
+}
+
+Napi::ArrayBuffer NewBuffer(Napi::Env env, size_t bytes) {
+  constexpr size_t kSmall = 1 << 16;
+  if (bytes <= kSmall) return Napi::ArrayBuffer::New(env, bytes);
+  try {
+    const Napi::Value made = env.GetInstanceData<AddonData>()->array_buffer.New({Napi::Number::New(env, static_cast<double>(bytes))});
+    // Not of somebody's own constructor that stood in its place when the add-on was loaded.
+    if (made.IsArrayBuffer() && made.As<Napi::ArrayBuffer>().ByteLength() == bytes) return made.As<Napi::ArrayBuffer>();
+  } catch (const Napi::Error&) {
+  }
+  throw std::bad_alloc();
 }
 
 uint64_t WholeNumber(const Napi::Value& value, const char* name, uint64_t most) {

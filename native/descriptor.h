@@ -17,6 +17,7 @@ class VcpuCalls;
 
 // One per environment: the main thread and each Worker load the add-on for themselves.
 struct AddonData {
+  ~AddonData();
   Napi::FunctionReference descriptor;
   Napi::FunctionReference region;
   Napi::FunctionReference vm;
@@ -27,7 +28,8 @@ struct AddonData {
   Napi::FunctionReference ioeventfd;
   Napi::FunctionReference write_recorder;
   Napi::FunctionReference fault_service;
-  Napi::FunctionReference exhausted;  // which resource, by name: the KvmError
+  Napi::FunctionReference array_buffer;  // JavaScript's constructor
+  Napi::FunctionReference exhausted;     // which resource, by name: the KvmError
   std::shared_ptr<Wraps> wraps = std::make_shared<Wraps>();
   Listeners listeners;
   std::shared_ptr<VcpuCalls> vcpu_calls;
@@ -39,6 +41,9 @@ struct ByteSpan {
   size_t length;
 };
 ByteSpan BytesOf(const Napi::Value& value);
+
+// Zeroed memory of JavaScript's. Throws std::bad_alloc where there is none, for which V8 ends the process when it is asked by Node-API.
+Napi::ArrayBuffer NewBuffer(Napi::Env env, size_t bytes);
 
 // A whole number from 0 to `most`. Throws a RangeError for anything else.
 uint64_t WholeNumber(const Napi::Value& value, const char* name, uint64_t most = uint64_t{1} << 53);

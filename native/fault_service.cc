@@ -64,6 +64,8 @@ Napi::Value FaultService::Of(const Napi::CallbackInfo& info, const std::shared_p
 FaultService::FaultService(const Napi::CallbackInfo& info) : Wrapped(info) {
   if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
   parts_ = std::move(*info[0].As<Napi::External<Parts>>().Data());
+  // A thread, and three descriptors.
+  Costs(4 * kDescriptorCost);
 }
 
 void FaultService::Drop() {
@@ -132,6 +134,7 @@ Napi::Value FaultService::Served(const Napi::CallbackInfo& info) {
 void FaultService::Close(const Napi::CallbackInfo&) {
   if (parts_.region) parts_.region->EndFaults(parts_.faults.get());
   parts_ = {};
+  Costs(0);
 }
 
 }  // namespace node_kvm

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <memory>
+#include <new>
 #include <set>
 #include <system_error>
 #include <thread>
@@ -71,7 +72,12 @@ class Watcher {
       for (int index = 0; index < count; ++index) {
         auto* watch = static_cast<LoopWatch*>(events[index].data.ptr);
         if (watch == nullptr) return;
-        if (watches_.count(watch) != 0) unread_.insert(watch);
+        if (watches_.count(watch) == 0) continue;
+        try {
+          unread_.insert(watch);
+        } catch (const std::bad_alloc&) {
+          watch->Nudge();
+        }
       }
       // A loop that was woken for one thing is not woken again for terminate() before it took the first: so look again after a while.
       std::erase_if(unread_, [](LoopWatch* watch) { return !IsReadable(watch->loop_fd()); });

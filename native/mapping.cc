@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 
+#include <algorithm>
 #include <mutex>
 #include <string>
 #include <unordered_map>
@@ -15,6 +16,11 @@ namespace node_kvm {
 namespace {
 
 constexpr napi_type_tag kTag = {0x9d3c1f7a52b84e60, 0xb1f2a6d8c4e09357};
+
+// What V8 is told of memory that is there only once it is touched: how much of it is, is not known, and its size may be many times the
+// host's memory. So much, at most, that a collection comes with each sixteen more objects while they are few, and with each quarter more
+// when they are many: who keeps them all is not made to wait for a collection again and again.
+int64_t UntouchedCost(int64_t size, int64_t objects) { return std::min(size, kCollectionStep / std::max<int64_t>(16, objects / 4)); }
 
 uint64_t NumberOption(const Napi::Object& options, const char* name) {
   const Napi::Value value = options.Get(name);
@@ -86,6 +92,7 @@ Napi::Function Mapping::Define(Napi::Env env) {
                          InstanceAccessor<&Mapping::Address>("address"),
                          InstanceAccessor<&Mapping::Size>("size"),
                          InstanceAccessor<&Mapping::Kind>("kind"),
+                         InstanceAccessor<&Mapping::Memory>("memory"),
                          InstanceAccessor<&Mapping::Slots>("slots"),
                          InstanceAccessor<&Mapping::Buffered>("buffered"),
                          InstanceMethod<&Mapping::Read>("read"),
@@ -121,7 +128,13 @@ Napi::Value Mapping::Map(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), -EINVAL);
   Hold region;
   if (const int error = Region::Map(request, &region); error != 0) return Napi::Number::New(info.Env(), error);
-  return Wrap(info.Env(), std::move(region));
+  const bool descriptor = request.kind == RegionKind::kMemfd || request.kind == RegionKind::kFile;
+  const bool whole = request.populate || request.kind == RegionKind::kHugetlb;
+  const auto size = static_cast<int64_t>(request.size);
+  const Napi::Value made = Wrap(info.Env(), std::move(region));
+  Mapping* mapping = Unwrap(made.As<Napi::Object>());
+  mapping->Costs((whole ? size : UntouchedCost(size, WrapsOf(info.Env())->count())) + (descriptor ? kDescriptorCost : 0));
+  return made;
 }
 
 Napi::Value Mapping::Wrap(Napi::Env env, std::shared_ptr<Region> region) {
@@ -149,6 +162,13 @@ Napi::Value Mapping::Size(const Napi::CallbackInfo& info) {
 }
 Napi::Value Mapping::Kind(const Napi::CallbackInfo& info) {
   return region_ ? Napi::Value(Napi::String::New(info.Env(), kKinds[static_cast<size_t>(region_->kind())])) : info.Env().Undefined();
+}
+// Its number, and where in it the region begins.
+Napi::Value Mapping::Memory(const Napi::CallbackInfo& info) {
+  auto memory = Napi::Array::New(info.Env(), 2);
+  memory.Set(0u, region_ ? static_cast<double>(region_->writes()->id()) : 0);
+  memory.Set(1u, region_ ? static_cast<double>(region_->memory_offset()) : 0);
+  return memory;
 }
 Napi::Value Mapping::Slots(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), region_ ? region_->slots.load() : 0); }
 Napi::Value Mapping::Buffered(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), region_ && region_->buffers() > 0); }
@@ -237,7 +257,8 @@ Napi::Value Mapping::ServeFaults(const Napi::CallbackInfo& info) {
 }
 
 void Mapping::Release(const Napi::CallbackInfo&) {
-  region_.reset();
+  Drop();
+  Costs(0);
   buffer_.Reset();
 }
 

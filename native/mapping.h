@@ -25,6 +25,7 @@ class Mapping : public Wrapped<Mapping> {
   Napi::Value Address(const Napi::CallbackInfo& info);
   Napi::Value Size(const Napi::CallbackInfo& info);
   Napi::Value Kind(const Napi::CallbackInfo& info);
+  Napi::Value Memory(const Napi::CallbackInfo& info);
   Napi::Value Slots(const Napi::CallbackInfo& info);
   Napi::Value Buffered(const Napi::CallbackInfo& info);
   Napi::Value Read(const Napi::CallbackInfo& info);

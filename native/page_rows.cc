@@ -1,9 +1,5 @@
 #include "page_rows.h"
 
-#include <errno.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 
@@ -14,16 +10,6 @@ constexpr uint64_t kPage = 4096;
 constexpr uint64_t kChunk = 1 << 16;  // pages looked at in one go
 constexpr uint64_t kFrameBits = (uint64_t{1} << 55) - 1;
 constexpr uint8_t kMmio = 4;
-
-// PAGEMAP_SCAN of <linux/fs.h>, since 6.7; the distribution's headers may be older.
-struct ScanArgument {
-  uint64_t size, flags, start, end, walk_end, regions, region_count, most_pages, inverted, mask, any_of, returned;
-};
-struct ScanRegion {
-  uint64_t start, end, categories;
-};
-constexpr unsigned long kPagemapScan = _IOWR('f', 16, ScanArgument);
-constexpr uint64_t kIsPresent = 8, kIsSwapped = 16, kIsZeroPage = 32, kIsHuge = 64;
 
 constexpr uint8_t kMostLevels = 5;
 uint64_t Span(uint8_t level) { return uint64_t{1} << (9 * (level - 1)); }
@@ -41,8 +27,8 @@ bool Possible(const SlotRange& slot) {
 
 class Joiner {
  public:
-  Joiner(int pagemap, const std::vector<SlotRange>& slots, const LeafView& leaves, PageRows* result)
-      : pagemap_(pagemap), slots_(slots), leaves_(leaves), result_(*result), entries_(kChunk), categories_(kChunk), painted_(kChunk) {
+  Joiner(PageRanges* pages, const std::vector<SlotRange>& slots, const LeafView& leaves, PageRows* result)
+      : pages_(*pages), slots_(slots), leaves_(leaves), result_(*result), entries_(kChunk), categories_(kChunk), painted_(kChunk) {
     for (size_t index = 0; index < leaves.count; index++)
       if (leaves.level[index] >= 1 && leaves.level[index] <= kMostLevels && WithinPages(leaves.gpa[index], 0, kGpaEnd) &&
           WithinPages(leaves.hpa[index], 0, kGpaEnd))
@@ -52,108 +38,82 @@ class Joiner {
 
   int Slot(size_t number, uint64_t from, uint64_t to) {
     const SlotRange& slot = slots_[number];
-    const auto first = static_cast<uint64_t>(slot.gpa) / kPage;
-    const uint64_t end = std::min(first + static_cast<uint64_t>(slot.size) / kPage, to);
-    // Leaves are in the slots' order, but a slot may be looked at in parts.
-    for (uint64_t page = std::max(first, from); page < end; page += kChunk)
-      if (const int error = Chunk(number, page, std::min(kChunk, end - page)); error != 0) return error;
+    const auto start = static_cast<uint64_t>(slot.gpa) / kPage;
+    const uint64_t first = std::max(start, from), end = std::min(start + static_cast<uint64_t>(slot.size) / kPage, to);
+    if (first >= end) return 0;
+    const uint64_t hva = static_cast<uint64_t>(slot.hva) + (first - start) * kPage;
+    ranges_.clear();
+    pages_.Find(hva, hva + (end - first) * kPage, &ranges_);
+    // Parts in which there is nothing at all are passed over.
+    auto range = ranges_.begin();
+    for (uint64_t page = first; page < end;) {
+      while (range != ranges_.end() && range->end <= hva + (page - first) * kPage) ++range;
+      const uint64_t held = range == ranges_.end() ? end : std::max(page, first + (std::max(range->start, hva) - hva) / kPage);
+      page = std::min(held, NextLeaf(slot.address_space, page, end));
+      if (page >= end) break;
+      const uint64_t pages = std::min(kChunk, end - page);
+      if (const int error = Chunk(number, page, pages, range); error != 0) return error;
+      page += pages;
+    }
     return 0;
   }
 
  private:
-  int Chunk(size_t number, uint64_t first, uint64_t pages) {
+  using Ranges = std::vector<PageRange>;
+
+  int Chunk(size_t number, uint64_t first, uint64_t pages, Ranges::const_iterator range) {
     const SlotRange& slot = slots_[number];
     const uint64_t hva = static_cast<uint64_t>(slot.hva) + (first * kPage - static_cast<uint64_t>(slot.gpa));
     std::fill_n(painted_.begin(), pages, -1);
-    const bool any_leaf = Paint(slot.address_space, first, pages);
-    const int scanned = Scan(hva, pages);
-    if (scanned < 0) return scanned;
-    if (scanned == 0 && !any_leaf) return 0;
-    if (const int error = ReadEntries(hva, pages); error != 0) return error;
+    Paint(slot.address_space, first, pages);
+    std::fill_n(categories_.begin(), pages, 0);
+    for (; range != ranges_.end() && range->start < hva + pages * kPage; ++range)
+      for (uint64_t at = std::max(range->start, hva); at < std::min(range->end, hva + pages * kPage); at += kPage)
+        categories_[(at - hva) / kPage] = range->categories;
+    if (const int error = pages_.ReadEntries(hva, pages, entries_.data()); error != 0) return error;
     for (uint64_t page = 0; page < pages; page++) Row(number, first + page, hva + page * kPage, page);
     Compare(slot.address_space, first, pages);
     return 0;
   }
 
-  template <typename Visit>
-  bool EachLeaf(uint8_t space, uint64_t first, uint64_t pages, Visit visit) {
-    bool any = false;
-    for (uint8_t level = kMostLevels; level >= 1; level--) {
-      const std::vector<size_t>& found = by_level_[level - 1];
-      // An entry begins on a border of its own size: the first that can reach into the range begins where the range's first page is rounded
-      // to.
-      const auto begin = std::pair(space, static_cast<double>((first & ~(Span(level) - 1)) * kPage));
-      auto at = std::lower_bound(found.begin(), found.end(), begin, [this](size_t index, const auto& wanted) {
-        return std::pair(leaves_.address_space[index], leaves_.gpa[index]) < wanted;
-      });
-      for (; at != found.end() && leaves_.address_space[*at] == space; ++at) {
-        const uint64_t gfn = static_cast<uint64_t>(leaves_.gpa[*at]) / kPage;
-        if (gfn >= first + pages) break;
-        const uint64_t end = std::min(gfn + Span(level), first + pages);
-        for (uint64_t page = std::max(gfn, first); page < end; page++) visit(*at, page - first, page - gfn), any = true;
-      }
-    }
-    return any;
-  }
-
-  // Smaller pages over larger, and a mapping over a note that the page is MMIO.
-  bool Paint(uint8_t space, uint64_t first, uint64_t pages) {
-    return EachLeaf(space, first, pages, [&](size_t index, uint64_t page, uint64_t) {
-      if (painted_[page] < 0 || leaves_.kind[index] != kMmio) painted_[page] = static_cast<int64_t>(index);
+  // The leaves of a level from the one on that covers `page`: an entry begins on a border of its own size.
+  std::vector<size_t>::const_iterator LeavesFrom(uint8_t level, uint8_t space, uint64_t page) const {
+    const std::vector<size_t>& found = by_level_[level - 1];
+    const auto begin = std::pair(space, static_cast<double>((page & ~(Span(level) - 1)) * kPage));
+    return std::lower_bound(found.begin(), found.end(), begin, [this](size_t index, const auto& wanted) {
+      return std::pair(leaves_.address_space[index], leaves_.gpa[index]) < wanted;
     });
   }
 
-  // Whether anything is there; 1 where that cannot be told beforehand.
-  int Scan(uint64_t hva, uint64_t pages) {
-    std::fill_n(categories_.begin(), pages, 0);
-    if (!may_scan_) return 1;
-    ScanRegion regions[512];
-    uint64_t start = hva;
-    const uint64_t end = hva + pages * kPage;
-    bool any = false;
-    while (start < end) {
-      ScanArgument argument{sizeof argument,
-                            0,
-                            start,
-                            end,
-                            0,
-                            reinterpret_cast<uintptr_t>(regions),
-                            512,
-                            0,
-                            0,
-                            0,
-                            kIsPresent | kIsSwapped,
-                            kIsPresent | kIsSwapped | kIsZeroPage | kIsHuge};
-      const int found = ioctl(pagemap_, kPagemapScan, &argument);
-      if (found < 0 && errno == EINTR) continue;
-      if (found < 0) {
-        may_scan_ = false;
-        return 1;
-      }
-      result_.scanned = true;
-      for (int index = 0; index < found; index++)
-        for (uint64_t at = std::max(regions[index].start, hva); at < std::min<uint64_t>(regions[index].end, end); at += kPage)
-          categories_[(at - hva) / kPage] = static_cast<uint8_t>(regions[index].categories);
-      any = any || found > 0;
-      if (argument.walk_end <= start) break;
-      start = argument.walk_end;
+  // The first page from `first` on that a leaf maps, or `end`.
+  uint64_t NextLeaf(uint8_t space, uint64_t first, uint64_t end) const {
+    uint64_t next = end;
+    for (uint8_t level = 1; level <= kMostLevels; level++) {
+      const auto at = LeavesFrom(level, space, first);
+      if (at != by_level_[level - 1].end() && leaves_.address_space[*at] == space)
+        next = std::min(next, std::max(first, static_cast<uint64_t>(leaves_.gpa[*at]) / kPage));
     }
-    return any ? 1 : 0;
+    return next;
   }
 
-  int ReadEntries(uint64_t hva, uint64_t pages) {
-    std::fill_n(entries_.begin(), pages, 0);
-    char* target = reinterpret_cast<char*>(entries_.data());
-    size_t done = 0;
-    while (done < pages * 8) {
-      const ssize_t got = pread(pagemap_, target + done, pages * 8 - done, static_cast<off_t>(hva / kPage * 8 + done));
-      if (got < 0 && errno == EINTR) continue;
-      // Past the end of the address space the file ends: nothing is there. A process that ended reads as empty too (the caller checks).
-      if (got == 0 || (got < 0 && errno == EINVAL)) break;
-      if (got < 0) return -errno;
-      done += static_cast<size_t>(got);
+  template <typename Visit>
+  void EachLeaf(uint8_t space, uint64_t first, uint64_t pages, Visit visit) {
+    for (uint8_t level = kMostLevels; level >= 1; level--) {
+      const auto end_of_level = by_level_[level - 1].end();
+      for (auto at = LeavesFrom(level, space, first); at != end_of_level && leaves_.address_space[*at] == space; ++at) {
+        const uint64_t gfn = static_cast<uint64_t>(leaves_.gpa[*at]) / kPage;
+        if (gfn >= first + pages) break;
+        const uint64_t end = std::min(gfn + Span(level), first + pages);
+        for (uint64_t page = std::max(gfn, first); page < end; page++) visit(*at, page - first, page - gfn);
+      }
     }
-    return 0;
+  }
+
+  // Smaller pages over larger, and a mapping over a note that the page is MMIO.
+  void Paint(uint8_t space, uint64_t first, uint64_t pages) {
+    EachLeaf(space, first, pages, [&](size_t index, uint64_t page, uint64_t) {
+      if (painted_[page] < 0 || leaves_.kind[index] != kMmio) painted_[page] = static_cast<int64_t>(index);
+    });
   }
 
   void Row(size_t slot, uint64_t gfn, uint64_t hva, uint64_t page) {
@@ -171,7 +131,7 @@ class Joiner {
     row.host =
         static_cast<uint16_t>((present ? kHostPresent : 0) | (swapped ? kHostSwapped : 0) | ((entry >> 61) & 1 ? kHostFileOrShared : 0) |
                               ((entry >> 56) & 1 ? kHostExclusive : 0) | ((entry >> 55) & 1 ? kHostSoftDirty : 0) |
-                              (categories_[page] & kIsHuge ? kHostHuge : 0) | (categories_[page] & kIsZeroPage ? kHostZeroPage : 0));
+                              (categories_[page] & kPageHuge ? kHostHuge : 0) | (categories_[page] & kPageOfZeros ? kHostZeroPage : 0));
     if (painted >= 0) {
       const auto leaf = static_cast<size_t>(painted);
       row.second_hpa = leaves_.kind[leaf] == kMmio ? 0 : leaves_.hpa[leaf] + (row.gpa - leaves_.gpa[leaf]);
@@ -192,27 +152,29 @@ class Joiner {
     });
   }
 
-  const int pagemap_;
+  PageRanges& pages_;
   const std::vector<SlotRange>& slots_;
   const LeafView& leaves_;
   PageRows& result_;
+  Ranges ranges_;
   std::vector<uint64_t> entries_;
   std::vector<uint8_t> categories_;
   std::vector<int64_t> painted_;
   std::array<std::vector<size_t>, kMostLevels> by_level_;
-  bool may_scan_ = true;
 };
 
 }  // namespace
 
-int JoinPages(int pagemap, const std::vector<SlotRange>& slots, const LeafView& leaves, double from, double to, PageRows* result) {
-  Joiner joiner(pagemap, slots, leaves, result);
+int JoinPages(PageRanges* host, const std::vector<SlotRange>& slots, const LeafView& leaves, double from, double to, PageRows* result) {
+  Joiner joiner(host, slots, leaves, result);
+  const auto first = static_cast<uint64_t>(from) / kPage, end = (static_cast<uint64_t>(to) + kPage - 1) / kPage;
   for (size_t number = 0; number < slots.size(); number++)
     if (!Possible(slots[number]))
       result->impossible_slots++;
-    else if (const int error = joiner.Slot(number, static_cast<uint64_t>(from) / kPage, (static_cast<uint64_t>(to) + kPage - 1) / kPage);
-             error != 0)
+    else if (const int error = joiner.Slot(number, first, end); error != 0)
       return error;
+  result->scanned = host->scanned();
+  result->passed_over = host->passed_over();
   return 0;
 }
 

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "page_ranges.h"
+
 namespace node_kvm {
 
 struct SlotRange {
@@ -42,13 +44,14 @@ struct PageRows {
   std::vector<PageRow> rows;
   bool frames_hidden = false;     // a page was there, and its frame number was not shown
   bool scanned = false;           // PAGEMAP_SCAN was there
+  bool passed_over = false;       // it was not, and untouched memory that may map the page of zeros is not told
   uint64_t impossible_slots = 0;  // left out: no memslot can be so
   uint64_t compared = 0;          // leaves' pages whose frame both sides know,
   uint64_t disagreeing = 0;       // and of those, where it is another
 };
 
-// `pagemap` is the open file of the process the slots belong to. Zero, or a negative errno. Slots and leaves are ordered by address space
+// `host` is open, of the process the slots belong to. Zero, or a negative errno. Slots and leaves are ordered by address space
 // and GPA. `from` and `to` bound the GPAs.
-int JoinPages(int pagemap, const std::vector<SlotRange>& slots, const LeafView& leaves, double from, double to, PageRows* result);
+int JoinPages(PageRanges* host, const std::vector<SlotRange>& slots, const LeafView& leaves, double from, double to, PageRows* result);
 
 }  // namespace node_kvm

@@ -12,6 +12,7 @@
 
 #include "file_size_signal.h"
 #include "map_budget.h"
+#include "page_ranges.h"
 
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
@@ -80,8 +81,8 @@ int FileCopy(int fd, void* local, off_t offset, size_t length, bool write) {
   return 0;
 }
 
-// Brings into `fresh` as many pages as the range at `old` holds, each at its place (mincore(2)).
-int PopulateLike(const char* old, char* fresh, size_t length) {
+// Brings into `fresh` as many pages as a range at `old` holds, each at its place (mincore(2)).
+int PopulateResident(const char* old, char* fresh, size_t length) {
   constexpr size_t kMostPages = 1 << 16;
   const size_t pages = length / kPage;
   std::vector<unsigned char> resident(std::min(pages, kMostPages));
@@ -94,6 +95,26 @@ int PopulateLike(const char* old, char* fresh, size_t length) {
       if (end > page && madvise(fresh + (first + page) * kPage, (end - page) * kPage, kPopulateWrite) < 0) return -errno;
       page = end + 1;
     }
+  }
+  return 0;
+}
+
+// The same, by ranges where the kernel knows them: a mapping may be large and almost empty.
+int PopulateLike(const char* old, char* fresh, size_t length) {
+  PageRanges host("/proc/self");
+  // Without descriptors, say.
+  if (host.Open() != 0) return PopulateResident(old, fresh, length);
+  const auto start = reinterpret_cast<uintptr_t>(old);
+  std::vector<PageRange> ranges;
+  host.Find(start, start + length, &ranges);
+  for (const auto& [from, to, categories] : ranges) {
+    char* place = fresh + (from - start);
+    int error = 0;
+    if (categories == 0)
+      error = PopulateResident(old + (from - start), place, to - from);
+    else if ((categories & kPagePresent) != 0 && madvise(place, to - from, kPopulateWrite) < 0)
+      error = -errno;
+    if (error != 0) return error;
   }
   return 0;
 }
@@ -127,8 +148,10 @@ int Region::Map(const RegionRequest& request, std::shared_ptr<Region>* region) {
   }
   made->plain_ = request.kind == RegionKind::kAnonymous || request.kind == RegionKind::kMemfd;
   const int error = made->MapWhole();
-  if (error == 0) *region = std::move(made);
-  return error;
+  if (error != 0) return error;
+  made->writes_ = made->fd_.get() < 0 ? std::make_shared<WriteLogs>() : WriteLogs::OfFile(made->fd_.get());
+  *region = std::move(made);
+  return 0;
 }
 
 Region::~Region() {
@@ -229,7 +252,7 @@ int Region::Write(size_t offset, const void* source, size_t length) {
   }
   const int error = copied ? 0 : Copy(const_cast<void*>(source), offset, length, true);
   // After a failure too: part of it may have been written.
-  write_logs_.Wrote(offset, length);
+  Wrote(offset, length);
   return error;
 }
 
@@ -242,7 +265,7 @@ int Region::Fill(size_t offset, size_t length, uint8_t value) {
     if (filled) memset(base_ + offset, value, length);
   }
   if (filled) {
-    write_logs_.Wrote(offset, length);
+    Wrote(offset, length);
     return 0;
   }
   const std::vector<char> block(std::min(length, size_t{1} << 20), static_cast<char>(value));
@@ -265,7 +288,7 @@ int Region::Remap(size_t offset, size_t length, const void* content) {
   if (request_.kind == RegionKind::kFile) {
     if (content != nullptr) return -EOPNOTSUPP;
     const int error = MapPages(place, length, request_.offset + static_cast<off_t>(offset), MAP_FIXED, &fd_, &fresh);
-    if (error == 0) write_logs_.Wrote(offset, length);
+    if (error == 0) Wrote(offset, length);
     return error;
   }
   OwnedFd memfd;
@@ -286,7 +309,7 @@ int Region::Remap(size_t offset, size_t length, const void* content) {
     remapped_ = true;
   else if (request_.kind == RegionKind::kMemfd)
     fd_ = std::move(memfd), remapped_ = false;
-  write_logs_.Wrote(offset, length);
+  Wrote(offset, length);
   return 0;
 }
 
@@ -298,7 +321,7 @@ int Region::Advise(size_t offset, size_t length, int advice) {
   if (SplitsMappings(advice))
     if (const int error = TakeMappings(2); error != 0) return error;
   if (madvise(base_ + offset, length, advice) < 0) return -errno;
-  if (TakesAway(advice)) write_logs_.Wrote(offset, length);
+  if (TakesAway(advice)) Wrote(offset, length);
   return 0;
 }
 
@@ -343,7 +366,7 @@ int Region::PunchHole(size_t offset, size_t length) {
   if (!in_file && (request_.kind != RegionKind::kMemfd || remapped_)) return -EOPNOTSUPP;
   const off_t at = (in_file ? request_.offset : 0) + static_cast<off_t>(offset);
   if (fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, static_cast<off_t>(length)) < 0) return -errno;
-  write_logs_.Wrote(offset, length);
+  Wrote(offset, length);
   return 0;
 }
 

@@ -59,8 +59,10 @@ class Region {
   int PunchHole(size_t offset, size_t length);
   int Protect(size_t offset, size_t length, int protection);
 
-  // The pages that Write, Fill, Remap and Advise change, for who asks.
-  WriteLogs& write_logs() { return write_logs_; }
+  // The pages that Write, Fill, Remap and Advise change, for who asks; and where in the memory this region begins. A memfd that was
+  // remapped is counted as the one that it was.
+  const std::shared_ptr<WriteLogs>& writes() const { return writes_; }
+  uint64_t memory_offset() const { return request_.kind == RegionKind::kFile ? static_cast<uint64_t>(request_.offset) : 0; }
 
   // Pages that are not there yet come from elsewhere from now on; once for a region. `request` without its range.
   int ServeFaults(UserFaultsRequest request, std::shared_ptr<UserFaults>* faults);
@@ -78,6 +80,7 @@ class Region {
   int MapPages(void* address, size_t length, off_t offset, int flags, OwnedFd* memfd, void** mapped);
   int MapWhole();
   int Populate();
+  void Wrote(size_t offset, size_t length) { writes_->Wrote(memory_offset() + offset, length); }
   int Copy(void* local, size_t offset, size_t length, bool write);
   std::shared_ptr<UserFaults> faults();
 
@@ -90,7 +93,7 @@ class Region {
   // False where an access may raise SIGSEGV or SIGBUS: another protection, a file others may truncate, a huge page pool that may run dry.
   std::atomic<bool> plain_{true};
   bool remapped_ = false;
-  WriteLogs write_logs_;
+  std::shared_ptr<WriteLogs> writes_;
   std::shared_ptr<UserFaults> faults_;
 };
 

@@ -189,16 +189,19 @@ bool TableReader::LoadLocked(TableFailure* failure) {
   Loader loader;
   loader.context.size = sizeof loader;
   const int error = Tried([&] { return RunLoader(program.get(), &loader); });
-  maps_.clear();
-  for (const LoaderMap& map : loader.maps) maps_.emplace_back(map.fd > 0 ? map.fd : -1);
-  program_ = OwnedFd(loader.programs[bpf::kWalk] > 0 ? loader.programs[bpf::kWalk] : -1);
+  // Of those that were made, even where the loader failed after them.
+  std::vector<OwnedFd> maps;
+  for (const LoaderMap& map : loader.maps) maps.emplace_back(map.fd > 0 ? map.fd : -1);
+  OwnedFd walk(loader.programs[bpf::kWalk] > 0 ? loader.programs[bpf::kWalk] : -1);
   if (error < 0) {
     failure->log = VerifierLog(program.get());
     return Fail(failure, "program", error);
   }
-  void* control = mmap(nullptr, sizeof(bpf::control), PROT_READ | PROT_WRITE, MAP_SHARED, maps_[bpf::kControls].get(), 0);
+  void* control = mmap(nullptr, sizeof(bpf::control), PROT_READ | PROT_WRITE, MAP_SHARED, maps[bpf::kControls].get(), 0);
   if (control == MAP_FAILED) return Fail(failure, "map", -errno);
   control_ = static_cast<bpf::control*>(control);
+  maps_ = std::move(maps);
+  program_ = std::move(walk);
   loaded_ = true;
   return true;
 }

@@ -47,7 +47,7 @@ TableRequest RequestOf(const Napi::Value& value) {
 // A typed array as a property, and where its elements lie.
 template <typename Element, typename Array>
 Element* Column(Napi::Object object, const char* name, size_t length) {
-  Array array = Array::New(object.Env(), length);
+  Array array = Array::New(object.Env(), length, NewBuffer(object.Env(), length * sizeof(Element)), 0);
   object.Set(name, array);
   return reinterpret_cast<Element*>(array.Data());
 }
@@ -208,22 +208,22 @@ Napi::Object RowsOf(Napi::Env env, const PageRows& pages) {
   }
   result.Set("framesHidden", pages.frames_hidden);
   result.Set("scanned", pages.scanned);
+  result.Set("passedOver", pages.passed_over);
   result.Set("impossibleSlots", static_cast<double>(pages.impossible_slots));
   result.Set("compared", static_cast<double>(pages.compared));
   result.Set("disagreeing", static_cast<double>(pages.disagreeing));
   return result;
 }
 
-// (path of the pagemap, slots, leaves, from, to): rows, or a negative errno.
+// (the process's folder or null, slots, leaves, from, to): rows, or a negative errno.
 Napi::Value Join(const Napi::CallbackInfo& info) {
-  const std::string path = info[0].ToString();
-  const OwnedFd pagemap(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (pagemap.get() < 0) return Napi::Number::New(info.Env(), -errno);
+  PageRanges host(info[0].IsNull() ? "" : info[0].ToString().Utf8Value());
+  if (const int error = host.Open(); error != 0) return Napi::Number::New(info.Env(), error);
   const auto from = static_cast<double>(WholeNumber(info[3], "from")), to = static_cast<double>(WholeNumber(info[4], "to"));
   const std::vector<SlotRange> slots = SlotRanges(info[1]);
   const Columns leaves(info[2], {"gpa", "hpa", "spte", "level", "addressSpace", "kind"});
   PageRows pages;
-  const int error = JoinPages(pagemap.get(), slots, LeavesIn(leaves), from, to, &pages);
+  const int error = JoinPages(&host, slots, LeavesIn(leaves), from, to, &pages);
   return error < 0 ? Napi::Value(Napi::Number::New(info.Env(), error)) : RowsOf(info.Env(), pages);
 }
 

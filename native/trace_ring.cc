@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include <cstring>
+#include <new>
 #include <utility>
 
 #ifndef PERF_FORMAT_LOST
@@ -154,7 +155,11 @@ void TraceRing::ReadLoop() {
     if (polled[0].revents != 0) return;
     const std::lock_guard lock(mutex_);
     const size_t before = held_;
-    ReadRings();
+    try {
+      ReadRings();
+    } catch (const std::bad_alloc&) {
+      // Before any was read: all is in the rings still.
+    }
     if (held_ > before) bell_.Ring();
   }
 }
@@ -213,7 +218,11 @@ void TraceRing::ReadRing(CpuRing* ring) {
       memcpy(folded + first, data, header.size - first);
       record = folded;
     }
-    Take(ring, header, record);
+    try {
+      Take(ring, header, record);
+    } catch (const std::bad_alloc&) {
+      ++beyond_limit_;
+    }
     tail += header.size;
   }
   __atomic_store_n(&page->data_tail, tail, __ATOMIC_RELEASE);
@@ -283,16 +292,12 @@ bool TraceRing::IsKernelThread(pid_t pid) {
   return entry->second;
 }
 
-std::vector<std::vector<char>> TraceRing::Drain() {
+void TraceRing::Drain(const std::function<void(const std::vector<char>&)>& take) {
   const std::lock_guard lock(mutex_);
   ReadRings();
-  std::vector<std::vector<char>> all;
-  for (const auto& ring : rings_) {
-    all.push_back(std::move(ring->held));
-    ring->held.clear();
-  }
+  for (const auto& ring : rings_) take(ring->held);
+  for (const auto& ring : rings_) std::vector<char>().swap(ring->held);
   held_ = 0;
-  return all;
 }
 
 uint64_t TraceRing::Lost() {

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -50,8 +51,10 @@ class TraceRing {
   TraceRing(const TraceRing&) = delete;
   TraceRing& operator=(const TraceRing&) = delete;
 
-  // Everything up to now, one vector for each CPU: whole PERF_RECORD_SAMPLE records, oldest first.
-  std::vector<std::vector<char>> Drain();
+  // Of the rings.
+  size_t bytes() const { return rings_.size() * request_.ring_size; }
+  // Everything up to now, for each CPU: whole PERF_RECORD_SAMPLE records, oldest first. When `take` throws, all is there still.
+  void Drain(const std::function<void(const std::vector<char>&)>& take);
   // Samples that found their ring full, and those beyond the held limit.
   uint64_t Lost();
   // From now on; what happened before is judged by the ranges of before. None: every range counts.

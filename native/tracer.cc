@@ -58,17 +58,18 @@ Napi::Value Tracer::Open(const Napi::CallbackInfo& info) {
 Tracer::Tracer(const Napi::CallbackInfo& info) : Wrapped(info) {
   if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
   ring_ = std::move(*info[0].As<Napi::External<std::unique_ptr<TraceRing>>>().Data());
+  Costs(static_cast<int64_t>(ring_->bytes()));
 }
 
 Napi::Value Tracer::Drain(const Napi::CallbackInfo& info) {
   const auto result = Napi::Array::New(info.Env());
   if (!ring_) return result;
-  for (const auto& records : ring_->Drain()) {
-    if (records.empty()) continue;
-    auto copy = Napi::Uint8Array::New(info.Env(), records.size());
+  ring_->Drain([&](const std::vector<char>& records) {
+    if (records.empty()) return;
+    auto copy = Napi::Uint8Array::New(info.Env(), records.size(), NewBuffer(info.Env(), records.size()), 0);
     memcpy(copy.Data(), records.data(), records.size());
     result.Set(result.Length(), copy);
-  }
+  });
   return result;
 }
 
@@ -90,6 +91,9 @@ Napi::Value Tracer::SetRanges(const Napi::CallbackInfo& info) {
 
 Napi::Value Tracer::Subscribe(const Napi::CallbackInfo& info) { return GiveListener(info.Env(), ring_ ? ring_->Subscribe() : -EBADF); }
 
-void Tracer::Close(const Napi::CallbackInfo&) { ring_.reset(); }
+void Tracer::Close(const Napi::CallbackInfo&) {
+  Drop();
+  Costs(0);
+}
 
 }  // namespace node_kvm

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <new>
 
 #include "run.h"
 
@@ -113,7 +114,14 @@ void UserFaults::TakeMessages() {
     const ssize_t length = read(uffd_.get(), messages.data(), sizeof messages);
     if (length <= 0) return;
     for (size_t index = 0; index < static_cast<size_t>(length) / sizeof(uffd_msg); ++index)
-      if (messages[index].event == UFFD_EVENT_PAGEFAULT) OnFault(messages[index]);
+      if (messages[index].event == UFFD_EVENT_PAGEFAULT) try {
+          OnFault(messages[index]);
+        } catch (const std::bad_alloc&) {
+          // Whoever waits there faults again, and this is told once more.
+          uffdio_range range{messages[index].arg.pagefault.address / kPage * kPage, kPage};
+          usleep(1000);
+          ioctl(uffd_.get(), UFFDIO_WAKE, &range);
+        }
   }
 }
 

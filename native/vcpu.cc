@@ -22,6 +22,7 @@ Napi::Function Vcpu::Define(Napi::Env env) {
 Vcpu::Vcpu(const Napi::CallbackInfo& info) : DescriptorWrap(info), calls_(info.Env().GetInstanceData<AddonData>()->vcpu_calls) {
   if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
   parts_ = std::move(*info[0].As<Napi::External<VcpuParts>>().Data());
+  Costs(2 * kDescriptorCost);
 }
 
 Vcpu::~Vcpu() {

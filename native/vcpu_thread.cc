@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 #include "run_inline.h"
 
@@ -153,7 +154,12 @@ bool VcpuThread::Queue() {
   changed_.wait(lock, [&] { return ending_ || queue_.size() + sizeof write + padded <= kQueueLimit; });
   const bool first = queue_.empty();
   const size_t at = queue_.size();
-  queue_.resize(at + sizeof write + padded);
+  try {
+    queue_.resize(at + sizeof write + padded);
+  } catch (const std::bad_alloc&) {
+    // Told as an exit of its own: what is queued comes before it.
+    return false;
+  }
   memcpy(queue_.data() + at, &write, sizeof write);
   memcpy(queue_.data() + at + sizeof write, data, write.length);
   lock.unlock();

@@ -24,13 +24,12 @@ class Vm : public DescriptorWrap<Vm> {
  private:
   void Drop() override { LetGo(); }
   void LetGo();
-  Napi::Value SetMemoryRegion(const Napi::CallbackInfo& info);
-  Napi::Value SetMemoryRegions(const Napi::CallbackInfo& info);
   Napi::Value RunPageSize(const Napi::CallbackInfo& info);
+  Napi::Value MemslotWords(const Napi::CallbackInfo& info);  // these are in vm_memslots.cc
+  Napi::Value ChangeMemslot(const Napi::CallbackInfo& info);
+  Napi::Value ChangeMemslots(const Napi::CallbackInfo& info);
   Napi::Value Generation(const Napi::CallbackInfo& info);
-  Napi::Value Memslots(const Napi::CallbackInfo& info);
-  Napi::Value TakeSlotId(const Napi::CallbackInfo& info);
-  void ReturnSlotId(const Napi::CallbackInfo& info);
+  Napi::Value MemslotsSince(const Napi::CallbackInfo& info);
   Napi::Value GetDirtyLog(const Napi::CallbackInfo& info);
   Napi::Value ClearDirtyLog(const Napi::CallbackInfo& info);
   Napi::Value EnableDirtyRing(const Napi::CallbackInfo& info);
@@ -46,6 +45,8 @@ class Vm : public DescriptorWrap<Vm> {
 
   std::shared_ptr<VmState> state_;
   bool created_here_ = false;
+  Napi::Reference<Napi::ArrayBuffer> words_;
+  void* record_ = nullptr;  // in them
 };
 
 }  // namespace node_kvm

@@ -41,10 +41,16 @@ size_t Wraps::Reclaim(Napi::Env env) {
   for (Member* member = first_; member != nullptr; member = member->next_) {
     const Napi::HandleScope scope(env);
     if (!member->IsLost()) continue;
-    member->Drop();
+    member->Reclaim();
     ++lost;
   }
   return lost;
+}
+
+void Wraps::AfterCollection(Napi::Env env) {
+  if (!sentinel_.IsEmpty() && !sentinel_.Value().IsEmpty()) return;
+  sentinel_ = Napi::Weak(Napi::Object::New(env));
+  Reclaim(env);
 }
 
 std::shared_ptr<Wraps> WrapsOf(Napi::Env env) { return env.GetInstanceData<AddonData>()->wraps; }

@@ -1,7 +1,8 @@
 // The base of every object that TypeScript holds. It sees to three things for all of them:
 //   - What C++ throws where memory or threads have run out becomes a KvmError, in every method that is defined through it.
-//   - An object that JavaScript has lost lets go of what it holds when that is needed (reclaim), before its finalizer's turn in the event
-//     loop.
+//   - An object that JavaScript has lost lets go of what it holds when others are made, before its finalizer's turn in the event loop,
+//   which
+//     a loop that makes many never comes to.
 //   - V8 knows what an object costs outside its heap, so that lost ones are collected in time.
 #pragma once
 
@@ -32,9 +33,10 @@ void SetFunction(Napi::Object exports, const char* name) {
   exports.Set(name, Napi::Function::New(exports.Env(), Guarded<call>, name));
 }
 
-// What V8 is told. Between two collections it lets external memory grow by 64 MiB: a kDescriptorCost for each of the 1,024 descriptors that
+// What V8 is told. It collects when external memory has grown by kCollectionStep: a kDescriptorCost for each of the 1,024 descriptors that
 // a process usually may have comes to that.
-constexpr int64_t kDescriptorCost = 64 << 10;
+constexpr int64_t kCollectionStep = 64 << 20;
+constexpr int64_t kDescriptorCost = kCollectionStep / 1024;
 
 // The wrapped objects of one environment.
 class Wraps {
@@ -43,13 +45,16 @@ class Wraps {
   class Member {
    public:
     explicit Member(std::shared_ptr<Wraps> wraps) : wraps_(std::move(wraps)), next_(std::exchange(wraps_->first_, this)) {
+      ++wraps_->count_;
       if (next_ != nullptr) next_->previous_ = this;
     }
     Member(const Member&) = delete;
     Member& operator=(const Member&) = delete;
 
    protected:
+    Wraps& wraps() const { return *wraps_; }
     ~Member() {
+      --wraps_->count_;
       (previous_ == nullptr ? wraps_->first_ : previous_->next_) = next_;
       if (next_ != nullptr) next_->previous_ = previous_;
     }
@@ -57,28 +62,37 @@ class Wraps {
    private:
     friend class Wraps;
     virtual bool IsLost() const = 0;
-    // As the destructor would, but the object itself stays until its finalizer runs.
-    virtual void Drop() = 0;
+    virtual void Reclaim() = 0;
 
     const std::shared_ptr<Wraps> wraps_;
     Member* next_;
     Member* previous_ = nullptr;
   };
+  int64_t count() const { return count_; }
   // Lets go of what lost ones hold; how many there were.
   size_t Reclaim(Napi::Env env);
+  // The same, if anything was collected since the last time.
+  void AfterCollection(Napi::Env env);
 
  private:
+  int64_t count_ = 0;
   Member* first_ = nullptr;
+  // Held by nobody: gone once V8 has collected.
+  Napi::ObjectReference sentinel_;
 };
 std::shared_ptr<Wraps> WrapsOf(Napi::Env env);
 
 template <class Derived>
 class Wrapped : public Napi::ObjectWrap<Derived>, private Wraps::Member {
  public:
-  explicit Wrapped(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Derived>(info), Wraps::Member(WrapsOf(info.Env())) {}
+  explicit Wrapped(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Derived>(info), Wraps::Member(WrapsOf(info.Env())) {
+    wraps().AfterCollection(info.Env());
+  }
   ~Wrapped() override { Costs(0); }
 
  protected:
+  // Lets go of what the object holds, as its destructor would; the object itself stays until its finalizer runs.
+  virtual void Drop() = 0;
   // Bytes outside V8's heap from now on.
   void Costs(int64_t bytes) {
     int64_t total;
@@ -112,7 +126,11 @@ class Wrapped : public Napi::ObjectWrap<Derived>, private Wraps::Member {
       ThrowOn(info.Env());
     }
   }
-  bool IsLost() const override { return this->Value().IsEmpty(); }
+  bool IsLost() const final { return this->Value().IsEmpty(); }
+  void Reclaim() final {
+    Drop();
+    Costs(0);
+  }
 
   int64_t cost_ = 0;
 };

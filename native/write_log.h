@@ -1,4 +1,4 @@
-// The pages of a region that this process wrote itself, which KVM's dirty log does not see. Each log is one reader's: to collect is to
+// The pages of some memory that this process wrote itself, which KVM's dirty log does not see. Each log is one reader's: to collect is to
 // clear. No N-API here.
 #pragma once
 
@@ -11,32 +11,61 @@
 
 namespace node_kvm {
 
+// Of a window of the memory, `pages` from `first` on.
 class WriteLog {
  public:
-  explicit WriteLog(size_t pages) : words_((pages + 63) / 64) {}
+  WriteLog(uint64_t first, uint64_t pages) : first_(first), pages_(pages), words_((pages + 63) / 64) {}
   size_t bytes() const { return words_.size() * sizeof(uint64_t); }
-  void Mark(size_t first, size_t last);
+  // What lies outside the window is left out.
+  void Mark(uint64_t first, uint64_t last);
   // One bit a page, as KVM_GET_DIRTY_LOG lays it out; `target` has bytes() bytes.
   void Collect(char* target);
 
  private:
+  const uint64_t first_, pages_;
   std::vector<std::atomic<uint64_t>> words_;
 };
 
-// The logs of one region.
+// The logs of one memory: of a region's own, or of a file, which several regions may map.
 //
 // Why no write is lost: the writer writes the memory and then marks; the reader collects and then copies. A write whose mark comes after
 // the collecting is in the next round; one whose mark came before is in memory when the copy is made.
 class WriteLogs {
  public:
+  // Of the file behind a descriptor: the same for all that have it open.
+  static std::shared_ptr<WriteLogs> OfFile(int fd);
+
+  // Tells one memory from another in this process.
+  uint64_t id() const { return id_; }
   void Add(const std::shared_ptr<WriteLog>& log);
   void Remove(const WriteLog* log);
-  void Wrote(size_t offset, size_t length);
+  // Bytes from the start of the memory.
+  void Wrote(uint64_t offset, uint64_t length);
 
  private:
+  static uint64_t NextId();
+
+  const uint64_t id_ = NextId();
   std::atomic<int> count_{0};
   std::mutex mutex_;
   std::vector<std::shared_ptr<WriteLog>> logs_;
+};
+
+// A log as long as somebody reads it.
+class WriteRecording {
+ public:
+  WriteRecording(std::shared_ptr<WriteLogs> logs, uint64_t first, uint64_t pages)
+      : logs_(std::move(logs)), log_(std::make_shared<WriteLog>(first, pages)) {
+    logs_->Add(log_);
+  }
+  ~WriteRecording() { logs_->Remove(log_.get()); }
+  WriteRecording(const WriteRecording&) = delete;
+  WriteRecording& operator=(const WriteRecording&) = delete;
+  WriteLog& log() { return *log_; }
+
+ private:
+  const std::shared_ptr<WriteLogs> logs_;
+  const std::shared_ptr<WriteLog> log_;
 };
 
 }  // namespace node_kvm

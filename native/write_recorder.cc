@@ -15,29 +15,25 @@ Napi::Function WriteRecorder::Define(Napi::Env env) {
                      });
 }
 
+// Made here, where what is thrown is guarded, and handed over.
 Napi::Value WriteRecorder::Of(Napi::Env env, const std::shared_ptr<Region>& region) {
-  auto hold = region;
-  return env.GetInstanceData<AddonData>()->write_recorder.New({Napi::External<std::shared_ptr<Region>>::New(env, &hold)});
+  const uint64_t first = region->memory_offset() / 4096;
+  auto recording = std::make_unique<WriteRecording>(region->writes(), first, region->size() / 4096);
+  const auto external = Napi::External<std::unique_ptr<WriteRecording>>::New(env, &recording);
+  return env.GetInstanceData<AddonData>()->write_recorder.New({external, Napi::Number::New(env, static_cast<double>(first))});
 }
 
 WriteRecorder::WriteRecorder(const Napi::CallbackInfo& info) : Wrapped(info) {
   if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
-  region_ = *info[0].As<Napi::External<std::shared_ptr<Region>>>().Data();
-  log_ = std::make_shared<WriteLog>((region_->size() + 4095) / 4096);
-  region_->write_logs().Add(log_);
-}
-
-void WriteRecorder::End() {
-  if (region_) region_->write_logs().Remove(log_.get());
-  region_.reset();
-  log_.reset();
+  recording_ = std::move(*info[0].As<Napi::External<std::unique_ptr<WriteRecording>>>().Data());
+  first_ = WholeNumber(info[1], "first");
 }
 
 Napi::Value WriteRecorder::Collect(const Napi::CallbackInfo& info) {
   const ByteSpan target = BytesOf(info[0]);
-  if (!log_) return Napi::Number::New(info.Env(), -EBADF);
-  if (target.length < log_->bytes()) return Napi::Number::New(info.Env(), -E2BIG);
-  log_->Collect(target.data);
+  if (!recording_) return Napi::Number::New(info.Env(), -EBADF);
+  if (target.length < recording_->log().bytes()) return Napi::Number::New(info.Env(), -E2BIG);
+  recording_->log().Collect(target.data);
   return Napi::Number::New(info.Env(), 0);
 }
 
@@ -45,7 +41,7 @@ Napi::Value WriteRecorder::Collect(const Napi::CallbackInfo& info) {
 void WriteRecorder::Mark(const Napi::CallbackInfo& info) {
   const uint64_t first = WholeNumber(info[0], "first");
   const uint64_t last = WholeNumber(info[1], "last");
-  if (log_) log_->Mark(first, last);
+  if (recording_) recording_->log().Mark(first_ + first, first_ + last);
 }
 
 }  // namespace node_kvm

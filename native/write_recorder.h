@@ -15,17 +15,16 @@ class WriteRecorder : public Wrapped<WriteRecorder> {
   static Napi::Function Define(Napi::Env env);
   static Napi::Value Of(Napi::Env env, const std::shared_ptr<Region>& region);
   explicit WriteRecorder(const Napi::CallbackInfo& info);
-  ~WriteRecorder() override { End(); }
 
  private:
   void Drop() override { End(); }
   Napi::Value Collect(const Napi::CallbackInfo& info);
   void Mark(const Napi::CallbackInfo& info);
   void Close(const Napi::CallbackInfo&) { End(); }
-  void End();
+  void End() { recording_.reset(); }
 
-  std::shared_ptr<Region> region_;
-  std::shared_ptr<WriteLog> log_;
+  std::unique_ptr<WriteRecording> recording_;
+  uint64_t first_ = 0;
 };
 
 }  // namespace node_kvm

@@ -1,4 +1,7 @@
+import { unlinkSync, writeFileSync } from 'node:fs'
 import { Session } from 'node:inspector'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { capabilities, type DirtyLogMode, type DirtyRange, Guest, KiB, Mapping, type Memslot, MiB, type Vm } from 'node-kvm'
 import { describe, expect, type TestContext, test } from 'vitest'
@@ -78,6 +81,53 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
     mapping.advise('willneed')
     log.mark(gpa + 11 * pageSize + 1, pageSize)
     expect(pagesOf(log.collect(), gpa, 4 * MiB)).toEqual([11, 12])
+  })
+
+  test('memory behind several slots is told of at each, by whichever it was written', (context) => {
+    need(context, mode)
+    const mapping = Mapping.anonymous(16 * pageSize)
+    vm.memslots.create({ gpa, mapping })
+    vm.memslots.create({ gpa: 2 * gpa, mapping, offset: 8 * pageSize })
+    const path = join(tmpdir(), `node-kvm-dirty-log-${process.pid}`)
+    writeFileSync(path, new Uint8Array(16 * pageSize))
+    const part = (offset: number) => Mapping.file(path, 16 * pageSize - offset, { offset, shared: true })
+    try {
+      vm.memslots.create({ gpa: 3 * gpa, mapping: part(0) })
+      vm.memslots.create({ gpa: 4 * gpa, mapping: part(4 * pageSize) })
+      using another = part(2 * pageSize)
+      using log = vm.dirtyLog({ mode, ringEntries: 4096 })
+      const guest = Guest.create(vm)
+      log.collect()
+      /** [slot in order of the GPAs, page] of what is dirty. */
+      const dirty = () => log.collect().flatMap((range) => pagesOf([range], 0, 5 * gpa).map((page) => [Math.floor(page / 512), page % 512]))
+      const dirtyAfter = (change: () => void) => {
+        change()
+        // Without the guest's own pages.
+        return dirty().filter(([slot]) => slot! > 0)
+      }
+      const touch = (at: number) => () => expect(guest.touch(at, 1, 'write', 1).reason).toBe('done')
+      expect(dirtyAfter(touch(gpa + 9 * pageSize))).toEqual([
+        [1, 9],
+        [2, 1]
+      ])
+      expect(dirtyAfter(touch(2 * gpa + 2 * pageSize))).toEqual([
+        [1, 10],
+        [2, 2]
+      ])
+      expect(dirtyAfter(touch(gpa + pageSize))).toEqual([[1, 1]])
+      const both = [
+        [3, 6],
+        [4, 2]
+      ]
+      expect(dirtyAfter(touch(3 * gpa + 6 * pageSize))).toEqual(both)
+      expect(dirtyAfter(touch(4 * gpa + 2 * pageSize))).toEqual(both)
+      // By a mapping that stands behind no slot.
+      expect(dirtyAfter(() => another.write(4 * pageSize, new Uint8Array(1)))).toEqual(both)
+      expect(dirtyAfter(() => log.mark(4 * gpa + 2 * pageSize, 1))).toEqual(both)
+      expect(dirtyAfter(() => {})).toEqual([])
+    } finally {
+      unlinkSync(path)
+    }
   })
 
   test('run, collect, copy: in the end the copy is the memory, bit for bit', (context) => {

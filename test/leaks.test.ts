@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs'
-import { setImmediate as turn } from 'node:timers/promises'
-import { capabilities, diagnose, Guest, KiB, Kvm, Mapping, MiB } from 'node-kvm'
-import { expect, test } from 'vitest'
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
+import { capabilities, diagnose, GiB, Guest, KiB, Kvm, Mapping, MiB } from 'node-kvm'
+import { describe, expect, test } from 'vitest'
 import { descriptors, resident } from './support/process.js'
 import { inLab } from './support/skip.js'
 
@@ -82,6 +82,64 @@ test('VMs dropped without close leak neither descriptors nor memory once collect
   await collect()
   expect(descriptors()).toBeLessThanOrEqual(before.descriptors + 5)
   expect(resident() - before.resident).toBeLessThan(32 * MiB)
+})
+
+describe('dropped without close, and collected', () => {
+  const found = Object.fromEntries(diagnose().findings.map(({ name, ok }) => [name, ok]))
+  const withSlot = (kvm: Kvm) => {
+    const vm = kvm.createVm()
+    vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(64 * KiB) })
+    return vm
+  }
+  const kinds: Record<string, (kvm: Kvm) => unknown> = {
+    'a VM that ran': (kvm) => Guest.create(kvm.createVm()).touch(0x10_0000, 1, 'read'),
+    'a dirty log': (kvm) => withSlot(kvm).dirtyLog(),
+    'a dirty log that saw changes': (kvm) => {
+      const vm = withSlot(kvm)
+      vm.dirtyLog().collect()
+      vm.memslots.create({ gpa: GiB, mapping: Mapping.memfd(4 * KiB) }).move(2 * GiB)
+    },
+    'dirty rings': (kvm) => {
+      const vm = kvm.createVm()
+      if (kvm.checkExtension(capabilities.DIRTY_LOG_RING_ACQ_REL) > 0) vm.dirtyLog({ mode: 'ring', ringEntries: 4096 })
+      vm.createVcpu()
+    },
+    statistics: (kvm) => kvm.createVm().stats.read(),
+    'an ioeventfd that was unreferenced': (kvm) => kvm.createVm().ioeventfd({ port: 1, size: 1 }).unref(),
+    'an irqfd': (kvm) => {
+      const vm = kvm.createVm()
+      vm.createIrqchip()
+      vm.irqfd({ gsi: 1 })
+    },
+    'pages from bytes': () => found['userfaultfd'] && Mapping.anonymous(64 * KiB).onMissing({ content: new Uint8Array(10) }),
+    'a trace': (kvm) => found['tracefs'] && process.getuid?.() === 0 && kvm.createVm().trace({ ringSize: 4 * KiB, kinds: ['zap-all'] }),
+    'a started vCPU': (kvm) => {
+      const vm = withSlot(kvm)
+      vm.write(0, new Uint8Array([0xf4]))
+      vm.createVcpu().enter('real', { ip: 0 }).start({})
+    }
+  }
+  test.for(Object.entries(kinds))('%s leaves no descriptor and no thread', async ([, make]) => {
+    using kvm = Kvm.open()
+    const threads = () => readdirSync('/proc/self/task').length
+    const round = (count: number) => {
+      for (let made = 0; made < count; made++) make(kvm)
+    }
+    // The watcher of eventfds, and what else the process makes once.
+    round(1)
+    await collect()
+    const before = { descriptors: descriptors(), threads: threads() }
+    const count = inLab ? 8 : 20
+    round(count)
+    // What a register or a stack still names may be kept.
+    const most = count / 4
+    for (let look = 0; look < 50 && (descriptors() - before.descriptors > most || threads() - before.threads > most); look++) {
+      await collect()
+      await sleep(10)
+    }
+    expect(descriptors() - before.descriptors).toBeLessThanOrEqual(most)
+    expect(threads() - before.threads).toBeLessThanOrEqual(most)
+  })
 })
 
 test('a mapping whose buffer is alive stays mapped, and goes with the buffer', async () => {

@@ -1,10 +1,11 @@
 import { existsSync, readFileSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { KiB, Kvm, Mapping, MiB, readPagemap } from 'node-kvm'
+import { GiB, KiB, Kvm, Mapping, MiB, readPagemap } from 'node-kvm'
 import { afterAll, describe, expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
-import { skip } from './support/skip.js'
+import { outputOf } from './support/program.js'
+import { skip, skipWhereSlow } from './support/skip.js'
 
 const file = join(tmpdir(), `node-kvm-mapping-${process.pid}`)
 writeFileSync(file, Buffer.alloc(16 * KiB, 'x'))
@@ -183,6 +184,91 @@ test('a mapping behind a slot outlives its handle, and closing it by name says w
   expect(slot).toMatchObject({ gpa: 0x8000, size: 4 * KiB })
   slot.delete()
   mapping.close()
+})
+
+/** Kilobytes of huge pages in a mapping, of /proc/self/smaps. */
+function hugeIn({ address }: Mapping): number {
+  const smaps = readFileSync('/proc/self/smaps', 'utf8')
+  const own = smaps.slice(smaps.indexOf(`${address.toString(16)}-`))
+  return Number(/^AnonHugePages:\s+(\d+)/m.exec(own)?.[1])
+}
+
+test('what is populated is huge if that is asked for, and is not if that is forbidden', (context) => {
+  const policy = '/sys/kernel/mm/transparent_hugepage/enabled'
+  if (!existsSync(policy) || readFileSync(policy, 'utf8').includes('[never]')) skip(context, 'transparent huge pages are off')
+  const resident = (mapping: Mapping) => readPagemap(mapping.address, mapping.size / (4 * KiB)).every(({ present }) => present)
+  using small = Mapping.anonymous(8 * MiB, { hugePages: false, populate: true })
+  expect([resident(small), hugeIn(small)]).toEqual([true, 0])
+  using huge = Mapping.anonymous(8 * MiB, { hugePages: true, populate: true })
+  expect(resident(huge)).toBe(true)
+  using touched = Mapping.anonymous(8 * MiB, { hugePages: true })
+  touched.fill(1)
+  if (hugeIn(touched) === 0) skip(context, 'the host has no huge page to give')
+  expect(hugeIn(huge)).toBeGreaterThan(0)
+})
+
+test('what cannot be populated is an error, and nothing stays mapped', () => {
+  writeFileSync(file, new Uint8Array(4 * KiB))
+  const maps = () => readFileSync('/proc/self/maps', 'utf8').split(file).length
+  const before = maps()
+  for (const shared of [false, true])
+    expect(checkedError(() => Mapping.file(file, 16 * KiB, { shared, populate: true }), 'memory').errno).toBe('EFAULT')
+  expect(maps()).toBe(before)
+})
+
+test('a live buffer of more than 4 GiB, or an error that says that this Node makes none; the mapping goes on', (context) => {
+  skipWhereSlow(context)
+  const program = `
+    const size = 5 * GiB, mapping = Mapping.memfd(size)
+    const bufferOf = () => {
+      try { return mapping.buffer.byteLength === size && new Uint8Array(mapping.buffer).fill(7, size - 1)[size - 1] }
+      catch (error) { return error.code }
+    }
+    const first = bufferOf(), second = bufferOf()
+    // Finalizers may run at once, in a later turn, or not at all.
+    for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve))
+    gc()
+    for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve))
+    mapping.write(size - 2, new Uint8Array([5]))
+    console.log(first, second, ...mapping.read(size - 2, 2))
+    if (first === 'unavailable') mapping.close()
+    console.log(resultOf(() => mapping[Symbol.dispose]()))`
+  const [buffers, end] = outputOf(program, { flags: ['--expose-gc'] })
+  expect(['7 7 5 7', 'unavailable unavailable 5 0']).toContain(buffers)
+  expect(end).toBe('worked')
+})
+
+test.each(['forwards', 'backwards'])('bytes are copied %s within the memory that a live buffer shows', (way) => {
+  using mapping = Mapping.anonymous(MiB)
+  const bytes = new Uint8Array(mapping.buffer)
+  bytes.forEach((_, index) => {
+    bytes[index] = (index * 7) >> 3
+  })
+  const [from, to] = way === 'forwards' ? [0, 1] : [1, 0]
+  const length = 60_000
+  const expected = bytes.slice(from, from + length)
+  mapping.write(to, bytes.subarray(from, from + length))
+  expect(Buffer.compare(bytes.subarray(to, to + length), expected)).toBe(0)
+  const again = bytes.slice(from, from + length)
+  mapping.readInto(from, bytes.subarray(to, to + length))
+  expect(Buffer.compare(bytes.subarray(to, to + length), again)).toBe(0)
+})
+
+test('a large and almost empty memory: its pages are found, and remapped each at its place', () => {
+  using kvm = Kvm.open()
+  using vm = kvm.createVm()
+  const size = 1024 * GiB
+  using mapping = Mapping.memfd(size)
+  // Above what is looked at page by page, and near enough for kernels that know no ranges.
+  const places = [0, 4096, 4 * GiB + 8192, 5 * GiB]
+  for (const offset of places) mapping.write(offset, new Uint8Array([1]))
+  const slots = [0, 600 * GiB].map((offset) => vm.memslots.create({ gpa: offset, mapping, offset, size: 8 * GiB }))
+  const told = () => Array.from(vm.tables().gpa)
+  expect(told()).toEqual(places)
+  mapping.remap()
+  expect(told()).toEqual(places)
+  expect(places.map((offset) => mapping.read(offset, 1)[0])).toEqual([0, 0, 0, 0])
+  for (const slot of slots) slot.delete()
 })
 
 describe('bad input', () => {

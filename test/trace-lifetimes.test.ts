@@ -239,7 +239,8 @@ describe('bad input', () => {
       for (const fd of open.splice(0)) closeSync(fd)
       console.log(error.code, error.errno)
       setTimeout(() => vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) }), 1)
-      for await (const { kind } of kept) { console.log(kind); break }`
+      for await (const { kind } of kept) { console.log(kind); break }
+      kvm.close()`
     const limited = ['-c', `ulimit -n 256; exec "$0" --input-type=module -e "$1"`, process.execPath, program]
     const { stdout, stderr } = spawnSync('/bin/sh', limited, { encoding: 'utf8', timeout: 50_000 })
     expect({ stdout, stderr }).toEqual({ stdout: 'begin\nlimit EMFILE\nmemslot\n', stderr: '' })

@@ -7,6 +7,7 @@ export type KvmErrorCode =
   | 'argument' // a value of the wrong type, range or alignment; `argument` names it
   | 'closed' // the object was closed
   | 'in-use' // something still holds it
+  | 'conflict' // another environment changed it meanwhile
   | 'overlap' // two memslots, or two coalesced ranges, would share guest addresses or ports
   | 'no-memslot' // no memslot there
   | 'limit' // more than the host has

@@ -4,7 +4,7 @@
  */
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import { errnoName, exhaustion } from './errors.js'
+import { errnoName, exhaustion, KvmError } from './errors.js'
 import { native } from './native.js'
 
 let collect: (() => void) | undefined
@@ -21,8 +21,10 @@ function collector(): () => void {
 
 /** Ends what JavaScript has lost, at once: finalizers would run in a later turn of the event loop. How many objects. */
 function reclaim(): number {
-  collect ??= globalThis.gc ?? collector()
-  collect()
+  if (native.mayCollect()) {
+    collect ??= globalThis.gc ?? collector()
+    collect()
+  }
   return native.reclaim()
 }
 
@@ -47,11 +49,21 @@ export function making<T>(make: () => T): T {
   return make()
 }
 
-/** The same for what opens a file: the process's being out of descriptors or memory is a KvmError, whatever the caller makes of the others. */
+/** The same for what opens a file: that the process is out of descriptors or memory is a KvmError, whatever the caller makes of other errors. */
 export function opening<T>(asked: string, open: () => T): T {
   try {
     return making(open)
   } catch (error) {
     throw exhaustion(asked, errnoOf(error)) ?? error
+  }
+}
+
+/** The same for a file that may be absent or unreadable: then `otherwise`. Where the process can open no file at all, nobody knows. */
+export function openingOr<T>(otherwise: T, asked: string, open: () => T): T {
+  try {
+    return opening(asked, open)
+  } catch (error) {
+    if (error instanceof KvmError) throw error
+    return otherwise
   }
 }

@@ -1,8 +1,7 @@
 /** What host this is: read from files that need no privilege, each of which may be absent. */
 import { existsSync, readFileSync } from 'node:fs'
 import { release } from 'node:os'
-import { KvmError } from './errors.js'
-import { opening } from './exhausted.js'
+import { openingOr } from './exhausted.js'
 import type { SpteFormat } from './spte.js'
 
 /** How KVM translates GPA -> HPA here. */
@@ -24,13 +23,7 @@ export interface Host {
  * @throws KvmError `limit` when this process can open no file
  */
 export function readOptional(path: string): string | null {
-  try {
-    return opening(`reading ${path}`, () => readFileSync(path, 'utf8')).trim()
-  } catch (error) {
-    // It may well be there.
-    if (error instanceof KvmError) throw error
-    return null
-  }
+  return openingOr(null, `reading ${path}`, () => readFileSync(path, 'utf8').trim())
 }
 
 const isOn = (value: string | null) => value === 'Y' || value === '1'

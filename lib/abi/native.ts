@@ -30,37 +30,31 @@ export interface NativeKvm extends NativeDescriptor {
   createVm(type: number): NativeVm | number
 }
 
-/** Request, argument without its `userspace_addr`, region (null deletes the slot), offset in the region. */
-export type MemoryRegionChange = [request: number, argument: Uint8Array, region: NativeRegion | null, offset: number]
-
-/** A row of the VM's table, as whoever holds the VM sees it; `region` is a handle made for the caller. */
-export interface NativeSlot {
-  id: number
-  gpa: number
-  size: number
-  offset: number
-  flags: number
-  region: NativeRegion
+/** Rows of the VM's table that changed, as lib/memory/memslot-words.ts tells; the regions are handles made for the caller. */
+export interface NativeMemslots {
+  generation: number
+  rows: Float64Array
+  regions: (NativeRegion | null)[]
 }
 
 export interface NativeVm extends NativeDescriptor {
-  /** KVM_SET_USER_MEMORY_REGION or its second form; `userspace_addr` is filled in from the region, which the VM holds as long as the
-   * slot exists. A null region deletes the slot. */
-  setMemoryRegion(...change: MemoryRegionChange): number
-  /** All while no vCPU is in the guest, or none: 0, or the negative errno and the number of the change that failed. EIO: the kernel did not
-   * take back what it had taken before. */
-  setMemoryRegions(changes: MemoryRegionChange[]): 0 | [error: number, failed: number]
-  /** Counts changes of the memslots by anybody; -1 once closed. */
+  /** What changeMemslot() is asked and answers in: one record of lib/memory/memslot-words.ts. */
+  readonly memslotWords: ArrayBuffer
+  /** KVM_SET_USER_MEMORY_REGION or its second form, if the slot is as the change was computed from, else -ESTALE (native/memslots.h). The VM holds
+   * the region as long as the slot exists; null is the one that the slot has. */
+  changeMemslot(region: NativeRegion | null): number
+  /** All while no vCPU is in the guest, or none. Answered in the records, a refusal in the first. EIO: the kernel did not take back what it had
+   * taken before. */
+  changeMemslots(records: Float64Array, regions: (NativeRegion | null)[]): number
+  /** The number of the last change of the memslots, by anybody; -1 once closed. */
   readonly generation: number
-  memslots(): { generation: number; rows: NativeSlot[] }
-  /** A free id below the limit, or a negative errno. */
-  takeSlotId(limit: number): number
-  returnSlotId(id: number): void
+  /** What changed after change `generation`. */
+  memslotsSince(generation: number): NativeMemslots
   createGuestMemfd(request: number, argument: Uint8Array): NativeDescriptor | number
-  /** KVM_GET_DIRTY_LOG; refused with -EINVAL when the bitmap is smaller than the slot needs. */
-  getDirtyLog(slot: number, bitmap: Uint8Array): number
+  /** KVM_GET_DIRTY_LOG of a slot as change `changed` left it, else -ESTALE; -EINVAL when the bitmap is smaller than the slot needs. */
+  getDirtyLog(slot: number, changed: number, bitmap: Uint8Array): number
   /** KVM_CLEAR_DIRTY_LOG: protects again the pages whose bit is set; `first` is a multiple of 64, as `pages` unless they reach the slot's end. */
-  clearDirtyLog(slot: number, first: number, pages: number, bitmap: Uint8Array): number
+  clearDirtyLog(slot: number, changed: number, first: number, pages: number, bitmap: Uint8Array): number
   /** Rings of `bytes` for the vCPUs to come, by KVM_CAP_DIRTY_LOG_RING or its younger form. */
   enableDirtyRing(capability: number, bytes: number): number
   /** Pairs of slot and page that any vCPU dirtied since the last call; they are protected again when it returns. */
@@ -218,6 +212,8 @@ export interface NativeRegion {
   readonly address: number
   readonly size: number
   readonly kind: RegionOptions['kind']
+  /** The same number for all regions of one file, or of one mapping, and the byte in it at which this region begins. */
+  readonly memory: [id: number, offset: number]
   /** Slots of any VM that hold it. */
   readonly slots: number
   /** As write() and fill(): -EAGAIN where a page must first be served by serveFaults()' caller. */
@@ -324,6 +320,8 @@ export interface PageColumns {
   kind: Uint8Array
   framesHidden: boolean
   scanned: boolean
+  /** Large mappings that have no page of their own were passed over, as the kernel knows no ranges of pages: they may map the page of zeros. */
+  passedOver: boolean
   /** Slots that were left out, as no memslot can be so: what was read was being changed. */
   impossibleSlots: number
   compared: number
@@ -334,8 +332,8 @@ export interface NativeAddon {
   /** Loads the BPF program, once a process; null when it is loaded. */
   loadTables(): TableFailure | null
   readTables(request: TableRequest): NativeMachine[] | TableFailure
-  /** Reads the host page tables of the slots at GPAs from `from` up to `to`, and puts all three tables side by side. A negative errno on failure. */
-  joinTables(pagemapPath: string, slots: SlotColumns, leaves: LeafColumns, from: number, to: number): PageColumns | number
+  /** Reads the host page tables (of a process by its folder /proc/PID, or none) of the slots at GPAs from `from` up to `to`, and puts all three tables side by side. A negative errno on failure. */
+  joinTables(process: string | null, slots: SlotColumns, leaves: LeafColumns, from: number, to: number): PageColumns | number
   /** open(2); a negative errno on failure. */
   open(path: string, writable: boolean): NativeKvm | number
   /** The number of the signal that kicks; below 0 when no real-time signal was free. */
@@ -347,6 +345,8 @@ export interface NativeAddon {
   map(options: RegionOptions): NativeRegion | number
   /** Makes the error where a call of the add-on runs out of memory or threads. */
   onExhausted(error: (what: 'memory' | 'threads') => Error): void
+  /** Whether there is memory for the collector: it ends the process where it finds none. */
+  mayCollect(): boolean
   /** Ends what objects hold that the collector has found to be lost, which their finalizers would do later; how many. */
   reclaim(): number
   /** eventfd(2), nonblocking. */

@@ -148,7 +148,8 @@ export class Vm implements Disposable {
   }
 
   /**
-   * What another Worker of this process attaches the VM by: post it there. One token serves one attach(), and while this VM is open.
+   * What another Worker of this process attaches the VM by: post it there. One token serves one attach(). It holds the VM, even when nothing else
+   * does, until it is attached, the VM is closed by the environment that created it, or the environment that called share() ends.
    * @example
    * const { port1 } = new MessageChannel()
    * port1.postMessage(vm.share())
@@ -156,7 +157,7 @@ export class Vm implements Disposable {
   share(): VmToken {
     this.#open()
     const token = this.#native.share()
-    if (typeof token === 'number') throw new KvmError('closed', 'this VM is closed')
+    if (typeof token === 'number') throw new KvmError('closed', `this VM cannot be shared: ${errnoName(token)}`)
     return { nodeKvmVm: token }
   }
 
@@ -173,8 +174,9 @@ export class Vm implements Disposable {
     if (typeof number !== 'bigint') throw argumentError('token', typeof token, 'what share() returned')
     const vm = native.attach(number)
     if (typeof vm !== 'number') return new Vm(vm)
-    if (errnoName(vm) === 'EBADF') throw new KvmError('closed', 'the VM of this token is closed')
-    throw new KvmError('argument', 'token is of no VM, or was used: each attach() takes a share() of its own, within one process', {
+    if (errnoName(vm) === 'EBADF')
+      throw new KvmError('closed', 'the VM of this token was closed, or the Worker that shared it ended, before it was attached')
+    throw new KvmError('argument', 'token is of no VM (within one process), was used (each attach() takes a share() of its own), or its VM ended', {
       argument: 'token'
     })
   }
@@ -270,6 +272,7 @@ export class Vm implements Disposable {
    */
   dirtyLog(options: DirtyLogOptions = {}): DirtyLog {
     this.#openToMore()
+    this.memslots.refuseInTransaction()
     if (this.#dirtyLog) throw new KvmError('in-use', 'this VM has a dirty log; close it first')
     const log = new DirtyLog(this.#native, this.memslots, options, () => {
       this.#dirtyLog = undefined
@@ -374,11 +377,13 @@ export class Vm implements Disposable {
 
   /**
    * Closes the vCPUs and the VM; its memslots let go of their memory. Started vCPUs are stopped, and where this environment
-   * created the VM, runs of other Workers end with a `closed` error. Coalesced writes that wait are delivered first. All of it is closed, also
+   * created the VM, runs of other Workers end with a `closed` error, and its memslots are gone for them, too. Coalesced writes that wait are delivered first. All of it is closed, also
    * when something of it cannot be closed properly; that is thrown afterwards. A second call does nothing.
+   * @throws KvmError `state` inside a transaction of its memslots
    */
   close(): void {
     if (this.#closing) return
+    this.memslots.refuseInTransaction()
     this.#closing = true
     takeEach([
       ...[...this.#sources].map((source) => () => source.close()),

@@ -7,7 +7,7 @@ import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import type { NativeVm, NativeWriteRecorder } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP } from '../abi/requests.js'
 import { DirtyGfn, EnableCap } from '../abi/structures.js'
-import { type Change, watchChanges } from './changes.js'
+import { type Change, watchTable } from './changes.js'
 import type { Mapping } from './mapping.js'
 import type { Memslot } from './memslot.js'
 import type { Memslots } from './memslots.js'
@@ -47,14 +47,20 @@ interface Logged {
   pages: PageSet
   /** Whether logging was turned on here, to be turned off again. */
   ours: boolean
+  /** Which memory is behind it, and the number of its first page there. */
+  memory: number
+  first: number
+  /** Other slots over some of the same pages. */
+  aliases: Logged[]
 }
 
 /**
  * The dirty log of a VM. Made by {@link Vm.dirtyLog}; one at a time.
  *
  * A page that was never told of counts as dirty, so that the first collect() has all of memory, and a loop of collect and copy yields an
- * exact copy once the guest has stopped. So does a memslot that was created, moved or bound to other memory meanwhile. Writes through a live
- * `buffer`, and of other processes to shared files, are not seen: tell of them by {@link mark}.
+ * exact copy once the guest has stopped. So does a memslot that was created, moved or bound to other memory meanwhile. Memory that stands
+ * behind several memslots, by one mapping or by several of one file, is told of at each of its GPAs. Writes through a live `buffer`, and of
+ * other VMs and processes to shared files, are not seen: tell of them by {@link mark}.
  * @example
  * using machine = kvm.createVm()
  * machine.memslots.create({ gpa: 0, mapping })
@@ -80,7 +86,7 @@ export class DirtyLog implements Disposable {
     this.#memslots = memslots
     this.#onClose = onClose
     this.#prepare(checkInteger('ringEntries', ringEntries, 1, 2 ** 24))
-    this.#unwatch = watchChanges((change) => this.#note(change))
+    this.#unwatch = watchTable(memslots, (change) => this.#note(change))
     try {
       this.#adopt()
     } catch (error) {
@@ -102,24 +108,35 @@ export class DirtyLog implements Disposable {
 
   // What lies in a slot is not what was told of, even if the slot is back where it was.
   #note(change: Change): void {
-    if (change.of !== 'memslot' || change.table !== this.#memslots || change.did === 'flags') return
+    if (change.of !== 'memslot' || change.did === 'flags') return
     const id = (change.after ?? change.before)?.id
     if (id !== undefined) this.#changed.add(id)
   }
 
   // Logging first, then everything is dirty: what is written in between is copied with the rest.
   #adopt(): void {
+    this.#memslots.refuseInTransaction()
+    const before = this.#logged.size
+    let adopted = 0
     for (const slot of this.#memslots) {
       const known = this.#logged.get(slot.id)
       if (known?.slot === slot && !this.#changed.has(slot.id) && slot.logDirty) continue
-      const ours = !slot.logDirty
-      if (ours) slot.setFlags({ logDirty: true })
       if (!this.#recorders.has(slot.mapping)) this.#recorders.set(slot.mapping, recorderOf(slot.mapping))
-      this.#logged.set(slot.id, { slot, pages: new PageSet(slot.size / pageSize).fill(), ours: ours || (known?.slot === slot && known.ours) })
+      const logged = loggedOf(slot, !slot.logDirty || (known?.slot === slot && known.ours))
+      if (!slot.logDirty) slot.setFlags({ logDirty: true })
+      this.#logged.set(slot.id, logged)
+      adopted++
     }
     this.#changed.clear()
     for (const [id, { slot }] of this.#logged) if (slot.deleted || this.#memslots.lookup(slot.gpa) !== slot) this.#logged.delete(id)
+    if (adopted === 0 && this.#logged.size === before) return
+    link([...this.#logged.values()])
     this.#forgetMappings()
+  }
+
+  #tell({ pages, first, aliases }: Logged, page: number, count: number): void {
+    pages.addRun(page, count)
+    for (const alias of aliases) alias.pages.addRun(page + first - alias.first, count)
   }
 
   #forgetMappings(): void {
@@ -133,7 +150,7 @@ export class DirtyLog implements Disposable {
 
   /**
    * The pages that changed since the last call, as ranges by ascending GPA. Copy them after this call: a page written meanwhile comes again.
-   * @throws KvmError `closed`
+   * @throws KvmError `closed`; `state` inside a transaction of the memslots, as the other methods
    */
   collect(): DirtyRange[] {
     this.harvest()
@@ -155,10 +172,12 @@ export class DirtyLog implements Disposable {
     for (const [mapping, recorder] of this.#recorders) this.#takeOwnWrites(mapping, recorder)
   }
 
-  #takeBitmap({ slot, pages }: Logged): void {
+  #takeBitmap(logged: Logged): void {
+    const { slot, pages, aliases } = logged
     const bitmap = slot.getDirtyLog()
     if (this.mode === 'manual' && bitmap.some((byte) => byte !== 0)) slot.clearDirtyLog(bitmap)
-    pages.add(bitmap)
+    if (aliases.length === 0) pages.add(bitmap)
+    else for (const { first, count } of PageSet.of(bitmap).runs()) this.#tell(logged, first, count)
   }
 
   #takeRings(): void {
@@ -171,9 +190,13 @@ export class DirtyLog implements Disposable {
         'EOVERFLOW: KVM wrote past the end of a full ring, and pages are lost (a host that emulates guest code may); use another mode, or more ringEntries'
       )
     // An entry may be of a slot that is gone, and its number another's by now: then that one has a page too many.
-    for (let at = 0; at < pairs.length; at += 2) this.#logged.get(pairs[at]!)?.pages.addPage(pairs[at + 1]!)
+    for (let at = 0; at < pairs.length; at += 2) {
+      const logged = this.#logged.get(pairs[at]!)
+      if (logged) this.#tell(logged, pairs[at + 1]!, 1)
+    }
   }
 
+  // A recorder hears of what was written by way of any mapping of its memory.
   #takeOwnWrites(mapping: Mapping, recorder: NativeWriteRecorder): void {
     const written = new PageSet(mapping.size / pageSize)
     recorder.collect(written.bytes)
@@ -187,15 +210,18 @@ export class DirtyLog implements Disposable {
     checkAddress('gpa', gpa)
     checkSize('size', size)
     this.#adopt()
-    for (const { slot, pages } of this.#logged.values()) {
-      const first = Math.floor((gpa - slot.gpa) / pageSize)
-      pages.addRun(first, Math.ceil((gpa + size - slot.gpa) / pageSize) - first)
+    for (const logged of this.#logged.values()) {
+      const { slot } = logged
+      const first = Math.max(0, Math.floor((gpa - slot.gpa) / pageSize))
+      const end = Math.min(slot.size / pageSize, Math.ceil((gpa + size - slot.gpa) / pageSize))
+      if (first < end) this.#tell(logged, first, end - first)
     }
   }
 
   /** Ends it: slots that were not logged before are not any more. A second call does nothing. */
   close(): void {
     if (this.#closed) return
+    this.#memslots.refuseInTransaction()
     this.#closed = true
     this.#unwatch()
     for (const recorder of this.#recorders.values()) recorder.close()
@@ -208,6 +234,23 @@ export class DirtyLog implements Disposable {
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+}
+
+function loggedOf(slot: Memslot, ours: boolean): Logged {
+  const [memory, offset] = slot.mapping.heldRegion.memory
+  const pages = new PageSet(slot.size / pageSize).fill()
+  return { slot, pages, ours, memory, first: (offset + slot.offset) / pageSize, aliases: [] }
+}
+
+/** Finds which slots stand over the same pages: in the order of the memory, each can overlap those only that have not ended before it. */
+function link(all: Logged[]): void {
+  const endOf = ({ slot, first }: Logged) => first + slot.size / pageSize
+  let open: Logged[] = []
+  for (const one of all.sort((left, right) => left.memory - right.memory || left.first - right.first)) {
+    one.aliases = open = open.filter((other) => other.memory === one.memory && endOf(other) > one.first)
+    for (const other of open) other.aliases = [...other.aliases, one]
+    open = [...open, one]
   }
 }
 

@@ -10,6 +10,13 @@ export class PageSet {
     this.#words = new Uint32Array(Math.ceil(size / 64) * 2)
   }
 
+  /** The bits of a bitmap, which is whole 64-bit words. */
+  static of(bitmap: Uint8Array): PageSet {
+    const pages = new PageSet(bitmap.byteLength * 8)
+    pages.add(bitmap)
+    return pages
+  }
+
   /** The same bits, for the add-on to fill. */
   get bytes(): Uint8Array {
     return new Uint8Array(this.#words.buffer)

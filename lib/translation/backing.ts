@@ -1,5 +1,6 @@
 /** What stands behind a memslot: the mappings of /proc/PID/maps (proc(5)) at its HVAs. */
 import { readFileSync } from 'node:fs'
+import { openingOr } from '../abi/exhausted.js'
 
 /** What kind of memory. `mixed` is more than one kind in one slot, `unmapped` none at all. */
 export type Backing = 'anonymous' | 'memfd' | 'hugetlb' | 'file' | 'shared' | 'guest_memfd' | 'mixed' | 'unmapped' | 'unknown'
@@ -31,13 +32,10 @@ function mappingOf(line: string): HostMapping[] {
 
 /** The mappings of a process by ascending address; empty where they may not be read. */
 export function hostMappings(pid: number | 'self'): HostMapping[] {
-  let text: string
-  try {
-    text = readFileSync(`/proc/${pid}/maps`, 'utf8')
-  } catch {
-    return []
-  }
-  return text.split('\n').flatMap(mappingOf)
+  const path = `/proc/${pid}/maps`
+  return openingOr('', `reading ${path}`, () => readFileSync(path, 'utf8'))
+    .split('\n')
+    .flatMap(mappingOf)
 }
 
 /** What is mapped at addresses from `hva` on, and the first file's name. */

@@ -1,6 +1,7 @@
 /** One page of the host, in more detail than its page table entry has: /proc/kpageflags (Documentation/admin-guide/mm/pagemap.rst). */
 import { closeSync, openSync, readSync } from 'node:fs'
 import { pageSize } from '../abi/arguments.js'
+import { openingOr } from '../abi/exhausted.js'
 
 /** Bits of {@link PageColumns.host}, which the add-on sets (native/page_rows.h). */
 export const hostBits = { present: 1, swapped: 2, fileOrShared: 4, exclusive: 8, softDirty: 16, huge: 32, zeroPage: 64 } as const
@@ -22,16 +23,15 @@ const bits = { anonymous: 12n, hugetlb: 17n, ksm: 21n, transparentHuge: 22n, zer
 /** @internal */
 export function frameFlags(hpa: number): FrameFlags | null {
   const word = new BigUint64Array(1)
-  try {
+  const count = openingOr(0, 'reading /proc/kpageflags', () => {
     const file = openSync('/proc/kpageflags', 'r')
     try {
-      if (readSync(file, new Uint8Array(word.buffer), 0, 8, Math.floor(hpa / pageSize) * 8) !== 8) return null
+      return readSync(file, new Uint8Array(word.buffer), 0, 8, Math.floor(hpa / pageSize) * 8)
     } finally {
       closeSync(file)
     }
-  } catch {
-    return null
-  }
+  })
+  if (count !== 8) return null
   const is = (bit: bigint) => (((word[0] as bigint) >> bit) & 1n) === 1n
   return {
     anonymous: is(bits.anonymous),

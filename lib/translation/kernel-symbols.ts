@@ -1,5 +1,6 @@
 /** Addresses of KVM's variables, from /proc/kallsyms, where they may be read. Nothing fails without them. */
 import { readFileSync, statSync } from 'node:fs'
+import { openingOr } from '../abi/exhausted.js'
 import type { TableRequest } from '../abi/native.js'
 
 type Addresses = Pick<TableRequest, 'pageOffsetBase' | 'mmioMaskAddress' | 'mmioValueAddress' | 'meMaskAddress'>
@@ -18,14 +19,10 @@ function moduleFolder(): number {
 
 function read(): Addresses {
   const addresses = { pageOffsetBase: 0n, mmioMaskAddress: 0n, mmioValueAddress: 0n, meMaskAddress: 0n }
-  try {
-    const text = readFileSync('/proc/kallsyms', 'latin1')
-    // With kptr_restrict every address reads as zeros, which is "unknown" here too.
-    for (const [, address, name] of text.matchAll(/^([0-9a-f]{16}) \w (shadow_mmio_mask|shadow_mmio_value|shadow_me_mask)\b/gm))
-      addresses[symbols[name as string] as keyof Addresses] = BigInt(`0x${address}`)
-  } catch {
-    // Not readable: the same.
-  }
+  const text = openingOr('', 'reading /proc/kallsyms', () => readFileSync('/proc/kallsyms', 'latin1'))
+  // With kptr_restrict every address reads as zeros, which is "unknown" here too.
+  for (const [, address, name] of text.matchAll(/^([0-9a-f]{16}) \w (shadow_mmio_mask|shadow_mmio_value|shadow_me_mask)\b/gm))
+    addresses[symbols[name as string] as keyof Addresses] = BigInt(`0x${address}`)
   return addresses
 }
 

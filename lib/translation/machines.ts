@@ -2,6 +2,7 @@
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { checkInteger } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
+import { opening, openingOr } from '../abi/exhausted.js'
 import { readOptional } from '../abi/host.js'
 import { visible } from '../abi/text.js'
 import { type Evidence, evidence } from './evidence.js'
@@ -73,11 +74,8 @@ export class Machine {
 }
 
 function commandOf(pid: number, fallback = ''): string {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replace(/\0+$/, '').replaceAll('\0', ' ') || fallback
-  } catch {
-    return fallback
-  }
+  const path = `/proc/${pid}/cmdline`
+  return openingOr('', `reading ${path}`, () => readFileSync(path, 'utf8').replace(/\0+$/, '').replaceAll('\0', ' ')) || fallback
 }
 
 function machineOf(read: ReadMachine): Machine {
@@ -87,14 +85,11 @@ function machineOf(read: ReadMachine): Machine {
 
 /** Empty of a process that ended, or that is another user's. */
 function descriptorsOf(pid: number): [fd: number, target: string][] {
-  try {
-    return readdirSync(`/proc/${pid}/fd`).flatMap((name) => {
-      const target = linkOf(`/proc/${pid}/fd/${name}`)
-      return target === null ? [] : [[Number(name), target] as [number, string]]
-    })
-  } catch {
-    return []
-  }
+  const folder = `/proc/${pid}/fd`
+  return openingOr([], `reading ${folder}`, () => readdirSync(folder)).flatMap((name) => {
+    const target = linkOf(`${folder}/${name}`)
+    return target === null ? [] : [[Number(name), target] as [number, string]]
+  })
 }
 
 /** null of one that was closed meanwhile. */
@@ -117,15 +112,16 @@ function byDescriptors(pids: number[], why: string): Machine[] {
 }
 
 const allPids = () =>
-  readdirSync('/proc')
+  opening('reading /proc', () => readdirSync('/proc'))
     .filter((name) => /^\d+$/.test(name))
     .map(Number)
 
 function mayLook(pid: number): boolean {
   try {
-    readdirSync(`/proc/${pid}/fd`)
+    opening(`reading /proc/${pid}/fd`, () => readdirSync(`/proc/${pid}/fd`))
     return true
   } catch (error) {
+    if (error instanceof KvmError) throw error
     return (error as NodeJS.ErrnoException).code !== 'EACCES'
   }
 }

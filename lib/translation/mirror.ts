@@ -1,6 +1,7 @@
 /** The third table without BPF: mirrored from trace events, where that is exact. */
 import { readdirSync, readlinkSync } from 'node:fs'
 import { KvmError } from '../abi/errors.js'
+import { opening } from '../abi/exhausted.js'
 import { describeHost, spteFormat } from '../abi/host.js'
 import type { Memslots } from '../memory/memslots.js'
 import { Trace } from '../trace/trace.js'
@@ -19,7 +20,7 @@ interface MirrorSubject {
 
 /** VMs of this process, by its descriptors. */
 function vmsHere(): number {
-  return readdirSync('/proc/self/fd').filter((name) => {
+  return opening('reading /proc/self/fd', () => readdirSync('/proc/self/fd')).filter((name) => {
     try {
       return readlinkSync(`/proc/self/fd/${name}`) === 'anon_inode:kvm-vm'
     } catch {
@@ -60,7 +61,12 @@ export class Mirror implements Disposable {
       this.#trace.close()
       throw new KvmError('unavailable', 'the second stage cannot be mirrored: this kernel has no event kvmmmu:kvm_tdp_mmu_spte_changed')
     }
-    this.#older = mapped() !== 0
+    try {
+      this.#older = mapped() !== 0
+    } catch (error) {
+      this.#trace.close()
+      throw error
+    }
     this.#subject = { pid: process.pid, fd, own: memslots, mirror: () => this.#read() }
   }
 

@@ -1,6 +1,7 @@
 /** The second table, HVA -> HPA: /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst). */
 import { closeSync, openSync, readSync } from 'node:fs'
 import { checkAddress, checkInteger, pageSize } from '../abi/arguments.js'
+import { opening } from '../abi/exhausted.js'
 
 /** One page of host memory. */
 export interface HostPage {
@@ -19,7 +20,7 @@ const frameMask = (1n << 55n) - 1n
 /**
  * What backs `pages` pages from `hva` on.
  * @param pid a process, or this one
- * @throws the file's error when the process is gone or not ours
+ * @throws the file's error when the process is gone or not ours; KvmError `limit` when this process can open no file
  * @example
  * readPagemap(mapping.address)[0]?.hpa
  */
@@ -28,7 +29,8 @@ export function readPagemap(hva: number, pages = 1, pid: number | 'self' = 'self
   checkInteger('pages', pages, 1, 2 ** 24)
   const first = Math.floor(hva / pageSize)
   const entries = new BigUint64Array(pages)
-  const file = openSync(`/proc/${pid}/pagemap`, 'r')
+  const path = `/proc/${pid}/pagemap`
+  const file = opening(`opening ${path}`, () => openSync(path, 'r'))
   try {
     // Past the end of the address space the file ends: those pages are absent.
     readSync(file, new Uint8Array(entries.buffer), 0, pages * 8, first * 8)

@@ -1,4 +1,6 @@
 /** Reading VMs with BPF: once more where the memslots changed meanwhile, and a reason where it cannot be done. */
+import { exhaustion } from '../abi/errors.js'
+import { making } from '../abi/exhausted.js'
 import { type NativeMachine, native, type TableFailure } from '../abi/native.js'
 import { kernelSymbols } from './kernel-symbols.js'
 import { explainRefusal, missingOnHost, readingHost } from './refusal.js'
@@ -39,7 +41,12 @@ function ask({ pid = 0, fd = -1, tables }: Which): NativeMachine[] | string {
   const host = readingHost()
   const known = missingOnHost(host)
   if (known) return `${known.why}; ${known.remedy}`
-  const result = native.readTables({ pid, fd, tables, ...kernelSymbols() })
+  const result = making(() => {
+    const read = native.readTables({ pid, fd, tables, ...kernelSymbols() })
+    const exhausted = isFailure(read) && exhaustion('reading VMs in the kernel', read.error)
+    if (exhausted) throw exhausted
+    return read
+  })
   return isFailure(result) ? explainRefusal(result, host) : result
 }
 

@@ -1,6 +1,7 @@
 /** The three tables of a VM, all of them at once, as columns. */
 import { checkAddress, checkInteger, checkOptions } from '../abi/arguments.js'
-import { errnoName, KvmError } from '../abi/errors.js'
+import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
+import { making } from '../abi/exhausted.js'
 import { describeHost, spteFormat } from '../abi/host.js'
 import { type LeafColumns, native, type PageColumns, type SlotColumns } from '../abi/native.js'
 import type { SpteFormat } from '../abi/spte.js'
@@ -34,7 +35,7 @@ export interface TableSlot {
  * unknown or absent, a `level` of 0 no entry in the second stage. Where several entries map one page (shadow paging does), the row shows one
  * and `leaves` has them all.
  */
-export interface Tables extends Omit<PageColumns, 'framesHidden' | 'scanned' | 'impossibleSlots'> {
+export interface Tables extends Omit<PageColumns, 'framesHidden' | 'passedOver' | 'scanned' | 'impossibleSlots'> {
   slots: TableSlot[]
   /** The second stage's last-level entries. */
   leaves: LeafColumns
@@ -180,17 +181,24 @@ export function look(subject: Subject, tables: boolean): Look {
 
 /** The host's side of it; without the permission to read it, rows of the second stage alone. */
 function join({ pid }: Subject, seen: Look, from: number, to: number): PageColumns {
-  const rows = native.joinTables(`/proc/${pid}/pagemap`, seen.slots, seen.leaves, from, to)
+  const path = `/proc/${pid}`
+  const rows = making(() => native.joinTables(path, seen.slots, seen.leaves, from, to))
   if (typeof rows !== 'number') {
     seen.evidence.host = 'pagemap'
     if (rows.impossibleSlots > 0) seen.evidence.torn = true
+    if (rows.passedOver)
+      seen.evidence.missing.push(
+        'pages of zeros in mappings of more than 4 GiB: to find them takes Linux 6.7 (PAGEMAP_SCAN), or a look at a smaller range'
+      )
     if (rows.framesHidden) seen.evidence.missing.push('HPAs of the host page tables are hidden: frame numbers need CAP_SYS_ADMIN (run with sudo)')
     return rows
   }
+  const exhausted = exhaustion(`reading ${path}/pagemap`, rows, { pid })
+  if (exhausted) throw exhausted
   const errno = errnoName(rows)
   if (errno === 'ENOENT' || errno === 'ESRCH') throw new KvmError('closed', `process ${pid} ended meanwhile`, { pid, errno })
-  seen.evidence.missing.push(`the host page tables were not read: /proc/${pid}/pagemap: ${errno}; run as root or as the process's user`)
-  return native.joinTables('/dev/null', seen.slots, seen.leaves, from, to) as PageColumns
+  seen.evidence.missing.push(`the host page tables were not read: ${path}/pagemap: ${errno}; run as root or as the process's user`)
+  return native.joinTables(null, seen.slots, seen.leaves, from, to) as PageColumns
 }
 
 /** With the second stage of a mirror, until nothing changed in it while the host's tables were read. */
@@ -247,7 +255,7 @@ export function readTables(subject: Subject, range: TableRange = {}): Tables {
   checkAddress('gpa', gpa)
   checkInteger('size', size, 0, gpaEnd)
   const { rows, slots, leaves, evidence: how } = lookAtAll(subject, gpa, Math.min(gpa + size, gpaEnd))
-  const { framesHidden: _, impossibleSlots: __, scanned, ...columns } = rows
+  const { framesHidden: _, impossibleSlots: __, passedOver: ___, scanned, ...columns } = rows
   return { ...columns, slots: slotList(slots, subject.pid), leaves, format: spteFormat(), hugeKnown: scanned, evidence: how }
 }
 

@@ -1,0 +1,28 @@
+import { spawnSync } from 'node:child_process'
+import { expect } from 'vitest'
+
+const library = JSON.stringify(new URL('../../dist/lib/index.js', import.meta.url).href)
+
+/** What a program prints, a line each, that runs after `shell` did something to its process. */
+export function outputOf(program: string, { shell = ':', flags = [] as string[] } = {}): string[] {
+  const whole = `
+    import { execFileSync } from 'node:child_process'
+    import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+    import { GiB, KiB, Kvm, KvmError, machines, Mapping, MiB } from ${library}
+    const resultOf = (call, told = '') => {
+      try { call(); return 'worked' }
+      catch (error) { return error instanceof KvmError ? [error.code, error.errno, error.message.includes(told)].join() : String(error) }
+    }
+    const descriptors = () => readdirSync('/proc/self/fd').length
+    ${program}`
+  const { stdout, stderr, status, signal } = spawnSync(
+    '/bin/sh',
+    ['-c', `${shell}; exec "$0" "$@"`, process.execPath, ...flags, '--input-type=module', '-e', whole],
+    {
+      encoding: 'utf8',
+      timeout: 50_000
+    }
+  )
+  expect({ stderr, status, signal }).toEqual({ stderr: '', status: 0, signal: null })
+  return stdout.trim().split('\n')
+}

@@ -1,11 +1,12 @@
 // One VM's memslots changed from several environments: two Vm objects of one are two such, and take turns where a test wants them to.
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
-import { KiB, type KvmErrorCode, Mapping, type Memslot, MiB, Vm } from 'node-kvm'
+import { type DirtyLogMode, KiB, type KvmErrorCode, Mapping, type Memslot, MiB, Vm } from 'node-kvm'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
 import { expectOneTable } from './support/memslots.js'
 import { isMapped } from './support/process.js'
+import { untilRunning } from './support/running.js'
 import { inLab, skip, skipWhereSlow } from './support/skip.js'
 import { refused } from './support/tables.js'
 import { kvm, vm } from './support/vm.js'
@@ -211,6 +212,30 @@ describe('the end of a VM', () => {
     await others.terminate()
   })
 
+  test('lets go of memory that a guest writes in another Worker: what lies there next is not touched', async () => {
+    const ram = Mapping.anonymous(2 * MiB)
+    const { address } = ram
+    vm.memslots.create({ gpa: 0, mapping: ram })
+    // In real mode: 1: incw 0x2000; jmp 1b.
+    ram.write(0x1000, new Uint8Array([0xff, 0x06, 0x00, 0x20, 0xeb, 0xfa]))
+    const vcpu = vm.createVcpu().enter('real', { ip: 0x1000 })
+    const runner = worker(`
+      const vcpu = vm.vcpu(0)
+      parentPort.postMessage('running')
+      try { vcpu.run() } catch (error) { parentPort.postMessage(error.code) }`)
+    runner.postMessage(vm.share())
+    expect(await answer(runner)).toBe('running')
+    await untilRunning(vcpu)
+    const ended = answer(runner)
+    vm.close()
+    ram.close()
+    expect(isMapped(address)).toBe(false)
+    using next = Mapping.anonymous(2 * MiB, { address, fixed: true })
+    expect(await ended).toBe('closed')
+    expect(next.read(0, 2 * MiB).every((byte) => byte === 0)).toBe(true)
+    await runner.terminate()
+  })
+
   test('inside the function of a transaction of another environment: nothing is changed', () => {
     const slot = other.memslots.create({ gpa: 0, mapping: page() })
     checkedError(
@@ -295,6 +320,51 @@ test("four Workers change the same memslots: none is lost or doubled, and the ta
   expect(stderr).toBe('')
   expect(JSON.parse(stdout)).toMatchObject({ lost: 0, double: 0, equalToKernel: refused ? null : true, ok: true })
   expect(status).toBe(0)
+})
+
+test.each<DirtyLogMode>(['bitmap', 'manual'])('a dirty log (%s) goes on while a Worker makes, moves and deletes slots', async (mode) => {
+  const calm = vm.memslots.create({ gpa: 0, mapping: page() })
+  const stop = new Int32Array(new SharedArrayBuffer(4))
+  const changing = worker(`
+    parentPort.once('message', (stop) => {
+      parentPort.postMessage('begins')
+      const mapping = library.Mapping.anonymous(8192)
+      while (Atomics.load(stop, 0) === 0) {
+        const slot = vm.memslots.create({ gpa: 0x10_0000, mapping })
+        slot.resize(4096)
+        slot.move(0x20_0000)
+        slot.setFlags({ logDirty: false })
+        slot.delete()
+      }
+      parentPort.postMessage('ends')
+    })
+    parentPort.postMessage('attached')`)
+  changing.postMessage(vm.share())
+  await answer(changing)
+  changing.postMessage(stop)
+  await answer(changing)
+  const ended = answer(changing)
+  const log = vm.dirtyLog({ mode })
+  try {
+    for (let round = 0; round < (inLab ? 20 : 400); round++) log.collect()
+    // To turn logging off, at the end of a log, is a change of every slot.
+    for (let round = 0; round < (inLab ? 3 : 40); round++) {
+      log.close()
+      vm.dirtyLog({ mode }).close()
+    }
+  } finally {
+    Atomics.store(stop, 0, 1)
+    expect(await ended).toBe('ends')
+    await changing.terminate()
+  }
+  using again = vm.dirtyLog({ mode })
+  expect(again.collect()).toEqual([{ gpa: 0, size: 4 * KiB }])
+  vm.write(0, new Uint8Array([1]))
+  expect(again.collect()).toEqual([{ gpa: 0, size: 4 * KiB }])
+  expect(again.collect()).toEqual([])
+  again.close()
+  expect(calm.logDirty).toBe(false)
+  expectOneTable(vm)
 })
 
 // What waits for its turn to change the memslots waits, with who has it, for all vCPUs: it must not be waited for itself. Where the guest's access is

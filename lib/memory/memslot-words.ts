@@ -1,6 +1,4 @@
 /** Changes and rows of the table, in the numbers that the add-on takes and gives (native/vm_memslots.cc): eight for each. */
-import { constants } from 'node:os'
-import { errnoName } from '../abi/errors.js'
 import type { NativeMemslots, NativeRegion } from '../abi/native.js'
 import type { Placement } from './memslot.js'
 
@@ -31,26 +29,6 @@ export function putChange(records: Float64Array, at: number, { id, changed }: Sl
   // A slot may outlive the handle of its mapping; other memory needs an open one.
   return after.mapping === before?.mapping ? null : after.mapping.region
 }
-
-/** What the kernel or the table said to a change. */
-export interface Refusal {
-  result: number
-  errno: string
-  /** Which of several changes. */
-  change: number
-  /** For EEXIST the slot in the way, if there is one. */
-  present: { id: number; gpa: number; size: number } | null
-}
-
-/** The answer to a refused change, or to several. */
-export function refusalIn(records: Float64Array, result: number): Refusal {
-  const [id, change, gpa, size] = [...records.subarray(0, 4)] as [number, number, number, number]
-  const errno = errnoName(result)
-  return { result, errno, change, present: errno === 'EEXIST' && id >= 0 ? { id, gpa, size } : null }
-}
-
-/** The refusal of a change whose slot another environment changed meanwhile. */
-export const overtaken = (change: number): Refusal => ({ result: -constants.errno.ESTALE, errno: 'ESTALE', change, present: null })
 
 /** A row that changed; `created` is 0 where there is no slot of this id any more. */
 export interface ChangedRow extends SlotState {

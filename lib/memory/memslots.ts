@@ -1,13 +1,13 @@
 /** The first table, GPA -> HVA: what KVM_SET_USER_MEMORY_REGION writes (api.rst 4.35). */
-import { argumentError, checkAddress, hexRange, pageSize } from '../abi/arguments.js'
+import { argumentError, checkAddress, pageSize } from '../abi/arguments.js'
 import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import type { NativeRegion, NativeVm } from '../abi/native.js'
-import { KVM_SET_USER_MEMORY_REGION } from '../abi/requests.js'
 import { announcing, isWatched, type MemslotChanged, type MemslotRow } from './changes.js'
 import { Mapping } from './mapping.js'
 import { checkPlacement, Memslot, type MemslotOptions, type Placement, placementOf } from './memslot.js'
 import { MemslotIndex } from './memslot-index.js'
-import { type ChangedRow, overtaken, putChange, type Refusal, recordLength, refusalIn, rowsOf } from './memslot-words.js'
+import { conflictError, overlapError, overtaken, type Refusal, refusalIn, refusedError } from './memslot-refusal.js'
+import { type ChangedRow, putChange, recordLength, rowsOf } from './memslot-words.js'
 import { MemslotTransaction, type Staged, stage } from './transaction.js'
 
 const rowOf = (id: number, { gpa, size, mapping, offset }: Placement): MemslotRow => ({ id, gpa, size, hva: mapping.address + offset })
@@ -181,11 +181,7 @@ export class Memslots implements Iterable<Memslot> {
     const refusal = this.#makeTogether(all)
     if (!refusal) return
     const { slot, after } = all[refusal.change] as Staged
-    if (this.#wasOvertaken(refusal))
-      throw new KvmError('conflict', `memslot ${slot.id} was changed by another environment after this transaction named it: nothing is changed`, {
-        id: slot.id
-      })
-    throw this.#refused(slot, after, refusal)
+    throw this.#wasOvertaken(refusal) ? conflictError(slot) : this.#refused(slot, after, refusal)
   }
 
   #makeTogether(all: readonly Staged[]): Refusal | null {
@@ -214,9 +210,9 @@ export class Memslots implements Iterable<Memslot> {
     places.sort((one, other) => one.gpa - other.gpa)
     for (const [index, place] of places.entries()) {
       const last = places[index - 1]
-      if (last && last.gpa + last.size > place.gpa) throw overlap(place, last)
+      if (last && last.gpa + last.size > place.gpa) throw overlapError(place, last)
       const other = this.#index.within(place.gpa, place.size).find((slot) => !staged.has(slot))
-      if (other) throw overlap(place, other)
+      if (other) throw overlapError(place, other)
     }
   }
 
@@ -313,24 +309,33 @@ export class Memslots implements Iterable<Memslot> {
       slot.checkAlive()
       if (!slot.logDirty)
         throw new KvmError('argument', `slot ${slot.id} keeps no dirty log; setFlags({ logDirty: true }) first`, { argument: 'logDirty' })
-      const bitmap = new Uint8Array(Math.ceil(slot.size / pageSize / 64) * 8)
-      const result = this.#vm.getDirtyLog(slot.id, slot.changed, bitmap)
-      if (result >= 0) return bitmap
-      if (errnoName(result) !== 'ESTALE')
-        throw ioctlError('KVM_GET_DIRTY_LOG', result, `reading the dirty log of slot ${slot.id}`, 'ENXIO: this VM keeps dirty rings instead')
+      const bitmap = this.dirtyLogOf(slot)
+      if (bitmap) return bitmap
     }
+  }
+  /** @internal null when it is not any more as this table has it */
+  dirtyLogOf(slot: Memslot): Uint8Array | null {
+    const bitmap = new Uint8Array(Math.ceil(slot.size / pageSize / 64) * 8)
+    const result = this.#vm.getDirtyLog(slot.id, slot.changed, bitmap)
+    if (result >= 0) return bitmap
+    if (errnoName(result) === 'ESTALE') return null
+    throw ioctlError('KVM_GET_DIRTY_LOG', result, `reading the dirty log of slot ${slot.id}`, 'ENXIO: this VM keeps dirty rings instead')
   }
 
   /** @internal */
   clearDirtyLog(slot: Memslot, bitmap: Uint8Array, firstPage: number): void {
-    for (;;) {
+    do {
       this.#open()
       slot.checkAlive()
-      const pages = Math.min(bitmap.byteLength * 8, Math.max(0, slot.size / pageSize - firstPage))
-      const result = this.#vm.clearDirtyLog(slot.id, slot.changed, firstPage, pages, bitmap)
-      if (result >= 0) return
-      if (errnoName(result) !== 'ESTALE') throw ioctlError('KVM_CLEAR_DIRTY_LOG', result, `clearing the dirty log of slot ${slot.id}`)
-    }
+    } while (!this.clearDirtyLogOf(slot, bitmap, firstPage))
+  }
+  /** @internal false when it is not any more as this table has it */
+  clearDirtyLogOf(slot: Memslot, bitmap: Uint8Array, firstPage: number): boolean {
+    const pages = Math.min(bitmap.byteLength * 8, Math.max(0, slot.size / pageSize - firstPage))
+    const result = this.#vm.clearDirtyLog(slot.id, slot.changed, firstPage, pages, bitmap)
+    if (result >= 0) return true
+    if (errnoName(result) === 'ESTALE') return false
+    throw ioctlError('KVM_CLEAR_DIRTY_LOG', result, `clearing the dirty log of slot ${slot.id}`)
   }
 
   #open(): void {
@@ -338,17 +343,9 @@ export class Memslots implements Iterable<Memslot> {
     this.#follow()
   }
 
-  #refused(slot: Memslot, after: Placement | null, { result, errno, present }: Refusal): KvmError {
-    if (errno === 'EBADF' && this.closed) return new KvmError('closed', 'the VM is closed')
-    if (present && after) return overlap(after, present)
-    if (errno === 'ENOSPC') return new KvmError('limit', `this host allows ${this.limit} memslots, and all are in use`, { limit: this.limit })
-    const which = slot.id < 0 ? 'a slot' : `slot ${slot.id}`
-    return ioctlError(
-      KVM_SET_USER_MEMORY_REGION.name,
-      result,
-      after ? `putting ${which} at gpa ${hexRange(after.gpa, after.size)}` : `deleting ${which}`,
-      'the host may limit guest-physical addresses, lack the flag, or refuse the change on a live slot'
-    )
+  #refused(slot: Memslot, after: Placement | null, refusal: Refusal): KvmError {
+    if (refusal.errno === 'EBADF' && this.closed) return new KvmError('closed', 'the VM is closed')
+    return refusedError(slot, after, refusal, this.limit)
   }
 }
 
@@ -377,20 +374,4 @@ class Mappings {
     this.#byAddress.set(address, mapping)
     return mapping
   }
-}
-
-interface Range {
-  id?: number
-  gpa: number
-  size: number
-}
-
-function overlap({ gpa, size }: Range, present: Range): KvmError {
-  const { id = -1 } = present
-  const which = id < 0 ? 'another slot of the transaction' : `slot ${id}`
-  return new KvmError('overlap', `gpa ${hexRange(gpa, size)} overlaps ${which} at gpa ${hexRange(present.gpa, present.size)}`, {
-    errno: 'EEXIST',
-    asked: { gpa, size },
-    present: { id, gpa: present.gpa, size: present.size }
-  })
 }

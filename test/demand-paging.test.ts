@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -406,6 +407,24 @@ test('populate() asks only for what is missing, whole runs at a time, and gives 
   const before = asked
   await paging.populate(0, 60 * MiB)
   expect(asked).toBe(before)
+})
+
+test('a handler is called in the async context that it was given in, whoever waits', (context) => {
+  need(context)
+  const storage = new AsyncLocalStorage<string>()
+  using ram = Mapping.anonymous(4 * pageSize)
+  const seen: unknown[] = []
+  using _paging = storage.run('given', () =>
+    ram.onMissing(() => {
+      seen.push(storage.getStore())
+      return null
+    })
+  )
+  vm.memslots.create({ gpa, mapping: ram })
+  const guest = Guest.create(vm)
+  storage.run('run', () => guest.read(gpa))
+  storage.run('read', () => ram.read(pageSize, 1))
+  expect(seen).toEqual(['given', 'given'])
 })
 
 test('sources that are none', (context) => {

@@ -1,4 +1,5 @@
 /** A vCPU on a thread of its own, while the event loop goes on. */
+import { AsyncResource } from 'node:async_hooks'
 import { argumentError, checkAddress, checkInteger, checkOptions } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
 import type { NativeVcpuRunner } from '../abi/native.js'
@@ -117,7 +118,9 @@ export class VcpuThread {
   ) {
     checkHandlers(handlers)
     signal?.throwIfAborted()
-    const runner = native.startThread(driven.id, rangeWords(queued), () => this.#arrived())
+    // In the async context of start(), which a thread-safe function keeps for itself only before Node 24.
+    const arrived = AsyncResource.bind(() => this.#arrived(), 'KvmVcpuThread')
+    const runner = native.startThread(driven.id, rangeWords(queued), arrived)
     if (typeof runner === 'number') throw driven.failure(runner)
     this.#driven = driven
     this.#handlers = handlers

@@ -1,4 +1,5 @@
 /** Guest memory whose pages come when they are touched: userfaultfd(2), Documentation/admin-guide/mm/userfaultfd.rst. */
+import { AsyncResource } from 'node:async_hooks'
 import { closeSync, openSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
 import { argumentError, checkAddress, checkBytes, checkInteger, checkOptions, hex, MiB, pageSize } from '../abi/arguments.js'
@@ -83,7 +84,8 @@ export class DemandPaging implements Disposable {
 
   /** @internal */
   constructor(region: NativeRegion, origin: FaultHandler | PageSource, minor: boolean) {
-    this.#handler = typeof origin === 'function' ? origin : undefined
+    // In the async context of whoever asked for it, whether the event loop calls it or a run() that waits for the page.
+    this.#handler = typeof origin === 'function' ? AsyncResource.bind(origin) : undefined
     this.#region = region
     this.#minor = minor
     this.#native = begin(region, origin, minor)

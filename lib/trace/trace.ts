@@ -335,10 +335,13 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
   // The doorbell lives as long as the rings do, and must not hold the trace, so that one dropped without close() can be collected.
   #subscribe(): Doorbell {
     const reference = new WeakRef(this)
-    return new Doorbell(this.#tracer.subscribe(), () => {
-      const trace = reference.deref()
-      if (trace) trace.#wake?.()
-    })
+    return new Doorbell(
+      making(() => this.#tracer.subscribe()),
+      () => {
+        const trace = reference.deref()
+        if (trace) trace.#wake?.()
+      }
+    )
   }
 
   /** Ends the trace; what was not drained is gone. A second call does nothing. */

@@ -22,7 +22,7 @@ using node_kvm::DirtyRings;
 using node_kvm::OwnedFd;
 using node_kvm::Region;
 using node_kvm::RunPage;
-using node_kvm::WriteLog;
+using node_kvm::WriteRecording;
 
 namespace {
 
@@ -70,8 +70,7 @@ int main() {
   Require(rings.Add(fd) == 0, "dirty ring");
   EnterRealMode(fd, 0x1000);
 
-  const auto log = std::make_shared<WriteLog>(kSize / kPage);
-  memory->write_logs().Add(log);
+  WriteRecording recording(memory->writes(), 0, kSize / kPage);
   std::vector<char> copy(kSize);
   memory->Read(0, copy.data(), kSize);
   std::atomic<bool> stop{false};
@@ -91,8 +90,8 @@ int main() {
     Require(rings.Harvest(vm.get(), &pages) >= 0, "KVM_RESET_DIRTY_RINGS");
     std::set<uint64_t> dirty;
     for (const auto& entry : pages) dirty.insert(entry.offset);
-    std::vector<uint64_t> own(log->bytes() / sizeof(uint64_t));
-    log->Collect(reinterpret_cast<char*>(own.data()));
+    std::vector<uint64_t> own(recording.log().bytes() / sizeof(uint64_t));
+    recording.log().Collect(reinterpret_cast<char*>(own.data()));
     for (size_t index = 0; index < kSize / kPage; ++index)
       if ((own[index / 64] >> (index % 64)) & 1) dirty.insert(index);
     for (const uint64_t index : dirty) memory->Read(index * kPage, copy.data() + index * kPage, kPage);

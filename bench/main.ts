@@ -81,6 +81,8 @@ const registers = onOneVm((vm) => {
 
 const slots = (count: number, present: number) =>
   withVm((vm) => {
+    // As in C: KVM asks each vCPU to drop what it has of a slot.
+    vm.createVcpu()
     using mapping = Mapping.anonymous(4 * KiB)
     for (let slot = 0; slot < present; slot++) vm.memslots.create({ gpa: slot * 8 * KiB, mapping })
     const free = present * 8 * KiB

@@ -32,6 +32,7 @@ export { VcpuRegisters } from './kvm/vcpu-registers.js'
 export type {
   ExitHandler,
   ExitHandlers,
+  MemoryError,
   QueuedRange,
   RunEnd,
   StartOptions,

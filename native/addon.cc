@@ -6,6 +6,7 @@
 
 #include "descriptor.h"
 #include "fault_service.h"
+#include "ioeventfd.h"
 #include "loop_watch.h"
 #include "mapping.h"
 #include "tables.h"
@@ -67,6 +68,7 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   data->runner = Napi::Persistent(VcpuRunner::Define(env));
   data->tracer = Napi::Persistent(Tracer::Define(env));
   data->watcher = Napi::Persistent(Watcher::Define(env));
+  data->ioeventfd = Napi::Persistent(IoEventfd::Define(env));
   data->write_recorder = Napi::Persistent(WriteRecorder::Define(env));
   data->fault_service = Napi::Persistent(FaultService::Define(env));
   data->array_buffer = Napi::Persistent(env.Global().Get("ArrayBuffer").As<Napi::Function>());

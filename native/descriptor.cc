@@ -7,6 +7,7 @@
 #include <cmath>
 #include <new>
 
+#include "tokens.h"
 #include "vm.h"
 
 #ifndef KVM_GET_STATS_FD
@@ -14,6 +15,8 @@
 #endif
 
 namespace node_kvm {
+
+AddonData::~AddonData() { Tokens::OfProcess().EndSharer(this); }
 
 ByteSpan BytesOf(const Napi::Value& value) {
   // Not through Napi::TypedArray: that one refuses views of a SharedArrayBuffer.

@@ -17,6 +17,7 @@ class VcpuCalls;
 
 // One per environment: the main thread and each Worker load the add-on for themselves.
 struct AddonData {
+  ~AddonData();
   Napi::FunctionReference descriptor;
   Napi::FunctionReference region;
   Napi::FunctionReference vm;
@@ -24,6 +25,7 @@ struct AddonData {
   Napi::FunctionReference runner;
   Napi::FunctionReference tracer;
   Napi::FunctionReference watcher;
+  Napi::FunctionReference ioeventfd;
   Napi::FunctionReference write_recorder;
   Napi::FunctionReference fault_service;
   Napi::FunctionReference array_buffer;  // JavaScript's constructor

@@ -26,8 +26,11 @@ int Watch(int epoll, int fd, uint64_t key) {
 int EventfdWatcher::Open(std::unique_ptr<EventfdWatcher>* watcher) {
   std::unique_ptr<EventfdWatcher> made(new EventfdWatcher());
   made->epoll_ = OwnedFd(epoll_create1(EPOLL_CLOEXEC));
+  if (made->epoll_.get() < 0) return -errno;
   made->stop_ = OwnedFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (made->epoll_.get() < 0 || made->stop_.get() < 0) return -errno;
+  if (made->stop_.get() < 0) return -errno;
+  made->listener_ = OwnedFd(made->bell_.Subscribe());
+  if (made->listener_.get() < 0) return made->listener_.get();
   if (const int error = Watch(made->epoll_.get(), made->stop_.get(), kStop); error != 0) return error;
   made->thread_ = std::thread([raw = made.get()] { raw->Loop(); });
   pthread_setname_np(made->thread_.native_handle(), "kvm-eventfds");
@@ -45,9 +48,11 @@ int EventfdWatcher::Add(uint32_t key, int eventfd) {
   OwnedFd own(fcntl(eventfd, F_DUPFD_CLOEXEC, 3));
   if (own.get() < 0) return -errno;
   const std::lock_guard lock(mutex_);
-  if (const int error = Watch(epoll_.get(), own.get(), key); error != 0) return error;
-  watched_[key].fd = std::move(own);
-  return 0;
+  OwnedFd& watched = watched_[key].fd;
+  watched = std::move(own);
+  const int error = Watch(epoll_.get(), watched.get(), key);
+  if (error != 0) watched_.erase(key);
+  return error;
 }
 
 void EventfdWatcher::Remove(uint32_t key) {
@@ -71,10 +76,7 @@ std::vector<EventfdWatcher::Count> EventfdWatcher::Take() {
   return counts;
 }
 
-int EventfdWatcher::Subscribe() {
-  const std::lock_guard lock(mutex_);
-  return bell_.Subscribe();
-}
+int EventfdWatcher::TakeListener() { return listener_.Release(); }
 
 void EventfdWatcher::Loop() {
   for (;;) {

@@ -21,7 +21,7 @@ class EventfdWatcher {
     uint64_t count;
   };
 
-  // Zero, or a negative errno.
+  // Zero, or a negative errno and nothing that stays open; EAGAIN for want of a thread.
   static int Open(std::unique_ptr<EventfdWatcher>* watcher);
   ~EventfdWatcher();
   EventfdWatcher(const EventfdWatcher&) = delete;
@@ -33,8 +33,8 @@ class EventfdWatcher {
   void Remove(uint32_t key);
   // What was counted since the last call.
   std::vector<Count> Take();
-  // A descriptor the caller owns, on which a byte comes when there is something to take.
-  int Subscribe();
+  // Once: a descriptor the caller owns from then on, on which a byte comes when there is something to take.
+  int TakeListener();
 
  private:
   struct Watched {
@@ -47,6 +47,7 @@ class EventfdWatcher {
 
   OwnedFd epoll_;
   OwnedFd stop_;
+  OwnedFd listener_;
   std::mutex mutex_;  // guards all below
   std::map<uint32_t, Watched> watched_;
   bool rung_ = false;

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "descriptor.h"
@@ -42,6 +41,8 @@ Napi::Function FaultService::Define(Napi::Env env) {
                          InstanceMethod<&FaultService::Serve>("serve"),
                          InstanceMethod<&FaultService::Fail>("fail"),
                          InstanceMethod<&FaultService::Missing>("missing"),
+                         InstanceMethod<&FaultService::MakePresent>("makePresent"),
+                         InstanceMethod<&FaultService::Abandon>("abandon"),
                          InstanceMethod<&FaultService::Subscribe>("subscribe"),
                          InstanceMethod<&FaultService::Served>("served"),
                          InstanceMethod<&FaultService::Close>("close"),
@@ -53,9 +54,8 @@ Napi::Value FaultService::Of(const Napi::CallbackInfo& info, const std::shared_p
   const auto options = info[0].As<Napi::Object>();
   UserFaultsRequest request;
   request.minor = options.Get("minor").ToBoolean();
-  request.server = static_cast<pid_t>(syscall(SYS_gettid));
-  request.place = &ThreadPlace::OfThisThread();
   if (const int error = SourceOf(options, &request); error != 0) return Napi::Number::New(info.Env(), error);
+  if (request.source.get() < 0) request.server = ServingThread::OfThisThread();
   Parts parts{region, nullptr};
   if (const int error = region->ServeFaults(std::move(request), &parts.faults); error != 0) return Napi::Number::New(info.Env(), error);
   return info.Env().GetInstanceData<AddonData>()->fault_service.New({Napi::External<Parts>::New(info.Env(), &parts)});
@@ -99,14 +99,28 @@ Napi::Value FaultService::Fail(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), parts_.faults ? parts_.faults->Fail(offset) : -EBADF);
 }
 
+// Pairs of a run's offset and its length.
 Napi::Value FaultService::Missing(const Napi::CallbackInfo& info) {
   const uint64_t offset = WholeNumber(info[0], "offset");
   const uint64_t length = WholeNumber(info[1], "length");
-  std::vector<uint64_t> missing;
+  std::vector<UserFaults::Run> missing;
   if (parts_.faults) missing = parts_.faults->Missing(offset, length);
-  auto offsets = Napi::Float64Array::New(info.Env(), missing.size());
-  for (size_t index = 0; index < missing.size(); ++index) offsets[index] = static_cast<double>(missing[index]);
-  return offsets;
+  auto pairs = Napi::Float64Array::New(info.Env(), missing.size() * 2);
+  for (size_t index = 0; index < missing.size(); ++index) {
+    pairs[index * 2] = static_cast<double>(missing[index].offset);
+    pairs[index * 2 + 1] = static_cast<double>(missing[index].length);
+  }
+  return pairs;
+}
+
+Napi::Value FaultService::MakePresent(const Napi::CallbackInfo& info) {
+  const uint64_t offset = WholeNumber(info[0], "offset");
+  const uint64_t length = WholeNumber(info[1], "length");
+  return Napi::Number::New(info.Env(), parts_.faults ? parts_.faults->MakePresent(offset, length) : -EBADF);
+}
+
+void FaultService::Abandon(const Napi::CallbackInfo&) {
+  if (parts_.faults) parts_.faults->Abandon();
 }
 
 Napi::Value FaultService::Subscribe(const Napi::CallbackInfo& info) {

@@ -29,6 +29,8 @@ class FaultService : public Wrapped<FaultService> {
   Napi::Value Serve(const Napi::CallbackInfo& info);
   Napi::Value Fail(const Napi::CallbackInfo& info);
   Napi::Value Missing(const Napi::CallbackInfo& info);
+  Napi::Value MakePresent(const Napi::CallbackInfo& info);
+  void Abandon(const Napi::CallbackInfo& info);
   Napi::Value Subscribe(const Napi::CallbackInfo& info);
   Napi::Value Served(const Napi::CallbackInfo& info);
   void Close(const Napi::CallbackInfo& info);

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <memory>
@@ -17,6 +18,8 @@ namespace node_kvm {
 namespace {
 
 constexpr int kLookAgainMilliseconds = 250;
+// Five seconds without a way out of KVM_RUN.
+constexpr int kPatientNudges = 20;
 
 bool IsReadable(int fd) {
   pollfd polled{fd, POLLIN, 0};
@@ -105,6 +108,8 @@ Shared& OfProcess() {
 
 STATIC_THREAD_LOCAL LoopWatch* LoopWatch::of_thread_ = nullptr;
 
+LoopWatch::LoopWatch(int loop_fd) : loop_fd_(loop_fd), thread_(static_cast<pid_t>(syscall(SYS_gettid))) {}
+
 void LoopWatch::Begin(int loop_fd) {
   if (of_thread_ != nullptr || loop_fd < 0) return;
   Shared& shared = OfProcess();
@@ -133,6 +138,8 @@ void LoopWatch::End() {
 void LoopWatch::Enter(RunPage* page) {
   const std::lock_guard lock(mutex_);
   page_ = page;
+  nudges_ = 0;
+  leaving_.reset();
   if (page == nullptr || !pending_) return;
   pending_ = false;
   page->NudgeNext();
@@ -140,10 +147,12 @@ void LoopWatch::Enter(RunPage* page) {
 
 void LoopWatch::Nudge() {
   const std::lock_guard lock(mutex_);
-  if (page_ != nullptr)
-    page_->NudgeNext();
-  else
+  if (page_ == nullptr) {
     pending_ = true;
+    return;
+  }
+  page_->NudgeNext();
+  if (++nudges_ == kPatientNudges) leaving_.emplace(thread_);
 }
 
 }  // namespace node_kvm

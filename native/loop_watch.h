@@ -3,6 +3,7 @@
 #pragma once
 
 #include <mutex>
+#include <optional>
 
 #include "run.h"
 
@@ -23,12 +24,18 @@ class LoopWatch {
     ~Run() {
       if (watch_ != nullptr) watch_->Enter(nullptr);
     }
+    Run(const Run&) = delete;
+    Run& operator=(const Run&) = delete;
+    // The run was out, and begins anew.
+    void Again(RunPage* page) const {
+      if (watch_ != nullptr) watch_->Enter(page);
+    }
 
    private:
     LoopWatch* const watch_;
   };
 
-  explicit LoopWatch(int loop_fd) : loop_fd_(loop_fd) {}
+  explicit LoopWatch(int loop_fd);
   int loop_fd() const { return loop_fd_; }
   void Nudge();
 
@@ -37,10 +44,15 @@ class LoopWatch {
 
   static STATIC_THREAD_LOCAL LoopWatch* of_thread_;
   const int loop_fd_;
+  const pid_t thread_;
   std::mutex mutex_;
   RunPage* page_ = nullptr;
   // A nudge that came between two runs: the next one takes it, since JavaScript may be past its last look.
   bool pending_ = false;
+  // How often the run in progress was nudged, and once that was too often, that it waits for a page which nobody serves: the Worker that
+  // would serve it waits for the end of this one, say.
+  int nudges_ = 0;
+  std::optional<LeavingThread> leaving_;
 };
 
 }  // namespace node_kvm

@@ -26,6 +26,8 @@ class OwnedFd {
   ~OwnedFd() { Reset(); }
 
   int get() const { return fd_; }
+  // The caller's from now on.
+  int Release() { return std::exchange(fd_, -1); }
   void Reset() {
     if (fd_ >= 0) close(std::exchange(fd_, -1));
   }

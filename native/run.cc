@@ -99,8 +99,6 @@ pid_t RunPage::BeginThread() {
   return running_thread.id = static_cast<pid_t>(syscall(SYS_gettid));
 }
 
-ThreadPlace& ThreadPlace::OfThisThread() { return running_thread.place; }
-
 int RunPage::Open(int vcpu_fd, size_t mmap_size) {
   fd_ = OwnedFd(vcpu_fd);
   if (mmap_size < kHead) return -EINVAL;
@@ -123,6 +121,44 @@ int RunPage::EnterWithin(double timeout_ms) {
   return result;
 }
 
+int RunPage::Complete(char* area) {
+  if (!Own(running_thread.id != 0 ? running_thread.id : BeginThread())) return -EBUSY;
+  running_thread.run = ++runs_;
+  if (due_ == Due::kAnswer) PutAnswer(area);
+  running_thread.waits_for_itself = 0;
+  running_thread.place.Enter(ThreadPlace::kInRun);
+  running_thread.entered = run_;
+  int result = AttemptToComplete();
+  while (result == -EAGAIN) {
+    if (const uint32_t requests = requests_; requests & kParked) WaitForUnpark(requests);
+    result = running_thread.waits_for_itself ? -EDEADLK : AttemptToComplete();
+  }
+  running_thread.entered = nullptr;
+  running_thread.place.Enter(ThreadPlace::kElsewhere);
+  TakeExit(area);
+  Disown();
+  return result;
+}
+
+// As Attempt(), but it never enters the guest: KVM_RUN completes what is half done and then finds immediate_exit (api.rst 5), which only a
+// run of this thread clears. -EAGAIN while parked.
+int RunPage::AttemptToComplete() {
+  entered_ = 1;
+  int result = -EAGAIN;
+  if (requests_ & kEnded) {
+    result = -EBADF;
+  } else if ((requests_ & kParked) == 0) {
+    SetImmediateExit(run_);
+    run_->exit_reason = KVM_EXIT_UNKNOWN;
+    result = ioctl(fd_.get(), KVM_RUN, 0) == 0 ? static_cast<int>(run_->exit_reason) : -errno;
+    // A processor that waits for INIT and SIPI has nothing half done.
+    if (result == -EINTR || result == -EAGAIN) result = running_thread.waits_for_itself ? -EDEADLK : 0;
+  }
+  entered_ = 0;
+  if (requests_ & kParked) FutexWakeAll(entered_);
+  return result;
+}
+
 void RunPage::WaitForUnpark(uint32_t requests) {
   const auto over = [&] { return requests_ != requests || running_thread.expired || running_thread.waits_for_itself; };
   if (!PollFor(kParkPoll, over)) FutexWait(requests_, requests);
@@ -132,8 +168,24 @@ void RunPage::WaitForUnpark(uint32_t requests) {
 int RunPage::Answer(uint32_t requests) {
   if (requests & kEnded) return -EBADF;
   if (requests & kKicked) return requests_ &= ~kKicked, -EINTR;
+  if (requests & kCalledBack) return requests_ &= ~kCalledBack, -ECANCELED;
   if (requests & kNudged) return requests_ &= ~kNudged, -ERESTART;
   return 0;
+}
+
+void RunPage::TellAgain(int result, uint64_t run) {
+  if (!Own(kInCall)) return;
+  const Disowning disowning{this};
+  if (runs_ != run) return;
+  due_ = Due::kExit;
+  untold_ = result;
+}
+
+int RunPage::Again(char* area) {
+  const Disowning disowning{this};
+  if (ended()) return -EBADF;
+  TakeExit(area);
+  return untold_;
 }
 
 void RunPage::CopyArea(char* target, const char* source) {

@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "owned_fd.h"
+#include "thread_place.h"
 
 namespace node_kvm {
 
@@ -19,37 +20,16 @@ namespace node_kvm {
 // looked up on the way into and out of a guest.
 #define STATIC_THREAD_LOCAL thread_local __attribute__((tls_model("initial-exec")))
 
-// What a thread is at, for those who would wait for it (userfaults.h). Written by the thread itself, and lives as long.
-class ThreadPlace {
- public:
-  enum Kind : uint64_t { kElsewhere, kInRun, kInBarrier };
-  static ThreadPlace& OfThisThread();
-  // A number that is another each time; its two low bits are the kind.
-  uint64_t value() const { return value_; }
-  static Kind KindOf(uint64_t value) { return static_cast<Kind>(value & 3); }
-  void Enter(Kind kind) { value_.store((((value_.load(std::memory_order_relaxed) >> 2) + 1) << 2) | kind, std::memory_order_relaxed); }
-
- private:
-  std::atomic<uint64_t> value_{0};
-};
-
 // What a thread keeps of its runs, for the signal's handler and for itself.
 struct RunningThread {
   kvm_run* volatile entered = nullptr;
   volatile sig_atomic_t expired = 0;
   volatile sig_atomic_t waits_for_itself = 0;
+  uint64_t run = 0;  // the number of its last, among those of that vCPU
   ThreadPlace place;
   pid_t id = 0;  // once it ran a vCPU
 };
 extern constinit STATIC_THREAD_LOCAL RunningThread running_thread;
-
-// Around a call that waits in the kernel until each vCPU has left KVM_RUN, or will: a change of the memslots or of the buses
-// (synchronize_srcu).
-class VcpuBarrier {
- public:
-  VcpuBarrier() { ThreadPlace::OfThisThread().Enter(ThreadPlace::kInBarrier); }
-  ~VcpuBarrier() { ThreadPlace::OfThisThread().Enter(ThreadPlace::kElsewhere); }
-};
 
 // The shared page of a vCPU, and at most one thread in KVM_RUN.
 //
@@ -62,6 +42,14 @@ class VcpuBarrier {
 //     immediate_exit (api.rst, "immediate_exit") or, being in the guest already, is interrupted by the signal.
 // A bit that is set already has its signal on the way, or is seen before the next entry: it needs no second one.
 // A signal of the time limit that arrives between the check and KVM_RUN is covered by its handler, which sets immediate_exit.
+//
+// Why an exit is told exactly once. An exit is what a KVM_RUN that returned 0 left in the page (or, for KVM_EXIT_MEMORY_FAULT, one that
+// failed with EFAULT). Its reason is read in one place, Attempt(), right after that ioctl and nowhere else, and handed on as the result of
+// the Run() that made it; TakeExit() copies the page once for it. A run that did not enter the guest, or that entered and was
+// interrupted, has a negative result, and nothing that it leaves in the area is an exit: what the page still holds from an earlier one is
+// never looked at again, except for the answer that the guest waits for. The other way round, each result of 0 or above is returned by
+// Run() as it is, and who could not hand it on gives it back (TellAgain), so that none is lost; but for an internal error after
+// EndWaitForItself(), which says that KVM could not fetch the instruction: the guest is where it was and meets it again.
 //
 // Why a parked vCPU is out of the guest. AwaitParked() returns when it reads entered_ as 0. Run() stores entered_ before it reads
 // requests_, so a Run() whose store comes after that read finds the bit kParked and does not enter.
@@ -85,23 +73,34 @@ class RunPage {
   size_t size() const { return size_; }
   char* page() const { return reinterpret_cast<char*>(run_); }
 
-  // The exit reason; -EINTR after a kick, -ERESTART after a nudge, -ETIME after `timeout_ms` (below 0: no limit), -EBUSY while another
-  // thread runs it, -EBADF once ended. While parked it waits.
+  // No errno: an MMIO exit after EndWaitForItself(). Perhaps it is an access that KVM makes itself, and that could not wait for its page.
+  static constexpr int kMmioNotAwaited = -4096;
+
+  // The exit reason; -EINTR after a kick, -ECANCELED after CallBack(), -ERESTART after a nudge, -EDEADLK or kMmioNotAwaited after
+  // EndWaitForItself(), -ETIME after `timeout_ms` (below 0: no limit), -EBUSY while another thread runs it, -EBADF once ended. While parked
+  // it waits.
   int Run(char* area, double timeout_ms);  // run_inline.h
+  // Does what the last exit left half done, an access with its answer, and nothing else of the guest: before its state is replaced. Zero
+  // when nothing is left of it, the exit reason where it goes on, or what Run() returns; kicks and nudges are left to the next run.
+  int Complete(char* area);
+  // The exit that a run returned reached nobody: the next Run() returns it, unless there was another since. `run` is what
+  // running_thread.run was after it.
+  void TellAgain(int result, uint64_t run);
   // An ioctl of the vCPU other than KVM_RUN: -EBUSY while it runs, instead of a wait of any length inside the kernel, which has one lock
   // for both.
   template <typename Call>
   int WhileIdle(Call call) {
     if (!Own(kInCall)) return -EBUSY;
-    const int result = call(fd_.get());
-    Disown();
-    return result;
+    const Disowning disowning{this};
+    return call(fd_.get());
   }
 
   // From any thread. The run in progress, or else the next one, returns -EINTR.
   void Kick() { Ask(kKicked); }
-  // A kick that no run has answered yet.
-  void TakeBackKick() { requests_ &= ~kKicked; }
+  // The run in progress, or else the next one, returns -ECANCELED: whoever drives the vCPU wants it out, for reasons of its own, and takes
+  // back what no run has answered yet. A kick is somebody else's, and stays.
+  void CallBack() { Ask(kCalledBack); }
+  void TakeBackCall() { requests_ &= ~kCalledBack; }
   // The run in progress, or else the next one, returns -ERESTART: its thread has something to look after.
   void NudgeNext() { Ask(kNudged); }
   // Out of the guest, and not into it until Unpark(): a run in progress goes on by itself then. Asked of each first, awaited after, so that
@@ -120,11 +119,16 @@ class RunPage {
 
   // Makes a thread that is in KVM_RUN leave it and enter again. Harmless to any other thread.
   static void Interrupt(pid_t thread);
-  // The same for a thread for which others wait, or which waits for itself (userfaults.h): its run ends with -EDEADLK.
+  // The same for a thread for which others wait, or which waits for itself (userfaults.h): its run ends with -EDEADLK. Anybody who may
+  // signal the process can send the same: it makes a run look for pages that wait, and that is all.
   static void EndWaitForItself(pid_t thread);
 
  private:
-  enum Request : uint32_t { kKicked = 1, kParked = 2, kNudged = 4, kEnded = 8 };
+  enum Request : uint32_t { kKicked = 1, kParked = 2, kNudged = 4, kEnded = 8, kCalledBack = 16 };
+  struct Disowning {
+    RunPage* page;
+    ~Disowning() { page->Disown(); }
+  };
   // In thread_: of a thread in WhileIdle(), for moments, never in KVM_RUN.
   static constexpr pid_t kInCall = -1;
   // False while a thread runs it.
@@ -142,15 +146,20 @@ class RunPage {
   int Enter();
   int EnterWithin(double timeout_ms);
   int Attempt();
+  int AttemptToComplete();
   void WaitForUnpark(uint32_t requests);
   int Answer(uint32_t requests);
+  int Again(char* area);
   void PutAnswer(const char* area);
   void TakeExit(char* area);
 
   OwnedFd fd_;
   kvm_run* run_ = nullptr;
   size_t size_ = 0;
-  bool answer_expected_ = false;
+  // What the exit before has left to do.
+  enum class Due { kNothing, kAnswer, kExit } due_ = Due::kNothing;
+  int untold_ = 0;
+  uint64_t runs_ = 0;
   std::atomic<pid_t> thread_{0};
   std::atomic<uint32_t> requests_{0};
   std::atomic<uint32_t> entered_{0};

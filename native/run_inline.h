@@ -54,7 +54,9 @@ inline size_t DataLength(const kvm_run& run) {
 
 [[gnu::always_inline]] inline int RunPage::Run(char* area, double timeout_ms) {
   if (!Own(running_thread.id != 0 ? running_thread.id : BeginThread())) return -EBUSY;
-  PutAnswer(area);
+  running_thread.run = ++runs_;
+  if (due_ == Due::kExit) return Again(area);
+  if (due_ == Due::kAnswer) PutAnswer(area);
   running_thread.waits_for_itself = 0;
   running_thread.place.Enter(ThreadPlace::kInRun);
   running_thread.entered = run_;
@@ -66,10 +68,12 @@ inline size_t DataLength(const kvm_run& run) {
   return result;
 }
 
-// EINTR comes from a request, from the limit, or from a signal that has nothing to do with the guest: the loop tells them apart.
+// EINTR comes from a request, from the limit, or from a signal that has nothing to do with the guest: the loop tells them apart. EAGAIN
+// says that a processor which waited for INIT and SIPI was woken, perhaps by them (kvm_arch_vcpu_ioctl_run()): in again.
 [[gnu::always_inline]] inline int RunPage::Enter() {
   for (;;) {
     const int result = Attempt();
+    if (result == -EAGAIN) continue;
     if (result != -EINTR) return result;
     if (running_thread.expired) return -ETIME;
     if (running_thread.waits_for_itself) return -EDEADLK;
@@ -90,7 +94,9 @@ inline size_t DataLength(const kvm_run& run) {
     // An instruction that KVM emulates does not wait again: its access comes as MMIO, and is the caller's to make once the page is there;
     // that it cannot even be read comes as an internal error, and is none on the next try. Where the kernel's wait for a page heeds no
     // signal (before Linux 6.2), the access fails in the end.
-    if (running_thread.waits_for_itself && (result == KVM_EXIT_MMIO || result == KVM_EXIT_INTERNAL_ERROR || result == -EFAULT))
+    if (running_thread.waits_for_itself && result == KVM_EXIT_MMIO)
+      result = kMmioNotAwaited;
+    else if (running_thread.waits_for_itself && (result == KVM_EXIT_INTERNAL_ERROR || result == -EFAULT))
       result = -EDEADLK;
     // api.rst, KVM_EXIT_MEMORY_FAULT: the one exit that comes with an error.
     else if ((result == -EFAULT || result == -EHWPOISON) && run_->exit_reason == KVM_EXIT_MEMORY_FAULT)
@@ -102,8 +108,7 @@ inline size_t DataLength(const kvm_run& run) {
 }
 
 inline void RunPage::PutAnswer(const char* area) {
-  if (!answer_expected_) return;
-  answer_expected_ = false;
+  due_ = Due::kNothing;
   if (run_->exit_reason == KVM_EXIT_IO) {
     const size_t length = DataLength(*run_);
     if (run_->io.data_offset <= size_ && length <= size_ - run_->io.data_offset)
@@ -115,7 +120,7 @@ inline void RunPage::PutAnswer(const char* area) {
 
 inline void RunPage::TakeExit(char* area) {
   CopyHead(area, page(), *run_);
-  answer_expected_ = TakesAnswer(*run_);
+  due_ = TakesAnswer(*run_) ? Due::kAnswer : Due::kNothing;
   if (run_->exit_reason != KVM_EXIT_IO) return;
   const size_t length = std::max(DataLength(*run_), sizeof(uint64_t));
   if (run_->io.data_offset > size_ || length > size_ - run_->io.data_offset) return;

@@ -21,6 +21,8 @@ namespace {
 
 constexpr size_t kPage = 4096;
 constexpr std::chrono::milliseconds kPatience{50};
+// By one mincore(2), which takes a byte a page.
+constexpr size_t kMostLookedAt = size_t{1} << 30;
 
 // userfaultfd(2) by system call may serve faults that happen in the kernel only with CAP_SYS_PTRACE or vm.unprivileged_userfaultfd; the
 // device, since Linux 6.1, with the permission to open it.
@@ -102,7 +104,7 @@ void UserFaults::Loop() {
     if (poll(ready.data(), ready.size(), timeout) < 0 && errno != EINTR) return;
     if (ready[1].revents != 0) return;
     TakeMessages();
-    Nudge();
+    LookAfterWaiting();
   }
 }
 
@@ -138,7 +140,7 @@ void UserFaults::OnFault(const uffd_msg& message) {
     const bool is_new = asked_.try_emplace(offset, Asked{write, false}).second;
     if (is_new && !std::exchange(rung_, true)) bell_.Ring();
     Waiting& waiting = WaitingOf(offset, thread);
-    if (thread == request_.server && request_.place != nullptr) waits_for_itself = MovedOn(&waiting, request_.place->value());
+    if (request_.server != nullptr && thread == request_.server->id()) waits_for_itself = MovedOn(&waiting, request_.server->place());
   }
   // Looked at after the fault is listed, and stored before the list is read: one of the two sees the other.
   if (abandoned_)
@@ -163,28 +165,34 @@ bool UserFaults::MovedOn(Waiting* waiting, uint64_t place) {
   return true;
 }
 
-void UserFaults::Nudge() {
+void UserFaults::LookAfterWaiting() {
   const auto now = std::chrono::steady_clock::now();
   const std::lock_guard lock(mutex_);
-  const uint64_t place = request_.place == nullptr ? 0 : request_.place->value();
+  const uint64_t place = request_.server == nullptr ? 0 : request_.server->place();
+  std::erase_if(waiting_, [&](Waiting& waiting) { return now - waiting.since >= kPatience && Nudge(&waiting, place); });
+}
+
+// Of a wait that lasts already. Whether it was ended by force.
+bool UserFaults::Nudge(Waiting* waiting, uint64_t place) {
+  if (LeavingThread::IsLate(waiting->thread, kPatience)) return Evict(waiting->offset);
   const ThreadPlace::Kind kind = ThreadPlace::KindOf(place);
-  if (kind == ThreadPlace::kElsewhere) return;
-  std::erase_if(waiting_, [&](Waiting& waiting) {
-    if (now - waiting.since < kPatience) return false;
-    // The server is where it was when the signal was sent: it did not help.
-    if (!MovedOn(&waiting, place)) return Evict(waiting.offset);
-    if (kind == ThreadPlace::kInRun)
-      RunPage::EndWaitForItself(request_.server);
-    else
-      RunPage::Interrupt(waiting.thread);
-    return false;
-  });
+  if (kind == ThreadPlace::kElsewhere) return false;
+  // The server is where it was when the signal was sent: it did not help.
+  if (!MovedOn(waiting, place)) return Evict(waiting->offset);
+  if (kind == ThreadPlace::kInRun)
+    RunPage::EndWaitForItself(request_.server->id());
+  else
+    RunPage::Interrupt(waiting->thread);
+  return false;
 }
 
 // Until it is served, the page is without access.
 bool UserFaults::Evict(uint64_t offset) {
   char* page = request_.base + offset;
-  if (!evicted_.insert(offset).second || mprotect(page, kPage, PROT_NONE) < 0) return false;
+  if (evicted_.insert(offset).second && mprotect(page, kPage, PROT_NONE) < 0) {
+    evicted_.erase(offset);
+    return false;
+  }
   uffdio_range range{reinterpret_cast<uintptr_t>(page), kPage};
   ioctl(uffd_.get(), UFFDIO_WAKE, &range);
   return true;
@@ -286,37 +294,55 @@ void UserFaults::Abandon() {
   {
     abandoned_ = true;
     const std::lock_guard lock(mutex_);
-    request_.place = nullptr;
+    request_.server.reset();
     for (const auto& [offset, asked] : asked_) unanswered.push_back(offset);
   }
   for (const uint64_t offset : unanswered) Fail(offset);
 }
 
-bool UserFaults::IsThere(uint64_t offset) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (known_[offset / kPage]) return true;
+// A page that was swapped out looks missing here: serving it again finds it there, and changes nothing.
+std::vector<UserFaults::Run> UserFaults::Missing(uint64_t offset, size_t length) {
+  std::vector<Run> missing;
+  if (request_.minor || length == 0 || offset > request_.size || length > request_.size - offset) return missing;
+  const uint64_t end = (offset + length + kPage - 1) / kPage * kPage;
+  std::vector<unsigned char> resident;
+  for (uint64_t from = offset / kPage * kPage; from < end;) {
+    const size_t part = std::min<size_t>(end - from, kMostLookedAt);
+    if (!AreKnown(from, part)) {
+      resident.resize(part / kPage);
+      // What cannot be looked at is taken for missing: to serve it says why.
+      if (mincore(request_.base + from, part, resident.data()) < 0) resident.assign(part / kPage, 0);
+      Look(from, resident, &missing);
+    }
+    from += part;
   }
-  // A page that was swapped out looks missing here: serving it again finds it there, and changes nothing.
-  unsigned char resident = 0;
-  if (mincore(request_.base + offset, kPage, &resident) < 0 || (resident & 1) == 0) return false;
-  const std::lock_guard lock(mutex_);
-  known_[offset / kPage] = true;
-  return true;
-}
-
-std::vector<uint64_t> UserFaults::Missing(uint64_t offset, size_t length) {
-  std::vector<uint64_t> missing;
-  if (request_.minor || offset > request_.size || length > request_.size - offset) return missing;
-  for (uint64_t page = offset / kPage * kPage; page < offset + length; page += kPage)
-    if (!IsThere(page)) missing.push_back(page);
   return missing;
 }
 
+bool UserFaults::AreKnown(uint64_t offset, size_t length) {
+  const std::lock_guard lock(mutex_);
+  for (size_t page = 0; page < length / kPage; ++page)
+    if (!known_[offset / kPage + page]) return false;
+  return true;
+}
+
+void UserFaults::Look(uint64_t offset, const std::vector<unsigned char>& resident, std::vector<Run>* missing) {
+  const std::lock_guard lock(mutex_);
+  for (const unsigned char page : resident) {
+    if ((page & 1) != 0) known_[offset / kPage] = true;
+    if (!known_[offset / kPage]) {
+      if (missing->empty() || missing->back().offset + missing->back().length != offset) missing->push_back({offset, 0});
+      missing->back().length += kPage;
+    }
+    offset += kPage;
+  }
+}
+
 int UserFaults::MakePresent(uint64_t offset, size_t length) {
-  for (const uint64_t page : Missing(offset, length)) {
+  for (const auto& [start, bytes] : Missing(offset, length)) {
     if (!native()) return abandoned_ ? -EFAULT : -EAGAIN;
-    if (const int error = ServeFromSource(page); error != 0) return error;
+    for (uint64_t page = start; page < start + bytes; page += kPage)
+      if (const int error = ServeFromSource(page); error != 0) return error;
   }
   return 0;
 }

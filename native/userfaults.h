@@ -9,6 +9,9 @@
 //   - Some waits heed no signal: an access that KVM makes for an instruction which it emulates (fault_signal_pending() in
 //     linux/sched/signal.h), and any before Linux 6.2. If signals did not help, the page is taken from those who wait: their access fails,
 //     with EFAULT or as an MMIO exit, and a run on the serving thread is taken up again once the page is there.
+//   - Whoever ends a vCPU waits for its thread (LeavingThread), and perhaps serves the page that it waits for, or holds up who does: the
+//   page is
+//     taken in the same way.
 //   - The library's own copies never fault: they ask for the pages first (MakePresent), and are refused instead of waiting.
 #pragma once
 
@@ -39,9 +42,8 @@ struct UserFaultsRequest {
   // Where the pages come from; none: from those who Take() the faults.
   OwnedFd source;
   off_t source_offset = 0;
-  // The thread that will answer what Take() gives, and what it is at; null: it never blocks.
-  pid_t server = 0;
-  const ThreadPlace* place = nullptr;
+  // The thread that will answer what Take() gives; null where there is a source, whose thread never waits.
+  std::shared_ptr<ServingThread> server;
 };
 
 class UserFaults {
@@ -76,8 +78,12 @@ class UserFaults {
 
   // Before the library touches the memory itself. -EAGAIN where a page must be asked for elsewhere; never waits.
   int MakePresent(uint64_t offset, size_t length);
-  // The offsets of the pages that are not there.
-  std::vector<uint64_t> Missing(uint64_t offset, size_t length);
+  // The pages of a range that are not there, as runs of neighbours.
+  struct Run {
+    uint64_t offset;
+    size_t length;
+  };
+  std::vector<Run> Missing(uint64_t offset, size_t length);
   // Pages were taken away, and will be asked for again.
   void Forget(uint64_t offset, size_t length);
 
@@ -100,14 +106,16 @@ class UserFaults {
   void Loop();
   void TakeMessages();
   void OnFault(const uffd_msg& message);
-  void Nudge();
+  void LookAfterWaiting();
+  bool Nudge(Waiting* waiting, uint64_t place);
   Waiting& WaitingOf(uint64_t offset, pid_t thread);
   static bool MovedOn(Waiting* waiting, uint64_t place);
   bool Evict(uint64_t offset);
   void Admit(uint64_t offset, size_t length);
   int ServeFromSource(uint64_t offset);
   int Put(uint64_t offset, const char* content, size_t length);
-  bool IsThere(uint64_t offset);
+  bool AreKnown(uint64_t offset, size_t length);
+  void Look(uint64_t offset, const std::vector<unsigned char>& resident, std::vector<Run>* missing);
   void Answered(uint64_t offset, size_t length);
 
   UserFaultsRequest request_;

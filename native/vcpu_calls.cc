@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "descriptor.h"
-#include "loop_watch.h"
 #include "run_inline.h"
 
 namespace node_kvm {
@@ -43,10 +42,11 @@ VcpuCalls::VcpuCalls(Napi::Env env) {
 void VcpuCalls::Define(Napi::Object exports) {
   const napi_property_descriptor calls[] = {
       {"runVcpu", nullptr, Run, nullptr, nullptr, nullptr, napi_enumerable, this},
+      {"completeVcpu", nullptr, Complete, nullptr, nullptr, nullptr, napi_enumerable, this},
       {"ioctlVcpu", nullptr, Ioctl, nullptr, nullptr, nullptr, napi_enumerable, this},
       {"vcpuWords", nullptr, nullptr, nullptr, nullptr, buffer_.Value(), napi_enumerable, nullptr},
   };
-  if (napi_define_properties(exports.Env(), exports, 3, calls) != napi_ok) throw Napi::Error::New(exports.Env());
+  if (napi_define_properties(exports.Env(), exports, 4, calls) != napi_ok) throw Napi::Error::New(exports.Env());
 }
 
 uint32_t VcpuCalls::Add(const VcpuParts& parts, char* area) {
@@ -72,10 +72,12 @@ inline const VcpuCalls::Entry* VcpuCalls::Asked() const {
 
 // Of a run that a nudge ended: a Worker's event loop has something to do, and only its end cannot wait. The nudge may come late, to whoever
 // runs the vCPU next.
-[[gnu::noinline]] int VcpuCalls::RunOn(napi_env env, RunPage* page, char* area, Clock::time_point end) {
+[[gnu::noinline]] int VcpuCalls::RunOn(napi_env env, const LoopWatch::Run& watched, RunPage* page, char* area, Clock::time_point end) {
   int result = -ERESTART;
-  while (result == -ERESTART && GoesOn(env))
+  while (result == -ERESTART && GoesOn(env)) {
+    watched.Again(page);
     result = page->Run(area, words_->timeout_ms < 0 ? -1 : std::max(0.0, Milliseconds(end - Clock::now()).count()));
+  }
   return result;
 }
 
@@ -92,9 +94,22 @@ napi_value VcpuCalls::Run(napi_env env, napi_callback_info info) {
   const double timeout = calls->words_->timeout_ms;
   const auto end = timeout < 0 ? Clock::time_point() : Clock::now() + std::chrono::duration_cast<Clock::duration>(Milliseconds(timeout));
   int result = page->Run(area, timeout);
-  if (result == -ERESTART) result = calls->RunOn(env, page, area, end);
+  if (result == -ERESTART) result = calls->RunOn(env, watched, page, area, end);
   calls->words_->result = result;
   memcpy(calls->words_->exit, area + RunPage::kUnion, sizeof calls->words_->exit);
+  return nullptr;
+}
+
+napi_value VcpuCalls::Complete(napi_env env, napi_callback_info info) {
+  VcpuCalls* const calls = CallsOf(env, info);
+  const Entry* const entry = calls->Asked();
+  if (entry == nullptr) {
+    calls->words_->result = -EBADF;
+    return nullptr;
+  }
+  RunPage* const page = entry->page.get();
+  const LoopWatch::Run watched(page);
+  calls->words_->result = page->Complete(entry->area);
   return nullptr;
 }
 

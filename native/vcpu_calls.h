@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "loop_watch.h"
 #include "run.h"
 #include "vm_state.h"
 
@@ -23,7 +24,7 @@ struct VcpuParts {
 class VcpuCalls {
  public:
   explicit VcpuCalls(Napi::Env env);
-  // runVcpu, ioctlVcpu, and their words. They hold `this` as long as the environment lives.
+  // runVcpu, completeVcpu, ioctlVcpu, and their words. They hold `this` as long as the environment lives.
   void Define(Napi::Object exports);
 
   // The vCPU's number in the words. Its runs copy to `area` (RunPage::kAreaSize), which the caller keeps until Close() or another.
@@ -53,7 +54,8 @@ class VcpuCalls {
   };
   static napi_value Run(napi_env env, napi_callback_info info);
   static napi_value Ioctl(napi_env env, napi_callback_info info);
-  int RunOn(napi_env env, RunPage* page, char* area, Clock::time_point end);
+  static napi_value Complete(napi_env env, napi_callback_info info);
+  int RunOn(napi_env env, const LoopWatch::Run& watched, RunPage* page, char* area, Clock::time_point end);
   // Null for a number that is nobody's.
   const Entry* Asked() const;
 

@@ -32,6 +32,8 @@ Napi::Function VcpuRunner::Define(Napi::Env env) {
   return DefineClass(env, "VcpuRunner",
                      {
                          InstanceMethod<&VcpuRunner::Go>("go"),
+                         InstanceMethod<&VcpuRunner::CallBack>("callBack"),
+                         InstanceMethod<&VcpuRunner::HasResult>("hasResult"),
                          InstanceMethod<&VcpuRunner::Take>("take"),
                          InstanceMethod<&VcpuRunner::TakeQueued>("takeQueued"),
                          InstanceMethod<&VcpuRunner::Ref>("ref"),
@@ -80,6 +82,14 @@ void VcpuRunner::End() {
 Napi::Value VcpuRunner::Go(const Napi::CallbackInfo& info) {
   const char* area = AreaOf(info[0]);
   return Napi::Boolean::New(info.Env(), area != nullptr && thread_ != nullptr && thread_->Go(area));
+}
+
+void VcpuRunner::CallBack(const Napi::CallbackInfo&) {
+  if (thread_ != nullptr) thread_->CallBack();
+}
+
+Napi::Value VcpuRunner::HasResult(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), thread_ != nullptr && thread_->HasResult());
 }
 
 Napi::Value VcpuRunner::Take(const Napi::CallbackInfo& info) {

@@ -22,6 +22,8 @@ class VcpuRunner : public Wrapped<VcpuRunner> {
  private:
   void Drop() override { End(); }
   Napi::Value Go(const Napi::CallbackInfo& info);
+  void CallBack(const Napi::CallbackInfo& info);
+  Napi::Value HasResult(const Napi::CallbackInfo& info);
   Napi::Value Take(const Napi::CallbackInfo& info);
   Napi::Value TakeQueued(const Napi::CallbackInfo& info);
   void Ref(const Napi::CallbackInfo& info);

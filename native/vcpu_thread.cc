@@ -52,13 +52,23 @@ VcpuThread::~VcpuThread() {
   {
     const std::lock_guard lock(mutex_);
     ending_ = true;
-    // Under the lock, so that the kick is for a run of ours: Loop() looks at ending_ under it before each.
-    if (stage_ == Stage::kRunning) page_->Kick();
+    // Under the lock, so that it is for a run of ours: Loop() looks at ending_ under it before each.
+    if (stage_ == Stage::kRunning) page_->CallBack();
   }
   changed_.notify_all();
-  thread_.join();
-  // The run may have come to its end by itself: the kick is not for the next.
-  page_->TakeBackKick();
+  {
+    // 0 before the thread's first step, when it does not wait for a page either.
+    const LeavingThread leaving(id_);
+    thread_.join();
+  }
+  // The run may have come to its end by itself.
+  page_->TakeBackCall();
+  if (stage_ == Stage::kResult && result_ >= 0) page_->TellAgain(result_, run_);
+}
+
+void VcpuThread::CallBack() {
+  const std::lock_guard lock(mutex_);
+  if (stage_ == Stage::kGo || stage_ == Stage::kRunning) page_->CallBack();
 }
 
 void VcpuThread::Loop() {
@@ -69,6 +79,7 @@ void VcpuThread::Loop() {
   for (const int fault : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP}) sigdelset(&runtime, fault);
   pthread_sigmask(SIG_BLOCK, &runtime, nullptr);
   AskForLongTurns();
+  id_ = static_cast<pid_t>(syscall(SYS_gettid));
   std::unique_lock lock(mutex_);
   for (;;) {
     AwaitGo(&lock);
@@ -78,6 +89,7 @@ void VcpuThread::Loop() {
     const int result = RunQueueing();
     lock.lock();
     result_ = result;
+    run_ = running_thread.run;
     stage_ = Stage::kResult;
     if (ending_) return;
     lock.unlock();
@@ -98,12 +110,13 @@ void VcpuThread::AwaitGo(std::unique_lock<std::mutex>* lock) {
   answered_soon_ = std::chrono::steady_clock::now() - start < kAnswerPoll;
 }
 
-// Runs on by itself as long as the guest's exits are writes that nobody answers.
+// Runs on by itself as long as the guest's exits are writes that nobody answers. This thread has no event loop and serves no pages.
 int VcpuThread::RunQueueing() {
   for (;;) {
     int result;
     do result = page_->Run(area_, -1);
-    while (result == -ERESTART);
+    while (result == -ERESTART || result == -EDEADLK);
+    if (result == RunPage::kMmioNotAwaited) result = KVM_EXIT_MMIO;
     if (ranges_.empty() || (result != KVM_EXIT_IO && result != KVM_EXIT_MMIO) || !Queue()) return result;
   }
 }
@@ -156,7 +169,7 @@ bool VcpuThread::Queue() {
 
 bool VcpuThread::Go(const char* area) {
   const std::lock_guard lock(mutex_);
-  if (stage_ == Stage::kGo || stage_ == Stage::kRunning || ending_) return false;
+  if (stage_ != Stage::kIdle || ending_) return false;
   RunPage::CopyArea(area_, area);
   stage_ = Stage::kGo;
   changed_.notify_all();
@@ -169,6 +182,8 @@ bool VcpuThread::Take(char* area, int* result) {
   RunPage::CopyArea(area, area_);
   *result = result_;
   stage_ = Stage::kIdle;
+  // Called back, it may have come out by itself.
+  page_->TakeBackCall();
   return true;
 }
 

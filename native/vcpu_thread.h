@@ -35,13 +35,18 @@ class VcpuThread {
  public:
   // `notify` is called on the thread when there is something to take: an exit, or the first queued write.
   VcpuThread(std::shared_ptr<RunPage> page, int number, std::vector<QueuedRange> queued, std::function<void()> notify);
-  // Ends the run in progress and waits for the thread: moments.
+  // Ends the run in progress and waits for the thread: moments. An exit that nobody took comes again with the next run of the vCPU. A page
+  // for which the guest waits meanwhile does not come any more.
   ~VcpuThread();
   VcpuThread(const VcpuThread&) = delete;
   VcpuThread& operator=(const VcpuThread&) = delete;
 
   // On into the guest, with the answer to the exit in `area`. False when it is on its way already.
   bool Go(const char* area);
+  // Whether there is one to Take(); what was queued by then is older.
+  bool HasResult() const { return stage_ == Stage::kResult; }
+  // The run that Go() began ends with -ECANCELED, unless it ends by itself before.
+  void CallBack();
   // The result of the last Go(), and its exit into `area`; false while there is none that was not taken yet.
   bool Take(char* area, int* result);
   // What was queued, in order, and all of it older than the exit that Take() gives next.
@@ -65,9 +70,11 @@ class VcpuThread {
   // Written under mutex_; read without it by the thread that waits for it.
   std::atomic<Stage> stage_{Stage::kIdle};
   std::atomic<bool> ending_{false};
+  std::atomic<pid_t> id_{0};
   // Of the thread alone: whether its last wait was short, so that the next is likely to be.
   bool answered_soon_ = true;
   int result_ = 0;
+  uint64_t run_ = 0;
   std::vector<char> queue_;
   // The thread's alone between Go() and the result.
   alignas(8) char area_[RunPage::kAreaSize];

@@ -16,23 +16,27 @@ class Vm : public DescriptorWrap<Vm> {
   static Napi::Value Attach(const Napi::CallbackInfo& info);
   static Napi::Value Wrap(Napi::Env env, std::shared_ptr<VmState> state, bool created_here);
   explicit Vm(const Napi::CallbackInfo& info);
+  ~Vm() override { LetGo(); }
   int fd() const { return state_ && !state_->ended() ? state_->fd() : -1; }
   // The environment that created the VM ends it for all; others let go of it.
   void CloseHandle();
 
  private:
-  void Drop() override { state_.reset(); }
-  Napi::Value SetMemoryRegion(const Napi::CallbackInfo& info);
-  Napi::Value SetMemoryRegions(const Napi::CallbackInfo& info);
+  void Drop() override { LetGo(); }
+  void LetGo();
   Napi::Value RunPageSize(const Napi::CallbackInfo& info);
+  Napi::Value MemslotWords(const Napi::CallbackInfo& info);  // these are in vm_memslots.cc
+  Napi::Value ChangeMemslot(const Napi::CallbackInfo& info);
+  Napi::Value ChangeMemslots(const Napi::CallbackInfo& info);
   Napi::Value Generation(const Napi::CallbackInfo& info);
-  Napi::Value Memslots(const Napi::CallbackInfo& info);
-  Napi::Value TakeSlotId(const Napi::CallbackInfo& info);
-  void ReturnSlotId(const Napi::CallbackInfo& info);
+  Napi::Value MemslotsSince(const Napi::CallbackInfo& info);
   Napi::Value GetDirtyLog(const Napi::CallbackInfo& info);
   Napi::Value ClearDirtyLog(const Napi::CallbackInfo& info);
   Napi::Value EnableDirtyRing(const Napi::CallbackInfo& info);
   Napi::Value HarvestDirtyRings(const Napi::CallbackInfo& info);
+  Napi::Value AssignIoEventfd(const Napi::CallbackInfo& info);
+  Napi::Value Coalesce(const Napi::CallbackInfo& info);
+  Napi::Value Uncoalesce(const Napi::CallbackInfo& info);
   Napi::Value DrainCoalesced(const Napi::CallbackInfo& info);
   Napi::Value CreateGuestMemfd(const Napi::CallbackInfo& info);
   Napi::Value CreateVcpu(const Napi::CallbackInfo& info);
@@ -41,6 +45,8 @@ class Vm : public DescriptorWrap<Vm> {
 
   std::shared_ptr<VmState> state_;
   bool created_here_ = false;
+  Napi::Reference<Napi::ArrayBuffer> words_;
+  void* record_ = nullptr;  // in them
 };
 
 }  // namespace node_kvm

@@ -53,6 +53,6 @@ Napi::Value Watcher::Take(const Napi::CallbackInfo& info) {
   return pairs;
 }
 
-Napi::Value Watcher::Subscribe(const Napi::CallbackInfo& info) { return GiveListener(info.Env(), watcher_->Subscribe()); }
+Napi::Value Watcher::Subscribe(const Napi::CallbackInfo& info) { return GiveListener(info.Env(), watcher_->TakeListener()); }
 
 }  // namespace node_kvm

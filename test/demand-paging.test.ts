@@ -1,38 +1,18 @@
-import { spawnSync } from 'node:child_process'
-import { once } from 'node:events'
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
-import { Worker } from 'node:worker_threads'
 import { assemble, type FaultHandler, Guest, KiB, Mapping, MiB, type PageFault } from 'node-kvm'
 import { afterAll, describe, expect, type TestContext, test } from 'vitest'
 import { checkedError } from './support/errors.js'
-import { threads } from './support/process.js'
+import { gpa, need, pageSize, pattern, patternOf, wordOf } from './support/paging.js'
 import { inLab, skip } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
 import { Writer } from './support/writer.js'
 
-const pageSize = 4 * KiB
-const gpa = 0x20_0000
 const folder = mkdtempSync(join(tmpdir(), 'node-kvm-paging-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
-
-/** Skips where the process may not serve faults of the kernel. */
-function need(context: TestContext): void {
-  using probe = Mapping.anonymous(pageSize)
-  try {
-    probe.onMissing(() => null).close()
-  } catch (error) {
-    skip(context, (error as Error).message)
-  }
-}
-
-/** The pattern of a page: its number in every word. */
-const patternOf = (page: number) => new Uint8Array(new BigUint64Array(pageSize / 8).fill(BigInt(page) * 0x1_0001n + 1n).buffer)
-const wordOf = (page: number) => BigInt(page) * 0x1_0001n + 1n
-const pattern: FaultHandler = ({ offset }) => patternOf(offset / pageSize)
 
 function patternFile(name: string, pages: number): string {
   const path = join(folder, name)
@@ -284,74 +264,46 @@ describe('a service that fails', () => {
   })
 })
 
-describe('lifetimes', () => {
-  test('closed, what is missing is ordinary memory; the mapping ends its service, a slot keeps it', (context) => {
-    need(context)
-    const ram = Mapping.anonymous(4 * pageSize)
-    const paging = ram.onMissing(pattern)
-    expect(checkedError(() => ram.onMissing(pattern), 'in-use').errno).toBe('EEXIST')
-    expect(ram.read(0, 1)[0]).toBe(1)
-    paging.close()
-    paging.close()
-    expect(ram.read(pageSize, 1)[0]).toBe(0)
-    const again = ram.onMissing(pattern)
-    vm.memslots.create({ gpa, mapping: ram })
-    ram[Symbol.dispose]()
-    expect(again.closed).toBe(false)
-    expect(Guest.create(vm).read(gpa + 2 * pageSize)).toEqual({ reason: 'done', value: wordOf(2) })
-    vm.close()
-    expect(again.closed).toBe(true)
+test('populate() asks only for what is missing, whole runs at a time, and gives the event loop its turns', async (context) => {
+  need(context)
+  using ram = Mapping.anonymous(64 * MiB, { hugePages: false })
+  for (let page = 0; page < 100; page++) ram.write(page * 160 * pageSize, new Uint8Array([1]))
+  let asked = 0
+  let turns = 0
+  const timer = setInterval(() => turns++, 0)
+  using paging = ram.onMissing(() => {
+    asked++
+    return new Uint8Array(16 * pageSize)
   })
+  await paging.populate(0, 60 * MiB)
+  clearInterval(timer)
+  // Each answer brings sixteen pages: those that were there stay.
+  expect(asked).toBeGreaterThan(500)
+  expect(asked).toBeLessThan((60 * MiB) / pageSize / 8)
+  expect(turns).toBeGreaterThan(0)
+  expect(ram.read(60 * MiB - 1, 1)).toEqual(new Uint8Array(1))
+  expect(ram.read(160 * pageSize, 1)).toEqual(new Uint8Array([1]))
+  const before = asked
+  await paging.populate(0, 60 * MiB)
+  expect(asked).toBe(before)
+})
 
-  test('a live buffer and a service exclude each other', (context) => {
-    need(context)
-    using ram = Mapping.anonymous(pageSize)
-    using _paging = ram.onMissing(pattern)
-    checkedError(() => ram.buffer, 'unavailable')
-    const other = Mapping.anonymous(pageSize)
-    const view = new Uint8Array(other.buffer)
-    expect(checkedError(() => other.onMissing(pattern), 'in-use').errno).toBe('EBUSY')
-    expect(view[0]).toBe(0)
-  })
-
-  const addon = JSON.stringify(fileURLToPath(new URL('../dist/lib/index.js', import.meta.url)))
-
-  test('a Worker that ends in the middle of a fault, or a process that does, ends', async (context) => {
-    need(context)
-    const source = (then: string) => `
-      const { parentPort } = require('node:worker_threads')
-      import(${addon}).then(({ Guest, Kvm, Mapping }) => {
-        const vm = Kvm.open().createVm()
-        const ram = Mapping.anonymous(65536)
-        const paging = ram.onMissing(() => new Promise(() => {}))
-        vm.memslots.create({ gpa: 0x200000, mapping: ram })
-        try { Guest.create(vm).read(0x200000) } catch (error) { ${then} }
-      })`
-    for (let round = 0; round < (inLab ? 1 : 3); round++) {
-      const worker = new Worker(source('parentPort.postMessage(error.code)'), { eval: true })
-      expect(await once(worker, 'message')).toEqual(['not-present'])
-      await worker.terminate()
-    }
-    // What earlier tests left to the collector goes too.
-    const left = () => {
-      globalThis.gc?.()
-      return threads().filter((name) => name === 'kvm-userfaults')
-    }
-    await expect.poll(left, { timeout: inLab ? 60_000 : 5000 }).toEqual([])
-    const { stdout, stderr, status } = spawnSync(process.execPath, ['-e', source('console.log(error.code); process.exit(4)')], {
-      encoding: 'utf8',
-      timeout: 60_000
+test('a handler is called in the async context that it was given in, whoever waits', (context) => {
+  need(context)
+  const storage = new AsyncLocalStorage<string>()
+  using ram = Mapping.anonymous(4 * pageSize)
+  const seen: unknown[] = []
+  using _paging = storage.run('given', () =>
+    ram.onMissing(() => {
+      seen.push(storage.getStore())
+      return null
     })
-    expect({ stdout, stderr, status }).toEqual({ stdout: 'not-present\n', stderr: '', status: 4 })
-  })
-
-  test('a native source outlives the handle of its mapping and holds no process open', (context) => {
-    need(context)
-    const program = `import { Mapping } from ${addon}; const ram = Mapping.anonymous(65536)
-      ram.onMissing({ content: new Uint8Array(4096).fill(7) }); console.log(ram.read(0, 1)[0])`
-    const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', timeout: 60_000 })
-    expect({ stdout, stderr, status }).toEqual({ stdout: '7\n', stderr: '', status: 0 })
-  })
+  )
+  vm.memslots.create({ gpa, mapping: ram })
+  const guest = Guest.create(vm)
+  storage.run('run', () => guest.read(gpa))
+  storage.run('read', () => ram.read(pageSize, 1))
+  expect(seen).toEqual(['given', 'given'])
 })
 
 test('sources that are none', (context) => {

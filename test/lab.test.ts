@@ -22,7 +22,7 @@ import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { cacheFolder, entry } from '../lab/cache.js'
 import { LabError } from '../lab/errors.js'
-import { acquire, identify } from '../lab/lock.js'
+import { lockName } from '../lab/lock.js'
 import { inLab, skip } from './support/skip.js'
 
 // Machines that are emulated, on a machine that may be busy.
@@ -73,25 +73,19 @@ function start(args: string[], env: NodeJS.ProcessEnv = {}): { child: ChildProce
   return { child, ended }
 }
 
-/** Runs the lab to its end; whatever came of it, it leaves no process, no folder and no lock. */
+/** Runs the lab to its end; whatever came of it, it leaves no process and no folder. */
 async function lab(args: string[], env: NodeJS.ProcessEnv = {}): Promise<Ended> {
   const ended = await start(args, env).ended
   expectNothingLeft(env['NODE_KVM_LAB_CACHE'])
   return ended
 }
 
-/** Locks whose owners are gone, and entries half made that nobody holds the lock of: others may be at work in the same cache. */
+/** Entries half made that nobody holds the lock of: others may be at work in the same cache. */
 function abandoned(cache: string): string[] {
-  const names = readdirSync(cache)
-  return names.filter((name) => {
-    if (name.includes('.making-')) return !names.includes(`${name.split('.')[0]}.lock`)
-    if (!name.endsWith('.lock')) return false
-    try {
-      const owner = readFileSync(join(cache, name), 'utf8')
-      return identify(Number.parseInt(owner, 10)) !== owner
-    } catch {
-      return false
-    }
+  const held = readFileSync('/proc/net/unix', 'latin1')
+  return readdirSync(cache).filter((name) => {
+    const entry = name.split('.making-')[0] as string
+    return entry !== name && !held.includes(`@${lockName(join(cache, `${entry}.lock`)).slice(1)}`)
   })
 }
 
@@ -329,22 +323,11 @@ describe('the cache', () => {
     expect(first).toBe(second)
     expect(made).toBe(1)
   })
-  test("takes over a dead owner's lock, and that of a process number given anew", async () => {
-    const lock = join(cacheFolder(), 'some.lock')
-    for (const owner of ['999999999 1', `${process.ppid} 1`, '']) {
-      writeFileSync(lock, owner)
-      const release = await acquire(lock)
-      expect(readFileSync(lock, 'utf8')).toMatch(new RegExp(`^${process.pid} \\d+$`))
-      release()
-      expect(existsSync(lock)).toBe(false)
-    }
-  })
-
   /** A cache of this test's own, with the entries of the real one: links to them, and copies of one kind. */
   function borrow(kind: string): string[] {
     const real = previous ?? join(process.env['XDG_CACHE_HOME'] ?? join(process.env['HOME'] as string, '.cache'), 'node-kvm/lab')
     mkdirSync(cacheFolder(), { recursive: true })
-    const entries = readdirSync(real).filter((name) => !name.startsWith('state-') && !/\.(lock|making-)/.test(name))
+    const entries = readdirSync(real).filter((name) => !name.startsWith('state-') && !/\.making-/.test(name))
     for (const name of entries) {
       if (name.startsWith(kind)) cpSync(join(real, name), join(cacheFolder(), name), { recursive: true, preserveTimestamps: true })
       else symlinkSync(join(real, name), join(cacheFolder(), name))

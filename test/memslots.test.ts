@@ -64,7 +64,7 @@ test('A10 deleting a slot that does not exist is EINVAL at the kernel', () => {
   const system = native.open('/dev/kvm', true) as NativeKvm
   const bare = system.createVm(0) as NativeVm
   const unknown = new UserspaceMemoryRegion({ slot: 7 })
-  expect(errnoName(bare.setMemoryRegion(KVM_SET_USER_MEMORY_REGION.number, unknown.bytes, null, 0))).toBe('EINVAL')
+  expect(errnoName(bare.ioctl(KVM_SET_USER_MEMORY_REGION.number, unknown.bytes))).toBe('EINVAL')
   bare.close()
   system.close()
 })

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
-import { assemble, type Exit, KiB, Mapping, MiB, type Vcpu } from 'node-kvm'
+import { assemble, type Exit, Guest, KiB, Mapping, type MemoryError, MiB, type Vcpu } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
 import { kernelIsAtLeast } from './support/kernel.js'
@@ -287,6 +287,30 @@ describe('queued writes', () => {
     ])
   })
 
+  test('are all delivered though a handler throws, and the exit after them is there for the next run', async () => {
+    const vcpu = guest('mov $0x3f8, %dx; mov $9, %cx; 1: mov %cl, %al; out %al, %dx; loop 1b; in $0x60, %al; mov %al, %bl; hlt')
+    const seen: number[] = []
+    const running = vcpu.start(
+      {
+        'io-out': ({ data }) => {
+          seen.push(data[0] as number)
+          if (seen.length === 2) throw new Error('of the handler')
+        },
+        'io-in': () => expect.unreachable()
+      },
+      { queued: [{ port: 0x3f8 }] }
+    )
+    // All is written, and the exit there, before the event loop comes to look.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, inLab ? 2000 : 100)
+    await expect(running).rejects.toThrow('of the handler')
+    expect(seen).toEqual([9, 8, 7, 6, 5, 4, 3, 2, 1])
+    const exit = vcpu.run({ timeoutMs: 60_000 })
+    expect(exit).toMatchObject({ reason: 'io-in', port: 0x60 })
+    if (exit.reason === 'io-in') exit.data[0] = 0x55
+    expect(vcpu.run({ timeoutMs: 60_000 })).toEqual({ reason: 'hlt' })
+    expect(vcpu.getRegisters().rbx & 0xffn).toBe(0x55n)
+  })
+
   test('a guest that writes without end waits for its listener, who loses nothing', async () => {
     const vcpu = guest('xor %eax, %eax; 1: out %eax, $0x10; inc %eax; jmp 1b')
     let next = 0
@@ -351,4 +375,93 @@ test('VMs closed while their vCPUs run leave no thread and no descriptor', async
     expect(await running).toEqual({ reason: 'stopped' })
   }
   expect({ descriptors: descriptors(), threads: threads().length }).toEqual(before)
+})
+
+test('a kick between two runs of start() is not swallowed by stop(): the next run answers it', async () => {
+  const vcpu = guest(endless)
+  const running = vcpu.start({})
+  await vcpu.pause()
+  vcpu.kick()
+  await vcpu.stop()
+  await running
+  expect(vcpu.run({ timeoutMs: 60_000 }).reason).toBe('interrupted')
+  expect(vcpu.run({ timeoutMs: 1 }).reason).toBe('timeout')
+})
+
+test('a handler for `interrupted` hears of kicks, not of pause()', async () => {
+  const vcpu = guest(endless)
+  let kicks = 0
+  const running = vcpu.start({ interrupted: () => void kicks++ })
+  await untilRunning(vcpu)
+  await vcpu.pause()
+  vcpu.resume()
+  await untilRunning(vcpu)
+  await vcpu.stop()
+  expect(await running).toEqual({ reason: 'stopped' })
+  expect(kicks).toBe(0)
+})
+
+test('an application processor begins with INIT and SIPI within one start()', async () => {
+  vm.createIrqchip()
+  const ram = Mapping.anonymous(2 * MiB)
+  vm.memslots.create({ gpa: 0, mapping: ram })
+  ram.write(0x1000, assemble('mov $65, %al; out %al, $0x10; 1: jmp 1b', { mode: 'real', at: 0x1000 }))
+  // Intel SDM volume 3, 10.4.4: the local APIC on, INIT to all others, then SIPI with vector 1.
+  const boot = 'movl $0x1ff, 0xfee000f0; movl $0xc4500, 0xfee00300; mov $1000, %ecx; 1: loop 1b; movl $0xc4601, 0xfee00300; out %al, $0x11; 2: jmp 2b'
+  ram.write(0x3000, assemble(boot, { mode: 'protected', at: 0x3000 }))
+  const first = vm.createVcpu().enter('protected', { ip: 0x3000 })
+  const second = vm.createVcpu()
+  const waiting = second.start({})
+  const sent = first.start({})
+  expect(await sent).toMatchObject({ reason: 'io-out', port: 0x11 })
+  expect(await waiting).toMatchObject({ reason: 'io-out', port: 0x10 })
+})
+
+describe('memory that the host cannot give', () => {
+  test('is for a handler to mend, and the guest tries again', async () => {
+    const g = Guest.create(vm)
+    const page = Mapping.anonymous(4 * KiB)
+    page.write(0, new Uint8Array([42]))
+    vm.memslots.create({ gpa: 0x20_0000, mapping: page })
+    page.protect('none')
+    const faults: MemoryError[] = []
+    const { vcpu } = g
+    // Comes back with the error, or where the kernel tells more with that exit; the guest is at its access.
+    try {
+      expect(g.read(0x20_0000)).toMatchObject({ reason: 'failed', exit: { reason: 'memory-fault' } })
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'memory', errno: 'EFAULT' })
+    }
+    const end = await vcpu.start({
+      memory: async (fault) => {
+        faults.push(fault)
+        await turn()
+        page.protect('rw')
+      }
+    })
+    expect(end.reason).toBe('io-out')
+    expect(vcpu.getRegisters().rax).toBe(42n)
+    expect(faults).toHaveLength(1)
+    expect(faults[0]).toMatchObject({ reason: 'memory', errno: 'EFAULT' })
+    expect([undefined, 0x20_0000]).toContain(faults[0]!.gpa)
+  })
+
+  test('without a handler ends the run, and a handler that throws does', async () => {
+    const page = Mapping.anonymous(4 * KiB)
+    vm.memslots.create({ gpa: 0x20_0000, mapping: page })
+    page.protect('none')
+    const { vcpu } = Guest.create(vm)
+    vcpu.setRegisters({ rdi: 0x20_0000n })
+    const end = vcpu.start({}).then(
+      ({ reason }) => reason,
+      ({ code }) => code
+    )
+    expect(['memory', 'memory-fault']).toContain(await end)
+    const failing = vcpu.start({
+      memory: () => {
+        throw new Error('no more')
+      }
+    })
+    await expect(failing).rejects.toThrow('no more')
+  })
 })

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
-import { Guest, KiB, Mapping, MiB } from 'node-kvm'
+import { Guest, KiB, Mapping, MiB, type TraceEvent } from 'node-kvm'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { checkedError } from './support/errors.js'
 import { descriptors, ownDescriptors, threads } from './support/process.js'
@@ -33,6 +33,68 @@ test('what a trace remembers for causes does not hold what was drained', async (
   await collect()
   // Each round drains some 200 KB.
   expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(2 * MiB)
+})
+
+describe('a loop over it', () => {
+  // Own calls, which come on every host and lane.
+  const change = () => vm.memslots.create({ gpa: 0x100_0000, mapping: Mapping.anonymous(4 * KiB) }).delete()
+  const two = ['create', 'delete']
+  const did = (events: Iterable<TraceEvent>) => ofKind([...events], 'memslot').map((event) => event.did)
+
+  test('a second one at a time is refused, and each that waits ends with close()', async () => {
+    using trace = vm.trace({ kinds: ['memslot'] })
+    const first = trace[Symbol.asyncIterator]()
+    const second = trace[Symbol.asyncIterator]()
+    const waiting = first.next()
+    await expect(second.next()).rejects.toMatchObject({ code: 'in-use' })
+    change()
+    expect((await waiting).value).toMatchObject({ did: 'create' })
+    expect((await first.next()).value).toMatchObject({ did: 'delete' })
+    const last = first.next()
+    trace.close()
+    expect(await last).toEqual({ done: true, value: undefined })
+    expect(await trace[Symbol.asyncIterator]().next()).toEqual({ done: true, value: undefined })
+  })
+
+  test('one that is left has taken what it was given: the next loop, or drain(), goes on there', async () => {
+    using trace = vm.trace({ kinds: ['memslot'] })
+    const seen: TraceEvent[] = []
+    change()
+    for await (const event of trace) {
+      seen.push(event)
+      break
+    }
+    change()
+    for await (const event of trace) {
+      seen.push(event)
+      if (seen.length === 3) break
+    }
+    expect(did([...seen, ...trace.drain()])).toEqual([...two, ...two])
+    expect(trace.drain()).toEqual([])
+  })
+
+  test('one that throws, or closes the trace in the midst of what came, ends', async () => {
+    using trace = vm.trace({ kinds: ['memslot'] })
+    change()
+    const looped = (async () => {
+      for await (const _ of trace) throw new Error('of the loop')
+    })()
+    await expect(looped).rejects.toThrow('of the loop')
+    const seen: TraceEvent[] = []
+    for await (const event of trace) {
+      seen.push(event)
+      trace.close()
+    }
+    expect(did(seen)).toEqual(['delete'])
+  })
+})
+
+test('counters of a VM that is closed are no longer read; the events before are told', () => {
+  const trace = vm.trace({ kinds: ['memslot', 'statistics'] })
+  vm.memslots.create({ gpa: 0x100_0000, mapping: Mapping.anonymous(4 * KiB) })
+  vm.close()
+  expect(ofKind(trace.drain(), 'memslot').length).toBe(1)
+  trace.close()
 })
 
 const tracers = () => threads().filter((name) => name === 'kvm-trace').length
@@ -150,6 +212,38 @@ describe('bad input', () => {
     const limited = ['-c', `ulimit -n 256; exec "$0" --input-type=module -e "$1"`, process.execPath, program]
     const { stdout, stderr } = spawnSync('/bin/sh', limited, { encoding: 'utf8', timeout: 50_000 })
     expect({ stdout, stderr }).toEqual({ stdout: 'begin\nlimit EMFILE true\n6 are free\n', stderr: '' })
+  })
+  test('no descriptors left for what comes after the tracepoints: the trace is undone, a loop is refused, and both work the next time', () => {
+    const program = `
+      import { Kvm, Mapping } from ${JSON.stringify(library)}
+      import { closeSync, openSync, readdirSync } from 'node:fs'
+      // Held, so that nothing is lost that could be collected instead.
+      const kvm = (globalThis.kvm = Kvm.open()), vm = kvm.createVm(), kept = vm.trace({ kinds: ['memslot'] })
+      console.log('begin')
+      const open = [], fill = () => { try { for (;;) open.push(openSync('/dev/null')) } catch {} }
+      const before = () => readdirSync('/proc/self/fd').length
+      const count = before()
+      // Enough for a trace without tracepoints, but not for the descriptor of the counters.
+      for (let free = 0; free < 40; free++) {
+        fill()
+        for (const fd of open.splice(0, free)) closeSync(fd)
+        let made
+        try { made = vm.trace({ kinds: ['statistics'] }) } catch (error) { if (error.errno !== 'EMFILE') throw error }
+        made?.close()
+        for (const fd of open.splice(0)) closeSync(fd)
+        if (made) break
+        if (before() !== count) console.log('left', before() - count)
+      }
+      fill()
+      const error = await kept[Symbol.asyncIterator]().next().catch((error) => error)
+      for (const fd of open.splice(0)) closeSync(fd)
+      console.log(error.code, error.errno)
+      setTimeout(() => vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) }), 1)
+      for await (const { kind } of kept) { console.log(kind); break }
+      kvm.close()`
+    const limited = ['-c', `ulimit -n 256; exec "$0" --input-type=module -e "$1"`, process.execPath, program]
+    const { stdout, stderr } = spawnSync('/bin/sh', limited, { encoding: 'utf8', timeout: 50_000 })
+    expect({ stdout, stderr }).toEqual({ stdout: 'begin\nlimit EMFILE\nmemslot\n', stderr: '' })
   })
   test('without privilege: what grants it', (context) => {
     if (process.getuid?.() !== 0) return skip(context, 'needs root, to become somebody else')

@@ -2,6 +2,8 @@ import { accessText, decodeEptQualification, decodeNestedPageFault, decodeSpte, 
 import { describe, expect, test } from 'vitest'
 import { Causes } from '../lib/trace/causes.js'
 import { lowField, numberField, parseFormat, rawFields, wideField } from '../lib/trace/format.js'
+import { Recorded, RecordedFault, RecordedRaw } from '../lib/trace/recorded.js'
+import { type DecodeContext, tracepoints } from '../lib/trace/tracepoints.js'
 
 /** What is set in a decoded value that was not set in that of 0. */
 function gained(decode: (value: bigint) => object, bit: number): string[] {
@@ -313,5 +315,73 @@ describe('the timeline', () => {
     const events = story(call({}), unmap(0xa000, 4096))
     expect(timeline(events.slice(1))).toMatch(/^ +0.002 ms {2}notifier unmap/)
     expect(timeline([])).toBe('')
+  })
+})
+
+describe('guest-virtual addresses and RIP keep all 64 bits', () => {
+  const kernel = 0xffff_ffff_81ab_cdefn
+  const linear = 0xffff_8880_1234_5677n
+  // The places are this test's own; the names are the kernel's.
+  const wideNames = ['guest_rip', 'rip', 'fault_address', 'error_code', 'info1']
+  const narrowNames = ['exit_reason', 'isa', 'vcpu_id', 'failed']
+  const at = 8
+  const lines = [...wideNames, ...narrowNames].map(
+    (name, place) => `\tfield:u64 ${name};\toffset:${at + 8 * place};\tsize:${wideNames.includes(name) ? 8 : 4};\tsigned:0;`
+  )
+  const text = `name: some\nID: 7\nformat:\n${lines.join('\n')}\n`
+  const format = parseFormat('kvm/some', text)
+
+  function record(fields: Record<string, bigint>): DataView {
+    // The head of a sample (36 bytes), then the fields.
+    const view = new DataView(new ArrayBuffer(256))
+    view.setUint16(6, 200, true)
+    for (const [name, value] of Object.entries(fields)) {
+      const { offset, size } = format.fields.get(name) as { offset: number; size: number }
+      if (size === 8) view.setBigUint64(36 + offset, value, true)
+      else view.setUint32(36 + offset, Number(value), true)
+    }
+    return view
+  }
+  const context = (): DecodeContext => ({ wanted: new Set(kinds), rows: null, everywhere: true, faulting: new Map(), misconfigs: new Map() })
+  const kinds = ['exit', 'entry', 'emulate', 'guest-fault', 'misconfig', 'violation'] as const
+  function decoded(event: string, fields: Record<string, bigint>, shared = context()): Record<string, unknown> {
+    const point = tracepoints.find((each) => each.event === event)
+    const view = record(fields)
+    const made = new (point?.record ?? Recorded)({ format, spteFormat: 'ept', start: 0 }, view, 0, 1)
+    expect(point?.decoder(format, shared)(made, view, 36)).toBe(true)
+    return made as unknown as Record<string, unknown>
+  }
+
+  test.each([
+    ['kvm/kvm_exit', { guest_rip: kernel, exit_reason: 12n, isa: 1n }, { kind: 'exit', rip: kernel }],
+    ['kvm/kvm_exit', { guest_rip: kernel, exit_reason: 49n, isa: 1n }, { kind: 'misconfig', rip: kernel }],
+    ['kvm/kvm_entry', { rip: kernel, vcpu_id: 3n }, { kind: 'entry', rip: kernel, vcpu: 3 }],
+    ['kvm/kvm_emulate_insn', { rip: kernel, failed: 1n }, { kind: 'emulate', rip: kernel, failed: true }],
+    [
+      'kvm/kvm_page_fault',
+      { guest_rip: kernel, fault_address: linear, error_code: 1n << 34n },
+      { kind: 'guest-fault', rip: kernel, address: linear, errorCode: 0x4_0000_0000n }
+    ]
+  ])('%s', (event, fields, expected) => {
+    const made = decoded(event, fields)
+    expect({ kind: made['kind'], rip: made['rip'] }).toEqual({ kind: expected.kind, rip: expected.rip })
+    expect(made).toMatchObject(expected)
+    // As text, in a story, and in JSON.
+    expect(String(made)).toContain('0xffffffff81abcdef')
+    expect(JSON.parse(JSON.stringify(made))).toMatchObject({ rip: '0xffffffff81abcdef' })
+    expect(timeline([made as unknown as TraceEvent])).toContain('0xffffffff81abcdef')
+  })
+  test('a violation has the RIP of its exit, and a number for its guest-physical address', () => {
+    const shared = context()
+    decoded('kvm/kvm_exit', { guest_rip: kernel, exit_reason: 48n, isa: 1n }, shared)
+    const made = decoded('kvm/kvm_page_fault', { fault_address: 0xf_ffff_ffff_f000n, error_code: 0x182n }, shared)
+    expect(made).toMatchObject({ kind: 'violation', rip: kernel, gpa: 0xf_ffff_ffff_f000, access: 'write' })
+    expect(made).toBeInstanceOf(RecordedFault)
+  })
+  test('raw fields of 8 bytes are bigints, small ones too', () => {
+    const view = record({ info1: 5n, fault_address: linear, isa: 2n })
+    const made = new RecordedRaw({ format, spteFormat: 'ept', start: 0 }, view, 0, 1)
+    expect(made.raw).toMatchObject({ info1: 5n, fault_address: linear, isa: 2 })
+    expect(JSON.parse(JSON.stringify(made))).toMatchObject({ raw: { info1: '0x5', fault_address: '0xffff888012345677', isa: 2 } })
   })
 })

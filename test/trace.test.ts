@@ -85,7 +85,7 @@ describe('what happened', () => {
     expect(read?.qualification).toMatchObject(
       'dataRead' in (read?.qualification ?? {}) ? { dataRead: true, readable: false } : { present: false, write: false }
     )
-    expect(read?.raw).toMatchObject({ fault_address: gpa })
+    expect(read?.raw).toMatchObject({ fault_address: BigInt(gpa) })
   })
 
   test('copy on write: the notifier call is of the access, not of a call', () => {

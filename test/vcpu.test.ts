@@ -2,6 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
 import { assemble, describeHost, Guest, KiB, Kvm, longModeTablesSize, Mapping, MiB, type Registers, syncBits, type Vcpu } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
+import type { NativeKvm, NativeVcpu, NativeVm } from '../lib/abi/native.js'
+import { native } from '../lib/abi/native.js'
+import { KVM_GET_REGS } from '../lib/abi/requests.js'
 import { checkedError } from './support/errors.js'
 import { kvm, vm } from './support/vm.js'
 
@@ -79,6 +82,17 @@ describe('exits', () => {
     const { rax, rcx } = vcpu.getRegisters()
     expect(rax).toBe(0x1122334455667788n)
     expect(Number(rcx & 3n)).toBe(ring)
+  })
+
+  // The shadow host's processor, and others in software, look at the I/O bitmap whatever IOPL says.
+  test('ring 3 reaches every port', () => {
+    const ram = Mapping.anonymous(2 * MiB)
+    vm.memslots.create({ gpa: 0, mapping: ram })
+    const at = longModeTablesSize()
+    const ports = [0x10, 0x3f8, 0x7fff, 0xffff]
+    ram.write(at, assemble(ports.map((port) => `mov $${port}, %dx; out %al, %dx`).join('; '), { mode: 'long', at }))
+    const vcpu = vm.createVcpu().enter('long', { ip: at, ring: 3, tables: 0 })
+    for (const port of ports) expect(vcpu.run({ timeoutMs: 5000 })).toMatchObject({ reason: 'io-out', port })
   })
 
   test('the loop of run and look allocates next to nothing', () => {
@@ -184,7 +198,7 @@ describe('registers', () => {
   test('refuse a number, an unknown name, an MSR that is none', () => {
     const vcpu = vm.createVcpu()
     checkedError(() => vcpu.setRegisters({ rax: 1 as never }), 'argument')
-    expect(checkedError(() => vcpu.setRegisters({ eax: 1n } as never), 'argument').argument).toBe('eax')
+    expect(checkedError(() => vcpu.setRegisters({ eax: 1n } as never), 'argument').argument).toBe('kvm_regs.eax')
     checkedError(() => vcpu.setRegisters(null as never), 'argument')
     checkedError(() => vcpu.getMsrs([0x12345678]), 'ioctl')
   })
@@ -347,4 +361,13 @@ test('the statistics count what the guest did', () => {
   guest.touch(0x10_0000, 64, 'write')
   expect(Number(guest.vcpu.stats.read('pf_fixed')) - before).toBeGreaterThanOrEqual(64)
   expect(['ept', 'npt', 'shadow']).toContain(describeHost().mmu)
+})
+
+test('an ioctl of which an argument is refused leaves the vCPU to the next', () => {
+  const addon = native.open('/dev/kvm', true) as NativeKvm
+  const other = addon.createVm(0) as NativeVm
+  const vcpu = other.createVcpu(0) as NativeVcpu
+  for (const bytes of ['no bytes', null, 5] as never[]) expect(() => vcpu.ioctlCounted(0xae88, bytes, 8, 16)).toThrow(TypeError)
+  expect(vcpu.ioctl(KVM_GET_REGS.number, new Uint8Array(144))).toBe(0)
+  for (const descriptor of [vcpu, other, addon]) descriptor.close()
 })

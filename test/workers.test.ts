@@ -8,28 +8,9 @@ import { descriptors, resident, threads } from './support/process.js'
 import { untilRunning } from './support/running.js'
 import { inLab, skipWhereSlow } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
+import { answer, library, worker } from './support/worker.js'
 
-const library = JSON.stringify(new URL('../dist/lib/index.js', import.meta.url).href)
 const count = (whole: number, lab: number) => (inLab ? lab : whole)
-
-/** A Worker that attaches the VM it is posted and does `source` with `vm`, `library` and `parentPort`. */
-function worker(source: string): Worker {
-  return new Worker(
-    `const { parentPort } = require('node:worker_threads')
-     const attached = import(${library})
-     parentPort.once('message', async (token) => {
-       const library = await attached
-       try {
-         const vm = (globalThis.vm = library.Vm.attach(token))
-         ${source}
-       } catch (error) { parentPort.postMessage({ error: error.code ?? String(error) }) }
-     })`,
-    { eval: true }
-  )
-}
-async function answer(from: Worker): Promise<any> {
-  return Promise.race([once(from, 'message').then(([message]) => message), once(from, 'error').then(([error]) => Promise.reject(error))])
-}
 
 function spinning(target = vm): Vcpu {
   const ram = Mapping.anonymous(2 * MiB)

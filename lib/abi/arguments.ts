@@ -1,5 +1,7 @@
 /** Checks of what callers hand in. Each names the argument, shows the value and says what would do. */
+import { isProxy, isUint8Array } from 'node:util/types'
 import { KvmError } from './errors.js'
+import { hex, shorten, visible } from './text.js'
 
 /** 1024 bytes. */
 export const KiB = 1024
@@ -10,12 +12,23 @@ export const GiB = 1024 * MiB
 /** Bytes in a small page. */
 export const pageSize = 4 * KiB
 
-const show = (value: unknown) =>
-  typeof value === 'number' && Number.isSafeInteger(value) && value >= 0
-    ? `0x${value.toString(16)}`
-    : typeof value === 'string'
-      ? JSON.stringify(value)
-      : String(value)
+// What instances may have instead of it is not asked.
+const byteLengthOf = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8Array.prototype), 'byteLength')?.get as (this: Uint8Array) => number
+
+function kindOf(value: unknown): string {
+  if (isUint8Array(value)) return `${byteLengthOf.call(value)} bytes`
+  if (isProxy(value)) return 'a proxy'
+  return Array.isArray(value) ? `an array of ${value.length}` : typeof value === 'function' ? 'a function' : 'an object'
+}
+
+/** Of an object its kind alone: what its toString() does is nobody's to say. */
+function show(value: unknown): string {
+  if (value === null) return 'null'
+  if (typeof value === 'string') return shorten(visible(JSON.stringify(value)), 80)
+  if (typeof value === 'bigint') return `${shorten(hex(value), 40)} (a bigint)`
+  if (typeof value === 'object' || typeof value === 'function') return kindOf(value)
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 ? hex(value) : String(value)
+}
 
 export function argumentError(argument: string, value: unknown, expected: string): KvmError {
   return new KvmError('argument', `${argument} is ${show(value)}; it must be ${expected}`, { argument, value })
@@ -48,9 +61,29 @@ export function checkBoolean(argument: string, value: unknown): boolean {
   return value
 }
 
+/** Not by `instanceof`, which an object without bytes can pass. */
 export function checkBytes(argument: string, value: unknown): Uint8Array {
-  if (!(value instanceof Uint8Array)) throw argumentError(argument, value === null ? 'null' : typeof value, 'a Uint8Array')
+  if (!isUint8Array(value)) throw argumentError(argument, value, 'a Uint8Array')
   return value
+}
+
+/** A copy, so that nothing can change or detach what was checked. */
+export function copyBytes(argument: string, value: unknown, length: number): Uint8Array {
+  const source = checkBytes(argument, value)
+  // Of memory that was transferred away it is 0.
+  if (byteLengthOf.call(source) !== length) throw argumentError(argument, source, `${length} bytes`)
+  return new Uint8Array(source)
+}
+
+/** What an iterable holds now; `most` keeps a count within what the kernel's structures can say. */
+export function checkList<T>(argument: string, value: Iterable<T>, most = 65_536): T[] {
+  if (typeof value !== 'object' || typeof value?.[Symbol.iterator] !== 'function') throw argumentError(argument, value, 'an array')
+  const list: T[] = []
+  for (const item of value) {
+    if (list.length === most) throw argumentError(argument, value, `at most ${most}`)
+    list.push(item)
+  }
+  return list
 }
 
 /** An object of options with none that is unknown: a misspelled name is an error, not silence. */
@@ -67,7 +100,7 @@ export function checkOneOf<T extends string>(argument: string, value: unknown, c
   return value as T
 }
 
-/** Hexadecimal, as addresses are written everywhere in the library. */
-export const hex = (value: number | bigint) => `0x${value.toString(16)}`
+export { hex } from './text.js'
+
 /** A half-open range of addresses for messages: `0xa000-0xb000`. */
 export const hexRange = (start: number, size: number) => `${hex(start)}-${hex(start + size)}`

@@ -1,6 +1,6 @@
 /** How native threads wake the event loop: a byte on a socket that Node watches (native/doorbell.h). */
 import { Socket } from 'node:net'
-import { errnoName, exhaustion, KvmError } from './errors.js'
+import { limitError } from './errors.js'
 
 /** Calls back, in the event loop, after each byte. Holds the process open unless unref() was called. */
 export class Doorbell {
@@ -8,11 +8,7 @@ export class Doorbell {
 
   /** @param listener the descriptor, taken over, or the negative errno that came instead */
   constructor(listener: number, onRing: () => void) {
-    if (listener < 0)
-      throw (
-        exhaustion('waiting in the event loop', listener) ??
-        new KvmError('limit', `waiting in the event loop: ${errnoName(listener)}`, { errno: errnoName(listener) })
-      )
+    if (listener < 0) throw limitError('a socket to wake the event loop by', listener)
     this.#socket = new Socket({ fd: listener, readable: true, writable: false })
     this.#socket.on('data', onRing)
     // What is left to say when the other end goes is nothing.

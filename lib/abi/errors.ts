@@ -1,12 +1,14 @@
 /** Every failure of the library: a code to branch on, and a message that says what was asked, what the kernel said, what to do. */
 import { constants } from 'node:os'
+import { visibleLines } from './text.js'
 
 /** What kind of failure: for programs to branch on. */
 export type KvmErrorCode =
   | 'argument' // a value of the wrong type, range or alignment; `argument` names it
   | 'closed' // the object was closed
   | 'in-use' // something still holds it
-  | 'overlap' // two memslots would share guest addresses
+  | 'conflict' // another environment changed it meanwhile
+  | 'overlap' // two memslots, or two coalesced ranges, would share guest addresses or ports
   | 'no-memslot' // no memslot there
   | 'limit' // more than the host has
   | 'unavailable' // the host or kernel lacks it
@@ -44,7 +46,8 @@ export class KvmError extends Error {
 
   /** @internal */
   constructor(code: KvmErrorCode, message: string, details: KvmErrorDetails = {}) {
-    super(message)
+    // It may name a file or a process, and is printed.
+    super(visibleLines(message))
     this.code = code
     Object.assign(this, details)
   }
@@ -98,6 +101,25 @@ export function ioctlError(ioctl: string, negativeErrno: number, asked: string, 
 export function checked(result: number, ioctl: string, asked: string, advice?: string): number {
   if (result < 0) throw ioctlError(ioctl, result, asked, advice)
   return result
+}
+
+/** Turns the negative errno of what takes a descriptor or a thread into an error that names the limit. */
+export function limitError(asked: string, negativeErrno: number): KvmError {
+  const errno = errnoName(negativeErrno)
+  const advice = errno === 'ENOSPC' ? '; this user may watch no more files: raise fs.epoll.max_user_watches (sysctl)' : ''
+  return exhaustion(asked, errno === 'EAGAIN' ? 'threads' : errno) ?? new KvmError('limit', `${asked}: ${errno}${advice}`, { errno })
+}
+/** Takes each step, also those after one that throws; what was thrown is thrown after the last: the error, or an AggregateError of several. */
+export function takeEach(steps: Iterable<() => void>): void {
+  const errors: unknown[] = []
+  for (const step of steps)
+    try {
+      step()
+    } catch (error) {
+      errors.push(error)
+    }
+  if (errors.length > 1) throw new AggregateError(errors, `${errors.length} steps failed; see errors`)
+  if (errors.length === 1) throw errors[0]
 }
 
 /** Throws in a turn of its own, where an error that a listener throws would arrive: for callers that have something else to hand on. */

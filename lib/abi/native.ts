@@ -19,46 +19,53 @@ export interface NativeDescriptor {
   close(): void
 }
 
+/** What KVM was told of, until close(). */
+export interface NativeRegistration {
+  /** -1 once closed. */
+  readonly fd: number
+  close(): void
+}
+
 export interface NativeKvm extends NativeDescriptor {
   createVm(type: number): NativeVm | number
 }
 
-/** Request, argument without its `userspace_addr`, region (null deletes the slot), offset in the region. */
-export type MemoryRegionChange = [request: number, argument: Uint8Array, region: NativeRegion | null, offset: number]
-
-/** A row of the VM's table, as whoever holds the VM sees it; `region` is a handle made for the caller. */
-export interface NativeSlot {
-  id: number
-  gpa: number
-  size: number
-  offset: number
-  flags: number
-  region: NativeRegion
+/** Rows of the VM's table that changed, as lib/memory/memslot-words.ts tells; the regions are handles made for the caller. */
+export interface NativeMemslots {
+  generation: number
+  rows: Float64Array
+  regions: (NativeRegion | null)[]
 }
 
 export interface NativeVm extends NativeDescriptor {
-  /** KVM_SET_USER_MEMORY_REGION or its second form; `userspace_addr` is filled in from the region, which the VM holds as long as the
-   * slot exists. A null region deletes the slot. */
-  setMemoryRegion(...change: MemoryRegionChange): number
-  /** All while no vCPU is in the guest, or none: 0, or the negative errno and the number of the change that failed. EIO: the kernel did not
-   * take back what it had taken before. */
-  setMemoryRegions(changes: MemoryRegionChange[]): 0 | [error: number, failed: number]
-  /** Counts changes of the memslots by anybody; -1 once closed. */
+  /** What changeMemslot() is asked and answers in: one record of lib/memory/memslot-words.ts. */
+  readonly memslotWords: ArrayBuffer
+  /** KVM_SET_USER_MEMORY_REGION or its second form, if the slot is as the change was computed from, else -ESTALE (native/memslots.h). The VM holds
+   * the region as long as the slot exists; null is the one that the slot has. */
+  changeMemslot(region: NativeRegion | null): number
+  /** All while no vCPU is in the guest, or none. Answered in the records, a refusal in the first. EIO: the kernel did not take back what it had
+   * taken before. */
+  changeMemslots(records: Float64Array, regions: (NativeRegion | null)[]): number
+  /** The number of the last change of the memslots, by anybody; -1 once closed. */
   readonly generation: number
-  memslots(): { generation: number; rows: NativeSlot[] }
-  /** A free id below the limit, or a negative errno. */
-  takeSlotId(limit: number): number
-  returnSlotId(id: number): void
+  /** What changed after change `generation`. */
+  memslotsSince(generation: number): NativeMemslots
   createGuestMemfd(request: number, argument: Uint8Array): NativeDescriptor | number
-  /** KVM_GET_DIRTY_LOG; refused with -EINVAL when the bitmap is smaller than the slot needs. */
-  getDirtyLog(slot: number, bitmap: Uint8Array): number
+  /** KVM_GET_DIRTY_LOG of a slot as change `changed` left it, else -ESTALE; -EINVAL when the bitmap is smaller than the slot needs. */
+  getDirtyLog(slot: number, changed: number, bitmap: Uint8Array): number
   /** KVM_CLEAR_DIRTY_LOG: protects again the pages whose bit is set; `first` is a multiple of 64, as `pages` unless they reach the slot's end. */
-  clearDirtyLog(slot: number, first: number, pages: number, bitmap: Uint8Array): number
+  clearDirtyLog(slot: number, changed: number, first: number, pages: number, bitmap: Uint8Array): number
   /** Rings of `bytes` for the vCPUs to come, by KVM_CAP_DIRTY_LOG_RING or its younger form. */
   enableDirtyRing(capability: number, bytes: number): number
   /** Pairs of slot and page that any vCPU dirtied since the last call; they are protected again when it returns. */
   harvestDirtyRings(): Float64Array | number
-  /** Moves whole entries of the ring of coalesced writes into `target`; how many. */
+  /** KVM_IOEVENTFD, with a duplicate of the request's `fd`. Taken back by close(), and when this environment ends. */
+  ioeventfd(request: Uint8Array): NativeRegistration | number
+  /** KVM_REGISTER_COALESCED_MMIO: -EEXIST where it overlaps a range of any environment. Taken back when this one lets go of the VM. */
+  coalesce(zone: Uint8Array): number
+  /** The opposite; what waits is moved as by drainCoalesced(). */
+  uncoalesce(zone: Uint8Array, target: Uint8Array): number
+  /** Moves this environment's entries of the ring of coalesced writes into `target`; how many. */
   drainCoalesced(target: Uint8Array): number
   /** Bytes of a vCPU's shared pages: KVM_GET_VCPU_MMAP_SIZE. */
   readonly runPageSize: number
@@ -114,6 +121,10 @@ export interface NativeVcpu extends NativeDescriptor {
 export interface NativeVcpuRunner {
   /** Into the guest, with the answer in `area`; false when it is there already. */
   go(area: Uint8Array): boolean
+  /** Ends the run of go() with -ECANCELED, unless it ends by itself before. */
+  callBack(): void
+  /** Whether there is something to take(); what is queued by then is older. */
+  hasResult(): boolean
   /** The result of the last go(), as of runVcpu(), and the exit in `area`; null while there is none. */
   take(area: Uint8Array): number | null
   /** Queued writes, older than what take() gives next: native/vcpu_thread.h, QueuedWrite. */
@@ -121,7 +132,7 @@ export interface NativeVcpuRunner {
   /** Whether the thread keeps the event loop alive. */
   ref(): void
   unref(): void
-  /** Ends the run in progress, and the thread. */
+  /** Ends the run in progress, and the thread. An exit that was not taken comes again with the vCPU's next run. */
   end(): void
 }
 
@@ -163,8 +174,12 @@ export interface NativeFaultService {
   serve(offset: number, length: number, content: Uint8Array | null): number
   /** No access to this page succeeds any more. */
   fail(offset: number): number
-  /** Offsets of the pages that are not there. */
+  /** The pages of a range that are not there, as pairs of a run's offset and its length. */
   missing(offset: number, length: number): Float64Array
+  /** Brings in what is missing from a source that a native thread reads: 0, or a negative errno. */
+  makePresent(offset: number, length: number): number
+  /** From now on every access to a page that is missing fails. */
+  abandon(): void
   /** A socket, the caller's to close, on which a byte comes when there is something to take. */
   subscribe(): number
   /** Pages served so far. */
@@ -340,8 +355,9 @@ export interface NativeAddon {
   trace(request: TraceRequest): NativeTracer | number
   /** A mount of tracefs that is in no namespace: its files are reached below /proc/self/fd/N. */
   openTracefs(): NativeDescriptor | number
-  /** For ./vcpu-calls.ts alone, as the next two. */
+  /** For ./vcpu-calls.ts alone, as the next three. */
   runVcpu(): void
+  completeVcpu(): void
   ioctlVcpu(argument: Uint8Array): void
   readonly vcpuWords: ArrayBuffer
 }

@@ -25,7 +25,8 @@ import {
   SpecialRegisters,
   Translation,
   UserspaceMemoryRegion,
-  UserspaceMemoryRegion2
+  UserspaceMemoryRegion2,
+  VcpuEvents
 } from './structures.js'
 
 const KVMIO = 0xae
@@ -88,6 +89,8 @@ export const KVM_GET_MP_STATE = reads('KVM_GET_MP_STATE', 0x98, MpState)
 export const KVM_SET_MP_STATE = writes('KVM_SET_MP_STATE', 0x99, MpState)
 export const KVM_NMI = plain('KVM_NMI', 0x9a)
 export const KVM_SET_GUEST_DEBUG = writes('KVM_SET_GUEST_DEBUG', 0x9b, GuestDebug)
+export const KVM_GET_VCPU_EVENTS = reads('KVM_GET_VCPU_EVENTS', 0x9f, VcpuEvents)
+export const KVM_SET_VCPU_EVENTS = writes('KVM_SET_VCPU_EVENTS', 0xa0, VcpuEvents)
 export const KVM_GET_DEBUGREGS = reads('KVM_GET_DEBUGREGS', 0xa1, DebugRegisters)
 export const KVM_SET_DEBUGREGS = writes('KVM_SET_DEBUGREGS', 0xa2, DebugRegisters)
 export const KVM_ENABLE_CAP = writes('KVM_ENABLE_CAP', 0xa3, EnableCap)

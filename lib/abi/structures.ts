@@ -109,6 +109,20 @@ export const DebugRegisters = struct('kvm_debugregs', { db: array(u64, 4), dr6: 
 
 export const MpState = struct('kvm_mp_state', { mp_state: u32 })
 
+/** What waits to be delivered to a vCPU, and what holds it up: KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS (api.rst 4.31, which has the parts' fields). */
+export const VcpuEvents = struct('kvm_vcpu_events', {
+  exception: bytes(8),
+  interrupt: bytes(4),
+  nmi: bytes(4),
+  sipi_vector: u32,
+  flags: u32,
+  smi: bytes(4),
+  triple_fault: u8,
+  reserved: bytes(26),
+  exception_has_payload: u8,
+  exception_payload: u64
+})
+
 export const Translation = struct('kvm_translation', {
   linear_address: u64,
   physical_address: u64,

@@ -1,4 +1,4 @@
-/** The two calls that a VMM makes without end, and what they are asked by and answer in: words instead of arguments and results
+/** The calls that a VMM makes without end, and what they are asked by and answer in: words instead of arguments and results
  * (native/vcpu_calls.h). Small functions, which V8 puts into their callers. */
 import { native } from './native.js'
 
@@ -22,6 +22,16 @@ export function runVcpu(vcpu: number, timeoutMs: number): number {
   words[vcpuWord] = vcpu
   doubles[timeoutDouble] = timeoutMs
   native.runVcpu()
+  return words[resultWord] as number
+}
+
+/**
+ * Does what the last exit left half done, an access with its answer, and nothing else of the guest. Zero when nothing is left of it, the
+ * exit reason where it goes on, or a negative errno as of runVcpu().
+ */
+export function completeVcpu(vcpu: number): number {
+  words[vcpuWord] = vcpu
+  native.completeVcpu()
   return words[resultWord] as number
 }
 

@@ -1,11 +1,13 @@
 /** `node-kvm doctor`: what this host can do. */
+
+import { json, visible } from '../abi/text.js'
 import { diagnose, type Finding } from '../experiments/doctor.js'
 import { command, laneUsage, refuseWords } from './command.js'
 import { paint } from './paint.js'
 
 function line({ name, ok, detail, remedy }: Finding): string {
   const mark = ok ? paint('green', 'yes') : paint('yellow', 'no ')
-  return `${mark}  ${name.padEnd(20)} ${detail}${remedy ? `\n     ${' '.repeat(20)} -> ${remedy}` : ''}`
+  return `${mark}  ${name.padEnd(20)} ${visible(detail)}${remedy ? `\n     ${' '.repeat(20)} -> ${visible(remedy)}` : ''}`
 }
 
 const usage = `usage: node-kvm doctor [--json] [--lane LANE [--kernel K]]
@@ -20,16 +22,16 @@ export const doctor = command({
   usage,
   options: { json: { type: 'boolean' } },
   inLanes: true,
-  run({ json = false }, words, program) {
+  run({ json: asJson = false }, words, program) {
     refuseWords(words, program)
-    return tell(json)
+    return tell(asJson)
   }
 })
 
-function tell(json: boolean): number {
+function tell(asJson: boolean): number {
   const diagnosis = diagnose()
   const { host, findings, ok } = diagnosis
-  if (json) console.log(JSON.stringify(diagnosis, null, 2))
+  if (asJson) console.log(json(diagnosis, 2))
   else {
     console.log(`Linux ${host.kernel}, ${host.vendor}, second stage: ${host.mmu}\n`)
     for (const finding of findings) console.log(line(finding))

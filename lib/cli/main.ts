@@ -2,6 +2,7 @@
 /** The command line: find the command, let it parse, run and print; tell what went wrong. */
 import { readFileSync } from 'node:fs'
 import { KvmError } from '../abi/errors.js'
+import { visible, visibleLines } from '../abi/text.js'
 import { type Command, execute, UsageError } from './command.js'
 
 interface Entry {
@@ -42,7 +43,7 @@ async function main([name, ...rest]: string[]): Promise<number> {
   }
   const entry = name !== undefined && Object.hasOwn(commands, name) ? commands[name] : undefined
   if (!entry) {
-    console.error(`node-kvm: ${name === undefined ? 'a command is needed' : `there is no command '${name}'`}\n\n${usage()}`)
+    console.error(`node-kvm: ${name === undefined ? 'a command is needed' : `there is no command '${visible(name)}'`}\n\n${usage()}`)
     return 2
   }
   const command = await entry.load()
@@ -56,13 +57,13 @@ async function main([name, ...rest]: string[]): Promise<number> {
 /** Prints what people can act on and returns the exit status; what nobody foresaw goes on. */
 function explain(error: unknown, name: string, { usage, inLanes }: Command): number {
   if (error instanceof UsageError) {
-    console.error(`node-kvm ${name}: ${error.message}\n\n${usage}`)
+    console.error(`node-kvm ${name}: ${visibleLines(error.message)}\n\n${usage}`)
     return 2
   }
   // The lab's own failures carry their status.
   const status = (error as { status?: unknown }).status
   if (typeof status === 'number') {
-    console.error(`node-kvm ${name}: ${(error as Error).message}`)
+    console.error(`node-kvm ${name}: ${visibleLines((error as Error).message)}`)
     return status
   }
   if (!(error instanceof KvmError)) throw error

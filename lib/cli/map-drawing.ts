@@ -1,6 +1,7 @@
 /** `node-kvm map --svg`: guest-physical space against host memory, coloured by page size and state. */
 import { hex, hexRange } from '../abi/arguments.js'
 import { levelSize } from '../abi/spte.js'
+import { xml } from '../abi/text.js'
 import { hostBits } from '../translation/host-page.js'
 import type { TableSlot, Tables } from '../translation/tables.js'
 import { type Axis, fitLabels, layAxis } from './map-axis.js'
@@ -66,15 +67,13 @@ function runsOf(table: Tables): Run[] {
 /** An order of runs alike that prefers no part of the memory (Knuth's multiplicative hash). */
 const scattered = ({ gpa }: Run) => Number((BigInt(gpa / page) * 2654435761n) & 0xffff_ffffn)
 
-const escapeText = (text: string) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('"', '&quot;')
-const text = (x: number, y: number, what: string, style = '') =>
-  `<text x="${x.toFixed(1)}" y="${y}"${style && ` ${style}`}>${escapeText(what)}</text>`
+const text = (x: number, y: number, what: string, style = '') => `<text x="${x.toFixed(1)}" y="${y}"${style && ` ${style}`}>${xml(what)}</text>`
 const describeRun = ({ state, gpa, hpa, size }: Run) =>
   `gpa ${hexRange(gpa, size)}${hpa ? ` -> hpa ${hexRange(hpa, size)}` : ''}: ${bytes(size)}, ${colours[state][1]}`
 
 function box(from: number, to: number, top: number, colour: string, title: string): string {
   const place = `x="${from.toFixed(2)}" y="${top}" width="${Math.max(to - from, 0.6).toFixed(2)}" height="${barHeight}"`
-  return `<rect ${place} fill="${colour}"><title>${escapeText(title)}</title></rect>`
+  return `<rect ${place} fill="${colour}"><title>${xml(title)}</title></rect>`
 }
 
 /** Boxes side by side of one colour, none narrower than a pixel: of those that share a pixel the first stands for all. */
@@ -100,14 +99,14 @@ function ribbon(run: Run, guest: Axis, host: Axis): string {
   ]
   const [colour] = colours[run.state]
   const points = corners.map(([x, y]) => `${(x as number).toFixed(1)},${y}`).join(' ')
-  return `<polygon points="${points}" fill="${colour}" fill-opacity="0.28" stroke="${colour}" stroke-opacity="0.35" stroke-width="0.5"><title>${escapeText(describeRun(run))}</title></polygon>`
+  return `<polygon points="${points}" fill="${colour}" fill-opacity="0.28" stroke="${colour}" stroke-opacity="0.35" stroke-width="0.5"><title>${xml(describeRun(run))}</title></polygon>`
 }
 
 /** The frames of an axis' parts, with the addresses at which they begin, and the last end, as far as there is room to write them. */
 function frames(axis: Axis, top: number, labelAt: number): string[] {
   const lines = axis.parts.map(
     ({ from, to, start, end }) =>
-      `<rect x="${from.toFixed(2)}" y="${top}" width="${(to - from).toFixed(2)}" height="${barHeight}" fill="#f3f2ef" stroke="#c9c5be"><title>${hexRange(start, end - start)}</title></rect>`
+      `<rect x="${from.toFixed(2)}" y="${top}" width="${(to - from).toFixed(2)}" height="${barHeight}" fill="#f3f2ef" stroke="#c9c5be"><title>${xml(hexRange(start, end - start))}</title></rect>`
   )
   const last = axis.parts.at(-1)
   if (!last) return lines

@@ -4,6 +4,7 @@ import { join, parse } from 'node:path'
 import { hex } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { describeHost } from '../abi/host.js'
+import { json, visible } from '../abi/text.js'
 import { hostBits } from '../translation/host-page.js'
 import { type Machine, machines } from '../translation/machines.js'
 import { summarize } from '../translation/summary.js'
@@ -12,7 +13,7 @@ import type { Translation } from '../translation/translate.js'
 import { command, parseNumber, refuseWords, UsageError } from './command.js'
 import { drawTables } from './map-drawing.js'
 import { paint } from './paint.js'
-import { bytes, counted, entryWords, shorten, stageName, tableLine, withoutFolder } from './words.js'
+import { bytes, commandWords, counted, entryWords, stageName, tableLine } from './words.js'
 
 const usage = `usage: node-kvm map [--json]
        node-kvm map --pid PID [--gpa ADDRESS] [--pages] [--summary] [--svg FILE] [--json]
@@ -44,7 +45,7 @@ interface MapOptions {
   svg?: string | undefined
 }
 
-const notes = (missing: readonly string[]) => [...new Set(missing)].map((text) => paint('yellow', `note: ${text}`))
+const notes = (missing: readonly string[]) => [...new Set(missing)].map((text) => paint('yellow', `note: ${visible(text)}`))
 
 function listLine({ pid, command, vcpus, memory, memslots, evidence }: Machine): string {
   const known = evidence.source === 'bpf'
@@ -53,13 +54,13 @@ function listLine({ pid, command, vcpus, memory, memslots, evidence }: Machine):
     String(vcpus).padStart(5),
     (known ? bytes(memory) : '?').padStart(10),
     (known ? String(memslots.length) : '?').padStart(6),
-    ` ${shorten(withoutFolder(command), 80)}`
+    ` ${commandWords(command, 80)}`
   ].join(' ')
 }
 
 function slotLine({ id, addressSpace, gpa, size, hva, logDirty, readonly, backing, path }: TableSlot): string {
   const marks = [logDirty ? 'dirty-logged' : '', readonly ? 'read-only' : ''].filter(Boolean).join(', ')
-  return `${String(id).padStart(5)} ${String(addressSpace).padStart(2)}  ${hex(gpa).padEnd(14)} ${bytes(size).padStart(10)}  ${hex(hva).padEnd(16)} ${backing}${path ? ` ${path}` : ''}${marks ? ` (${marks})` : ''}`
+  return `${String(id).padStart(5)} ${String(addressSpace).padStart(2)}  ${hex(gpa).padEnd(14)} ${bytes(size).padStart(10)}  ${hex(hva).padEnd(16)} ${backing}${path ? ` ${visible(path)}` : ''}${marks ? ` (${marks})` : ''}`
 }
 
 function hostWords({ host, hpa }: Translation): string {
@@ -77,7 +78,7 @@ const tornWarning = (torn: boolean) => (torn ? [paint('red', 'torn: the memslots
 
 function translationLines(translation: Translation): string[] {
   const { gpa, slot, hva, hpa, secondStage, agrees, evidence } = translation
-  const backing = slot ? `slot ${slot.id}, ${slot.backing}${slot.path ? ` ${slot.path}` : ''}` : ''
+  const backing = slot ? `slot ${slot.id}, ${slot.backing}${slot.path ? ` ${visible(slot.path)}` : ''}` : ''
   const small = secondStage.present && secondStage.whySmall ? `   <- huge on the host, not here: ${secondStage.whySmall}` : ''
   return [
     tableLine('GPA -> HVA', 'memslots', gpa, hva ?? 'no memslot: an access is MMIO', backing),
@@ -143,13 +144,11 @@ function pageObjects(table: Tables) {
           hpa: table.secondHpa[row] || null,
           level: table.level[row],
           mmio: table.kind[row] === 4,
-          spte: `0x${(table.spte[row] as bigint).toString(16)}`
+          spte: table.spte[row]
         }
       : null
   }))
 }
-
-const plain = (_: string, value: unknown) => (typeof value === 'bigint' ? hex(value) : value)
 
 function details(machine: Machine, options: MapOptions, gpa: number | undefined) {
   const wantsTables = options.pages || options.summary || options.svg !== undefined
@@ -166,7 +165,7 @@ function detailObject({ machine, translation, table }: ReturnType<typeof details
   }
 }
 
-const titleOf = ({ pid, command: words }: Machine) => `process ${pid}: ${shorten(withoutFolder(words), 110)}`
+const titleOf = ({ pid, command: words }: Machine) => `process ${pid}: ${commandWords(words, 110)}`
 
 function sizesOf({ vcpus, memslots, memory, evidence }: Machine): string {
   const known = evidence.source === 'bpf'
@@ -191,8 +190,8 @@ function printDetails({ machine, translation, table }: ReturnType<typeof details
   console.log(lines.join('\n'))
 }
 
-function list(found: Machine[], json: boolean): void {
-  if (json) console.log(JSON.stringify({ vms: found }, null, 2))
+function list(found: Machine[], asJson: boolean): void {
+  if (asJson) console.log(json({ vms: found }, 2))
   else if (found.length === 0) console.log('no VM runs here')
   else
     console.log(
@@ -226,7 +225,7 @@ function show(options: MapOptions): number {
   }
   const all = found.map((machine) => details(machine, options, gpa))
   if (options.svg !== undefined) draw(options.svg, all)
-  if (options.json) console.log(JSON.stringify({ vms: all.map((each) => detailObject(each, options)) }, plain, 2))
+  if (options.json) console.log(json({ vms: all.map((each) => detailObject(each, options)) }, 2))
   else for (const each of all) printDetails(each, options)
   return 0
 }

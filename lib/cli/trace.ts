@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { KiB, MiB } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { spteFormat } from '../abi/host.js'
+import { json as toJson, visible } from '../abi/text.js'
 import type { TraceEvent, TraceKind } from '../trace/events.js'
 import { timeline } from '../trace/timeline.js'
 import { Trace, type TraceOptions } from '../trace/trace.js'
@@ -182,7 +183,7 @@ async function follow(trace: Trace, watched: Watched, output: Output, json: bool
     const events = trace.drain()
     tally.add(events)
     progress.say('')
-    output.line(json ? events.map((event) => JSON.stringify(event)).join('\n') : timeline(events))
+    output.line(json ? events.map((event) => toJson(event)).join('\n') : timeline(events))
     progress.say(`trace: ${tally.total} events, ${trace.lost} lost, ${tally.seconds.toFixed(0)} s`)
   }
   for (let last = false; !last; ) {
@@ -194,7 +195,7 @@ async function follow(trace: Trace, watched: Watched, output: Output, json: bool
   const { counts, total: events } = tally
   output.line(
     json
-      ? JSON.stringify({ kind: 'summary', events, lost: trace.lost, counts, unavailable: trace.unavailable, memslots: memslots.found })
+      ? toJson({ kind: 'summary', events, lost: trace.lost, counts, unavailable: trace.unavailable, memslots: memslots.found })
       : summaryText(tally, trace, memslots)
   )
 }
@@ -226,7 +227,9 @@ async function tracePid(pid: number, values: Values): Promise<number> {
 // A zombie runs nothing any more.
 function isGone(pid: number): boolean {
   try {
-    return /^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))
+    // Behind the name, which may hold anything, that of a state in another line too.
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    return /^[ZX]/.test(stat.slice(stat.lastIndexOf(')') + 2))
   } catch {
     return true
   }
@@ -242,7 +245,7 @@ async function traceProgram([name = '', ...args]: string[], values: Values): Pro
   const child = spawn(name, args, { stdio: ['inherit', values.out === undefined ? 2 : 'inherit', 'inherit'] })
   const failed = await new Promise<Error | undefined>((resolve) => child.once('spawn', () => resolve(undefined)).once('error', resolve))
   if (failed) {
-    console.error(`node-kvm trace: ${name} cannot be run: ${(failed as NodeJS.ErrnoException).code}`)
+    console.error(`node-kvm trace: ${visible(name)} cannot be run: ${(failed as NodeJS.ErrnoException).code}`)
     return 127
   }
   let asked = 0

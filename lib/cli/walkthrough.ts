@@ -1,5 +1,6 @@
 /** `node-kvm walkthrough`: the six steps, each as the thread prints its tables. */
 import { hex } from '../abi/arguments.js'
+import { json } from '../abi/text.js'
 import type { Check, Step, StepStatistics } from '../experiments/thread-step.js'
 import { runWalkthrough, type Walkthrough } from '../experiments/walkthrough.js'
 import { timeline } from '../trace/timeline.js'
@@ -87,16 +88,16 @@ export const walkthrough = command({
   usage,
   options: { json: { type: 'boolean' } },
   inLanes: true,
-  run({ json = false }, words, program) {
+  run({ json: asJson = false }, words, program) {
     refuseWords(words, program)
-    return replay(json)
+    return replay(asJson)
   }
 })
 
-function replay(json: boolean): number {
-  if (!json) console.log('How a guest-physical address becomes a host-physical one: the three tables of the KVM thread of October 2020.')
-  const result = runWalkthrough(json ? undefined : printStep)
-  if (json) console.log(JSON.stringify(result, null, 2))
+function replay(asJson: boolean): number {
+  if (!asJson) console.log('How a guest-physical address becomes a host-physical one: the three tables of the KVM thread of October 2020.')
+  const result = runWalkthrough(asJson ? undefined : printStep)
+  if (asJson) console.log(json(result, 2))
   else printEnd(result)
   return result.ok ? 0 : 1
 }

@@ -1,6 +1,7 @@
 /** How the commands name sizes, tables and entries. */
 import { hex } from '../abi/arguments.js'
 import { describeHost, type Mmu } from '../abi/host.js'
+import { shorten, visible } from '../abi/text.js'
 import type { SecondStage } from '../translation/translate.js'
 import { paint } from './paint.js'
 
@@ -12,8 +13,6 @@ export function bytes(count: number): string {
   for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024
   return `${Number.isInteger(value) ? value : value.toFixed(1)} ${units[unit]}`
 }
-
-export const shorten = (text: string, most: number) => (text.length > most ? `${text.slice(0, most - 1)}…` : text)
 
 const stageNames: Record<Mmu, string> = { ept: 'EPT', npt: 'NPT', shadow: 'shadow pages', unknown: 'second stage' }
 
@@ -40,5 +39,5 @@ export function tableLine(kind: string, table: string, from: number | null, to: 
 /** `1 vCPU`, `2 vCPUs` */
 export const counted = (count: number, what: string) => `${count} ${what}${count === 1 ? '' : 's'}`
 
-/** A command line without the folder of its program. */
-export const withoutFolder = (command: string) => command.replace(/^\S*\/(?=\S)/, '')
+/** Another process's command line, without the folder of its program, for a terminal. */
+export const commandWords = (command: string, most: number) => shorten(visible(command.replace(/^\S*\/(?=\S)/, '')), most)

@@ -94,7 +94,7 @@ function checkCapabilities(values: Diagnosis['capabilities']): Finding[] {
 
 /** Effective capability bits of this process. */
 function hasCapability(bit: number): boolean {
-  const effective = /^CapEff:\s*([0-9a-f]+)/m.exec(readOptional('/proc/self/status') ?? '')?.[1] ?? '0'
+  const effective = /\nCapEff:\s*([0-9a-f]+)/.exec(readOptional('/proc/self/status') ?? '')?.[1] ?? '0'
   return ((BigInt(`0x${effective}`) >> BigInt(bit)) & 1n) === 1n
 }
 const sysAdmin = 21

@@ -1,8 +1,9 @@
 /** Writes that KVM queues instead of leaving the guest: KVM_REGISTER_COALESCED_MMIO (api.rst 4.116). */
-import { argumentError, checkAddress, checkInteger, checkOptions, checkSize, hex } from '../abi/arguments.js'
-import { ioctlError, KvmError, throwLater } from '../abi/errors.js'
+import { AsyncResource } from 'node:async_hooks'
+import { argumentError, checkAddress, checkInteger, checkOptions, checkSize, hexRange } from '../abi/arguments.js'
+import { errnoName, ioctlError, KvmError, throwLater } from '../abi/errors.js'
 import type { NativeVm } from '../abi/native.js'
-import { KVM_REGISTER_COALESCED_MMIO, KVM_UNREGISTER_COALESCED_MMIO } from '../abi/requests.js'
+import { KVM_REGISTER_COALESCED_MMIO } from '../abi/requests.js'
 import { CoalescedEntry, CoalescedZone as Request } from '../abi/structures.js'
 
 /** Of {@link Vm.coalesce}: ports, or guest-physical addresses, from the first on. */
@@ -23,7 +24,10 @@ export interface CoalescedWrite {
   data: Uint8Array
 }
 
-/** Takes the writes of one range, oldest first. */
+/**
+ * Takes the writes of one range, oldest first. It may run other vCPUs, open and close ranges, and drain: what waits is handed on before that
+ * goes on, each write once and in the guest's order. It is called in the async context in which coalesce() was.
+ */
 export type CoalescedHandler = (writes: readonly CoalescedWrite[]) => void
 
 /** A registered range. Made by {@link Vm.coalesce}. */
@@ -41,7 +45,7 @@ export class CoalescedZone implements Disposable {
     this.handler = handler
   }
 
-  /** Delivers now what waits, of every range of the VM: for a guest that goes long without an exit. */
+  /** Delivers now what waits, of every range that this Worker has of the VM: for a guest that goes long without an exit. */
   drain(): void {
     this.#table.drain()
   }
@@ -56,11 +60,20 @@ export class CoalescedZone implements Disposable {
   }
 }
 
-/** @internal the ranges of one VM. The ring is one for all its vCPUs: what any of them wrote comes with whoever drains. */
+/** Writes of one range that follow on each other. */
+interface Batch {
+  handler: CoalescedHandler
+  writes: CoalescedWrite[]
+}
+
+/** @internal this environment's ranges of one VM. The ring is one for all vCPUs: what any of them wrote there comes with the next drain. */
 export class Coalescing {
   readonly #vm: NativeVm
   readonly #zones: CoalescedZone[] = []
   readonly #entries = new Uint8Array(170 * CoalescedEntry.size)
+  // What was taken out of the ring and no handler was called with yet, oldest first. A handler may run a vCPU, close a range or drain, each of
+  // which hands on all that waits before it goes on: so nothing is overtaken, whichever drain() is the one that hands it on.
+  readonly #waiting: Batch[] = []
 
   constructor(vm: NativeVm) {
     this.#vm = vm
@@ -72,57 +85,57 @@ export class Coalescing {
     if (typeof handler !== 'function') throw argumentError('handler', typeof handler, 'a function')
     const addr = port === undefined ? checkAddress('gpa', gpa) : checkInteger('port', port, 0, 0xffff)
     const request = new Request({ addr, size: checkSize('size', size), pio: port === undefined ? 0 : 1 })
-    const result = this.#vm.ioctl(KVM_REGISTER_COALESCED_MMIO.number, request.bytes)
+    // Before KVM is asked, for it looks at the function's properties.
+    const bound = AsyncResource.bind(handler, 'KvmCoalescedZone')
+    const asked = `coalescing ${port === undefined ? 'gpa' : 'port'} ${hexRange(addr, size)}`
+    const result = this.#vm.coalesce(request.bytes)
+    if (errnoName(result) === 'EEXIST')
+      throw new KvmError('overlap', `${asked}: it overlaps a coalesced range of this VM, of this thread or another's`)
     if (result < 0)
-      throw ioctlError(
-        KVM_REGISTER_COALESCED_MMIO.name,
-        result,
-        `coalescing ${size} at ${port === undefined ? 'gpa' : 'port'} ${hex(addr)}`,
-        'a VM has room for about 200 ranges; ports need KVM_CAP_COALESCED_PIO'
-      )
-    const zone = new CoalescedZone(this, request, handler)
+      throw ioctlError(KVM_REGISTER_COALESCED_MMIO.name, result, asked, 'a VM has room for about 200 ranges; ports need KVM_CAP_COALESCED_PIO')
+    const zone = new CoalescedZone(this, request, bound)
     this.#zones.push(zone)
     return zone
   }
 
   remove(zone: CoalescedZone): void {
-    const place = this.#zones.indexOf(zone)
-    if (place < 0) return
-    if (this.#vm.fd >= 0) this.#vm.ioctl(KVM_UNREGISTER_COALESCED_MMIO.number, zone.request.bytes)
-    this.drain()
-    this.#zones.splice(place, 1)
+    if (!this.#zones.includes(zone)) return
+    this.#sort(this.#vm.uncoalesce(zone.request.bytes, this.#entries))
+    this.#zones.splice(this.#zones.indexOf(zone), 1)
+    this.#handOn()
   }
 
   /** Every write that waits, in the guest's order: those of one range that follow on each other come in one call. */
   drain(): void {
-    const count = this.#vm.drainCoalesced(this.#entries)
-    let zone: CoalescedZone | undefined
+    this.#sort(this.#vm.drainCoalesced(this.#entries))
+    this.#handOn()
+  }
+
+  // What was moved out of the ring goes to its owners before any handler runs.
+  #sort(count: number): void {
+    let owner: CoalescedZone | undefined
     let writes: CoalescedWrite[] = []
     for (let index = 0; index < count; index++) {
       const { phys_addr: address, len, pio, data } = CoalescedEntry.over(this.#entries.subarray(index * CoalescedEntry.size))
-      const owner = this.#ownerOf(address, pio)
-      if (owner !== zone) {
-        deliver(zone, writes)
-        zone = owner
-        writes = []
-      }
+      const zone = this.#ownerOf(address, pio)
+      if (!zone) continue
+      if (zone !== owner) this.#waiting.push({ handler: zone.handler, writes: (writes = []) })
+      owner = zone
       writes.push({ address, data: data.slice(0, Math.min(len, 8)) })
     }
-    deliver(zone, writes)
+  }
+
+  // The exit that made this call must still reach its own caller: what a handler throws goes where a listener's error would.
+  #handOn(): void {
+    for (let batch = this.#waiting.shift(); batch; batch = this.#waiting.shift())
+      try {
+        batch.handler(batch.writes)
+      } catch (error) {
+        throwLater(error)
+      }
   }
 
   #ownerOf(address: number, pio: number): CoalescedZone | undefined {
     return this.#zones.find(({ request: { addr, size, pio: ports } }) => ports === pio && address >= addr && address < addr + size)
-  }
-}
-
-// The exit that made this call must still reach its own caller: what a handler throws goes where a listener's error would.
-function deliver(zone: CoalescedZone | undefined, writes: readonly CoalescedWrite[]): void {
-  if (writes.length === 0) return
-  try {
-    if (!zone) throw new KvmError('argument', `${writes.length} coalesced writes at ${hex(writes[0]!.address)}, which no range of this thread covers`)
-    zone.handler(writes)
-  } catch (error) {
-    throwLater(error)
   }
 }

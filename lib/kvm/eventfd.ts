@@ -3,18 +3,18 @@
  * adds up what they count and rings a bell (native/doorbell.h says why so, and not by libuv). The libuv thread pool has no part in it, and a
  * guest that signals faster than JavaScript listens makes one event with a larger count, not a queue.
  */
-import { EventEmitter, on } from 'node:events'
+import { AsyncResource } from 'node:async_hooks'
+import { EventEmitter } from 'node:events'
 import { writeSync } from 'node:fs'
 import { Doorbell } from '../abi/doorbell.js'
-import { errnoName, exhaustion, KvmError, throwLater } from '../abi/errors.js'
+import { limitError, throwLater } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
 import { type NativeDescriptor, type NativeWatcher, native } from '../abi/native.js'
 
 /** An eventfd of ours, to hand to KVM. */
 export function createEventfd(): NativeDescriptor {
   const made = making(() => native.eventfd())
-  if (typeof made === 'number')
-    throw exhaustion('eventfd(2)', made) ?? new KvmError('limit', `eventfd(2): ${errnoName(made)}`, { errno: errnoName(made) })
+  if (typeof made === 'number') throw limitError('an eventfd', made)
   return made
 }
 
@@ -29,28 +29,28 @@ export function signalEventfd({ fd }: NativeDescriptor): void {
   }
 }
 
-// This environment's thread, its bell, and who listens.
+// This environment's thread and its bell, from the first listener on; and who listens. Those that keep the process alive are kept themselves;
+// of the others somebody has the source or its VM, or it goes.
 let watcher: NativeWatcher | undefined
 let bell: Doorbell
-const listeners = new Map<number, WeakRef<EventSource>>()
-// Those that keep the process alive are held here, the others by whoever has them or their VM.
+const listening = new Map<number, WeakRef<EventSource>>()
 const referenced = new Set<EventSource>()
 let nextKey = 0
-const lost = new FinalizationRegistry<number>(forget)
 
 function forget(key: number): void {
   watcher?.remove(key)
-  listeners.delete(key)
+  listening.delete(key)
 }
+const lost = new FinalizationRegistry(forget)
 
 function deliver(): void {
   const counts = watcher!.take()
   for (let at = 0; at < counts.length; at += 2)
     try {
-      listeners
+      listening
         .get(counts[at]!)
         ?.deref()
-        ?.emit('event', counts[at + 1]!)
+        ?.hear(counts[at + 1]!)
     } catch (error) {
       // The others were taken too, and must hear of it.
       throwLater(error)
@@ -60,40 +60,72 @@ function deliver(): void {
 function theWatcher(): NativeWatcher {
   if (watcher) return watcher
   const made = making(() => native.watchEventfds())
-  if (typeof made === 'number')
-    throw exhaustion('watching eventfds', made) ?? new KvmError('limit', `watching eventfds: ${errnoName(made)}`, { errno: errnoName(made) })
+  if (typeof made === 'number') throw limitError('a thread that watches eventfds', made)
   bell = new Doorbell(made.subscribe(), deliver)
   bell.unref()
   return (watcher = made)
 }
 
+/** An async iterator over counts: what came since its last step, and how to wake it. */
+interface Reader {
+  count: number
+  wake(): void
+}
+
 /**
  * What the event loop hears of an eventfd: `'event'` with how often it was signalled since the last one. Also an async iterable of
- * those counts, which ends with close(). It keeps the process alive while it listens, as a socket does, until unref().
+ * those counts, which ends with close(); for a loop that is slow they add up. It keeps the process alive while it listens, as a socket does,
+ * until unref(); after that it listens as long as somebody holds it, or its VM. Listeners are called in the async context that it was made in (AsyncLocalStorage); what one throws is an uncaught exception.
  */
 export abstract class EventSource extends EventEmitter<{ event: [count: number]; close: [] }> implements AsyncIterable<number>, Disposable {
+  readonly #context = new AsyncResource('KvmEventSource')
+  readonly #readers = new Set<Reader>()
+  readonly #onClose: () => void
   #key: number | undefined
+
+  /** @internal */
+  constructor(onClose: () => void) {
+    super()
+    this.#onClose = onClose
+  }
 
   /** @internal */
   protected listen({ fd }: NativeDescriptor): void {
     const key = nextKey++
-    const result = theWatcher().add(key, fd)
-    if (result < 0)
-      throw (
-        exhaustion('watching an eventfd', result) ?? new KvmError('limit', `watching an eventfd: ${errnoName(result)}`, { errno: errnoName(result) })
-      )
+    const result = making(() => theWatcher().add(key, fd))
+    if (result < 0) throw limitError('watching an eventfd', result)
     this.#key = key
-    listeners.set(key, new WeakRef(this))
+    listening.set(key, new WeakRef(this))
     lost.register(this, key, this)
     this.ref()
   }
 
+  /** @internal the opposite of listen(), whether or not that was called */
+  protected unlisten(): void {
+    this.unref()
+    if (this.#key === undefined) return
+    lost.unregister(this)
+    forget(this.#key)
+    this.#key = undefined
+  }
+
+  /** @internal those that iterate first: a listener that throws takes nothing from them */
+  hear(count: number): void {
+    for (const reader of this.#readers) {
+      reader.count += count
+      reader.wake()
+    }
+    this.#context.runInAsyncScope(() => this.emit('event', count))
+  }
+
   /** Keeps the process alive again. */
   ref(): this {
-    if (this.#key !== undefined && referenced.add(this).size === 1) bell.ref()
+    if (this.#key === undefined) return this
+    referenced.add(this)
+    bell.ref()
     return this
   }
-  /** Lets the process end although this still listens. It ends by itself once nobody holds it or its VM any more. */
+  /** Lets the process end although this still listens. */
   unref(): this {
     if (referenced.delete(this) && referenced.size === 0) bell.unref()
     return this
@@ -104,13 +136,14 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
 
   /** Ends it in KVM and here; a second call does nothing. */
   close(): void {
-    this.unref()
-    if (this.#key !== undefined) {
-      forget(this.#key)
-      lost.unregister(this)
-      this.#key = undefined
+    this.unlisten()
+    this.#onClose()
+    for (const reader of this.#readers) reader.wake()
+    try {
+      this.#context.runInAsyncScope(() => this.emit('close'))
+    } catch (error) {
+      throwLater(error)
     }
-    this.emit('close')
   }
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
@@ -119,7 +152,20 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
 
   /** The counts, until close(). */
   async *[Symbol.asyncIterator](): AsyncGenerator<number> {
-    if (this.closed) return
-    for await (const [count] of on(this, 'event', { close: ['close'] })) yield count
+    const reader: Reader = { count: 0, wake: () => {} }
+    this.#readers.add(reader)
+    try {
+      while (reader.count > 0 || !this.closed) {
+        const { count } = reader
+        reader.count = 0
+        if (count > 0) yield count
+        else
+          await new Promise<void>((resolve) => {
+            reader.wake = resolve
+          })
+      }
+    } finally {
+      this.#readers.delete(reader)
+    }
   }
 }

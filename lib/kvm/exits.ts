@@ -6,7 +6,6 @@ import { exitWords } from '../abi/vcpu-calls.js'
 const exitAreaSize = 4608
 const portData = 512
 const union = 32
-const exitReasonOffset = 8
 
 /** A port write, or with `count` above 1 a string write (`rep outs`): `data` holds `size * count` bytes. */
 export interface IoOutExit {
@@ -193,10 +192,10 @@ export class ExitReader {
     return this.#readRare(number)
   }
 
-  /** The exit that the copied run page itself names. */
-  readCopied(): Exit {
+  /** The MMIO exit in the copied run page, whatever other vCPUs did since. */
+  readCopiedMmio(): MmioExit {
     this.recall()
-    return this.read(this.#view.getUint32(exitReasonOffset, true))
+    return this.#readMmio()
   }
 
   #window(offset: number, length: number): Uint8Array {

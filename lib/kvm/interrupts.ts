@@ -1,5 +1,5 @@
 /** Interrupts with the controllers in the kernel (api.rst 4.24 to 4.26, 4.52, 4.70, 4.75): what a VMM's devices raise. */
-import { checkBoolean, checkInteger, checkOneOf, checkOptions } from '../abi/arguments.js'
+import { checkBoolean, checkInteger, checkList, checkOneOf, checkOptions } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import type { NativeDescriptor, NativeVm } from '../abi/native.js'
 import { KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2, KVM_IRQ_LINE, KVM_IRQFD, KVM_SET_GSI_ROUTING, KVM_SIGNAL_MSI } from '../abi/requests.js'
@@ -52,13 +52,15 @@ function splitAddress(address: number): { address_lo: number; address_hi: number
 }
 
 function routeEntry(route: GsiRoute): Uint8Array {
-  const gsi = u32('gsi', route.gsi)
+  const gsi = u32('gsi', route?.gsi)
   if ('msi' in route) {
-    const { bytes } = new IrqRoutingMsi({ ...splitAddress(route.msi.address), data: u32('data', route.msi.data) })
-    return entryOf(gsi, 2, bytes)
+    const { msi } = checkOptions('route', route, ['gsi', 'msi'])
+    const { address, data } = checkOptions('msi', msi, ['address', 'data'])
+    return entryOf(gsi, 2, new IrqRoutingMsi({ ...splitAddress(address), data: u32('data', data) }).bytes)
   }
-  const irqchip = irqchips.indexOf(checkOneOf('irqchip', route.irqchip, irqchips))
-  return entryOf(gsi, 1, new IrqRoutingIrqchip({ irqchip, pin: u32('pin', route.pin) }).bytes)
+  const { irqchip, pin } = checkOptions('route', route, ['gsi', 'irqchip', 'pin'])
+  const target = { irqchip: irqchips.indexOf(checkOneOf('irqchip', irqchip, irqchips)), pin: u32('pin', pin) }
+  return entryOf(gsi, 1, new IrqRoutingIrqchip(target).bytes)
 }
 
 function entryOf(gsi: number, type: number, target: Uint8Array): Uint8Array {
@@ -68,11 +70,12 @@ function entryOf(gsi: number, type: number, target: Uint8Array): Uint8Array {
 }
 
 export function setGsiRouting(vm: NativeVm, routes: readonly GsiRoute[]): void {
-  const argument = new Uint8Array(8 + routes.length * IrqRoutingEntry.size)
-  new DataView(argument.buffer).setUint32(0, routes.length, true)
-  routes.forEach((route, place) => argument.set(routeEntry(route), 8 + place * IrqRoutingEntry.size))
+  const entries = checkList('routes', routes).map(routeEntry)
+  const argument = new Uint8Array(8 + entries.length * IrqRoutingEntry.size)
+  new DataView(argument.buffer).setUint32(0, entries.length, true)
+  entries.forEach((entry, place) => argument.set(entry, 8 + place * IrqRoutingEntry.size))
   const result = vm.ioctlCounted(KVM_SET_GSI_ROUTING.number, argument, 8, IrqRoutingEntry.size)
-  if (result < 0) throw ioctlError(KVM_SET_GSI_ROUTING.name, result, `routing ${routes.length} interrupts`, noIrqchip)
+  if (result < 0) throw ioctlError(KVM_SET_GSI_ROUTING.name, result, `routing ${entries.length} interrupts`, noIrqchip)
 }
 
 /** Of {@link Vm.irqfd}. */
@@ -101,25 +104,27 @@ export class Irqfd extends EventSource {
   readonly #request: InstanceType<typeof Request>
 
   /** @internal */
-  constructor(vm: NativeVm, options: IrqfdOptions) {
-    super()
+  constructor(vm: NativeVm, options: IrqfdOptions, onClose: () => void) {
+    super(onClose)
     const { gsi, resample = false } = checkOptions('options', options, ['gsi', 'resample'])
     checkBoolean('resample', resample)
     this.gsi = u32('gsi', gsi)
     this.#vm = vm
     this.#eventfd = createEventfd()
-    this.#resample = resample ? createEventfd() : undefined
-    this.#request = new Request({
-      fd: this.#eventfd.fd,
-      gsi,
-      flags: resample ? flags.resample : 0,
-      resamplefd: this.#resample?.fd ?? 0
-    })
-    const result = vm.ioctl(KVM_IRQFD.number, this.#request.bytes)
     try {
-      if (result < 0) throw ioctlError(KVM_IRQFD.name, result, `an irqfd for GSI ${gsi}`, noIrqchip, { gsi })
+      this.#resample = resample ? createEventfd() : undefined
       if (this.#resample) this.listen(this.#resample)
+      this.#request = new Request({
+        fd: this.#eventfd.fd,
+        gsi,
+        flags: resample ? flags.resample : 0,
+        resamplefd: this.#resample?.fd ?? 0
+      })
+      // Last: from here on the line is raised.
+      const result = vm.ioctl(KVM_IRQFD.number, this.#request.bytes)
+      if (result < 0) throw ioctlError(KVM_IRQFD.name, result, `an irqfd for GSI ${gsi}`, noIrqchip, { gsi })
     } catch (error) {
+      this.unlisten()
       this.#eventfd.close()
       this.#resample?.close()
       throw error

@@ -1,7 +1,8 @@
 /** Writes of the guest that become events instead of exits: KVM_IOEVENTFD (api.rst 4.59). */
 import { argumentError, checkAddress, checkInteger, checkOptions, hex } from '../abi/arguments.js'
 import { ioctlError } from '../abi/errors.js'
-import type { NativeDescriptor, NativeVm } from '../abi/native.js'
+import { making } from '../abi/exhausted.js'
+import type { NativeRegistration, NativeVm } from '../abi/native.js'
 import { KVM_IOEVENTFD } from '../abi/requests.js'
 import { IoEventfd as Request } from '../abi/structures.js'
 import { createEventfd, EventSource } from './eventfd.js'
@@ -18,7 +19,7 @@ export interface IoEventfdOptions {
   datamatch?: bigint
 }
 
-const flags = { datamatch: 1, pio: 2, deassign: 4 }
+const flags = { datamatch: 1, pio: 2 }
 
 function requestOf(options: IoEventfdOptions, fd: number): InstanceType<typeof Request> {
   const { port, gpa, size = 0, datamatch } = checkOptions('options', options, ['port', 'gpa', 'size', 'datamatch'])
@@ -26,6 +27,9 @@ function requestOf(options: IoEventfdOptions, fd: number): InstanceType<typeof R
   if (![0, 1, 2, 4, 8].includes(size)) throw argumentError('size', size, '1, 2, 4, 8, or 0 for any')
   if (datamatch !== undefined && typeof datamatch !== 'bigint') throw argumentError('datamatch', datamatch, 'a bigint')
   if (datamatch !== undefined && size === 0) throw argumentError('datamatch', datamatch, 'given together with a size')
+  // KVM compares the whole number with what was written: a wider one would never match.
+  if (datamatch !== undefined && BigInt.asUintN(8 * size, datamatch) !== datamatch)
+    throw argumentError('datamatch', datamatch, `a bigint of ${size} bytes, from 0 on`)
   const addr = port === undefined ? checkAddress('gpa', gpa) : checkInteger('port', port, 0, 0xffff)
   return new Request({
     addr,
@@ -43,41 +47,39 @@ function requestOf(options: IoEventfdOptions, fd: number): InstanceType<typeof R
  * doorbell.on('event', (count) => console.log(`rung ${count} times`))
  */
 export class IoEventfd extends EventSource {
-  readonly #vm: NativeVm
-  readonly #eventfd: NativeDescriptor
-  readonly #request: InstanceType<typeof Request>
+  readonly #registration: NativeRegistration
 
   /** @internal */
-  constructor(vm: NativeVm, options: IoEventfdOptions) {
-    super()
-    this.#vm = vm
-    this.#eventfd = createEventfd()
+  constructor(vm: NativeVm, options: IoEventfdOptions, onClose: () => void) {
+    super(onClose)
+    const eventfd = createEventfd()
     try {
-      this.#request = requestOf(options, this.#eventfd.fd)
-      const result = vm.ioctl(KVM_IOEVENTFD.number, this.#request.bytes)
-      if (result < 0)
-        throw ioctlError(KVM_IOEVENTFD.name, result, `an ioeventfd at ${hex(this.#request.addr)}`, 'EEXIST: there is one with this size and value', {
+      const request = requestOf(options, eventfd.fd)
+      this.listen(eventfd)
+      // Last: from here on the guest's writes are no exits.
+      const made = making(() => vm.ioeventfd(request.bytes))
+      if (typeof made === 'number')
+        throw ioctlError(KVM_IOEVENTFD.name, made, `an ioeventfd at ${hex(request.addr)}`, 'EEXIST: there is one with this size and value', {
           ...options
         })
-      this.listen(this.#eventfd)
+      this.#registration = made
     } catch (error) {
-      this.#eventfd.close()
+      this.unlisten()
       throw error
+    } finally {
+      eventfd.close()
     }
   }
 
   /** Whether close() was called, here or on the VM. */
   get closed(): boolean {
-    return this.#eventfd.fd < 0
+    return this.#registration.fd < 0
   }
 
   /** The guest's writes are exits again. A second call does nothing. */
   override close(): void {
     if (this.closed) return
-    // A VM that is closed has forgotten it.
-    this.#request.flags |= flags.deassign
-    if (this.#vm.fd >= 0) this.#vm.ioctl(KVM_IOEVENTFD.number, this.#request.bytes)
-    this.#eventfd.close()
+    this.#registration.close()
     super.close()
   }
 }

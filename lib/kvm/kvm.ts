@@ -75,7 +75,11 @@ export class Kvm implements Disposable {
       const result = this.#native.ioctlCounted(KVM_GET_SUPPORTED_CPUID.number, memory, 8, CpuidEntry.size)
       if (result < 0 && errnoName(result) !== 'E2BIG') throw ioctlError(KVM_GET_SUPPORTED_CPUID.name, result, 'asking for the supported CPUID')
       if (result >= 0)
-        return Array.from({ length: view.getUint32(0, true) }, (_, index) => CpuidEntry.over(memory.subarray(8 + index * CpuidEntry.size)))
+        // Copies: whoever changes one entry, or transfers its memory away, has the others as they were.
+        return Array.from(
+          { length: view.getUint32(0, true) },
+          (_, index) => new CpuidEntry(CpuidEntry.over(memory.subarray(8 + index * CpuidEntry.size)))
+        )
     }
   }
 

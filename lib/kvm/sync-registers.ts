@@ -1,7 +1,8 @@
 /** Registers in the run page: KVM_CAP_SYNC_REGS (api.rst, "kvm_valid_regs" and "kvm_dirty_regs"). */
-import { checkInteger } from '../abi/arguments.js'
+import { argumentError, checkInteger } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
 import type { NativeVcpu } from '../abi/native.js'
+import type { Struct } from '../abi/struct.js'
 import { Registers, SpecialRegisters } from '../abi/structures.js'
 
 /** Bits of the two masks. */
@@ -34,6 +35,9 @@ export class SyncRegisters {
     if (result < 0)
       throw new KvmError('closed', `the run page of ${this.#runPageSize} bytes cannot be reached (${errnoName(result)}); is the vCPU closed?`)
   }
+  #write(offset: number, { bytes }: Struct): void {
+    this.#check(this.#native.writeRunPage(offset, bytes))
+  }
   #mask(offset: number, name: string, bits: number): void {
     this.#check(this.#native.writeRunPage(offset, new Uint8Array(new BigUint64Array([BigInt(checkInteger(name, bits))]).buffer)))
   }
@@ -55,7 +59,8 @@ export class SyncRegisters {
   }
   /** Writes them into the run page; they count once marked dirty. */
   set registers(value: Registers) {
-    this.#check(this.#native.writeRunPage(registersOffset, value.bytes))
+    if (!(value instanceof Registers)) throw argumentError('registers', value, 'an instance of Registers')
+    this.#write(registersOffset, new Registers(value))
   }
   /** Segments and control registers as the last exit left them; stale unless asked for. */
   get specialRegisters(): SpecialRegisters {
@@ -65,6 +70,7 @@ export class SyncRegisters {
   }
   /** Writes them into the run page; they count once marked dirty. */
   set specialRegisters(value: SpecialRegisters) {
-    this.#check(this.#native.writeRunPage(specialRegistersOffset, value.bytes))
+    if (!(value instanceof SpecialRegisters)) throw argumentError('specialRegisters', value, 'an instance of SpecialRegisters')
+    this.#write(specialRegistersOffset, new SpecialRegisters(value))
   }
 }

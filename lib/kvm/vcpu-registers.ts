@@ -1,9 +1,9 @@
 /** A vCPU's registers and what else is read and written by ioctl while the guest is out. */
-import { argumentError, checkBytes, checkInteger, checkOptions } from '../abi/arguments.js'
+import { argumentError, checkBytes, checkInteger, checkList } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import { type NativeVcpu, native } from '../abi/native.js'
 import * as requests from '../abi/requests.js'
-import type { Fields, StructInstance, StructType, ValuesOf } from '../abi/struct.js'
+import type { Fields, Some, StructInstance, StructType } from '../abi/struct.js'
 import {
   CpuidEntry,
   DebugRegisters,
@@ -15,9 +15,13 @@ import {
   MsrEntry,
   Registers,
   SpecialRegisters,
-  Translation
+  Translation,
+  VcpuEvents
 } from '../abi/structures.js'
 import { ioctlVcpu } from '../abi/vcpu-calls.js'
+
+// KVM_VCPUEVENT_VALID_ NMI_PENDING, SHADOW and SMM: what KVM_SET_VCPU_EVENTS writes beside exception, interrupt and NMI.
+const droppedEvents = 1 | 4 | 8
 
 /** The part of {@link Vcpu} that is its registers. While the guest runs on another thread, each of these is refused with `busy`. */
 export abstract class VcpuRegisters {
@@ -27,8 +31,6 @@ export abstract class VcpuRegisters {
   protected readonly native: NativeVcpu
   /** @internal by which ioctlVcpu() and runVcpu() know it */
   protected abstract number: number
-  /** @internal */
-  protected hasCpuid = false
 
   /** @internal */
   constructor(vcpu: NativeVcpu, id: number) {
@@ -53,7 +55,7 @@ export abstract class VcpuRegisters {
   setSignalMask(blocked: Iterable<number>): void {
     this.checkOpen()
     let set = 0n
-    for (const signal of blocked) set |= 1n << BigInt(checkInteger('blocked', signal, 1, 64) - 1)
+    for (const signal of checkList('blocked', blocked)) set |= 1n << BigInt(checkInteger('blocked', signal, 1, 64) - 1)
     const mask = new DataView(new ArrayBuffer(12))
     mask.setUint32(0, 8, true)
     mask.setBigUint64(4, set & ~(1n << BigInt(native.kickSignal() - 1)), true)
@@ -62,19 +64,17 @@ export abstract class VcpuRegisters {
   }
 
   #get<F extends Fields>(request: requests.Request, type: StructType<F>, value = new type()): StructInstance<F> {
-    if (value?.constructor !== type) throw argumentError('into', typeof value, `an instance for ${type.structName}`)
+    if (value?.constructor !== type) throw argumentError('into', value, `an instance for ${type.structName}`)
     const result = ioctlVcpu(this.number, request.number, value.bytes)
     if (result < 0) this.#refused(result, request, 'reading')
     return value
   }
 
-  #set<F extends Fields>(request: requests.Request, type: StructType<F>, values: Partial<ValuesOf<F>>, current?: () => StructInstance<F>): void {
-    if (typeof values !== 'object' || values === null) throw argumentError('values', typeof values, `the fields of ${type.structName}`)
+  #set<F extends Fields>(request: requests.Request, type: StructType<F>, values: Some<F>, current?: () => StructInstance<F>): void {
     let whole = values as StructInstance<F>
-    if (values.constructor !== type) {
-      checkOptions<object>('values', values, Object.keys(type.fields) as never[])
+    if (values?.constructor !== type) {
       whole = current ? current() : new type()
-      assignFields(whole, values)
+      type.assign(whole, type.structName, values)
     }
     const result = ioctlVcpu(this.number, request.number, whole.bytes)
     if (result < 0) this.#refused(result, request, 'writing', 'a field holds a value that this processor does not allow')
@@ -98,7 +98,7 @@ export abstract class VcpuRegisters {
     return this.#get(requests.KVM_GET_REGS, Registers, into)
   }
   /** Writes registers: those of a getRegisters() whole, or some by name and the others kept. */
-  setRegisters(values: Partial<ValuesOf<typeof Registers.fields>>): void {
+  setRegisters(values: Some<typeof Registers.fields>): void {
     this.#set(requests.KVM_SET_REGS, Registers, values, () => this.getRegisters())
   }
   /** Segments, descriptor tables and control registers: KVM_GET_SREGS. */
@@ -107,7 +107,7 @@ export abstract class VcpuRegisters {
   }
   /** Writes segments and control registers: those of a getSpecialRegisters() whole, or some by name (KVM_SET_SREGS).
    * @throws KvmError `ioctl` with EINVAL for a state no processor allows */
-  setSpecialRegisters(values: Partial<ValuesOf<typeof SpecialRegisters.fields>>): void {
+  setSpecialRegisters(values: Some<typeof SpecialRegisters.fields>): void {
     this.#set(requests.KVM_SET_SREGS, SpecialRegisters, values, () => this.getSpecialRegisters())
   }
   /** x87 and SSE state: KVM_GET_FPU. */
@@ -115,7 +115,7 @@ export abstract class VcpuRegisters {
     return this.#get(requests.KVM_GET_FPU, Fpu)
   }
   /** Writes x87 and SSE state, some fields or all: KVM_SET_FPU. */
-  setFpu(values: Partial<ValuesOf<typeof Fpu.fields>>): void {
+  setFpu(values: Some<typeof Fpu.fields>): void {
     this.#set(requests.KVM_SET_FPU, Fpu, values, () => this.getFpu())
   }
   /** DR0 to DR3, DR6 and DR7: KVM_GET_DEBUGREGS. */
@@ -123,7 +123,7 @@ export abstract class VcpuRegisters {
     return this.#get(requests.KVM_GET_DEBUGREGS, DebugRegisters)
   }
   /** Writes debug registers, some fields or all: KVM_SET_DEBUGREGS. */
-  setDebugRegisters(values: Partial<ValuesOf<typeof DebugRegisters.fields>>): void {
+  setDebugRegisters(values: Some<typeof DebugRegisters.fields>): void {
     this.#set(requests.KVM_SET_DEBUGREGS, DebugRegisters, values, () => this.getDebugRegisters())
   }
   /** 0 runnable, 3 halted, ...: KVM_GET_MP_STATE. */
@@ -135,7 +135,7 @@ export abstract class VcpuRegisters {
     this.#set(requests.KVM_SET_MP_STATE, MpState, { mp_state: state })
   }
   /** Single steps and breakpoints: KVM_SET_GUEST_DEBUG. */
-  setGuestDebug(values: Partial<ValuesOf<typeof GuestDebug.fields>>): void {
+  setGuestDebug(values: Some<typeof GuestDebug.fields>): void {
     this.#set(requests.KVM_SET_GUEST_DEBUG, GuestDebug, values)
   }
   /** The guest's own page tables: guest-virtual to guest-physical (KVM_TRANSLATE). */
@@ -148,29 +148,41 @@ export abstract class VcpuRegisters {
     return value
   }
 
-  /** What the guest's CPUID answers: KVM_SET_CPUID2. */
-  setCpuid(entries: readonly CpuidEntry[]): void {
-    this.#counted(requests.KVM_SET_CPUID2, entries, CpuidEntry.size)
-    this.hasCpuid = true
+  /**
+   * What the guest's CPUID answers: KVM_SET_CPUID2. The kernel takes it before the first run, and later only what it has already.
+   * @param entries entries, or their fields
+   */
+  setCpuid(entries: readonly Some<typeof CpuidEntry.fields>[]): void {
+    const list = checkList('entries', entries).map((entry, place) => entryOf(CpuidEntry, `entries[${place}]`, entry))
+    this.#counted(requests.KVM_SET_CPUID2, list, CpuidEntry.size)
+  }
+  /** @internal What it answers now: KVM_GET_CPUID2. Without a count: kernels before 6.9 leave that as it was, and the rest zeros. */
+  protected cpuid(): CpuidEntry[] {
+    // KVM_MAX_CPUID_ENTRIES of arch/x86/include/asm/kvm_host.h.
+    const room = Array.from({ length: 256 }, () => new CpuidEntry())
+    const memory = this.#counted(requests.KVM_GET_CPUID2, room, CpuidEntry.size)
+    const entries = room.map((_, place) => CpuidEntry.over(memory.subarray(8 + place * CpuidEntry.size)))
+    return entries.filter(({ bytes }) => bytes.some((byte) => byte !== 0))
+  }
+  /** @internal Drops what waits to be delivered, wakes it, and takes it out of system management mode. */
+  protected dropEvents(): void {
+    if (this.mpState !== 0) this.mpState = 0
+    const { flags } = this.#get(requests.KVM_GET_VCPU_EVENTS, VcpuEvents)
+    this.#set(requests.KVM_SET_VCPU_EVENTS, VcpuEvents, { flags: flags & droppedEvents })
   }
   /** Reads model-specific registers: KVM_GET_MSRS. */
   getMsrs(indices: readonly number[]): bigint[] {
-    const memory = this.#counted(
-      requests.KVM_GET_MSRS,
-      indices.map((index) => new MsrEntry({ index })),
-      MsrEntry.size,
-      indices.length
-    )
-    return indices.map((_, place) => MsrEntry.over(memory.subarray(8 + place * MsrEntry.size)).data)
+    const list = checkList('indices', indices).map((index, place) => entryOf(MsrEntry, `indices[${place}]`, { index }))
+    const memory = this.#counted(requests.KVM_GET_MSRS, list, MsrEntry.size, list.length)
+    return list.map((_, place) => MsrEntry.over(memory.subarray(8 + place * MsrEntry.size)).data)
   }
   /** Writes model-specific registers: KVM_SET_MSRS. */
   setMsrs(values: ReadonlyMap<number, bigint>): void {
-    this.#counted(
-      requests.KVM_SET_MSRS,
-      [...values].map(([index, data]) => new MsrEntry({ index, data })),
-      MsrEntry.size,
-      values.size
-    )
+    const list = checkList('values', values).map((pair, place) => {
+      if (!Array.isArray(pair)) throw argumentError(`values[${place}]`, pair, 'an index and a value')
+      return entryOf(MsrEntry, `values[${place}]`, { index: pair[0], data: pair[1] })
+    })
+    this.#counted(requests.KVM_SET_MSRS, list, MsrEntry.size, list.length)
   }
 
   // KVM_GET_MSRS and KVM_SET_MSRS return how many they did: fewer means that the next one was refused.
@@ -178,7 +190,7 @@ export abstract class VcpuRegisters {
     this.checkOpen()
     const memory = new Uint8Array(8 + entries.length * entrySize)
     new DataView(memory.buffer).setUint32(0, entries.length, true)
-    entries.forEach((entry, place) => memory.set(checkBytes('entries', entry.bytes), 8 + place * entrySize))
+    entries.forEach((entry, place) => memory.set(entry.bytes, 8 + place * entrySize))
     const done = this.native.ioctlCounted(request.number, memory, 8, entrySize)
     if (done < 0) this.#refused(done, request, 'with a list for')
     if (done < wanted)
@@ -215,11 +227,8 @@ export abstract class VcpuRegisters {
   }
 }
 
-/** Nested structures take plain objects too, so that one field of a segment can be set. */
-function assignFields(target: object, values: object): void {
-  try {
-    Object.assign(target, values)
-  } catch (error) {
-    throw new KvmError('argument', `a register value has the wrong type: ${(error as Error).message} (registers are bigints)`, { argument: 'values' })
-  }
+function entryOf<F extends Fields>(type: StructType<F>, name: string, values: Some<F>): StructInstance<F> {
+  const entry = new type()
+  type.assign(entry, name, values)
+  return entry
 }

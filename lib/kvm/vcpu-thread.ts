@@ -1,18 +1,30 @@
 /** A vCPU on a thread of its own, while the event loop goes on. */
+import { AsyncResource } from 'node:async_hooks'
 import { argumentError, checkAddress, checkInteger, checkOptions } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
 import type { NativeVcpuRunner } from '../abi/native.js'
 import type { Exit, IoOutExit, MmioExit } from './exits.js'
 
 /** What may be given for one kind of exit: a function, or an object with a method `handle`. What it returns is awaited; then the guest goes on. */
-export type ExitHandler<E extends Exit> = ((exit: E) => unknown) | ExitReceiver<E>
+export type ExitHandler<E extends Exit | MemoryError> = ((exit: E) => unknown) | ExitReceiver<E>
 /** A device, or a bus of them. */
-export interface ExitReceiver<E extends Exit> {
+export interface ExitReceiver<E extends Exit | MemoryError> {
   /** Called for each exit, as a function would be. */
   handle(exit: E): unknown
 }
+/**
+ * The guest touched memory that the host cannot give it: KVM_RUN failed with EFAULT or EHWPOISON. Whoever handles it makes the memory
+ * accessible, and the guest tries the access again; without a handler the run rejects with the error `memory`.
+ */
+export interface MemoryError {
+  reason: 'memory'
+  /** `EFAULT`, or `EHWPOISON` for a page whose memory is broken. */
+  errno: string
+  /** Where, as far as the kernel tells: since Linux 6.8, and not for every access. */
+  gpa: number | undefined
+}
 /** By the exits' reasons. An exit without a handler ends the run. */
-export type ExitHandlers = { [R in Exit['reason']]?: ExitHandler<Extract<Exit, { reason: R }>> }
+export type ExitHandlers = { [R in Exit['reason']]?: ExitHandler<Extract<Exit, { reason: R }>> } & { memory?: ExitHandler<MemoryError> }
 
 /** Writes that need no answer: ports from `port` on, or guest-physical addresses from `gpa` on. */
 export type QueuedRange = { port: number; size?: number } | { gpa: number; size: number }
@@ -38,6 +50,8 @@ export interface Driven {
   id: number
   area(): Uint8Array
   read(result: number): Exit
+  /** Tells what KVM queued before the exit. */
+  drain(): void
   /** The error for a result below 0. */
   failure(result: number): Error
 }
@@ -83,12 +97,13 @@ export class VcpuThread {
   readonly #driven: Driven
   readonly #handlers: ExitHandlers
   readonly #runner: NativeVcpuRunner
-  readonly #kick: () => void
   readonly #signal: AbortSignal | undefined
   readonly #queues: boolean
   #wanted: VcpuState = 'running'
-  // Whether the thread was told to go, and its exit was not taken yet.
+  // Whether the thread was told to go, and its exit, and what the guest did before it, was not taken and told yet.
   #inGuest = false
+  // What a handler of queued writes threw: the run ends with it, once what the guest had written is delivered.
+  #failure: { error: unknown } | undefined
   #over = false
   #waiting: (() => void)[] = []
   #resolve!: (end: RunEnd) => void
@@ -99,16 +114,17 @@ export class VcpuThread {
     driven: Driven,
     handlers: ExitHandlers,
     { signal, queued = [] }: StartOptions,
-    native: { startThread(number: number, ranges: (boolean | number)[], notify: () => void): NativeVcpuRunner | number; kick(): void }
+    native: { startThread(number: number, ranges: (boolean | number)[], notify: () => void): NativeVcpuRunner | number }
   ) {
     checkHandlers(handlers)
     signal?.throwIfAborted()
-    const runner = native.startThread(driven.id, rangeWords(queued), () => this.#arrived())
+    // In the async context of start(), which a thread-safe function keeps for itself only before Node 24.
+    const arrived = AsyncResource.bind(() => this.#arrived(), 'KvmVcpuThread')
+    const runner = native.startThread(driven.id, rangeWords(queued), arrived)
     if (typeof runner === 'number') throw driven.failure(runner)
     this.#driven = driven
     this.#handlers = handlers
     this.#runner = runner
-    this.#kick = () => native.kick()
     this.#signal = signal
     this.#queues = queued.length > 0
     this.ended = new Promise((resolve, reject) => {
@@ -121,7 +137,7 @@ export class VcpuThread {
 
   get state(): VcpuState {
     if (this.#over) return 'stopped'
-    return this.#wanted === 'running' || this.#inGuest ? 'running' : 'parked'
+    return this.#wanted === 'parked' && !this.#inGuest ? 'parked' : 'running'
   }
 
   /** Resolves when the guest is out, or the run over. */
@@ -136,7 +152,7 @@ export class VcpuThread {
   /** What a handler that is at work has put into its exit by now is the answer with which a later run goes on. */
   stop(): void {
     this.#wanted = 'stopped'
-    if (this.#inGuest) this.#kick()
+    if (this.#inGuest) this.#runner.callBack()
     else this.#proceed()
   }
   ref(): void {
@@ -153,7 +169,7 @@ export class VcpuThread {
   #left: (() => void)[] = []
   #leave(): Promise<void> {
     if (!this.#inGuest || this.#over) return Promise.resolve()
-    this.#kick()
+    this.#runner.callBack()
     return new Promise((resolve) => this.#left.push(resolve))
   }
 
@@ -168,11 +184,24 @@ export class VcpuThread {
     settle()
   }
 
+  #end(end: RunEnd): void {
+    this.#finish(() => {
+      if (this.#failure) this.#reject(this.#failure.error)
+      else if (this.#signal?.aborted && end.reason === 'stopped') this.#reject(this.#signal.reason)
+      else this.#resolve(end)
+    })
+  }
+
+  // The run ends with the first error; the guest may be on its way still, and what it writes until it is out is told as after stop().
+  #fail(error: unknown): void {
+    this.#failure ??= { error }
+    this.stop()
+  }
+
   /** On into the guest, or what else is wanted. */
   #proceed(): void {
     if (this.#over) return
-    if (this.#wanted === 'stopped')
-      this.#finish(() => (this.#signal?.aborted ? this.#reject(this.#signal.reason) : this.#resolve({ reason: 'stopped' })))
+    if (this.#wanted === 'stopped') this.#end({ reason: 'stopped' })
     else if (this.#wanted === 'parked') this.#waiting.push(() => this.#proceed())
     else {
       this.#inGuest = true
@@ -182,50 +211,88 @@ export class VcpuThread {
 
   #arrived(): void {
     if (this.#over) return
-    // The exit first: once it is there, all that was queued is older.
-    const result = this.#inGuest ? this.#runner.take(this.#driven.area()) : null
+    const isOut = this.#inGuest && this.#runner.hasResult()
     if (this.#queues) this.#deliverQueued()
-    if (result === null || this.#over) return
-    this.#inGuest = false
-    for (const left of this.#left.splice(0)) left()
-    this.#handle(result)
-  }
-
-  #deliverQueued(): void {
-    try {
-      for (const exit of queuedExits(this.#runner.takeQueued())) {
-        const answer = this.#call(exit)
-        if (isPromise(answer)) answer.then(undefined, (error: unknown) => this.#finish(() => this.#reject(error)))
-      }
-    } catch (error) {
-      this.#finish(() => this.#reject(error))
+    if (!isOut || this.#over) return
+    if (this.#failure === undefined) this.#handle(this.#runner.take(this.#driven.area()) as number)
+    else {
+      // The exit is for the next run.
+      this.#out()
+      this.#proceed()
     }
   }
 
-  #call(exit: Exit): unknown {
-    const handler = this.#handlers[exit.reason] as ExitHandler<Exit> | undefined
+  #out(): void {
+    this.#inGuest = false
+    for (const left of this.#left.splice(0)) left()
+  }
+
+  // What KVM had coalesced by then comes first: it may be older. The guest does not write them again: each is delivered, whatever the handler of another throws; until one of them closes the vCPU.
+  #deliverQueued(): void {
+    const queued = this.#runner.takeQueued()
+    if (queued.length > 0) this.#driven.drain()
+    for (const exit of queuedExits(queued)) {
+      if (this.#over) return
+      try {
+        const answer = this.#call(exit)
+        if (isPromise(answer)) Promise.resolve(answer).catch((error: unknown) => this.#fail(error))
+      } catch (error) {
+        this.#fail(error)
+      }
+    }
+  }
+
+  #call(exit: Exit | MemoryError): unknown {
+    const handler = this.#handlers[exit.reason] as ExitHandler<Exit | MemoryError> | undefined
     return typeof handler === 'function' ? handler(exit) : handler?.handle(exit)
   }
 
   #handle(result: number): void {
     try {
-      if (result < 0 && errnoName(result) !== 'EINTR') throw this.#driven.failure(result)
-      const exit: Exit = result < 0 ? { reason: 'interrupted' } : this.#driven.read(result)
-      // A kick by pause() or stop(), or by somebody who does not listen.
-      if (this.#handlers[exit.reason] === undefined && exit.reason === 'interrupted') this.#proceed()
-      else if (this.#handlers[exit.reason] === undefined) this.#finish(() => this.#resolve(exit))
-      else {
-        const answer = this.#call(exit)
-        if (!isPromise(answer)) this.#proceed()
-        else
-          answer.then(
-            () => this.#proceed(),
-            (error: unknown) => this.#finish(() => this.#reject(error))
-          )
-      }
+      const exit = this.#tell(result)
+      this.#out()
+      if (this.#over) return
+      if (exit === undefined) this.#proceed()
+      else if (this.#handlers[exit.reason] === undefined) this.#end(exit as Exit)
+      else this.#goOnAfter(this.#call(exit))
     } catch (error) {
-      this.#finish(() => this.#reject(error))
+      this.#out()
+      this.#fail(error)
     }
+  }
+
+  // What the guest did before the exit is told first, and by then the exit is read: a handler may run other vCPUs.
+  #tell(result: number): Exit | MemoryError | undefined {
+    try {
+      return this.#exitOf(result)
+    } finally {
+      this.#driven.drain()
+    }
+  }
+
+  /** Undefined where there is nothing to tell: pause() or stop() called the vCPU back, or a kick came from somebody who does not listen. */
+  #exitOf(result: number): Exit | MemoryError | undefined {
+    if (result >= 0) return this.#withMemory(this.#driven.read(result))
+    const errno = errnoName(result)
+    if (errno === 'ECANCELED') return undefined
+    if (errno === 'EINTR') return this.#handlers.interrupted && { reason: 'interrupted' }
+    if (this.#handlers.memory && (errno === 'EFAULT' || errno === 'EHWPOISON')) return { reason: 'memory', errno, gpa: undefined }
+    throw this.#driven.failure(result)
+  }
+
+  // KVM_EXIT_MEMORY_FAULT is the same failure, told by a kernel that knows where (api.rst 5).
+  #withMemory(exit: Exit): Exit | MemoryError {
+    if (exit.reason !== 'memory-fault' || this.#handlers['memory-fault'] || !this.#handlers.memory) return exit
+    return { reason: 'memory', errno: 'EFAULT', gpa: exit.gpa }
+  }
+
+  #goOnAfter(answer: unknown): void {
+    if (!isPromise(answer)) this.#proceed()
+    else
+      Promise.resolve(answer).then(
+        () => this.#proceed(),
+        (error: unknown) => this.#fail(error)
+      )
   }
 }
 

@@ -1,12 +1,13 @@
 /** A virtual processor. */
 import { constants } from 'node:os'
 import { argumentError, checkBoolean, checkOptions } from '../abi/arguments.js'
-import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { errnoName, ioctlError, KvmError, takeEach } from '../abi/errors.js'
 import type { NativeVcpu } from '../abi/native.js'
-import { runVcpu } from '../abi/vcpu-calls.js'
+import type { CpuidEntry } from '../abi/structures.js'
+import { completeVcpu, runVcpu } from '../abi/vcpu-calls.js'
 import { serveNow } from '../memory/demand-paging.js'
 import { type Exit, ExitReader } from './exits.js'
-import { enterMode, type Mode, type ModeOptions } from './modes.js'
+import { enterMode, hasLongMode, type Mode, type ModeOptions } from './modes.js'
 import { Statistics } from './statistics.js'
 import { SyncRegisters } from './sync-registers.js'
 import { VcpuRegisters } from './vcpu-registers.js'
@@ -19,8 +20,9 @@ export interface RunOptions {
   timeoutMs?: number
 }
 
-// What runVcpu() gives when pages are waited for (native/userfaults.h).
+// What runVcpu() gives when pages are waited for that this thread serves (native/run.h): the second with an MMIO exit.
 const waitsForThisThread = -constants.errno.EDEADLK
+const mmioNotAwaited = -4096
 // struct kvm_run, before the union.
 const requestWindowOffset = 0
 const readyForInterruptOffset = 12
@@ -43,6 +45,8 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   #exits!: ExitReader
   #statistics: Statistics | undefined
   #thread: VcpuThread | undefined
+  // Whether run() calls the handlers of what came before its exit: nobody has seen that yet, nor answered it.
+  #handingOn = false
 
   /** @internal */
   constructor(vcpu: NativeVcpu, id: number, vm: Vm, runPageSize: number) {
@@ -55,11 +59,16 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   /**
    * Runs the guest on this thread until an exit: KVM_RUN (api.rst 4.10). Signals that have nothing to do with the guest do not end it.
    * The exit's object, and its `data`, belong to the vCPU: they hold until the next run(). In a Worker, worker.terminate() ends it.
-   * @throws KvmError `memory` when the host memory behind a slot cannot be accessed, `busy` when another thread runs this vCPU
+   * @throws KvmError `memory` when the host memory behind a slot cannot be accessed, `busy` when another thread runs this vCPU, `state` when it
+   * has a thread of its own, or when a handler that a run() of it called, of coalesced writes, runs it before that run() has told its exit
    */
   run(options?: RunOptions): Exit {
     const timeoutMs = options === undefined ? -1 : this.#limit(options)
-    if (this.#thread !== undefined) this.#stoppedFor('run()')
+    if (this.#thread !== undefined || this.#handingOn) this.#stoppedFor('run()')
+    return this.vm.coalescing === undefined ? this.#exit(timeoutMs) : this.#afterWrites(() => this.#exit(timeoutMs))
+  }
+
+  #exit(timeoutMs: number): Exit {
     const result = this.#enter(timeoutMs)
     return result >= 0 ? this.#exits.read(result) : this.#interruption(result, timeoutMs)
   }
@@ -81,7 +90,13 @@ export class Vcpu extends VcpuRegisters implements Disposable {
     if (options.signal?.aborted) return Promise.reject(options.signal.reason)
     if (this.native.running) throw new KvmError('busy', `vCPU ${this.id} runs on another thread`)
     const thread = new VcpuThread(
-      { id: this.id, area: () => this.#currentArea(), read: (result) => this.#read(result), failure: (result) => this.#failure(result, -1) },
+      {
+        id: this.id,
+        area: () => this.#currentArea(),
+        read: (result) => this.#read(result),
+        drain: () => this.vm.coalescing?.drain(),
+        failure: (result) => this.#failure(result, -1)
+      },
       handlers,
       options,
       this.native
@@ -96,6 +111,8 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   }
 
   #stoppedFor(asked: string): void {
+    if (this.#handingOn)
+      throw illegal(asked, this.id, 'running', 'a run() of it called this handler, and has not told its exit yet; run it after that')
     if (this.state !== 'stopped') throw illegal(asked, this.id, this.state, 'it has a thread of its own; stop() it first')
   }
   #startedFor(asked: string): VcpuThread {
@@ -133,17 +150,30 @@ export class Vcpu extends VcpuRegisters implements Disposable {
 
   #enter(timeoutMs: number): number {
     if (this.#exits.lost) this.#takeArea()
-    const result = runVcpu(this.number, timeoutMs)
-    if (this.vm.coalescing !== undefined) {
-      this.vm.coalescing.drain()
-      this.#exits.recall()
-    }
-    return result
+    return runVcpu(this.number, timeoutMs)
   }
 
-  // The writes that KVM queued are older than the exit.
+  // The writes that KVM queued are older than the exit. It is read before their handlers run, who may run other vCPUs, but not this one.
+  #afterWrites(exit: () => Exit): Exit {
+    try {
+      return exit()
+    } finally {
+      this.#handOn(() => this.vm.coalescing?.drain())
+    }
+  }
+
+  // Calls handlers before an exit of this vCPU is told, or its run goes on.
+  #handOn<T>(handlers: () => T): T {
+    this.#handingOn = true
+    try {
+      return handlers()
+    } finally {
+      this.#handingOn = false
+    }
+  }
+
+  // Of a thread of its own.
   #read(result: number): Exit {
-    this.vm.coalescing?.drain()
     this.#exits.recall()
     return this.#exits.read(result)
   }
@@ -171,7 +201,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
 
   #interruption(result: number, timeoutMs: number): Exit {
     const errno = errnoName(result)
-    if (result === waitsForThisThread) return this.#serveAndRun(timeoutMs)
+    if (result === waitsForThisThread || result === mmioNotAwaited) return this.#afterWrites(() => this.#serveAndRun(result, timeoutMs))
     if (errno === 'ETIME') return timeoutExit
     if (errno === 'EINTR') return interruptedExit
     this.checkOpen()
@@ -199,27 +229,29 @@ export class Vcpu extends VcpuRegisters implements Disposable {
 
   // Somebody waits for a page that only this thread can serve, perhaps this very vCPU, and for one after the other. The time limit counts
   // from the first.
-  #serveAndRun(timeoutMs: number): Exit {
+  #serveAndRun(first: number, timeoutMs: number): Exit {
     const end = performance.now() + timeoutMs
-    for (;;) {
-      if (!serveNow())
-        throw new KvmError(
-          'not-present',
-          `vCPU ${this.id} stopped: a page is waited for whose handler answers only from the event loop of this thread, which run() holds up; run the vCPU on another thread, or serve the page from a file`
-        )
-      const exit = this.#accessNow()
+    for (let result = first; ; ) {
+      this.#handOn(() => this.vm.coalescing?.drain())
+      if (!this.#handOn(serveNow)) throw this.#notServed('run()')
+      const exit = result === mmioNotAwaited ? this.#handOn(() => this.#accessNow()) : undefined
       if (exit) return exit
-      const left = timeoutMs < 0 ? -1 : Math.max(0, end - performance.now())
-      const result = this.#enter(left)
+      result = this.#enter(timeoutMs < 0 ? -1 : Math.max(0, end - performance.now()))
       if (result >= 0) return this.#exits.read(result)
-      if (result !== waitsForThisThread) return this.#interruption(result, timeoutMs)
+      if (result !== waitsForThisThread && result !== mmioNotAwaited) return this.#interruption(result, timeoutMs)
     }
   }
 
-  // Of an instruction that KVM emulates, and that could not wait for its page. An exit that is a device's is handed on.
+  #notServed(by: string): KvmError {
+    return new KvmError(
+      'not-present',
+      `vCPU ${this.id} stopped: a page is waited for whose handler answers only from the event loop of this thread, which ${by} holds up; run the vCPU on another thread, or serve the page from a file`
+    )
+  }
+
+  // The access of an instruction that KVM emulates, and that could not wait for its page. An exit that is a device's is handed on.
   #accessNow(): Exit | undefined {
-    const exit = this.#exits.readCopied()
-    if (exit.reason !== 'mmio') return undefined
+    const exit = this.#exits.readCopiedMmio()
     const slot = this.vm.memslots.lookup(exit.gpa)
     if (!slot || (slot.readonly && exit.isWrite)) return exit
     if (exit.isWrite) this.vm.write(exit.gpa, exit.data)
@@ -243,23 +275,62 @@ export class Vcpu extends VcpuRegisters implements Disposable {
     this.native.writeRunPage(requestWindowOffset, new Uint8Array([checkBoolean('wanted', wanted) ? 1 : 0]))
   }
 
-  /** Puts the vCPU into a processor mode, ready to run at `ip`. Returns the vCPU. */
+  /**
+   * Puts the vCPU into a processor mode, ready to run at `ip`, whatever it did before: control registers, segments and descriptor tables are as
+   * after power-on but for what the mode needs, and what waited to be delivered is gone. Other registers are kept. A vCPU without CPUID
+   * gets one that has long mode, and little else. Returns the vCPU.
+   * @throws KvmError `argument`; `no-memslot` where the tables of long mode would lie; `state` when CPUID has no long mode
+   */
   enter<M extends Mode>(mode: M, options: ModeOptions[M]): this {
     this.checkOpen()
     enterMode(
       {
+        settle: () => {
+          this.#complete()
+          this.dropEvents()
+        },
+        prepareCpuid: (entries) => this.#prepareCpuid(entries, mode),
         getSpecialRegisters: () => this.getSpecialRegisters(),
         setSpecialRegisters: (values) => this.setSpecialRegisters(values),
         setRegisters: (values) => this.setRegisters(values),
-        defaultCpuid: (entries) => {
-          if (!this.hasCpuid) this.setCpuid(entries)
-        },
         memory: this.vm
       },
       mode,
       options
     )
     return this
+  }
+
+  // What waits for an answer: the next run would complete it in the new mode, and write the registers and RIP of the old one (api.rst 5). Of a
+  // string instruction there may be many.
+  #complete(): void {
+    for (let rest = completeVcpu(this.number); rest !== 0; rest = completeVcpu(this.number)) {
+      const waits = rest === waitsForThisThread || rest === mmioNotAwaited
+      if (waits ? !serveNow() : rest < 0) throw waits ? this.#notServed('enter()') : this.#failure(rest, -1)
+    }
+  }
+
+  #prepareCpuid(entries: CpuidEntry[], mode: Mode): void {
+    const known = this.cpuid()
+    if (known.length > 0) {
+      if (mode === 'long' && !known.some(hasLongMode))
+        throw new KvmError(
+          'state',
+          `vCPU ${this.id} has a CPUID without long mode (function 0x80000001, bit 29 of EDX); setCpuid() with it, before the first run`
+        )
+      return
+    }
+    try {
+      this.setCpuid(entries)
+    } catch (error) {
+      // From Linux 5.16 on the kernel takes none after the first run.
+      if ((error as KvmError).errno !== 'EINVAL') throw error
+      if (mode === 'long')
+        throw new KvmError(
+          'state',
+          `vCPU ${this.id} ran without a CPUID, and the kernel takes none any more; setCpuid(), or enter(), before the first run`
+        )
+    }
   }
 
   /** Counters of this vCPU: KVM_GET_STATS_FD. */
@@ -270,9 +341,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
 
   /** Ends what start() began, and closes the descriptor; a second call does nothing. */
   close(): void {
-    this.#thread?.end()
-    this.#statistics?.close()
-    this.native.close()
+    takeEach([() => this.#thread?.end(), () => this.#statistics?.close(), () => this.native.close()])
   }
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {

@@ -1,6 +1,6 @@
 /** A machine: its memslots and vCPUs. */
 import { argumentError, checkAddress, checkBytes, checkInteger, hex } from '../abi/arguments.js'
-import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { checked, errnoName, ioctlError, KvmError, takeEach } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
 import { spteFormat } from '../abi/host.js'
 import { type NativeVcpu, type NativeVm, native } from '../abi/native.js'
@@ -62,6 +62,7 @@ export class Vm implements Disposable {
   readonly #sources = new Set<EventSource>()
   #dirtyLog: DirtyLog | undefined
   #statistics: Statistics | undefined
+  #closing = false
 
   /** @internal */
   constructor(vm: NativeVm) {
@@ -98,6 +99,11 @@ export class Vm implements Disposable {
   #open(): void {
     if (this.closed) throw new KvmError('closed', 'this VM is closed')
   }
+  // For what close() ends: it calls listeners and handlers, who may still look at the VM, but add nothing to it.
+  #openToMore(): void {
+    this.#open()
+    if (this.#closing) throw new KvmError('closed', 'this VM is being closed')
+  }
 
   /**
    * A new vCPU: KVM_CREATE_VCPU.
@@ -105,7 +111,7 @@ export class Vm implements Disposable {
    * @throws KvmError `limit` when the host allows no more
    */
   createVcpu(id?: number): Vcpu {
-    this.#open()
+    this.#openToMore()
     if (id !== undefined) return this.#createVcpu(checkInteger('id', id), false)
     return this.#createVcpu(this.#vcpus.size, true)
   }
@@ -133,7 +139,7 @@ export class Vm implements Disposable {
    * @throws KvmError `argument` when there is none
    */
   vcpu(id: number): Vcpu {
-    this.#open()
+    this.#openToMore()
     const known = this.#vcpus.get(checkInteger('id', id, 0, 2 ** 32 - 1))
     if (known && !known.closed) return known
     const vcpu = this.#native.findVcpu(id)
@@ -142,7 +148,8 @@ export class Vm implements Disposable {
   }
 
   /**
-   * What another Worker of this process attaches the VM by: post it there. One token serves one attach(), and while this VM is open.
+   * What another Worker of this process attaches the VM by: post it there. One token serves one attach(). It holds the VM, even when nothing else
+   * does, until it is attached, the VM is closed by the environment that created it, or the environment that called share() ends.
    * @example
    * const { port1 } = new MessageChannel()
    * port1.postMessage(vm.share())
@@ -150,7 +157,7 @@ export class Vm implements Disposable {
   share(): VmToken {
     this.#open()
     const token = this.#native.share()
-    if (typeof token === 'number') throw new KvmError('closed', 'this VM is closed')
+    if (typeof token === 'number') throw new KvmError('closed', `this VM cannot be shared: ${errnoName(token)}`)
     return { nodeKvmVm: token }
   }
 
@@ -167,8 +174,9 @@ export class Vm implements Disposable {
     if (typeof number !== 'bigint') throw argumentError('token', typeof token, 'what share() returned')
     const vm = native.attach(number)
     if (typeof vm !== 'number') return new Vm(vm)
-    if (errnoName(vm) === 'EBADF') throw new KvmError('closed', 'the VM of this token is closed')
-    throw new KvmError('argument', 'token is of no VM, or was used: each attach() takes a share() of its own, within one process', {
+    if (errnoName(vm) === 'EBADF')
+      throw new KvmError('closed', 'the VM of this token was closed, or the Worker that shared it ended, before it was attached')
+    throw new KvmError('argument', 'token is of no VM (within one process), was used (each attach() takes a share() of its own), or its VM ended', {
       argument: 'token'
     })
   }
@@ -192,7 +200,9 @@ export class Vm implements Disposable {
   /** Turns a capability on: KVM_ENABLE_CAP (api.rst 4.37 and 7). */
   enableCapability(capability: number, ...values: bigint[]): void {
     this.#open()
-    const argument = new EnableCap({ cap: checkInteger('capability', capability, 0, 2 ** 31 - 1), args: [...values, 0n, 0n, 0n, 0n].slice(0, 4) })
+    if (values.length > 4) throw argumentError('values', values, 'at most 4')
+    const args = [...values, 0n, 0n, 0n, 0n].slice(0, 4)
+    const argument = new EnableCap({ cap: checkInteger('capability', capability, 0, 2 ** 31 - 1), args })
     checked(
       this.#native.ioctl(KVM_ENABLE_CAP.number, argument.bytes),
       KVM_ENABLE_CAP.name,
@@ -234,23 +244,25 @@ export class Vm implements Disposable {
   }
   /** An interrupt line that any thread raises without stopping the guest: KVM_IRQFD. */
   irqfd(options: IrqfdOptions): Irqfd {
-    this.#open()
-    return this.#keep(new Irqfd(this.#native, options))
+    this.#openToMore()
+    return this.#keep((onClose) => new Irqfd(this.#native, options, onClose))
   }
   /** A place whose writes become events of the event loop instead of exits: KVM_IOEVENTFD. */
   ioeventfd(options: IoEventfdOptions): IoEventfd {
-    this.#open()
-    return this.#keep(new IoEventfd(this.#native, options))
+    this.#openToMore()
+    return this.#keep((onClose) => new IoEventfd(this.#native, options, onClose))
   }
 
   /**
    * Queues the guest's writes to a range instead of leaving the guest for each (KVM_REGISTER_COALESCED_MMIO). The handler gets them before
-   * run() returns its next exit; a full queue is an exit, that of the write which found no room.
+   * run() returns its next exit, or a started vCPU's is told; a full queue is an exit, that of the write which found no room. The queue is one for
+   * the VM: what was written while another Worker ran the vCPU stays in it until this one's next exit or {@link CoalescedZone.drain}.
+   * @throws KvmError `argument`, `closed`, `overlap` with a coalesced range of this Worker or another, `ioctl`
    * @example
    * using zone = vm.coalesce({ port: 0x3f8, size: 1 }, (writes) => console.log(writes.length))
    */
   coalesce(range: CoalescedRange, handler: CoalescedHandler): CoalescedZone {
-    this.#open()
+    this.#openToMore()
     return (this.coalescing ??= new Coalescing(this.#native)).add(range, handler)
   }
 
@@ -259,7 +271,8 @@ export class Vm implements Disposable {
    * @throws KvmError `in-use` while another log is open, `unavailable`, `ioctl` for a ring once there are vCPUs
    */
   dirtyLog(options: DirtyLogOptions = {}): DirtyLog {
-    this.#open()
+    this.#openToMore()
+    this.memslots.refuseInTransaction()
     if (this.#dirtyLog) throw new KvmError('in-use', 'this VM has a dirty log; close it first')
     const log = new DirtyLog(this.#native, this.memslots, options, () => {
       this.#dirtyLog = undefined
@@ -267,14 +280,15 @@ export class Vm implements Disposable {
     return (this.#dirtyLog = log)
   }
 
-  #keep<T extends EventSource>(source: T): T {
+  #keep<T extends EventSource>(make: (onClose: () => void) => T): T {
+    const source = make(() => this.#sources.delete(source))
     this.#sources.add(source)
-    return source.once('close', () => this.#sources.delete(source))
+    return source
   }
 
   /** Counters of the VM, without privilege: KVM_GET_STATS_FD. Enumerated once; each `read()` asks the kernel. */
   get stats(): Statistics {
-    this.#open()
+    this.#openToMore()
     return (this.#statistics ??= Statistics.of(this.#native))
   }
 
@@ -285,7 +299,7 @@ export class Vm implements Disposable {
    */
   trace(options?: TraceOptions): Trace {
     this.#open()
-    const counters = () => [this.stats, ...[...this.#vcpus.values()].filter(({ closed }) => !closed).map(({ stats }) => stats)]
+    const counters = () => (this.#closing ? [] : [this.stats, ...[...this.#vcpus.values()].filter(({ closed }) => !closed).map(({ stats }) => stats)])
     return Trace.of({ memslots: this.memslots, spteFormat: spteFormat(), processes: [process.pid], counters }, options)
   }
 
@@ -363,16 +377,23 @@ export class Vm implements Disposable {
 
   /**
    * Closes the vCPUs and the VM; its memslots let go of their memory. Started vCPUs are stopped, and where this environment
-   * created the VM, runs of other Workers end with a `closed` error. A second call does nothing.
+   * created the VM, runs of other Workers end with a `closed` error, and its memslots are gone for them, too. Coalesced writes that wait are delivered first. All of it is closed, also
+   * when something of it cannot be closed properly; that is thrown afterwards. A second call does nothing.
+   * @throws KvmError `state` inside a transaction of its memslots
    */
   close(): void {
-    if (this.closed) return
-    for (const source of this.#sources) source.close()
-    this.#dirtyLog?.close()
-    for (const vcpu of this.#vcpus.values()) vcpu.close()
-    this.#statistics?.close()
-    this.#native.close()
-    this.memslots.released()
+    if (this.#closing) return
+    this.memslots.refuseInTransaction()
+    this.#closing = true
+    takeEach([
+      ...[...this.#sources].map((source) => () => source.close()),
+      () => this.#dirtyLog?.close(),
+      ...[...this.#vcpus.values()].map((vcpu) => () => vcpu.close()),
+      () => this.coalescing?.drain(),
+      () => this.#statistics?.close(),
+      () => this.#native.close(),
+      () => this.memslots.released()
+    ])
   }
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {

@@ -1,4 +1,5 @@
 /** What this process itself does to the first two tables, told to those who watch: the cause of much that KVM then does. */
+import { takeEach } from '../abi/errors.js'
 
 /** A memslot as it was at one moment. */
 export interface MemslotRow {
@@ -56,20 +57,22 @@ export function watchTable(table: object, watcher: Watcher): () => void {
   }
 }
 
-function tell(change: Change): void {
-  for (const watcher of watchers) watcher(change)
-  if (change.of === 'memslot') for (const watcher of tableWatchers.get(change.table) ?? []) watcher(change)
-}
+const watchersOf = (change: Unspanned<Change>): Watcher[] =>
+  change.of === 'memslot' ? [...watchers, ...(tableWatchers.get(change.table) ?? [])] : [...watchers]
 
 const now = () => Number(process.hrtime.bigint())
 
+/** Whether anybody watches: for who would not even say what there is to tell. */
+export const isWatched = () => watchers.size > 0 || ofTables > 0
+
 /** Does the work, and tells the watchers of it unless it failed: threw, or gave a negative errno. Nothing is spent while there are none. */
 export function announcing(work: () => number, describe: () => Unspanned<Change>[]): number {
-  if (watchers.size === 0 && ofTables === 0) return work()
+  if (!isWatched()) return work()
   const begin = now()
   const result = work()
   if (result < 0) return result
   const end = now()
-  for (const change of describe()) tell({ ...change, begin, end } as Change)
+  // It happened: each watcher hears of it, also when another one throws.
+  takeEach(describe().flatMap((change) => watchersOf(change).map((watcher) => () => watcher({ ...change, begin, end } as Change))))
   return result
 }

@@ -1,8 +1,11 @@
 /** Guest memory whose pages come when they are touched: userfaultfd(2), Documentation/admin-guide/mm/userfaultfd.rst. */
+import { AsyncResource } from 'node:async_hooks'
 import { closeSync, openSync } from 'node:fs'
-import { argumentError, checkAddress, checkBytes, checkOptions, hex, pageSize } from '../abi/arguments.js'
+import { setImmediate as turn } from 'node:timers/promises'
+import { argumentError, checkAddress, checkBytes, checkInteger, checkOptions, hex, MiB, pageSize } from '../abi/arguments.js'
 import { Doorbell } from '../abi/doorbell.js'
-import { errnoName, KvmError, throwLater } from '../abi/errors.js'
+import { errnoName, exhaustion, KvmError, throwLater } from '../abi/errors.js'
+import { making } from '../abi/exhausted.js'
 import type { FaultServiceOptions, NativeFaultService, NativeRegion } from '../abi/native.js'
 
 /** A page that a guest, or the host, touched and that is not there. */
@@ -22,6 +25,22 @@ export type PageSource = { file: string; offset?: number } | { content: Uint8Arr
 
 // Those of this environment whose pages JavaScript serves.
 const serving = new Set<DemandPaging>()
+
+// process.exit() waits for the Workers' threads, and they may wait for pages that nobody serves any more.
+function abandonAll(): void {
+  for (const paging of serving) paging.abandon()
+}
+function serve(paging: DemandPaging): void {
+  if (serving.size === 0) process.once('exit', abandonAll)
+  serving.add(paging)
+}
+function serveNoMore(paging: DemandPaging): void {
+  if (serving.delete(paging) && serving.size === 0) process.off('exit', abandonAll)
+}
+
+// What one call looks for, or serves, before the event loop has its turn.
+const lookAtOnce = 1024 * MiB
+const broughtAtOnce = MiB
 
 /** @internal Answers what waits, for a thread that is about to wait for itself. False when an answer comes only later, from the event loop. */
 export function serveNow(): boolean {
@@ -44,9 +63,13 @@ const later = (offset: number) =>
  * the vCPU belongs on another thread than the handler's; run() on the same thread is interrupted and calls the handler in between, which
  * must then answer at once. A handler that throws, or a Worker that ends, fails the pages: a guest that touches them gets the error `memory`.
  *
+ * It does not keep the process alive, unless ref() was called: whoever runs the guest does. It ends with close(), with the mapping, or once
+ * the mapping's handle is lost and no memslot holds the memory.
+ *
  * A time limit of run(), a kick, the end of a Worker interrupt a vCPU's wait, with two exceptions: before Linux 6.2, and for an instruction that
  * KVM emulates, the kernel heeds no signal there. Such a wait lasts until the page is served or the service closed; if the serving thread is
- * held up by it (in run(), or in a change of the memslots), the access fails instead, as `memory` or as an MMIO exit.
+ * held up by it (in run(), or in a change of the memslots), or if the vCPU is closed meanwhile, the access fails instead, as `memory` or as
+ * an MMIO exit.
  */
 export class DemandPaging implements Disposable {
   readonly #native: NativeFaultService
@@ -56,20 +79,25 @@ export class DemandPaging implements Disposable {
   readonly #bell: Doorbell | undefined
   // Pages whose handler is on the stack, and those whose handler answers later.
   readonly #asking = new Set<number>()
-  readonly #inFlight = new Map<number, Promise<void>>()
-  readonly #onClose: () => void
+  readonly #inFlight = new Map<number, Promise<number>>()
   #closed = false
 
   /** @internal */
-  constructor(region: NativeRegion, origin: FaultHandler | PageSource, minor: boolean, onClose: () => void) {
-    this.#handler = typeof origin === 'function' ? origin : undefined
+  constructor(region: NativeRegion, origin: FaultHandler | PageSource, minor: boolean) {
+    // In the async context of whoever asked for it, whether the event loop calls it or a run() that waits for the page.
+    this.#handler = typeof origin === 'function' ? AsyncResource.bind(origin) : undefined
     this.#region = region
     this.#minor = minor
-    this.#onClose = onClose
     this.#native = begin(region, origin, minor)
     if (!this.#handler) return
-    this.#bell = new Doorbell(this.#native.subscribe(), () => this.serveWaiting())
-    serving.add(this)
+    try {
+      this.#bell = new Doorbell(this.#native.subscribe(), () => this.serveWaiting())
+    } catch (error) {
+      this.#native.close()
+      throw error
+    }
+    this.#bell.unref()
+    serve(this)
   }
 
   /** Whether close() was called, here or on the mapping. */
@@ -84,67 +112,100 @@ export class DemandPaging implements Disposable {
   /** @internal a handler for each fault that waits; false when one answers later */
   serveWaiting(): boolean {
     const faults = this.#native.take()
-    for (let at = 0; at < faults.length; at += 2) this.#ask({ offset: faults[at]!, isWrite: faults[at + 1] === 1 })
+    for (let at = 0; at < faults.length; at += 2) void this.#ask({ offset: faults[at]!, isWrite: faults[at + 1] === 1 })
     return this.#inFlight.size === 0
   }
 
   /** @internal before the library itself touches a range on this thread; throws when some of it comes only later */
   provide(offset: number, length: number): void {
-    for (const missing of this.#native.missing(offset, length)) {
-      if (this.#asking.has(missing))
-        throw new KvmError('not-present', `the page at offset ${hex(missing)} is not there yet: it is what this handler was asked for`, {
-          offset: missing
-        })
-      if (!this.#inFlight.has(missing)) this.#ask({ offset: missing, isWrite: false })
-      if (this.#inFlight.has(missing)) throw later(missing)
-    }
+    const runs = this.#native.missing(offset, length)
+    for (let at = 0; at < runs.length; at += 2)
+      for (let page = runs[at]!; page < runs[at]! + runs[at + 1]!; ) {
+        if (this.#asking.has(page))
+          throw new KvmError('not-present', `the page at offset ${hex(page)} is not there yet: it is what this handler was asked for`, {
+            offset: page
+          })
+        const served = this.#bringIn(page, runs[at + 1]!)
+        if (typeof served !== 'number') throw later(page)
+        page += served
+      }
   }
 
   /**
    * Asks for the pages of a range that are missing, and waits until they are there: before a read(), or ahead of the guest.
-   * @throws KvmError `closed`
+   * @throws KvmError `closed`, `argument`
    */
   async populate(offset = 0, length = this.#region.size - offset): Promise<void> {
     if (this.#closed) throw new KvmError('closed', 'this demand paging is closed')
     checkAddress('offset', offset)
-    for (const missing of this.#native.missing(offset, length)) {
-      if (this.#handler === undefined) this.#region.read(missing, new Uint8Array(1))
-      else if (!this.#inFlight.has(missing)) this.#ask({ offset: missing, isWrite: false })
-      await this.#inFlight.get(missing)
+    const end = Math.min(offset + checkInteger('length', length), this.#region.size)
+    let sinceTurn = 0
+    for (let from = offset; from < end; from += lookAtOnce) {
+      const runs = this.#native.missing(from, Math.min(lookAtOnce, end - from))
+      for (let at = 0; at < runs.length; at += 2)
+        for (let page = runs[at]!, over = page + runs[at + 1]!; page < over && !this.#closed; ) {
+          const brought = this.#bringIn(page, Math.min(broughtAtOnce, over - page))
+          const bytes = typeof brought === 'number' ? brought : await brought
+          page += bytes
+          sinceTurn += bytes
+          if (sinceTurn < broughtAtOnce) continue
+          sinceTurn = 0
+          await turn()
+        }
     }
   }
 
-  #ask(fault: PageFault): void {
+  /** How many bytes are there now: of the page alone where a handler brings it and no more, or later, by a promise. */
+  #bringIn(page: number, most: number): number | Promise<number> {
+    if (this.#handler === undefined) return this.#takeFromSource(page, most)
+    return this.#inFlight.get(page) ?? this.#ask({ offset: page, isWrite: false })
+  }
+
+  #takeFromSource(offset: number, length: number): number {
+    const result = this.#native.makePresent(offset, length)
+    if (result < 0)
+      throw new KvmError('memory', `reading the source of ${length} bytes at offset ${hex(offset)}: ${errnoName(result)}`, {
+        errno: errnoName(result)
+      })
+    return length
+  }
+
+  /** How many bytes are there now, the page's own at least; a promise where the handler answers later. */
+  #ask(fault: PageFault): number | Promise<number> {
     const { offset } = fault
     try {
       this.#asking.add(offset)
       const content = this.#handler!(fault)
-      if (content instanceof Promise) this.#inFlight.set(offset, this.#serveLater(offset, content))
-      else this.#serve(offset, content)
+      if (!(content instanceof Promise)) return this.#serve(offset, content)
+      const served = this.#serveLater(offset, content)
+      this.#inFlight.set(offset, served)
+      return served
     } catch (error) {
-      this.#fail(offset, error)
+      return this.#fail(offset, error)
     } finally {
       this.#asking.delete(offset)
     }
   }
 
-  async #serveLater(offset: number, content: Promise<PageContent>): Promise<void> {
+  async #serveLater(offset: number, content: Promise<PageContent>): Promise<number> {
     try {
-      this.#serve(offset, await content)
+      return this.#serve(offset, await content)
     } catch (error) {
-      this.#fail(offset, error)
+      return this.#fail(offset, error)
     } finally {
       this.#inFlight.delete(offset)
     }
   }
 
-  #serve(offset: number, content: PageContent): void {
-    if (this.#closed) return
+  #serve(offset: number, content: PageContent): number {
+    if (this.#closed) return pageSize
     if (content !== null && content !== undefined) {
       const { byteLength } = checkBytes('the content of a page', content)
       if (byteLength === 0 || byteLength % pageSize !== 0) throw argumentError('the content of a page', `${byteLength} bytes`, 'whole pages of 4096')
     }
-    this.#put(offset, content?.byteLength ?? pageSize, content ?? null)
+    const length = content?.byteLength ?? pageSize
+    this.#put(offset, length, content ?? null)
+    return length
   }
 
   // A minor fault is about the memfd's own content: that is where new content goes.
@@ -157,18 +218,20 @@ export class DemandPaging implements Disposable {
       })
   }
 
-  #fail(offset: number, error: unknown): void {
-    if (this.#closed) return
-    this.#native.fail(offset)
-    throwLater(error)
+  #fail(offset: number, error: unknown): number {
+    if (!this.#closed) {
+      this.#native.fail(offset)
+      throwLater(error)
+    }
+    return pageSize
   }
 
-  /** Keeps the process alive again, while pages may be missing. A native source never does. */
+  /** Keeps the process alive until close() or unref(). A native source never does. */
   ref(): this {
     this.#bell?.ref()
     return this
   }
-  /** Lets the process end. */
+  /** Lets the process end, as at first. */
   unref(): this {
     this.#bell?.unref()
     return this
@@ -178,10 +241,17 @@ export class DemandPaging implements Disposable {
   close(): void {
     if (this.#closed) return
     this.#closed = true
-    serving.delete(this)
+    serveNoMore(this)
     this.#bell?.close()
     this.#native.close()
-    this.#onClose()
+  }
+  /** @internal nobody serves these pages any more, and whoever waits for one, or touches one, fails */
+  abandon(): void {
+    this.#native.abandon()
+  }
+  /** @internal the mapping's handle is lost: nothing but a memslot, which another environment may have made, can ask for a page */
+  dropped(): void {
+    if (this.#region.slots === 0) this.close()
   }
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
@@ -190,10 +260,10 @@ export class DemandPaging implements Disposable {
 }
 
 function begin(region: NativeRegion, origin: FaultHandler | PageSource, minor: boolean): NativeFaultService {
-  if (typeof origin === 'function') return checkService(region.serveFaults({ minor }))
+  if (typeof origin === 'function') return checkService(making(() => region.serveFaults({ minor })))
   if (typeof origin === 'object' && origin !== null && 'content' in origin) {
     const { content } = checkOptions('source', origin, ['content'])
-    return checkService(region.serveFaults({ minor, content: checkBytes('content', content) }))
+    return checkService(making(() => region.serveFaults({ minor, content: checkBytes('content', content) })))
   }
   const { file, offset = 0 } = checkOptions('source', origin as { file: string; offset?: number }, ['file', 'offset'])
   if (typeof file !== 'string') throw argumentError('file', typeof file, 'a string; or give content, or a function')
@@ -201,7 +271,7 @@ function begin(region: NativeRegion, origin: FaultHandler | PageSource, minor: b
   const fd = openSource(file)
   try {
     const options: FaultServiceOptions = { minor, fd, offset }
-    return checkService(region.serveFaults(options))
+    return checkService(making(() => region.serveFaults(options)))
   } finally {
     closeSync(fd)
   }
@@ -232,5 +302,10 @@ function checkService(result: NativeFaultService | number): NativeFaultService {
     EBUSY: 'a live buffer of the mapping exists, through which a missing page would stop this thread'
   }
   const code = errno === 'EEXIST' || errno === 'EBUSY' ? 'in-use' : 'unavailable'
-  throw new KvmError(code, `serving page faults: ${errno}; ${advice[errno] ?? 'the kernel refuses it for this memory'}`, { errno })
+  throw (
+    exhaustion('serving page faults', result) ??
+    new KvmError(code, `serving page faults: ${errno}; ${advice[errno] ?? 'the kernel refuses it for this memory'}`, {
+      errno
+    })
+  )
 }

@@ -115,6 +115,7 @@ export class DirtyLog implements Disposable {
 
   // Logging first, then everything is dirty: what is written in between is copied with the rest.
   #adopt(): void {
+    this.#memslots.refuseInTransaction()
     const before = this.#logged.size
     let adopted = 0
     for (const slot of this.#memslots) {
@@ -122,7 +123,7 @@ export class DirtyLog implements Disposable {
       if (known?.slot === slot && !this.#changed.has(slot.id) && slot.logDirty) continue
       if (!this.#recorders.has(slot.mapping)) this.#recorders.set(slot.mapping, recorderOf(slot.mapping))
       const logged = loggedOf(slot, !slot.logDirty || (known?.slot === slot && known.ours))
-      if (!slot.logDirty) slot.setFlags({ logDirty: true })
+      if (!slot.logDirty) setLogging(slot, true)
       this.#logged.set(slot.id, logged)
       adopted++
     }
@@ -149,13 +150,13 @@ export class DirtyLog implements Disposable {
 
   /**
    * The pages that changed since the last call, as ranges by ascending GPA. Copy them after this call: a page written meanwhile comes again.
-   * @throws KvmError `closed`
+   * @throws KvmError `closed`; `state` inside a transaction of the memslots, as the other methods
    */
   collect(): DirtyRange[] {
     this.harvest()
     const ranges: DirtyRange[] = []
-    for (const { id, gpa } of this.#memslots) {
-      const { pages } = this.#logged.get(id)!
+    const logged = [...this.#logged.values()].map(({ slot: { gpa }, pages }) => ({ gpa, pages }))
+    for (const { gpa, pages } of logged.sort((one, other) => one.gpa - other.gpa)) {
       for (const { first, count } of pages.runs()) ranges.push({ gpa: gpa + first * pageSize, size: count * pageSize })
       pages.clear()
     }
@@ -173,8 +174,10 @@ export class DirtyLog implements Disposable {
 
   #takeBitmap(logged: Logged): void {
     const { slot, pages, aliases } = logged
-    const bitmap = slot.getDirtyLog()
-    if (this.mode === 'manual' && bitmap.some((byte) => byte !== 0)) slot.clearDirtyLog(bitmap)
+    // One that another environment changed since it was adopted is all dirty in the next collect().
+    const bitmap = this.#memslots.dirtyLogOf(slot)
+    if (bitmap === null || bitmap.byteLength !== pages.bytes.byteLength) return
+    if (this.mode === 'manual' && bitmap.some((byte) => byte !== 0)) this.#memslots.clearDirtyLogOf(slot, bitmap, 0)
     if (aliases.length === 0) pages.add(bitmap)
     else for (const { first, count } of PageSet.of(bitmap).runs()) this.#tell(logged, first, count)
   }
@@ -220,11 +223,12 @@ export class DirtyLog implements Disposable {
   /** Ends it: slots that were not logged before are not any more. A second call does nothing. */
   close(): void {
     if (this.#closed) return
+    this.#memslots.refuseInTransaction()
     this.#closed = true
     this.#unwatch()
     for (const recorder of this.#recorders.values()) recorder.close()
     if (this.#vm.fd >= 0) {
-      for (const { slot, ours } of this.#logged.values()) if (ours && !slot.deleted) slot.setFlags({ logDirty: false })
+      for (const { slot, ours } of this.#logged.values()) if (ours && !slot.deleted) setLogging(slot, false)
       if (this.mode === 'manual') setManualProtect(this.#vm, 0n)
     }
     this.#onClose()
@@ -232,6 +236,15 @@ export class DirtyLog implements Disposable {
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+}
+
+/** Another environment may delete it meanwhile. */
+function setLogging(slot: Memslot, logDirty: boolean): void {
+  try {
+    slot.setFlags({ logDirty })
+  } catch (error) {
+    if (!slot.deleted) throw error
   }
 }
 

@@ -105,6 +105,9 @@ function openBacking(path: string, mode: 'r' | 'r+'): number {
   }
 }
 
+// Who serves pages is held by the event loop, and must not hold the mapping.
+const lostWithPaging = new FinalizationRegistry<DemandPaging>((paging) => paging.dropped())
+
 /**
  * A range of host memory that can stand behind memslots. It is unmapped when no handle, no memslot and no buffer holds it.
  * @example
@@ -240,7 +243,7 @@ export class Mapping implements Disposable {
   // Pages that this thread itself serves are asked for first: a wait for them here would be one without end.
   #access(asked: string, offset: number, length: number, work: () => number): void {
     let result = work()
-    if (this.#paging && errnoName(result) === 'EAGAIN') {
+    if (this.#paging && !this.#paging.closed && errnoName(result) === 'EAGAIN') {
       this.#paging.provide(offset, length)
       result = work()
     }
@@ -346,9 +349,9 @@ export class Mapping implements Disposable {
 
   #page(origin: FaultHandler | PageSource, minor: boolean): DemandPaging {
     this.#open()
-    return (this.#paging = new DemandPaging(this.#region, origin, minor, () => {
-      this.#paging = undefined
-    }))
+    this.#paging = new DemandPaging(this.#region, origin, minor)
+    lostWithPaging.register(this, this.#paging)
+    return this.#paging
   }
 
   /**

@@ -77,7 +77,8 @@ export function placementOf(options: MemslotOptions): Placement {
 }
 
 /** @internal */
-export function checkPlacement({ gpa, mapping, offset, size, guestMemfd, guestMemfdOffset }: Placement): void {
+export function checkPlacement(placement: Placement): Placement {
+  const { gpa, mapping, offset, size, guestMemfd, guestMemfdOffset } = placement
   checkAddress('gpa', gpa, pageSize)
   if (!(mapping instanceof Mapping)) throw argumentError('mapping', typeof mapping, 'a Mapping')
   checkAddress('offset', offset, pageSize)
@@ -85,9 +86,10 @@ export function checkPlacement({ gpa, mapping, offset, size, guestMemfd, guestMe
   checkSize('size', size, pageSize)
   checkEnd('size', size, offset, mapping.size, 'mapping')
   checkAddress('guestMemfdOffset', guestMemfdOffset, pageSize)
-  if (guestMemfd === undefined) return
+  if (guestMemfd === undefined) return placement
   guestMemfd.checkOpen()
   checkEnd('guestMemfdOffset', size, guestMemfdOffset, guestMemfd.size, 'guest_memfd')
+  return placement
 }
 
 function checkEnd(argument: string, size: number, offset: number, end: number, of: string): void {
@@ -95,24 +97,34 @@ function checkEnd(argument: string, size: number, offset: number, end: number, o
     throw new KvmError('argument', `size ${hex(size)} at offset ${hex(offset)} reaches past the ${of}'s end at ${hex(end)}`, { argument })
 }
 
-/** One row of the table. Made by {@link Memslots.create}. */
+/**
+ * One row of the table. Made by {@link Memslots.create}. What another environment changed is seen after the next look at the table; a change of
+ * a slot that another changed meanwhile is made of the slot as it is then, and one of a slot that another deleted throws `closed`.
+ */
 export class Memslot {
-  /** The kernel's slot number. */
-  get id(): number {
-    return this.#id
-  }
-  #id: number
   readonly #table: Memslots
+  #id = -1
   #placement: Placement
-  #deleted = false
+  #gone = false
+  /** @internal the change that created it, and the last that changed it, by number (native/memslots.h) */
+  created = 0
+  /** @internal */
+  changed = 0
+  /** @internal under which GPA the index of its table has it, and at which place of the changed ones; -1: it has not */
+  indexedAt = -1
+  /** @internal */
+  notedAt = -1
 
   /** @internal */
-  constructor(table: Memslots, id: number, placement: Placement) {
+  constructor(table: Memslots, placement: Placement) {
     this.#table = table
-    this.#id = id
     this.#placement = placement
   }
 
+  /** The kernel's slot number; of a slot that a transaction has yet to make, -1. */
+  get id(): number {
+    return this.#id
+  }
   /** The GPA of the first byte. */
   get gpa(): number {
     return this.#placement.gpa
@@ -149,9 +161,13 @@ export class Memslot {
   get logDirty(): boolean {
     return (this.#placement.flags & logDirtyFlag) !== 0
   }
-  /** Whether delete() was called, or the VM closed. */
+  /** Whether it was deleted, by whomever, or the VM closed. */
   get deleted(): boolean {
-    return this.#deleted || this.#table.closed
+    return this.#gone || this.#table.closed
+  }
+  /** @internal the same without a question to the VM */
+  get gone(): boolean {
+    return this.#gone
   }
   /** @internal */
   get placement(): Placement {
@@ -161,28 +177,31 @@ export class Memslot {
   get table(): object {
     return this.#table
   }
-  /** @internal a slot that a transaction makes gets its number last */
-  named(id: number): this {
+  /** @internal it exists */
+  named(id: number, created: number): void {
     this.#id = id
-    return this
+    this.created = created
+  }
+  /** @internal null: it is deleted */
+  placed(placement: Placement | null, changed = 0): void {
+    if (placement === null) this.#gone = true
+    else {
+      this.#placement = placement
+      this.changed = changed
+    }
   }
   /** @internal */
-  placed(placement: Placement | null): void {
-    if (placement === null) this.#deleted = true
-    else this.#placement = placement
-  }
-
-  #alive(): void {
-    if (this.deleted) throw new KvmError('closed', `memslot ${this.id} is deleted, or its VM is closed`)
+  checkAlive(): void {
+    if (this.#gone) throw new KvmError('closed', `memslot ${this.id} is deleted, or its VM is closed`)
   }
 
   /**
    * The same memory at another GPA, in one ioctl. KVM drops every translation of the slot, and a guest that runs meanwhile may see MMIO at either
    * place for a moment; in a transaction it does not.
+   * @throws KvmError `argument`, `overlap`, `closed`, `ioctl`; `state` inside a transaction, as the changes below
    */
   move(gpa: number): void {
-    this.#alive()
-    this.#table.replace(this, { ...this.#placement, gpa }, 'move')
+    this.#table.change(this, 'move', (now) => ({ ...now, gpa: checkAddress('gpa', gpa, pageSize) }))
   }
 
   /**
@@ -190,31 +209,27 @@ export class Memslot {
    * GPA and another logDirty bit, and refuses another HVA, another size or another READONLY bit with EINVAL. On refusal the slot is as before.
    */
   change(change: MemslotChange): void {
-    this.#alive()
     checkOptions('change', change, ['gpa', 'mapping', 'offset', 'size', 'flags'])
     checkInteger('flags', change.flags ?? 0, 0, 0xffff_ffff)
-    this.#table.replace(this, { ...this.#placement, ...change }, 'change')
+    this.#table.change(this, 'change', (now) => checkPlacement({ ...now, ...change }))
   }
 
   /** Other memory at the same GPA: delete and create, in a transaction, so that a running guest sees the old memory or the new. */
   rebind(mapping: Mapping, offset = 0): void {
-    this.#alive()
-    this.#table.exchange(this, { ...this.#placement, mapping, offset }, 'rebind')
+    this.#table.change(this, 'rebind', (now) => checkPlacement({ ...now, mapping, offset }))
   }
 
   /** Another size over the same mapping: delete and create, in a transaction. */
   resize(size: number): void {
-    this.#alive()
-    this.#table.exchange(this, { ...this.#placement, size }, 'resize')
+    this.#table.change(this, 'resize', (now) => checkPlacement({ ...now, size }))
   }
 
   /** Dirty logging on or off. READONLY of a live slot cannot change (the kernel refuses it). */
   setFlags(flags: MemslotFlags): void {
-    this.#alive()
     if ('readonly' in flags)
       throw new KvmError('argument', 'readonly of a live memslot cannot change; delete it and create it again', { argument: 'readonly' })
     checkOptions('flags', flags, ['logDirty'])
-    this.#table.replace(this, { ...this.#placement, flags: flagsWith(this.#placement.flags, flags) }, 'flags')
+    this.#table.change(this, 'flags', (now) => ({ ...now, flags: flagsWith(now.flags, flags) }))
   }
 
   /**
@@ -222,7 +237,6 @@ export class Memslot {
    * Writes made by this process through the mapping are not in it: {@link Vm.dirtyLog} has both.
    */
   getDirtyLog(): Uint8Array {
-    this.#alive()
     return this.#table.dirtyLog(this)
   }
 
@@ -232,7 +246,7 @@ export class Memslot {
    * @param firstPage a multiple of 64
    */
   clearDirtyLog(bitmap: Uint8Array, firstPage = 0): void {
-    this.#alive()
+    this.checkAlive()
     checkInteger('firstPage', firstPage, 0, this.size / pageSize - 1)
     if (firstPage % 64 !== 0) throw argumentError('firstPage', firstPage, 'a multiple of 64')
     if (checkBytes('bitmap', bitmap).byteLength % 8 !== 0) throw argumentError('bitmap', bitmap.byteLength, 'whole 64-bit words')
@@ -248,9 +262,9 @@ export class Memslot {
     return pages
   }
 
-  /** Removes the slot; the guest's accesses there become MMIO exits. A second call does nothing. */
+  /** Removes the slot; the guest's accesses there become MMIO exits. A second call does nothing, wherever the first was made. */
   delete(): void {
-    if (!this.deleted) this.#table.remove(this)
+    if (!this.#gone) this.#table.remove(this)
   }
 
   /** A plain object, addresses as numbers. */

@@ -1,24 +1,23 @@
 /** The first table, GPA -> HVA: what KVM_SET_USER_MEMORY_REGION writes (api.rst 4.35). */
-import BTreeModule from 'sorted-btree'
-import { argumentError, checkAddress, hexRange, pageSize } from '../abi/arguments.js'
-import { ioctlError, KvmError } from '../abi/errors.js'
-import type { MemoryRegionChange, NativeRegion, NativeSlot, NativeVm } from '../abi/native.js'
-import { KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2 } from '../abi/requests.js'
-import { UserspaceMemoryRegion2 } from '../abi/structures.js'
-import { announcing, type MemslotChanged, type MemslotRow } from './changes.js'
+import { argumentError, checkAddress, pageSize } from '../abi/arguments.js'
+import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import type { NativeRegion, NativeVm } from '../abi/native.js'
+import { announcing, isWatched, type MemslotChanged, type MemslotRow } from './changes.js'
 import { Mapping } from './mapping.js'
 import { checkPlacement, Memslot, type MemslotOptions, type Placement, placementOf } from './memslot.js'
-import { MemslotTransaction, type Staged, type Step, stepsOf } from './transaction.js'
-
-// A CommonJS module with a default export of its own.
-const BTree = ((BTreeModule as unknown as { default?: typeof BTreeModule }).default ??
-  BTreeModule) as unknown as typeof import('sorted-btree').default
+import { MemslotIndex } from './memslot-index.js'
+import { conflictError, overlapError, overtaken, type Refusal, refusalIn, refusedError } from './memslot-refusal.js'
+import { type ChangedRow, putChange, recordLength, rowsOf } from './memslot-words.js'
+import { MemslotTransaction, type Staged, stage } from './transaction.js'
 
 const rowOf = (id: number, { gpa, size, mapping, offset }: Placement): MemslotRow => ({ id, gpa, size, hva: mapping.address + offset })
 
+/** Those of which a running guest must not see the moment between. */
+const together: ReadonlySet<MemslotChanged['did']> = new Set(['rebind', 'resize'])
+
 /**
  * A VM's memslots, ordered by GPA. Ids are allotted by the library and used again after a delete. Every environment that holds the VM has a table of
- * its own, which follows the changes of the others when it is next used.
+ * its own, which follows the changes of the others when it is next used; how they change one table together says native/memslots.h.
  * @example
  * const slot = vm.memslots.create({ gpa: 0xa000, mapping: Mapping.anonymous(4 * KiB) })
  * slot.move(0xe000)
@@ -28,16 +27,19 @@ export class Memslots implements Iterable<Memslot> {
   /** How many the host allows: KVM_CAP_NR_MEMSLOTS. */
   readonly limit: number
   readonly #vm: NativeVm
-  readonly #byGpa = new BTree<number, Memslot>()
-  readonly #byId = new Map<number, Memslot>()
-  readonly #argument = new UserspaceMemoryRegion2()
-  // How many changes of the VM's table are in this one; another number there means that another environment made some.
+  readonly #words: Float64Array
+  readonly #index = new MemslotIndex()
+  // Ids are dense, and a Map of thousands is made anew every few hundred deletions.
+  readonly #byId: (Memslot | undefined)[] = []
+  #length = 0
+  // All changes of the VM's table up to this one are in this one; -1 once closed.
   #generation = 0
   #inTransaction = false
 
   /** @internal */
   constructor(vm: NativeVm, limit: number) {
     this.#vm = vm
+    this.#words = new Float64Array(vm.memslotWords)
     this.limit = limit
   }
 
@@ -48,38 +50,29 @@ export class Memslots implements Iterable<Memslot> {
   /** How many there are. */
   get length(): number {
     this.#follow()
-    return this.#byGpa.size
+    return this.#length
   }
 
   /**
    * Gives the guest memory.
-   * @throws KvmError `argument`, `overlap` (naming both ranges), `limit`, `closed`, or `ioctl`
+   * @throws KvmError `argument`, `overlap` (naming both ranges), `limit`, `closed`, `ioctl`, or `state` inside a transaction
    */
   create(options: MemslotOptions): Memslot {
-    this.#open()
-    const placement = placementOf(options)
-    this.#check(placement)
-    const id = this.#takeId()
-    const region = placement.mapping.region
-    const result = this.#telling('create', null, rowOf(id, placement), () => this.#set(id, placement, region))
-    if (result < 0) {
-      this.#vm.returnSlotId(id)
-      throw this.#refused(`creating slot ${id} at gpa ${hexRange(placement.gpa, placement.size)}`, result)
-    }
-    return this.#enter(new Memslot(this, id, placement))
-  }
-
-  #takeId(): number {
-    const id = this.#vm.takeSlotId(this.limit)
-    if (id < 0) throw new KvmError('limit', `this host allows ${this.limit} memslots, and all are in use`, { limit: this.limit })
-    return id
+    this.refuseInTransaction()
+    const slot = new Memslot(this, checkPlacement(placementOf(options)))
+    const refusal = this.#make(slot, 'create', null, slot.placement)
+    if (refusal) throw this.#refused(slot, slot.placement, refusal)
+    return slot
   }
 
   /**
    * Several changes at once, or none: while they are made no vCPU of the VM is in the guest, wherever it runs, so that the guest sees neither MMIO nor
    * old memory between. Dirty bits of slots that are rebound or resized, or that change places, are lost.
-   * @param change called at once with the transaction; must not be asynchronous. What it throws comes through, and nothing is changed
-   * @throws KvmError `overlap`, `argument`, `limit`, `closed`, `state` inside another transaction; or `ioctl`, and then the table is as before
+   * @param change called at once with the transaction; must not be asynchronous. What it throws comes through, and nothing is changed. Until it
+   *   returns, all other changes made here (of the slots, of the dirty log, to close the VM) are refused
+   * @throws KvmError `conflict` when another environment changed one of the slots after it was named to the transaction: nothing is changed, and the
+   *   table is the newest, from which the transaction can be made anew; `overlap`, `argument`, `limit`, `closed`, `state` inside another transaction;
+   *   or `ioctl`, and then the table is as before
    * @example
    * const slot = vm.memslots.create({ gpa: 0xa000, mapping: Mapping.anonymous(4 * KiB) })
    * vm.memslots.transaction((tx) => {
@@ -90,36 +83,39 @@ export class Memslots implements Iterable<Memslot> {
   transaction<T>(change: (transaction: MemslotTransaction) => T): T {
     this.#open()
     if (typeof change !== 'function') throw argumentError('change', typeof change, 'a function')
-    if (this.#inTransaction) throw new KvmError('state', 'a transaction is going on: make all changes in that one')
+    this.refuseInTransaction()
     this.#inTransaction = true
+    const transaction = new MemslotTransaction(this)
     try {
-      const transaction = new MemslotTransaction(
-        (placement) => new Memslot(this, -1, placement),
-        (slot) => slot.table === this
-      )
       const result = change(transaction)
-      const staged = transaction.finish()
       if (typeof (result as { then?: unknown } | null)?.then === 'function')
         throw argumentError('change', 'asynchronous', 'a function that is done when it returns: the vCPUs wait for it')
-      this.#commit(staged)
+      this.#commit(transaction.staged)
       return result
     } finally {
+      transaction.end()
       this.#inTransaction = false
     }
+  }
+
+  /** @internal what changes slots, outside the object that collects the changes */
+  refuseInTransaction(): void {
+    if (this.#inTransaction)
+      throw new KvmError('state', 'a transaction is going on: make all changes through the object that its function gets, or after it')
   }
 
   /** The slot that covers a GPA, or undefined: an access there is MMIO. */
   lookup(gpa: number): Memslot | undefined {
     checkAddress('gpa', gpa)
     this.#follow()
-    const slot = this.#byGpa.getPairOrNextLower(gpa)?.[1]
+    const slot = this.#index.atOrBelow(gpa)
     return slot && gpa < slot.gpa + slot.size ? slot : undefined
   }
 
-  /** By ascending GPA. */
+  /** By ascending GPA, as they are when the iteration begins. */
   [Symbol.iterator](): IterableIterator<Memslot> {
     this.#follow()
-    return this.#byGpa.values()
+    return this.#index.all()[Symbol.iterator]()
   }
 
   /** The table as text, a line each. */
@@ -131,181 +127,215 @@ export class Memslots implements Iterable<Memslot> {
     return [...this].map((slot) => slot.toJSON())
   }
 
-  /** @internal another GPA or other flags: one ioctl */
-  replace(slot: Memslot, placement: Placement, did: MemslotChanged['did']): void {
-    this.#open()
-    this.#check(placement, slot)
-    const region = this.#region(placement, slot.placement)
-    const result = this.#telling(did, slot.placement, rowOf(slot.id, placement), () => this.#set(slot.id, placement, region), slot.id)
-    if (result < 0) throw this.#refused(`changing slot ${slot.id} to gpa ${hexRange(placement.gpa, placement.size)}`, result)
-    this.#place(slot, placement)
+  /**
+   * @internal Another placement of a slot: one ioctl, or all that it takes, unseen by the guest. Overtaken by another environment's change of the
+   * slot it is computed anew, from the slot as it is then: what is asked for ("at this GPA", "of this size") means the same.
+   */
+  change(slot: Memslot, did: MemslotChanged['did'], compute: (now: Placement) => Placement): void {
+    this.refuseInTransaction()
+    for (;;) {
+      slot.checkAlive()
+      const after = compute(slot.placement)
+      const refusal = together.has(did) ? this.#makeTogether([stage(slot, did, after)]) : this.#make(slot, did, slot.placement, after)
+      if (!refusal) return
+      if (!this.#wasOvertaken(refusal)) throw this.#refused(slot, after, refusal)
+    }
   }
 
-  /** @internal other memory or another size: delete and create, unseen by the guest; on failure the slot is as before */
-  exchange(slot: Memslot, placement: Placement, did: MemslotChanged['did']): void {
-    this.#open()
-    checkPlacement(placement)
-    this.#commit([{ slot, before: slot.placement, after: placement, did }])
+  /** @internal */
+  remove(slot: Memslot): void {
+    this.refuseInTransaction()
+    while (!slot.gone) {
+      const refusal = this.#make(slot, 'delete', slot.placement, null)
+      if (!refusal || this.#wasOvertaken(refusal)) continue
+      if (this.closed) return
+      throw this.#refused(slot, null, refusal)
+    }
+  }
+
+  #wasOvertaken({ errno }: Refusal): boolean {
+    if (errno !== 'ESTALE') return false
+    this.#follow()
+    return true
+  }
+
+  #make(slot: Memslot, did: MemslotChanged['did'], before: Placement | null, after: Placement | null): Refusal | null {
+    const region = putChange(this.#words, 0, slot, before, after)
+    const result = isWatched()
+      ? announcing(
+          () => this.#ask(slot, before, after, region),
+          () => [this.#told({ slot, before, after, did })]
+        )
+      : this.#ask(slot, before, after, region)
+    return result === 0 ? null : refusalIn(this.#words, result)
+  }
+  #ask(slot: Memslot, before: Placement | null, after: Placement | null, region: NativeRegion | null): number {
+    const result = this.#vm.changeMemslot(region)
+    if (result === 0) this.#record(slot, before, after, this.#words, 0)
+    return result
   }
 
   #commit(all: readonly Staged[]): void {
-    if (all.length === 0) return
     this.#open()
-    const regions = new Map(all.flatMap(({ slot, before, after }) => (after ? [[slot, this.#region(after, before)] as const] : [])))
-    this.#rearrange(all)
-    const created = all.filter(({ before }) => before === null).map(({ slot }) => slot)
-    try {
-      for (const slot of created) slot.named(this.#takeId())
-      this.#perform(all, regions)
-    } catch (error) {
-      this.#rearrange(all.map(({ slot, before, after, did }) => ({ slot, before: after, after: before, did })))
-      for (const slot of created) {
-        if (slot.id >= 0) this.#vm.returnSlotId(slot.id)
-        slot.placed(null)
-      }
-      this.#generation = -1
-      throw error
-    }
-    for (const staged of all) this.#settle(staged)
+    if (all.length === 0) return
+    const refusal = this.#makeTogether(all)
+    if (!refusal) return
+    const { slot, after } = all[refusal.change] as Staged
+    throw this.#wasOvertaken(refusal) ? conflictError(slot) : this.#refused(slot, after, refusal)
   }
 
-  #perform(all: readonly Staged[], regions: ReadonlyMap<Memslot, NativeRegion>): void {
-    const steps = stepsOf(all)
-    const changes = steps.map(({ staged: { slot }, placement }) => this.#changeOf(slot, placement, regions.get(slot)))
-    const describe = () =>
-      all.map(({ slot, before, after, did }) => this.#changed(did, before && rowOf(slot.id, before), after && rowOf(slot.id, after)))
-    let failed = 0
-    const result = announcing(() => {
-      const outcome = this.#vm.setMemoryRegions(changes)
-      if (outcome === 0) return 0
-      failed = outcome[1]
-      return outcome[0]
-    }, describe)
-    if (result < 0) throw this.#failed(steps[failed] as Step, result)
-    this.#generation += steps.length
+  #makeTogether(all: readonly Staged[]): Refusal | null {
+    this.#follow()
+    // The kernel and the table have the last word on both, but here no guest need be stopped for it.
+    const stale = all.findIndex(({ slot, state, before }) => before && (slot.gone || slot.changed !== state.changed))
+    if (stale >= 0) return overtaken(stale)
+    this.#checkOverlaps(all)
+    const records = new Float64Array(all.length * recordLength)
+    const regions = all.map(({ state, before, after }, index) => putChange(records, index * recordLength, state, before, after))
+    const result = announcing(
+      () => {
+        const result = this.#vm.changeMemslots(records, regions)
+        if (result === 0)
+          for (const [index, { slot, before, after }] of all.entries()) this.#record(slot, before, after, records, index * recordLength)
+        return result
+      },
+      () => all.map((staged) => this.#told(staged))
+    )
+    return result === 0 ? null : refusalIn(records, result)
   }
 
-  /** The table by GPA as it is to be: refused, and as before, when slots would overlap. */
-  #rearrange(all: readonly Staged[]): void {
-    const placed: Staged[] = []
-    for (const { before } of all) if (before) this.#byGpa.delete(before.gpa)
-    try {
-      for (const staged of all)
-        if (staged.after) {
-          this.#check(staged.after)
-          this.#byGpa.set(staged.after.gpa, staged.slot)
-          staged.slot.placed(staged.after)
-          placed.push(staged)
-        }
-    } catch (error) {
-      for (const { after } of placed) this.#byGpa.delete((after as Placement).gpa)
-      for (const { slot, before } of all)
-        if (before) {
-          slot.placed(before)
-          this.#byGpa.set(before.gpa, slot)
-        }
-      throw error
+  #checkOverlaps(all: readonly Staged[]): void {
+    const staged = new Set(all.map(({ slot }) => slot))
+    const places = all.flatMap(({ slot, after }) => (after ? [{ id: slot.id, gpa: after.gpa, size: after.size }] : []))
+    places.sort((one, other) => one.gpa - other.gpa)
+    for (const [index, place] of places.entries()) {
+      const last = places[index - 1]
+      if (last && last.gpa + last.size > place.gpa) throw overlapError(place, last)
+      const other = this.#index.within(place.gpa, place.size).find((slot) => !staged.has(slot))
+      if (other) throw overlapError(place, other)
     }
   }
 
-  #settle({ slot, before, after }: Staged): void {
-    if (after === null) this.#forget(slot)
-    else this.#byId.set(slot.id, slot)
-    if (before && after && before.mapping !== after.mapping) before.mapping.slotGone()
+  /** What was made here is in this table at once. */
+  #record(slot: Memslot, before: Placement | null, after: Placement | null, records: Float64Array, at: number): void {
+    const id = records[at] as number
+    const number = records[at + 1] as number
+    if (number === this.#generation + 1) this.#generation = number
+    if (before === null) {
+      const earlier = this.#byId[id]
+      if (earlier) this.#tell([this.#lose(earlier)])
+      this.#enter(slot, id, number)
+    }
+    this.#place(slot, after, number)
   }
 
-  #failed({ staged: { slot }, placement }: Step, result: number): KvmError {
-    return this.#refused(placement ? `putting slot ${slot.id} at gpa ${hexRange(placement.gpa, placement.size)}` : `deleting slot ${slot.id}`, result)
+  #enter(slot: Memslot, id: number, created: number): void {
+    slot.named(id, created)
+    while (this.#byId.length < id) this.#byId.push(undefined)
+    this.#byId[id] = slot
+    this.#length++
   }
 
-  #telling(did: MemslotChanged['did'], before: Placement | null, after: MemslotRow | null, work: () => number, id = after?.id ?? 0): number {
-    return announcing(work, () => [this.#changed(did, before && rowOf(id, before), after)])
+  #place(slot: Memslot, after: Placement | null, changed: number): void {
+    const { mapping } = slot
+    slot.placed(after, changed)
+    this.#index.note(slot)
+    if (after === null) {
+      this.#byId[slot.id] = undefined
+      this.#length--
+    }
+    if (after?.mapping !== mapping) mapping.slotGone()
+  }
+
+  #lose(slot: Memslot): Moved {
+    this.#place(slot, null, 0)
+    return { before: rowOf(slot.id, slot.placement), after: null }
+  }
+
+  /** Takes over what other environments changed, and tells of it as if it happened now. */
+  #follow(): void {
+    if (this.#vm.generation === this.#generation) return
+    if (this.closed) {
+      this.released()
+      return
+    }
+    const newer = this.#vm.memslotsSince(this.#generation)
+    this.#generation = newer.generation
+    const mappings = new Mappings(this.#byId)
+    this.#tell(rowsOf(newer).flatMap((row) => this.#takeOver(row, mappings)))
+  }
+
+  #takeOver(row: ChangedRow, mappings: Mappings): Moved[] {
+    const there = this.#byId[row.id]
+    const known = there?.created === row.created ? there : undefined
+    const moved = there && !known ? [this.#lose(there)] : []
+    if (row.region === null || known?.changed === row.changed) return moved
+    const { gpa, size, offset, flags } = row
+    const { guestMemfd, guestMemfdOffset = 0 } = known?.placement ?? {}
+    const placement = { gpa, size, offset, flags, mapping: mappings.of(row.region, known), guestMemfd, guestMemfdOffset }
+    const before = known ? rowOf(known.id, known.placement) : null
+    const slot = known ?? new Memslot(this, placement)
+    if (!known) this.#enter(slot, row.id, row.created)
+    this.#place(slot, placement, row.changed)
+    const after = rowOf(row.id, placement)
+    if (before?.gpa !== after.gpa || before.size !== after.size || before.hva !== after.hva) moved.push({ before, after })
+    return moved
+  }
+
+  #tell(moved: readonly Moved[]): void {
+    announcing(
+      () => 0,
+      () => moved.map(({ before, after }) => this.#changed('change', before, after))
+    )
+  }
+  #told({ slot: { id }, before, after, did }: Pick<Staged, 'slot' | 'before' | 'after' | 'did'>) {
+    return this.#changed(did, before && rowOf(id, before), after && rowOf(id, after))
   }
   #changed(did: MemslotChanged['did'], before: MemslotRow | null, after: MemslotRow | null) {
     return { of: 'memslot' as const, did, table: this, before, after }
   }
 
-  /** @internal */
-  remove(slot: Memslot): void {
-    this.#open()
-    if (slot.deleted) return
-    const result = this.#telling('delete', slot.placement, null, () => this.#unset(slot), slot.id)
-    if (result < 0) throw this.#refused(`deleting slot ${slot.id}`, result)
-    this.#forget(slot)
-  }
-
-  #enter(slot: Memslot): Memslot {
-    this.#byId.set(slot.id, slot)
-    this.#byGpa.set(slot.gpa, slot)
-    return slot
-  }
-
-  #forget(slot: Memslot): void {
-    if (this.#byGpa.get(slot.gpa) === slot) this.#byGpa.delete(slot.gpa)
-    this.#byId.delete(slot.id)
-    this.#vm.returnSlotId(slot.id)
-    slot.placed(null)
-    slot.mapping.slotGone()
-  }
-
-  /** Takes over what other environments changed, and tells of it as if it happened now. */
-  #follow(): void {
-    if (this.#vm.generation === this.#generation || this.closed) return
-    const { generation, rows } = this.#vm.memslots()
-    this.#generation = generation
-    const mappings = new Map([...this.#byId.values()].map(({ mapping }) => [mapping.address, mapping]))
-    const gone = new Map(this.#byId)
-    const changed: { before: MemslotRow | null; after: MemslotRow | null }[] = []
-    this.#byGpa.clear()
-    for (const row of rows) {
-      const placement = this.#placementOf(row, mappings)
-      const known = gone.get(row.id)
-      gone.delete(row.id)
-      const [before, after] = [known ? rowOf(known.id, known.placement) : null, rowOf(row.id, placement)]
-      if (before?.gpa !== after.gpa || before.size !== after.size || before.hva !== after.hva) changed.push({ before, after })
-      known?.placed(placement)
-      this.#enter(known ?? new Memslot(this, row.id, placement))
-    }
-    for (const slot of gone.values()) {
-      changed.push({ before: rowOf(slot.id, slot.placement), after: null })
-      this.#byId.delete(slot.id)
-      slot.placed(null)
-      slot.mapping.slotGone()
-    }
-    announcing(
-      () => 0,
-      () => changed.map(({ before, after }) => this.#changed('change', before, after))
-    )
-  }
-
-  #placementOf({ id, gpa, size, offset, flags, region }: NativeSlot, mappings: Map<number, Mapping>): Placement {
-    const mapping = mappings.get(region.address) ?? Mapping.over(region)
-    mappings.set(mapping.address, mapping)
-    const { guestMemfd, guestMemfdOffset = 0 } = this.#byId.get(id)?.placement ?? {}
-    return { gpa, size, offset, flags, mapping, guestMemfd, guestMemfdOffset }
-  }
-
   /** @internal the VM is closed: its slots hold nothing any more */
   released(): void {
-    for (const slot of this) slot.mapping.slotGone()
+    this.#generation = -1
+    for (const slot of this.#byId) if (slot) this.#place(slot, null, 0)
+    this.#index.clear()
   }
 
   /** @internal */
   dirtyLog(slot: Memslot): Uint8Array {
-    if (!slot.logDirty)
-      throw new KvmError('argument', `slot ${slot.id} keeps no dirty log; setFlags({ logDirty: true }) first`, { argument: 'logDirty' })
+    for (;;) {
+      this.#open()
+      slot.checkAlive()
+      if (!slot.logDirty)
+        throw new KvmError('argument', `slot ${slot.id} keeps no dirty log; setFlags({ logDirty: true }) first`, { argument: 'logDirty' })
+      const bitmap = this.dirtyLogOf(slot)
+      if (bitmap) return bitmap
+    }
+  }
+  /** @internal null when it is not any more as this table has it */
+  dirtyLogOf(slot: Memslot): Uint8Array | null {
     const bitmap = new Uint8Array(Math.ceil(slot.size / pageSize / 64) * 8)
-    const result = this.#vm.getDirtyLog(slot.id, bitmap)
-    if (result < 0)
-      throw ioctlError('KVM_GET_DIRTY_LOG', result, `reading the dirty log of slot ${slot.id}`, 'ENXIO: this VM keeps dirty rings instead')
-    return bitmap
+    const result = this.#vm.getDirtyLog(slot.id, slot.changed, bitmap)
+    if (result >= 0) return bitmap
+    if (errnoName(result) === 'ESTALE') return null
+    throw ioctlError('KVM_GET_DIRTY_LOG', result, `reading the dirty log of slot ${slot.id}`, 'ENXIO: this VM keeps dirty rings instead')
   }
 
   /** @internal */
   clearDirtyLog(slot: Memslot, bitmap: Uint8Array, firstPage: number): void {
-    const pages = Math.min(bitmap.byteLength * 8, slot.size / pageSize - firstPage)
-    const result = this.#vm.clearDirtyLog(slot.id, firstPage, pages, bitmap)
-    if (result < 0) throw ioctlError('KVM_CLEAR_DIRTY_LOG', result, `clearing the dirty log of slot ${slot.id}`)
+    do {
+      this.#open()
+      slot.checkAlive()
+    } while (!this.clearDirtyLogOf(slot, bitmap, firstPage))
+  }
+  /** @internal false when it is not any more as this table has it */
+  clearDirtyLogOf(slot: Memslot, bitmap: Uint8Array, firstPage: number): boolean {
+    const pages = Math.min(bitmap.byteLength * 8, Math.max(0, slot.size / pageSize - firstPage))
+    const result = this.#vm.clearDirtyLog(slot.id, slot.changed, firstPage, pages, bitmap)
+    if (result >= 0) return true
+    if (errnoName(result) === 'ESTALE') return false
+    throw ioctlError('KVM_CLEAR_DIRTY_LOG', result, `clearing the dirty log of slot ${slot.id}`)
   }
 
   #open(): void {
@@ -313,75 +343,35 @@ export class Memslots implements Iterable<Memslot> {
     this.#follow()
   }
 
-  #check(placement: Placement, itself?: Memslot): void {
-    checkPlacement(placement)
-    const { gpa, size } = placement
-    const below = this.#byGpa.nextLowerPair(gpa + size)?.[1]
-    const other = below === itself && below !== undefined ? this.#byGpa.nextLowerPair(below.gpa)?.[1] : below
-    const hit = other && other.gpa + other.size > gpa ? other : undefined
-    if (hit)
-      throw new KvmError('overlap', `gpa ${hexRange(gpa, size)} overlaps slot ${hit.id} at gpa ${hexRange(hit.gpa, hit.size)}`, {
-        errno: 'EEXIST',
-        asked: { gpa, size },
-        present: { id: hit.id, gpa: hit.gpa, size: hit.size }
-      })
+  #refused(slot: Memslot, after: Placement | null, refusal: Refusal): KvmError {
+    if (refusal.errno === 'EBADF' && this.closed) return new KvmError('closed', 'the VM is closed')
+    return refusedError(slot, after, refusal, this.limit)
+  }
+}
+
+interface Moved {
+  before: MemslotRow | null
+  after: MemslotRow | null
+}
+
+/** Which mapping of this environment stands for a region: one that the table has, or one more. */
+class Mappings {
+  readonly #slots: readonly (Memslot | undefined)[]
+  #byAddress: Map<number, Mapping> | undefined
+
+  constructor(slots: readonly (Memslot | undefined)[]) {
+    this.#slots = slots
   }
 
-  // A slot may outlive the handle of its mapping; other memory needs an open one.
-  #region({ mapping }: Placement, before: Placement | null): NativeRegion {
-    return mapping === before?.mapping ? mapping.heldRegion : mapping.region
-  }
-
-  #set(id: number, placement: Placement, region = placement.mapping.heldRegion): number {
-    return this.#apply(...this.#describe(id, placement), region, placement.offset)
-  }
-  #unset({ id, gpa }: Memslot): number {
-    return this.#apply(...this.#describeEnd(id, gpa), null, 0)
-  }
-  #apply(...change: MemoryRegionChange): number {
-    const result = this.#vm.setMemoryRegion(...change)
-    if (result >= 0) this.#generation++
-    return result
-  }
-  #changeOf({ id }: Memslot, placement: Placement | null, region: NativeRegion | undefined): MemoryRegionChange {
-    // The native side copies what it is given, but all changes are described before the first is made.
-    const [request, bytes] = placement ? this.#describe(id, placement) : this.#describeEnd(id, 0)
-    return [request, bytes.slice(), placement && region ? region : null, placement?.offset ?? 0]
-  }
-
-  // The second form begins as the first, so one structure serves both.
-  #describe(id: number, { gpa, size, flags, guestMemfd, guestMemfdOffset }: Placement): [number, Uint8Array] {
-    const values = {
-      slot: id,
-      flags,
-      guest_phys_addr: gpa,
-      memory_size: size,
-      guest_memfd: guestMemfd?.fd ?? 0,
-      guest_memfd_offset: guestMemfdOffset
-    }
-    return [(guestMemfd ? KVM_SET_USER_MEMORY_REGION2 : KVM_SET_USER_MEMORY_REGION).number, Object.assign(this.#argument, values).bytes]
-  }
-  #describeEnd(id: number, gpa: number): [number, Uint8Array] {
-    const values = { slot: id, flags: 0, guest_phys_addr: gpa, memory_size: 0 }
-    return [KVM_SET_USER_MEMORY_REGION.number, Object.assign(this.#argument, values).bytes]
-  }
-
-  #place(slot: Memslot, placement: Placement): void {
-    if (slot.gpa !== placement.gpa) {
-      this.#byGpa.delete(slot.gpa)
-      this.#byGpa.set(placement.gpa, slot)
-    }
-    const { mapping: before } = slot
-    slot.placed(placement)
-    if (before !== placement.mapping) before.slotGone()
-  }
-
-  #refused(asked: string, result: number): KvmError {
-    return ioctlError(
-      KVM_SET_USER_MEMORY_REGION.name,
-      result,
-      asked,
-      'the host may limit guest-physical addresses, lack the flag, or refuse the change on a live slot'
-    )
+  of(region: NativeRegion, known: Memslot | undefined): Mapping {
+    const { address } = region
+    if (known?.mapping.heldRegion.address === address) return known.mapping
+    this.#byAddress ??= new Map(this.#slots.flatMap((slot) => (slot ? [[slot.mapping.address, slot.mapping] as const] : [])))
+    const there = this.#byAddress.get(address)
+    // One that let go of its memory has the address still, where something else may lie by now.
+    if (there?.heldRegion.address === address) return there
+    const mapping = Mapping.over(region)
+    this.#byAddress.set(address, mapping)
+    return mapping
   }
 }

@@ -4,14 +4,27 @@ import { KvmError } from '../abi/errors.js'
 import type { MemslotChanged } from './changes.js'
 import type { Mapping } from './mapping.js'
 import { checkPlacement, flagsWith, Memslot, type MemslotFlags, type MemslotOptions, type Placement, placementOf } from './memslot.js'
+import type { SlotState } from './memslot-words.js'
+import type { Memslots } from './memslots.js'
 
 /** @internal one slot's part in a transaction; null where it is absent before or after */
 export interface Staged {
   slot: Memslot
+  /** What the part was computed from. */
+  state: SlotState
   before: Placement | null
   after: Placement | null
   did: MemslotChanged['did']
 }
+
+/** @internal as the slot is now */
+export const stage = (slot: Memslot, did: MemslotChanged['did'], after: Placement | null): Staged => ({
+  slot,
+  state: { id: slot.id, changed: slot.changed },
+  before: slot.placement,
+  after,
+  did
+})
 
 /**
  * Collects what is to change; nothing happens before the function that it was handed to returns. Then every vCPU of the VM leaves the guest,
@@ -19,24 +32,23 @@ export interface Staged {
  * Made by {@link Memslots.transaction}.
  */
 export class MemslotTransaction {
+  readonly #table: Memslots
   readonly #staged = new Map<Memslot, Staged>()
-  readonly #newSlot: (placement: Placement) => Memslot
-  readonly #owns: (slot: Memslot) => boolean
+  readonly #created: Memslot[] = []
   #over = false
 
   /** @internal */
-  constructor(newSlot: (placement: Placement) => Memslot, owns: (slot: Memslot) => boolean) {
-    this.#newSlot = newSlot
-    this.#owns = owns
+  constructor(table: Memslots) {
+    this.#table = table
   }
 
-  /** As {@link Memslots.create}. The slot counts once the transaction is done. */
+  /** As {@link Memslots.create}. The slot counts once the transaction is done; if it is not, the slot is deleted. */
   create(options: MemslotOptions): Memslot {
-    const placement = placementOf(options)
-    checkPlacement(placement)
     this.#alive()
-    const slot = this.#newSlot(placement)
-    this.#staged.set(slot, { slot, before: null, after: placement, did: 'create' })
+    const after = checkPlacement(placementOf(options))
+    const slot = new Memslot(this.#table, after)
+    this.#created.push(slot)
+    this.#staged.set(slot, { ...stage(slot, 'create', after), before: null })
     return slot
   }
   /** As {@link Memslot.move}; two slots may change places. */
@@ -60,14 +72,21 @@ export class MemslotTransaction {
   delete(slot: Memslot): void {
     this.#check(slot)
     const staged = this.#staged.get(slot)
-    if (staged?.before === null) this.#staged.delete(slot)
-    else this.#staged.set(slot, { slot, before: slot.placement, after: null, did: 'delete' })
+    if (staged?.before === null) {
+      this.#staged.delete(slot)
+      slot.placed(null)
+    } else this.#staged.set(slot, { ...(staged ?? stage(slot, 'delete', null)), after: null, did: 'delete' })
   }
 
-  /** @internal what is to be done, at the end */
-  finish(): Staged[] {
-    this.#over = true
+  /** @internal what is to be done */
+  get staged(): Staged[] {
     return [...this.#staged.values()]
+  }
+
+  /** @internal done or not: what it was to create and did not is deleted */
+  end(): void {
+    this.#over = true
+    for (const slot of this.#created) if (slot.id < 0) slot.placed(null)
   }
 
   #alive(): void {
@@ -76,9 +95,9 @@ export class MemslotTransaction {
   #check(slot: Memslot): void {
     this.#alive()
     if (!(slot instanceof Memslot)) throw new KvmError('argument', `slot is ${typeof slot}; it must be a Memslot`, { argument: 'slot' })
-    if (!this.#owns(slot)) throw new KvmError('argument', `memslot ${slot.id} belongs to another VM`, { argument: 'slot' })
-    if (!this.#staged.has(slot) && slot.deleted) throw new KvmError('closed', `memslot ${slot.id} is deleted, or its VM is closed`)
+    if (slot.table !== this.#table) throw new KvmError('argument', `memslot ${slot.id} belongs to another VM`, { argument: 'slot' })
     if (this.#staged.get(slot)?.after === null) throw new KvmError('closed', `memslot ${slot.id} is deleted in this transaction`)
+    if (!this.#staged.has(slot)) slot.checkAlive()
   }
   #current(slot: Memslot): Placement {
     return this.#staged.get(slot)?.after ?? slot.placement
@@ -86,37 +105,8 @@ export class MemslotTransaction {
 
   #stage(slot: Memslot, change: Partial<Placement>, did: MemslotChanged['did']): void {
     this.#check(slot)
-    const after = { ...this.#current(slot), ...change }
-    checkPlacement(after)
+    const after = checkPlacement({ ...this.#current(slot), ...change })
     const staged = this.#staged.get(slot)
-    this.#staged.set(slot, { slot, before: staged ? staged.before : slot.placement, after, did: staged?.before === null ? 'create' : did })
+    this.#staged.set(slot, staged ? { ...staged, after, did: staged.before === null ? 'create' : did } : stage(slot, did, after))
   }
-}
-
-const end = ({ gpa, size }: Placement) => gpa + size
-const meet = (one: Placement, other: Placement) => one.gpa < end(other) && other.gpa < end(one)
-
-/** The kernel moves a slot and changes its dirty logging in place, and nothing else (api.rst 4.35). */
-function changesInPlace(before: Placement, after: Placement): boolean {
-  const sameMemory = before.mapping === after.mapping && before.offset === after.offset && before.size === after.size
-  return sameMemory && before.guestMemfd === undefined && ((before.flags ^ after.flags) & ~1) === 0
-}
-
-/** One step that the kernel takes: another placement for a slot, or its end. */
-export interface Step {
-  staged: Staged
-  placement: Placement | null
-}
-
-/** @internal The steps, in an order in which no two slots meet on the way. */
-export function stepsOf(all: readonly Staged[]): Step[] {
-  const removed = all.filter(
-    ({ before, after, slot }) =>
-      before !== null &&
-      (after === null || !changesInPlace(before, after) || all.some((other) => other.slot !== slot && other.before && meet(other.before, after)))
-  )
-  return [
-    ...removed.map((staged) => ({ staged, placement: null })),
-    ...all.filter(({ after }) => after !== null).map((staged) => ({ staged, placement: staged.after }))
-  ]
 }

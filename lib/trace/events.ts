@@ -1,4 +1,4 @@
-/** What happened, by what it means. */
+/** What happened, by what it means. Guest-virtual addresses, RIP, and values of the processor's are bigints; all other addresses are numbers. */
 import type { Spte } from '../abi/spte.js'
 import type { MappingChanged, MemslotChanged, MemslotRow } from '../memory/changes.js'
 import type { EptQualification, NestedPageFault } from './qualification.js'
@@ -14,7 +14,7 @@ export interface Happening {
   cpu: number
   /** What made it happen, where that is known. */
   cause?: TraceEvent
-  /** The tracepoint's own fields; empty for the library's own calls. Keeps the drained memory alive. */
+  /** The tracepoint's own fields, those of 8 bytes as bigints; empty for the library's own calls. Keeps the drained memory alive. */
   readonly raw: Record<string, number | bigint>
 }
 
@@ -36,8 +36,9 @@ export interface ViolationEvent extends Happening {
 export interface GuestFaultEvent extends Happening {
   kind: 'guest-fault'
   vcpu: number
-  address: number
-  errorCode: number
+  /** Guest-virtual. */
+  address: bigint
+  errorCode: bigint
   rip: bigint
 }
 /** An entry made to fault on purpose, for MMIO, did: EPT_MISCONFIG. */
@@ -137,7 +138,7 @@ export interface PioEvent extends Happening {
 /** KVM emulated an instruction. */
 export interface EmulateEvent extends Happening {
   kind: 'emulate'
-  rip: number
+  rip: bigint
   failed: boolean
 }
 /** The dirty ring took a page, was reset, or was full. */

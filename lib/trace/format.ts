@@ -31,7 +31,10 @@ export function parseFormat(event: string, text: string): Format {
 const absent: Read<number> = () => 0
 const absentWide: Read<bigint> = () => 0n
 
-/** A field as a number, exact below 2^53; 0 where this kernel's event has no such field. */
+/**
+ * A field as a number, exact below 2^53: for counts, and for guest-physical and host-virtual addresses. What may use all 64 bits, as guest-virtual
+ * addresses do, is read by {@link wideField}. 0 where this kernel's event has no such field.
+ */
 export function numberField({ fields }: Format, name: string): Read<number> {
   const field = fields.get(name)
   if (!field) return absent
@@ -48,7 +51,7 @@ export function lowField(format: Format, name: string): Read<number> {
   return field?.size === 8 ? (view, at) => view.getUint32(at + field.offset, true) : numberField(format, name)
 }
 
-/** A field with all 64 bits: an SPTE, a qualification. */
+/** A field with all 64 bits: a guest-virtual address, an SPTE, a qualification. */
 export function wideField(format: Format, name: string): Read<bigint> {
   const field = format.fields.get(name)
   if (!field) return absentWide
@@ -57,13 +60,13 @@ export function wideField(format: Format, name: string): Read<bigint> {
   return (view, at) => BigInt(narrow(view, at))
 }
 
-/** All fields of one record by name; those longer than 8 bytes are left out. */
+/** All fields of one record by name: those of 8 bytes as bigints whatever their value, smaller ones as numbers; longer ones are left out. */
 export function rawFields(format: Format, view: DataView, at: number): Record<string, number | bigint> {
   const values: Record<string, number | bigint> = {}
-  for (const { name, size } of format.fields.values()) {
+  for (const { name, offset, size, signed } of format.fields.values()) {
     if (name.startsWith('common_') || size > 8) continue
-    const wide = size === 8 ? wideField(format, name)(view, at) : 0n
-    values[name] = size < 8 ? numberField(format, name)(view, at) : wide < 2n ** 53n ? Number(wide) : wide
+    if (size < 8) values[name] = numberField(format, name)(view, at)
+    else values[name] = signed ? view.getBigInt64(at + offset, true) : view.getBigUint64(at + offset, true)
   }
   return values
 }

@@ -12,8 +12,8 @@ import { cpuOf, dataOf, processOf, sizeOf, threadOf } from './records.js'
 function plain(name: string, value: unknown): unknown {
   if (name === 'cause') return { kind: (value as TraceEvent).kind, time: (value as TraceEvent).time }
   if (typeof value === 'bigint') return hex(value)
-  if (value && typeof value === 'object' && !Array.isArray(value))
-    return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, plain(key, part)]))
+  if (Array.isArray(value)) return value.map((part) => plain('', part))
+  if (value && typeof value === 'object') return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, plain(key, part)]))
   return value
 }
 

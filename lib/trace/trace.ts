@@ -117,6 +117,10 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
   readonly #growth: Growth | undefined
   readonly #self = { process: process.pid, thread: Number(readlinkSync('/proc/thread-self').split('/').pop()) }
   #cursors: Cursor[] = []
+  // What an iterator has decoded ahead, from #next on: a loop that is left has taken what it was given, and no more.
+  #ahead: TraceEvent[] = []
+  #next = 0
+  #iterated = false
   #lost = 0
   #missed = 0
   #doorbell: Doorbell | undefined
@@ -228,10 +232,19 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     return this.#closed ? this.#lost : this.#tracer.lost() + this.#calls.lost
   }
 
-  /** What happened since the last call, by time across CPUs. Nothing once closed. */
+  /** What happened since the last call, by time across CPUs, and what a loop that was left had not come to. Nothing once closed. */
   drain(): TraceEvent[] {
+    const events = this.#decoded()
+    const ahead = this.#ahead.slice(this.#next)
+    this.#ahead = []
+    return ahead.length === 0 ? events : ahead.concat(events)
+  }
+
+  #decoded(): TraceEvent[] {
     if (this.#closed) return []
     const until = now()
+    // First, since counters may fail to be read: nothing was taken then.
+    const grown = this.#grown(until)
     this.#cursors = [...this.#cursors.filter((cursor) => cursor.time !== Infinity), ...this.#tracer.drain().map((records) => new Cursor(records))]
     const changes = this.#calls.drain()
     const missed = this.#calls.lost
@@ -249,8 +262,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     // After a gap in what was told the rows are those of now.
     if (missed !== this.#missed) this.#seed()
     this.#missed = missed
-    this.#grow(until, events)
-    return events
+    return grown.length === 0 ? events : events.concat(grown)
   }
 
   #decode(view: DataView, at: number, time: number, events: TraceEvent[]): void {
@@ -272,17 +284,37 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     if (this.#context.wanted.has(of)) events.push(event)
   }
 
-  #grow(time: number, events: TraceEvent[]): void {
-    for (const growth of this.#growth?.take(time) ?? [])
-      events.push(ownEvent(this.start, time, { kind: 'statistics', ...this.#self, ...growth }) as unknown as TraceEvent)
+  #grown(time: number): TraceEvent[] {
+    return (this.#growth?.take(time) ?? []).map(
+      (growth) => ownEvent(this.start, time, { kind: 'statistics', ...this.#self, ...growth }) as unknown as TraceEvent
+    )
   }
 
-  /** Events as they come, until close(). Leaving the loop does not close. */
+  #nextEvent(): TraceEvent | undefined {
+    if (this.#next >= this.#ahead.length) {
+      this.#ahead = this.#decoded()
+      this.#next = 0
+    }
+    return this.#ahead[this.#next++]
+  }
+
+  /**
+   * Events as they come, until close(). It takes them, as drain() does, so that there is one loop at a time: another one gets the error `in-use`
+   * at its first step. Leaving the loop does not close; the next one, or drain(), goes on where it was.
+   */
   async *[Symbol.asyncIterator](): AsyncGenerator<TraceEvent> {
-    while (!this.#closed) {
-      const events = this.drain()
-      if (events.length > 0) yield* events
-      else await this.#arrival()
+    if (this.#closed) return
+    if (this.#iterated)
+      throw new KvmError('in-use', 'this trace is in a loop already, and tells each event once: leave that first, or open another trace')
+    this.#iterated = true
+    try {
+      while (!this.#closed) {
+        const event = this.#nextEvent()
+        if (event) yield event
+        else await this.#arrival()
+      }
+    } finally {
+      this.#iterated = false
     }
   }
 
@@ -303,10 +335,13 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
   // The doorbell lives as long as the rings do, and must not hold the trace, so that one dropped without close() can be collected.
   #subscribe(): Doorbell {
     const reference = new WeakRef(this)
-    return new Doorbell(this.#tracer.subscribe(), () => {
-      const trace = reference.deref()
-      if (trace) trace.#wake?.()
-    })
+    return new Doorbell(
+      making(() => this.#tracer.subscribe()),
+      () => {
+        const trace = reference.deref()
+        if (trace) trace.#wake?.()
+      }
+    )
   }
 
   /** Ends the trace; what was not drained is gone. A second call does nothing. */
@@ -317,6 +352,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     this.#calls.close()
     this.#doorbell?.close()
     this.#wake?.()
+    this.#ahead = []
     this.#cursors = []
     this.#tracer.close()
   }

@@ -1,6 +1,6 @@
 /** From KVM's tracepoints to events: which there are, which kinds each gives, and how its records are read. */
 import type { AccessKind, MisconfigEvent, TraceEvent, TraceKind } from './events.js'
-import { type Format, lowField, numberField, wideField } from './format.js'
+import { type Format, lowField, numberField, type Read, wideField } from './format.js'
 import { type Recorded, RecordedChange, RecordedFault, RecordedRaw, RecordedSet } from './recorded.js'
 import type { Rows } from './rows.js'
 
@@ -81,23 +81,24 @@ const pageFaults: Tracepoint = {
   kinds: ['violation', 'guest-fault'],
   record: RecordedFault,
   decoder(format, { wanted, faulting }) {
-    const [address, errorCode] = [numberField(format, 'fault_address'), lowField(format, 'error_code')]
+    const [gpa, error] = [numberField(format, 'fault_address'), lowField(format, 'error_code')]
+    const [address, errorCode] = [wideField(format, 'fault_address'), wideField(format, 'error_code')]
     const [rip, vcpu] = [wideField(format, 'guest_rip'), numberField(format, 'vcpu_id')]
     return (event, view, at) => {
       const fault = faulting.get(event.thread)
-      const error = errorCode(view, at)
       event.kind = fault ? 'violation' : 'guest-fault'
       event.vcpu = fault ? fault.vcpu : vcpu(view, at)
       event.rip = fault ? fault.rip : rip(view, at)
       if (!fault) {
         event.address = address(view, at)
-        event.errorCode = error
+        event.errorCode = errorCode(view, at)
         return wanted.has('guest-fault')
       }
       const intel = fault.isa === vmx
-      event.gpa = address(view, at)
-      event.access = accessOf(intel, error)
-      event.present = (error & (intel ? 0x38 : 1)) !== 0
+      const code = error(view, at)
+      event.gpa = gpa(view, at)
+      event.access = accessOf(intel, code)
+      event.present = (code & (intel ? 0x38 : 1)) !== 0
       faulting.delete(event.thread)
       return wanted.has('violation')
     }
@@ -218,33 +219,30 @@ function notifier(event: string, kind: 'notifier-unmap' | 'notifier-age', [start
   }
 }
 
-/** An event that needs no more than its name and some numbers. */
-function simple(event: string, kind: TraceKind, numbers: Record<string, string>, more: object = {}): Tracepoint {
+/** How an event's fields are read, by the names that they have in it. */
+type Reads = Record<string, (format: Format) => Read<unknown>>
+const number = (field: string) => (format: Format) => numberField(format, field)
+const wide = (field: string) => (format: Format) => wideField(format, field)
+/** One of two, by a field that is 0 or not. */
+function either<T>(field: string, whenZero: T, otherwise: T) {
+  return (format: Format): Read<T> => {
+    const read = numberField(format, field)
+    return (view, at) => (read(view, at) === 0 ? whenZero : otherwise)
+  }
+}
+
+/** An event that needs no more than its name and some fields. */
+function simple(event: string, kind: TraceKind, fields: Reads = {}, more: object = {}): Tracepoint {
   return {
     event,
     kinds: [kind],
     decoder(format) {
-      const reads = Object.entries(numbers).map(([name, field]) => [name, numberField(format, field)] as const)
+      const reads = Object.entries(fields).map(([name, reader]) => [name, reader(format)] as const)
       return (event, view, at) => {
         event.kind = kind
         for (const [name, read] of reads) event[name] = read(view, at)
         Object.assign(event, more)
         return true
-      }
-    }
-  }
-}
-
-/** As {@link simple}, with a last touch. */
-function finished(point: Tracepoint, finish: (event: any) => void): Tracepoint {
-  return {
-    ...point,
-    decoder(format, context) {
-      const fill = point.decoder(format, context)
-      return (event, view, at) => {
-        const keep = fill(event, view, at)
-        finish(event)
-        return keep
       }
     }
   }
@@ -279,17 +277,11 @@ export const tracepoints: readonly Tracepoint[] = [
   notifier('kvm/kvm_unmap_hva_range', 'notifier-unmap', ['start', 'end']),
   notifier('kvm/kvm_age_hva', 'notifier-age', ['start', 'end']),
   notifier('kvm/kvm_test_age_hva', 'notifier-age', ['hva', 'hva']),
-  simple('kvmmmu/kvm_mmu_zap_all_fast', 'zap-all', {}),
-  finished(simple('kvm/kvm_entry', 'entry', { vcpu: 'vcpu_id', rip: 'rip' }), (event) => {
-    event.rip = BigInt(event.rip)
-  }),
+  simple('kvmmmu/kvm_mmu_zap_all_fast', 'zap-all'),
+  simple('kvm/kvm_entry', 'entry', { vcpu: number('vcpu_id'), rip: wide('rip') }),
   mmio,
-  finished(simple('kvm/kvm_pio', 'pio', { access: 'rw', port: 'port', size: 'size', count: 'count' }), (event) => {
-    event.access = event.access ? 'write' : 'read'
-  }),
-  finished(simple('kvm/kvm_emulate_insn', 'emulate', { rip: 'rip', failed: 'failed' }), (event) => {
-    event.failed = event.failed !== 0
-  }),
+  simple('kvm/kvm_pio', 'pio', { access: either('rw', 'read', 'write'), port: number('port'), size: number('size'), count: number('count') }),
+  simple('kvm/kvm_emulate_insn', 'emulate', { rip: wide('rip'), failed: either('failed', false, true) }),
   simple('kvm/kvm_dirty_ring_push', 'dirty-ring', {}, { did: 'push' }),
   simple('kvm/kvm_dirty_ring_reset', 'dirty-ring', {}, { did: 'reset' }),
   simple('kvm/kvm_dirty_ring_exit', 'dirty-ring', {}, { did: 'full' })

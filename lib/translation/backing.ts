@@ -10,7 +10,7 @@ export interface HostMapping {
   start: number
   end: number
   backing: Backing
-  /** The file's name, where there is one. */
+  /** The file's name, where there is one: with any character in it but newlines, which the kernel writes as `\\012`. */
   path: string
 }
 
@@ -23,16 +23,19 @@ function kindOf(path: string): Backing {
   return 'file'
 }
 
+// The kernel escapes no more than newlines in a path: a carriage return or U+2028, at which `^` and `.` would end a line, are part of it.
+function mappingOf(line: string): HostMapping[] {
+  const [, start, end, path] = /^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ *(.*)$/s.exec(line) ?? []
+  if (start === undefined || end === undefined || path === undefined) return []
+  return [{ start: Number.parseInt(start, 16), end: Number.parseInt(end, 16), backing: kindOf(path), path }]
+}
+
 /** The mappings of a process by ascending address; empty where they may not be read. */
 export function hostMappings(pid: number | 'self'): HostMapping[] {
   const path = `/proc/${pid}/maps`
-  const text = openingOr('', `reading ${path}`, () => readFileSync(path, 'utf8'))
-  return [...text.matchAll(/^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ *(.*)$/gm)].map(([, start, end, path]) => ({
-    start: Number.parseInt(start as string, 16),
-    end: Number.parseInt(end as string, 16),
-    backing: kindOf(path as string),
-    path: path as string
-  }))
+  return openingOr('', `reading ${path}`, () => readFileSync(path, 'utf8'))
+    .split('\n')
+    .flatMap(mappingOf)
 }
 
 /** What is mapped at addresses from `hva` on, and the first file's name. */

@@ -4,6 +4,7 @@ import { checkInteger } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { opening, openingOr } from '../abi/exhausted.js'
 import { readOptional } from '../abi/host.js'
+import { visible } from '../abi/text.js'
 import { type Evidence, evidence } from './evidence.js'
 import { type ReadMachine, readMachines } from './reader.js'
 import { type Summary, summarize } from './summary.js'
@@ -13,7 +14,7 @@ import { type Translation, translateIn } from './translate.js'
 /** A VM that some process runs. */
 export class Machine {
   readonly pid: number
-  /** The process's command line. */
+  /** The process's command line, as that process has it: control characters and all. */
   readonly command: string
   readonly vcpus: number
   /** Ordered by address space and GPA. Empty when BPF could not read them: `evidence` says why. */
@@ -133,7 +134,7 @@ function noMachine(pid: number, foreign: boolean, hidden: string | null): KvmErr
       `there is no process ${pid} here (in another pid namespace it has another number: look for it with node-kvm map)`,
       { argument: 'pid', pid }
     )
-  const name = readOptional(`/proc/${pid}/comm`) ?? 'ended meanwhile'
+  const name = visible(readOptional(`/proc/${pid}/comm`) ?? 'ended meanwhile')
   if (hidden) return new KvmError('permission', `whether process ${pid} (${name}) runs a VM is hidden: it is another user's, and ${hidden}`, { pid })
   if (foreign)
     return new KvmError('argument', `process ${pid} (${name}) holds a descriptor of a VM whose memory is another process's`, { argument: 'pid', pid })

@@ -39,7 +39,7 @@ export interface ReadingHost {
 
 /** Effective capability bits of this process (capabilities(7)). */
 export function hasCapability(bit: number): boolean {
-  const effective = /^CapEff:\s*([0-9a-f]+)/m.exec(readOptional('/proc/self/status') ?? '')?.[1] ?? '0'
+  const effective = /\nCapEff:\s*([0-9a-f]+)/.exec(readOptional('/proc/self/status') ?? '')?.[1] ?? '0'
   return ((BigInt(`0x${effective}`) >> BigInt(bit)) & 1n) === 1n
 }
 const capabilityBits = { sysAdmin: 21, perfmon: 38, bpf: 39 }

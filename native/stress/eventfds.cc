@@ -23,7 +23,7 @@ constexpr uint64_t kSignals = 20000;
 int main() {
   std::unique_ptr<EventfdWatcher> watcher;
   if (EventfdWatcher::Open(&watcher) != 0) return 1;
-  const OwnedFd bell(watcher->Subscribe());
+  const OwnedFd bell(watcher->TakeListener());
   std::vector<OwnedFd> eventfds;
   for (int writer = 0; writer < kWriters + 1; ++writer) eventfds.emplace_back(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   for (int writer = 0; writer < kWriters; ++writer)

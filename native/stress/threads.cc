@@ -5,12 +5,14 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <thread>
+#include <vector>
 
 #include "guest.h"
 #include "run_inline.h"
@@ -21,13 +23,13 @@ using namespace node_kvm;
 
 namespace {
 
-VmState::Change Place(uint32_t id, uint64_t gpa, const std::shared_ptr<Region>& region) {
-  kvm_userspace_memory_region slot{};
-  slot.slot = id;
-  slot.guest_phys_addr = gpa;
-  slot.memory_size = region ? region->size() : 0;
-  const char* bytes = reinterpret_cast<const char*>(&slot);
-  return {KVM_SET_USER_MEMORY_REGION, {bytes, bytes + sizeof slot}, region, 0};
+// Of a slot to be, or of one that `made` told of.
+Memslots::Change Place(const Memslots::Change& made, uint64_t gpa, const std::shared_ptr<Region>& region) {
+  Memslots::Slot after;
+  after.region = region;
+  after.gpa = gpa;
+  after.size = region ? region->size() : 0;
+  return {made.id, made.computed_from, after};
 }
 
 // In real mode, at `ip` of segment 0: reads the word at `address` for ever, which must be 1 or 2.
@@ -92,8 +94,10 @@ int main(int count, char** arguments) {
   other->Write(0, &word_other, 2);
   Program(code.get(), 0x100, 0x2000);
   Program(code.get(), 0x200, 0x4000);
-  size_t failed = 0;
-  Require(vm.SetMemoryRegions({Place(0, 0, code), Place(1, 0x2000, one), Place(2, 0x4000, other)}, &failed) == 0, "slots");
+  const Memslots::Change none{Memslots::kNew, 0, {}};
+  Memslots::Refusal refusal;
+  std::vector<Memslots::Change> slots{Place(none, 0, code), Place(none, 0x2000, one), Place(none, 0x4000, other)};
+  Require(vm.ChangeMemslots(&slots, &refusal) == 0, "slots");
   std::shared_ptr<RunPage> pages[2];
   for (uint32_t id = 0; id < 2; ++id) {
     Require(vm.CreateVcpu(id, &pages[id]) == 0, "KVM_CREATE_VCPU");
@@ -111,12 +115,14 @@ int main(int count, char** arguments) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
   for (; std::chrono::steady_clock::now() < end; ++moves) {
     const bool swapped = moves % 2 == 0;
-    const auto result = vm.SetMemoryRegions(
-        {Place(1, 0, nullptr), Place(2, 0, nullptr), Place(1, swapped ? 0x4000 : 0x2000, one), Place(2, swapped ? 0x2000 : 0x4000, other)},
-        &failed);
-    Require(result == 0, "a transaction");
+    std::vector<Memslots::Change> swap{Place(slots[1], swapped ? 0x4000 : 0x2000, nullptr),
+                                       Place(slots[2], swapped ? 0x2000 : 0x4000, nullptr)};
+    swap[0].after.size = swap[1].after.size = 0x1000;
+    Require(vm.ChangeMemslots(&swap, &refusal) == 0, "a transaction");
+    std::copy(swap.begin(), swap.end(), slots.begin() + 1);
     // One that fails half-way: there is no room at 0 for slot 2.
-    Require(vm.SetMemoryRegions({Place(1, 0, nullptr), Place(2, 0, other)}, &failed) == -EEXIST && failed == 1,
+    std::vector<Memslots::Change> impossible{Place(slots[1], 0, nullptr), Place(slots[2], 0, other)};
+    Require(vm.ChangeMemslots(&impossible, &refusal) == -EEXIST && refusal.change == 1 && refusal.id == slots[0].id,
             "a transaction that must fail");
   }
   over = true;

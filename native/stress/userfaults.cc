@@ -125,8 +125,7 @@ int FromHereForGuest() {
   region->Write(0x1000, kCode, sizeof kCode);
   std::shared_ptr<UserFaults> faults;
   UserFaultsRequest request;
-  request.server = static_cast<pid_t>(gettid());
-  request.place = &node_kvm::ThreadPlace::OfThisThread();
+  request.server = node_kvm::ServingThread::OfThisThread();
   if (region->ServeFaults(std::move(request), &faults) != 0) return 0;
   const OwnedFd kvm(open("/dev/kvm", O_RDWR | O_CLOEXEC));
   const OwnedFd vm(ioctl(kvm.get(), KVM_CREATE_VM, 0));
@@ -148,7 +147,7 @@ int FromHereForGuest() {
       char area[RunPage::kAreaSize];
       // Where KVM emulates real mode, the access may come back as MMIO instead: then once more.
       int reason;
-      while ((reason = page.Run(area, 20000)) == KVM_EXIT_MMIO) Place(page.fd());
+      while ((reason = page.Run(area, 20000)) == KVM_EXIT_MMIO || reason == RunPage::kMmioNotAwaited) Place(page.fd());
       wrong += reason != KVM_EXIT_HLT;
       halted = true;
     });
@@ -173,7 +172,7 @@ int FromHereForGuest() {
   serve();
   const int next = page.Run(area, -1);
   // ThreadSanitizer hands a signal on only later.
-  wrong += (own != -EDEADLK && own != KVM_EXIT_MMIO) || next != KVM_EXIT_HLT;
+  wrong += (own != -EDEADLK && own != RunPage::kMmioNotAwaited) || next != KVM_EXIT_HLT;
   printf("served from here for a vCPU: %d wrong\n", wrong.load());
   return wrong;
 }

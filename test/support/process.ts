@@ -34,3 +34,11 @@ export const threads = (): string[] => threadFiles('comm')
 export function resident(): number {
   return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]) * 1024
 }
+
+/** Whether something is mapped at an address. */
+export function isMapped(address: number): boolean {
+  return readFileSync('/proc/self/maps', 'utf8')
+    .split('\n')
+    .map((line) => (line.split(' ')[0] as string).split('-').map((bound) => Number.parseInt(bound, 16)))
+    .some(([start = 0, end = 0]) => start <= address && address < end)
+}

@@ -16,3 +16,8 @@ export const inLab = process.env['NODE_KVM_LAB']
 export function skipWhereSlow(context: TestContext): void {
   if (inLab?.startsWith('ept')) skip(context, 'the same on every host, and slow in this lane')
 }
+
+/** Of what starts many threads or processes, and asks nothing of the processor. */
+export function skipInLab(context: TestContext): void {
+  if (inLab) skip(context, 'the same on every host, and slow in the lab')
+}

@@ -16,9 +16,9 @@ export class Target {
     this.pid = child.pid as number
   }
 
-  /** `before` is a command that runs it: `['unshare', '--pid', '--fork']`. */
-  static async start(before: string[] = []): Promise<Target> {
-    const [command = '', ...args] = [...before, process.execPath, script]
+  /** `before` is a command that runs it: `['unshare', '--pid', '--fork']`; `after` stands on its command line, and says nothing to it. */
+  static async start(before: string[] = [], after: string[] = []): Promise<Target> {
+    const [command = '', ...args] = [...before, process.execPath, script, ...after]
     const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
     const target = new Target(child, createInterface({ input: child.stdout as NodeJS.ReadableStream })[Symbol.asyncIterator]())
     await target.answer()

@@ -1,0 +1,63 @@
+/** Memslots in order of GPA. */
+import BTreeModule from 'sorted-btree'
+import type { Memslot } from './memslot.js'
+
+// A CommonJS module with a default export of its own.
+const BTree = ((BTreeModule as unknown as { default?: typeof BTreeModule }).default ??
+  BTreeModule) as unknown as typeof import('sorted-btree').default
+
+/** Brought up to date when it is asked: changes that nobody looks at between cost a note each. */
+export class MemslotIndex {
+  readonly #byGpa = new BTree<number, Memslot>()
+  // Slots that changed, each once, and at the place that it knows: so that one which came and went in between can leave again.
+  readonly #noted: Memslot[] = []
+
+  /** Notes that a slot was created, changed or deleted. */
+  note(slot: Memslot): void {
+    if (slot.gone && slot.indexedAt === -1) this.#forget(slot)
+    else if (slot.notedAt === -1) slot.notedAt = this.#noted.push(slot) - 1
+  }
+
+  #forget(slot: Memslot): void {
+    if (slot.notedAt === -1) return
+    const last = this.#noted.pop() as Memslot
+    if (last !== slot) this.#noted[(last.notedAt = slot.notedAt)] = last
+    slot.notedAt = -1
+  }
+
+  // All leave before one comes: a slot may stand where another was.
+  #update(): void {
+    if (this.#noted.length === 0) return
+    for (const { indexedAt } of this.#noted) if (indexedAt !== -1) this.#byGpa.delete(indexedAt)
+    for (const slot of this.#noted) {
+      slot.notedAt = -1
+      slot.indexedAt = slot.gone ? -1 : slot.gpa
+      if (!slot.gone) this.#byGpa.set(slot.gpa, slot)
+    }
+    this.#noted.length = 0
+  }
+
+  /** The slot with the highest GPA up to this one. */
+  atOrBelow(gpa: number): Memslot | undefined {
+    this.#update()
+    return this.#byGpa.getPairOrNextLower(gpa)?.[1]
+  }
+
+  /** Those that share guest addresses with a range. */
+  within(gpa: number, size: number): Memslot[] {
+    const found: Memslot[] = []
+    for (let slot = this.atOrBelow(gpa + size - 1); slot && slot.gpa + slot.size > gpa; slot = this.atOrBelow(slot.gpa - 1)) found.push(slot)
+    return found
+  }
+
+  clear(): void {
+    this.#noted.length = 0
+    this.#byGpa.clear()
+  }
+
+  /** By ascending GPA, as they are now. */
+  all(): Memslot[] {
+    this.#update()
+    return this.#byGpa.valuesArray()
+  }
+}

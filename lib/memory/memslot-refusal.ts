@@ -1,0 +1,64 @@
+/** Why a change of the table was refused. */
+import { constants } from 'node:os'
+import { hexRange } from '../abi/arguments.js'
+import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { KVM_SET_USER_MEMORY_REGION } from '../abi/requests.js'
+import type { Memslot, Placement } from './memslot.js'
+
+/** What the kernel or the table said. */
+export interface Refusal {
+  result: number
+  errno: string
+  /** Which of several changes. */
+  change: number
+  /** For EEXIST the slot in the way, if there is one. */
+  present: Range | null
+}
+interface Range {
+  id: number
+  gpa: number
+  size: number
+}
+
+/** The answer to a refused change, or to several, in their records (native/vm_memslots.cc). */
+export function refusalIn(records: Float64Array, result: number): Refusal {
+  const [id, change, gpa, size] = [...records.subarray(0, 4)] as [number, number, number, number]
+  const errno = errnoName(result)
+  return { result, errno, change, present: errno === 'EEXIST' && id >= 0 ? { id, gpa, size } : null }
+}
+
+/** That another environment changed the slot meanwhile. */
+export const overtaken = (change: number): Refusal => ({ result: -constants.errno.ESTALE, errno: 'ESTALE', change, present: null })
+
+/** A slot with the id -1 is one that a transaction has yet to make. */
+export function overlapError({ gpa, size }: Omit<Range, 'id'>, present: Range): KvmError {
+  const which = present.id < 0 ? 'another slot of the transaction' : `slot ${present.id}`
+  return new KvmError('overlap', `gpa ${hexRange(gpa, size)} overlaps ${which} at gpa ${hexRange(present.gpa, present.size)}`, {
+    errno: 'EEXIST',
+    asked: { gpa, size },
+    present: { id: present.id, gpa: present.gpa, size: present.size }
+  })
+}
+
+export function conflictError({ id }: Memslot): KvmError {
+  return new KvmError(
+    'conflict',
+    `memslot ${id} was changed by another environment after this transaction named it: nothing is changed; make it anew from the table as it is now`,
+    { id }
+  )
+}
+
+/** Of a table that is open; `after` is null for a deletion. */
+export function refusedError({ id }: Memslot, after: Placement | null, { result, errno, present }: Refusal, limit: number): KvmError {
+  if (present && after) return overlapError(after, present)
+  if (errno === 'ENOSPC') return new KvmError('limit', `this host allows ${limit} memslots, and all are in use`, { limit })
+  const which = id < 0 ? 'a slot' : `slot ${id}`
+  return ioctlError(
+    KVM_SET_USER_MEMORY_REGION.name,
+    result,
+    after ? `putting ${which} at gpa ${hexRange(after.gpa, after.size)}` : `deleting ${which}`,
+    errno === 'EIO'
+      ? 'of a transaction it refused, and then did not take back what it had taken: the table is what it has'
+      : 'the host may limit guest-physical addresses, lack the flag, or refuse the change on a live slot'
+  )
+}

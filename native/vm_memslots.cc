@@ -1,0 +1,183 @@
+// A VM's memslots, for TypeScript. A change is asked for in eight numbers (lib/memory/memslot-words.ts), of which most stay the same
+// objects from call to call: what a change of the table costs beside its ioctl is seen when there are many (npm run bench, slot).
+#include <errno.h>
+#include <fcntl.h>
+
+#include <cmath>
+#include <map>
+#include <new>
+
+#include "mapping.h"
+#include "vm.h"
+
+namespace node_kvm {
+namespace {
+
+struct Record {
+  double id;             // -1: a slot to be
+  double computed_from;  // the number of the change that left it as it was known
+  double gpa;
+  double size;  // 0: it goes
+  double offset;
+  double flags;
+  double guest_memfd;  // of a slot to be: a descriptor, or -1
+  double guest_memfd_offset;
+};
+constexpr size_t kNumbers = sizeof(Record) / sizeof(double);
+
+uint64_t Whole(Napi::Env env, double number, double most = 0x1p53) {
+  if (!(number >= 0 && number <= most) || std::floor(number) != number) throw Napi::RangeError::New(env, "out of range");
+  return static_cast<uint64_t>(number);
+}
+
+// Zero, or a negative errno. A null region: the one that the slot has.
+int ReadChange(const Record& record, const Napi::Value& region, Memslots::Change* change) {
+  const Napi::Env env = region.Env();
+  change->id = record.id == -1 ? Memslots::kNew : static_cast<uint32_t>(Whole(env, record.id, Memslots::kNew - 1));
+  change->computed_from = Whole(env, record.computed_from);
+  Memslots::Slot& after = change->after;
+  after.gpa = Whole(env, record.gpa);
+  after.size = Whole(env, record.size);
+  after.offset = Whole(env, record.offset);
+  after.flags = static_cast<uint32_t>(Whole(env, record.flags, UINT32_MAX));
+  if (!region.IsNull() && (after.region = Mapping::RegionOf(region)) == nullptr) return -EBADF;
+  if (change->id != Memslots::kNew || record.guest_memfd == -1) return 0;
+  after.guest_memfd_offset = Whole(env, record.guest_memfd_offset);
+  const int own = fcntl(static_cast<int>(Whole(env, record.guest_memfd, INT32_MAX)), F_DUPFD_CLOEXEC, 3);
+  if (own < 0) return -errno;
+  after.guest_memfd = std::make_shared<OwnedFd>(own);
+  return 0;
+}
+
+void Answer(const Memslots::Change& change, Record* record) {
+  record->id = change.id;
+  record->computed_from = static_cast<double>(change.computed_from);
+}
+
+// The number of the change, and the slot in its way: -1 for none.
+void Answer(const Memslots::Refusal& refusal, Record* record) {
+  record->id = refusal.id == Memslots::kNew ? -1.0 : refusal.id;
+  record->computed_from = static_cast<double>(refusal.change);
+  record->gpa = static_cast<double>(refusal.gpa);
+  record->size = static_cast<double>(refusal.size);
+}
+
+template <typename Work>
+int WithMemory(Work work) {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    return -ENOMEM;
+  }
+}
+
+Record* RecordsOf(const Napi::Value& value, size_t* count) {
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_float64_array)
+    throw Napi::TypeError::New(value.Env(), "a Float64Array is needed");
+  auto numbers = value.As<Napi::Float64Array>();
+  *count = numbers.ElementLength() / kNumbers;
+  return reinterpret_cast<Record*>(numbers.Data());
+}
+
+}  // namespace
+
+Napi::Value Vm::MemslotWords(const Napi::CallbackInfo& info) {
+  if (words_.IsEmpty()) {
+    auto buffer = Napi::ArrayBuffer::New(info.Env(), sizeof(Record));
+    record_ = buffer.Data();
+    words_ = Napi::Persistent(buffer);
+  }
+  return words_.Value();
+}
+
+// (region): one change, asked for and answered in the words.
+Napi::Value Vm::ChangeMemslot(const Napi::CallbackInfo& info) {
+  if (record_ == nullptr) throw Napi::TypeError::New(info.Env(), "the words are needed first");
+  auto* record = static_cast<Record*>(record_);
+  const int result = WithMemory([&] {
+    Memslots::Change change;
+    Memslots::Refusal refusal;
+    if (fd() < 0) return -EBADF;
+    int error = ReadChange(*record, info[0], &change);
+    if (error == 0) error = state_->ChangeMemslot(&change, &refusal);
+    error == 0 ? Answer(change, record) : Answer(refusal, record);
+    return error;
+  });
+  return Napi::Number::New(info.Env(), result);
+}
+
+// (records, regions): all or none, answered in the records; a refusal in the first.
+Napi::Value Vm::ChangeMemslots(const Napi::CallbackInfo& info) {
+  size_t count = 0;
+  Record* records = RecordsOf(info[0], &count);
+  if (!info[1].IsArray() || count == 0) throw Napi::TypeError::New(info.Env(), "records and regions are needed");
+  const auto regions = info[1].As<Napi::Array>();
+  const int result = WithMemory([&] {
+    if (fd() < 0) return -EBADF;
+    std::vector<Memslots::Change> changes(count);
+    Memslots::Refusal refusal;
+    int error = 0;
+    for (uint32_t index = 0; index < count && error == 0; ++index) {
+      const Napi::HandleScope scope(info.Env());
+      error = ReadChange(records[index], regions.Get(index), &changes[index]);
+      refusal.change = index;
+    }
+    if (error == 0) error = state_->ChangeMemslots(&changes, &refusal);
+    if (error == 0)
+      for (size_t index = 0; index < count; ++index) Answer(changes[index], &records[index]);
+    else
+      Answer(refusal, &records[0]);
+    return error;
+  });
+  return Napi::Number::New(info.Env(), result);
+}
+
+Napi::Value Vm::Generation(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), fd() < 0 ? -1 : static_cast<double>(state_->generation()));
+}
+
+// (since): what changed after that change, as eight numbers a row: id, the change that created it (0: there is none), the one that changed
+// it last, gpa, size, offset, flags, and which of the regions.
+Napi::Value Vm::MemslotsSince(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  uint64_t generation = WholeNumber(info[0], "since");
+  const auto rows = state_ == nullptr ? std::vector<Memslots::Row>() : state_->MemslotsSince(&generation);
+  const auto regions = Napi::Array::New(env);
+  std::map<Region*, uint32_t> known;
+  auto numbers = Napi::Float64Array::New(env, rows.size() * kNumbers);
+  double* next = numbers.Data();
+  for (const auto& [id, slot] : rows) {
+    const auto [region, is_new] = known.try_emplace(slot.region.get(), static_cast<uint32_t>(known.size()));
+    if (is_new) regions.Set(region->second, slot.region == nullptr ? env.Null() : Mapping::Wrap(env, slot.region));
+    for (const double number : {static_cast<double>(id), static_cast<double>(slot.created), static_cast<double>(slot.changed),
+                                static_cast<double>(slot.gpa), static_cast<double>(slot.size), static_cast<double>(slot.offset),
+                                static_cast<double>(slot.flags), static_cast<double>(region->second)})
+      *next++ = number;
+  }
+  const auto result = Napi::Object::New(env);
+  result.Set("generation", static_cast<double>(generation));
+  result.Set("rows", numbers);
+  result.Set("regions", regions);
+  return result;
+}
+
+// (slot, computedFrom, bitmap)
+Napi::Value Vm::GetDirtyLog(const Napi::CallbackInfo& info) {
+  const auto slot = static_cast<uint32_t>(WholeNumber(info[0], "slot", UINT32_MAX));
+  const uint64_t computed_from = WholeNumber(info[1], "computedFrom");
+  const ByteSpan bitmap = BytesOf(info[2]);
+  return Napi::Number::New(info.Env(), fd() < 0 ? -EBADF : state_->GetDirtyLog(slot, computed_from, bitmap.data, bitmap.length));
+}
+
+// (slot, computedFrom, first, pages, bitmap)
+Napi::Value Vm::ClearDirtyLog(const Napi::CallbackInfo& info) {
+  const auto slot = static_cast<uint32_t>(WholeNumber(info[0], "slot", UINT32_MAX));
+  const uint64_t computed_from = WholeNumber(info[1], "computedFrom");
+  const uint64_t first = WholeNumber(info[2], "first");
+  const auto pages = static_cast<uint32_t>(WholeNumber(info[3], "pages", UINT32_MAX));
+  const ByteSpan bitmap = BytesOf(info[4]);
+  return Napi::Number::New(info.Env(),
+                           fd() < 0 ? -EBADF : state_->ClearDirtyLog(slot, computed_from, first, pages, bitmap.data, bitmap.length));
+}
+
+}  // namespace node_kvm

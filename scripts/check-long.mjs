@@ -1,0 +1,53 @@
+// What takes too long for every run: benchmarks, and the same promises as in the tests kept for minutes. Prints all of it; status 1 when a
+// promise was broken. A benchmark prints, it does not judge. Run it on a quiet machine: npm run check:long [-- WORD], only steps whose name has the word.
+import { spawn } from 'node:child_process'
+
+const npm = (script, ...args) => ['npm', 'run', '--silent', script, ...(args.length ? ['--', ...args] : [])]
+const node = (...args) => [process.execPath, ...args]
+
+/** Programs of test/faults for longer: their last line is JSON, in which these are 0. */
+const faults = [
+  ['exits told once, with pages served: two million', node('test/faults/exits-while-serving.mjs', '2000000'), ['twice', 'lost', 'other']],
+  ["exits told once, under a stranger's signals", node('test/faults/exits-under-signals.mjs', '30'), ['wrong', 'other']]
+]
+const promises = [
+  ['stress', npm('stress', '--seconds', '60')],
+  ['memslots changed by four Workers', npm('stress:memslots', '--seconds', '60')],
+  ['native stress under ThreadSanitizer', npm('test:tsan')]
+]
+const benchmarks = [
+  ['exits', npm('bench', '20', 'exit')],
+  ['registers', npm('bench', '20', 'registers')],
+  ['memslots', npm('bench', '10', 'slot')],
+  ['memory', npm('bench', '5', 'GiB')],
+  ['threads', npm('bench:threads')],
+  ['tables', npm('bench:tables')],
+  ['trace', npm('bench:trace')],
+  ['the lab', npm('bench:lab')]
+]
+
+function run([command, ...args]) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+    let text = ''
+    child.stdout.setEncoding('utf8').on('data', (more) => {
+      text += more
+      process.stdout.write(more)
+    })
+    child.on('close', (status) => resolve({ status, text }))
+  })
+}
+
+const wanted = process.argv[2] ?? ''
+const broken = []
+for (const [name, command, zeros = []] of [...faults, ...promises, ...benchmarks]) {
+  if (!name.includes(wanted)) continue
+  console.log(`\n== ${name}`)
+  const { status, text } = await run(command)
+  const told = zeros.length ? JSON.parse(text.trim().split('\n').at(-1)) : {}
+  const kept = status === 0 && zeros.every((key) => told[key] === 0)
+  if (!kept) broken.push(name)
+  console.log(kept ? `ok: ${name}` : `BROKEN: ${name} (status ${status})`)
+}
+console.log(broken.length ? `\nbroken: ${broken.join('; ')}` : '\nall kept')
+process.exit(broken.length ? 1 : 0)

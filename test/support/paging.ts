@@ -1,0 +1,22 @@
+import { type FaultHandler, KiB, Mapping } from 'node-kvm'
+import type { TestContext } from 'vitest'
+import { skip } from './skip.js'
+
+export const pageSize = 4 * KiB
+/** Where the tests of demand paging have it. */
+export const gpa = 0x20_0000
+
+/** Skips where the process may not serve faults of the kernel. */
+export function need(context: TestContext): void {
+  using probe = Mapping.anonymous(pageSize)
+  try {
+    probe.onMissing(() => null).close()
+  } catch (error) {
+    skip(context, (error as Error).message)
+  }
+}
+
+/** The pattern of a page: its number in every word. */
+export const patternOf = (page: number) => new Uint8Array(new BigUint64Array(pageSize / 8).fill(wordOf(page)).buffer)
+export const wordOf = (page: number) => BigInt(page) * 0x1_0001n + 1n
+export const pattern: FaultHandler = ({ offset }) => patternOf(offset / pageSize)

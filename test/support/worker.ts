@@ -1,0 +1,24 @@
+import { once } from 'node:events'
+import { Worker } from 'node:worker_threads'
+
+export const library = JSON.stringify(new URL('../../dist/lib/index.js', import.meta.url).href)
+
+/** What a Worker runs that attaches the VM it is posted and does `source` with `vm`, `library` and `parentPort`. */
+export const sourceOf = (source: string) => `
+  const { parentPort } = require('node:worker_threads')
+  const attached = import(${library})
+  parentPort.once('message', async (token) => {
+    const library = await attached
+    try {
+      const vm = (globalThis.vm = library.Vm.attach(token))
+      ${source}
+    } catch (error) { parentPort.postMessage({ error: error.code ?? String(error) }) }
+  })`
+
+/** Such a Worker. */
+export const worker = (source: string) => new Worker(sourceOf(source), { eval: true })
+
+/** Its next message. */
+export async function answer(from: Worker): Promise<any> {
+  return Promise.race([once(from, 'message').then(([message]) => message), once(from, 'error').then(([error]) => Promise.reject(error))])
+}

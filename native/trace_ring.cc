@@ -15,6 +15,8 @@
 #include <new>
 #include <utility>
 
+#include "map_budget.h"
+
 #ifndef PERF_FORMAT_LOST
 #define PERF_FORMAT_LOST (1U << 4)
 #endif
@@ -78,7 +80,9 @@ int TraceRing::Open(const TraceRequest& request, std::unique_ptr<TraceRing>* rin
     if (event.end_offset != 0) made->address_events_[static_cast<uint16_t>(event.id)] = event;
   made->stop_ = OwnedFd(eventfd(0, EFD_CLOEXEC));
   if (made->stop_.get() < 0) return -errno;
-  for (const int cpu : OnlineCpus()) {
+  const std::vector<int> cpus = OnlineCpus();
+  if (const int error = TakeMappings(static_cast<long>(cpus.size())); error != 0) return error;
+  for (const int cpu : cpus) {
     const int error = made->OpenCpu(cpu);
     // A CPU that went offline meanwhile has no events.
     if (error != 0 && error != -ENODEV) return error;

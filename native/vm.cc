@@ -4,6 +4,7 @@
 #include <linux/kvm.h>
 
 #include "ioeventfd.h"
+#include "map_budget.h"
 #include "run.h"
 #include "tokens.h"
 #include "vcpu.h"
@@ -167,6 +168,7 @@ Napi::Value Vm::CreateVcpu(const Napi::CallbackInfo& info) {
   const auto id = static_cast<uint32_t>(WholeNumber(info[0], "id", UINT32_MAX));
   if (fd() < 0) return Napi::Number::New(info.Env(), -EBADF);
   std::shared_ptr<RunPage> page;
+  if (const int error = TakeMappings(3); error != 0) return Napi::Number::New(info.Env(), error);
   if (const int error = state_->CreateVcpu(id, &page); error != 0) return Napi::Number::New(info.Env(), error);
   return VcpuObject(info.Env(), {state_, std::move(page)});
 }

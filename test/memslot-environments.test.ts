@@ -413,10 +413,11 @@ test('a thread that serves pages and waits for another transaction hangs nobody'
         ${sourceOf(server)}`)}, { eval: true })
       server.postMessage(vm.share())
       await once(server, 'message')
-      void vm.createVcpu().enter('real', { ip: 0 }).start({}).catch(() => {})
-      pause()
+      // It serves no page from now on, until it has had its turn.
       const turn = new Int32Array(new SharedArrayBuffer(4))
       server.postMessage(turn)
+      pause()
+      void vm.createVcpu().enter('real', { ip: 0 }).start({}).catch(() => {})
       pause()
       Atomics.store(turn, 0, 1)
       Atomics.notify(turn, 0)

@@ -37,8 +37,8 @@ Napi::Value WatchLoop(const Napi::CallbackInfo& info) {
   uv_loop_s* loop = nullptr;
   if (napi_get_uv_event_loop(info.Env(), &loop) != napi_ok) return info.Env().Undefined();
   LoopWatch::Begin(uv_backend_fd(loop));
-  napi_add_env_cleanup_hook(
-      info.Env(), [](void*) { LoopWatch::End(); }, nullptr);
+  const auto end = [](void*) { LoopWatch::End(); };
+  if (napi_add_env_cleanup_hook(info.Env(), end, nullptr) != napi_ok) LoopWatch::End();
   return info.Env().Undefined();
 }
 
@@ -60,7 +60,8 @@ Napi::Value Reclaim(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
-  auto* data = new AddonData;
+  auto made = std::make_unique<AddonData>();
+  AddonData* data = made.get();
   data->descriptor = Napi::Persistent(Descriptor::Define(env));
   data->region = Napi::Persistent(Mapping::Define(env));
   data->vm = Napi::Persistent(Vm::Define(env));
@@ -73,7 +74,7 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   data->fault_service = Napi::Persistent(FaultService::Define(env));
   data->array_buffer = Napi::Persistent(env.Global().Get("ArrayBuffer").As<Napi::Function>());
   data->vcpu_calls = std::make_shared<VcpuCalls>(env);
-  env.SetInstanceData(data);
+  env.SetInstanceData(made.release());
   SetFunction<Open>(exports, "open");
   SetFunction<Tracer::Open>(exports, "trace");
   SetFunction<Tracefs>(exports, "openTracefs");

@@ -36,17 +36,24 @@ const errnoOf = (error: unknown): string => {
 }
 
 /**
- * Makes something that takes descriptors, memory or mappings. Where these have run out, what is lost is collected, and it is made once more.
+ * Makes something that takes descriptors, memory or mappings. Where these have run out, what is lost is collected, and it is made once more;
+ * if that fails too, the first failure is the one to tell of.
  * @param make throws, or returns a negative errno, when it fails; then nothing is left of it
  */
 export function making<T>(make: () => T): T {
+  const failed = (result: T) => typeof result === 'number' && result < 0
+  const isPassing = (errno: string) => passing.includes(errno) && reclaim() > 0
   try {
     const made = make()
-    if (typeof made !== 'number' || !passing.includes(errnoName(made)) || reclaim() === 0) return made
+    if (!failed(made) || !isPassing(errnoName(Number(made)))) return made
+    const again = make()
+    return failed(again) ? made : again
   } catch (error) {
-    if (!passing.includes(errnoOf(error)) || reclaim() === 0) throw error
+    if (!isPassing(errnoOf(error))) throw error
+    const again = make()
+    if (failed(again)) throw error
+    return again
   }
-  return make()
 }
 
 /** The same for what opens a file: that the process is out of descriptors or memory is a KvmError, whatever the caller makes of other errors. */

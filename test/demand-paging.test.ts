@@ -10,6 +10,7 @@ import { assemble, type FaultHandler, Guest, KiB, Mapping, MiB, type PageFault }
 import { afterAll, describe, expect, type TestContext, test } from 'vitest'
 import { withDescriptors } from './support/descriptors.js'
 import { checkedError } from './support/errors.js'
+import { needPaging as need } from './support/paging.js'
 import { threads } from './support/process.js'
 import { inLab, skip } from './support/skip.js'
 import { kvm, vm } from './support/vm.js'
@@ -19,16 +20,6 @@ const pageSize = 4 * KiB
 const gpa = 0x20_0000
 const folder = mkdtempSync(join(tmpdir(), 'node-kvm-paging-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
-
-/** Skips where the process may not serve faults of the kernel. */
-function need(context: TestContext): void {
-  using probe = Mapping.anonymous(pageSize)
-  try {
-    probe.onMissing(() => null).close()
-  } catch (error) {
-    skip(context, (error as Error).message)
-  }
-}
 
 /** The pattern of a page: its number in every word. */
 const patternOf = (page: number) => new Uint8Array(new BigUint64Array(pageSize / 8).fill(BigInt(page) * 0x1_0001n + 1n).buffer)

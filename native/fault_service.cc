@@ -56,7 +56,7 @@ Napi::Value FaultService::Of(const Napi::CallbackInfo& info, const std::shared_p
   request.minor = options.Get("minor").ToBoolean();
   if (const int error = SourceOf(options, &request); error != 0) return Napi::Number::New(info.Env(), error);
   if (request.source.get() < 0) request.server = ServingThread::OfThisThread();
-  Parts parts{region, nullptr};
+  Parts parts{nullptr, region};
   if (const int error = region->ServeFaults(std::move(request), &parts.faults); error != 0) return Napi::Number::New(info.Env(), error);
   return info.Env().GetInstanceData<AddonData>()->fault_service.New({Napi::External<Parts>::New(info.Env(), &parts)});
 }

@@ -21,9 +21,10 @@ class FaultService : public Wrapped<FaultService> {
 
  private:
   void Drop() override;
+  // Let go in this order: the faults end before the region is unmapped.
   struct Parts {
-    std::shared_ptr<Region> region;
     std::shared_ptr<UserFaults> faults;
+    std::shared_ptr<Region> region;
   };
   Napi::Value Take(const Napi::CallbackInfo& info);
   Napi::Value Serve(const Napi::CallbackInfo& info);

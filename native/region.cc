@@ -372,6 +372,8 @@ int Region::PunchHole(size_t offset, size_t length) {
 
 int Region::Protect(size_t offset, size_t length, int protection) {
   if (!Contains(offset, length)) return -ERANGE;
+  // A page that was failed can be asked for again.
+  if (const auto served = faults()) served->Forget(offset, length);
   const std::lock_guard lock(mutex_);
   if (const int error = TakeMappings(2); error != 0) return error;
   const bool accessible = (protection & (PROT_READ | PROT_WRITE)) == (PROT_READ | PROT_WRITE);

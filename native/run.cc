@@ -122,12 +122,12 @@ int RunPage::EnterWithin(double timeout_ms) {
 }
 
 int RunPage::Complete(char* area) {
-  if (!Own(running_thread.id != 0 ? running_thread.id : BeginThread())) return -EBUSY;
+  if (!Acquire()) return -EBUSY;
   running_thread.run = ++runs_;
   if (due_ == Due::kAnswer) PutAnswer(area);
   running_thread.waits_for_itself = 0;
-  running_thread.place.Enter(ThreadPlace::kInRun);
   running_thread.entered = run_;
+  running_thread.place.Enter(ThreadPlace::kInRun);
   int result = AttemptToComplete();
   while (result == -EAGAIN) {
     if (const uint32_t requests = requests_; requests & kParked) WaitForUnpark(requests);
@@ -173,6 +173,18 @@ int RunPage::Answer(uint32_t requests) {
   return 0;
 }
 
+// The call may wait for a page that this thread serves (userfaults.h).
+void RunPage::AwaitCall() {
+  const VcpuBarrier barrier;
+  while (thread_ == kInCall) sched_yield();
+}
+
+void RunPage::AccessMade(bool of_memory) {
+  if (due_ != Due::kExit || untold_ != kMmioNotAwaited) return;
+  due_ = TakesAnswer(*run_) ? Due::kAnswer : Due::kNothing;
+  accesses_ = of_memory;
+}
+
 void RunPage::TellAgain(int result, uint64_t run) {
   if (!Own(kInCall)) return;
   const Disowning disowning{this};
@@ -182,9 +194,9 @@ void RunPage::TellAgain(int result, uint64_t run) {
 }
 
 int RunPage::Again(char* area) {
-  const Disowning disowning{this};
   if (ended()) return -EBADF;
   TakeExit(area);
+  due_ = untold_ == kMmioNotAwaited ? Due::kExit : due_;
   return untold_;
 }
 

@@ -49,7 +49,8 @@ extern constinit STATIC_THREAD_LOCAL RunningThread running_thread;
 // interrupted, has a negative result, and nothing that it leaves in the area is an exit: what the page still holds from an earlier one is
 // never looked at again, except for the answer that the guest waits for. The other way round, each result of 0 or above is returned by
 // Run() as it is, and who could not hand it on gives it back (TellAgain), so that none is lost; but for an internal error after
-// EndWaitForItself(), which says that KVM could not fetch the instruction: the guest is where it was and meets it again.
+// EndWaitForItself(), which says that KVM could not fetch the instruction: the guest is where it was and meets it again. What Complete()
+// finds untold is dropped with the state that it belongs to.
 //
 // Why a parked vCPU is out of the guest. AwaitParked() returns when it reads entered_ as 0. Run() stores entered_ before it reads
 // requests_, so a Run() whose store comes after that read finds the bit kParked and does not enter.
@@ -74,18 +75,30 @@ class RunPage {
   char* page() const { return reinterpret_cast<char*>(run_); }
 
   // No errno: an MMIO exit after EndWaitForItself(). Perhaps it is an access that KVM makes itself, and that could not wait for its page.
+  // Each run returns it again, until whoever saw it says AccessMade().
   static constexpr int kMmioNotAwaited = -4096;
 
   // The exit reason; -EINTR after a kick, -ECANCELED after CallBack(), -ERESTART after a nudge, -EDEADLK or kMmioNotAwaited after
   // EndWaitForItself(), -ETIME after `timeout_ms` (below 0: no limit), -EBUSY while another thread runs it, -EBADF once ended. While parked
   // it waits.
   int Run(char* area, double timeout_ms);  // run_inline.h
+  // Run() in two, for a thread that runs it again and again: between Acquire() and Release() no other thread does. Acquire() is false while
+  // another thread runs it.
+  bool Acquire() { return Own(running_thread.id != 0 ? running_thread.id : BeginThread()); }
+  int RunAcquired(char* area, double timeout_ms);  // run_inline.h
+  void Release() {
+    requests_ &= ~kCalledBack;
+    Disown();
+  }
   // Does what the last exit left half done, an access with its answer, and nothing else of the guest: before its state is replaced. Zero
   // when nothing is left of it, the exit reason where it goes on, or what Run() returns; kicks and nudges are left to the next run.
   int Complete(char* area);
   // The exit that a run returned reached nobody: the next Run() returns it, unless there was another since. `run` is what
   // running_thread.run was after it.
   void TellAgain(int result, uint64_t run);
+  // Between Acquire() and Release(), after kMmioNotAwaited: the access is made, and the area has what it read; or, if not `of_memory`, it
+  // is handed on as a device's.
+  void AccessMade(bool of_memory);
   // An ioctl of the vCPU other than KVM_RUN: -EBUSY while it runs, instead of a wait of any length inside the kernel, which has one lock
   // for both.
   template <typename Call>
@@ -97,10 +110,9 @@ class RunPage {
 
   // From any thread. The run in progress, or else the next one, returns -EINTR.
   void Kick() { Ask(kKicked); }
-  // The run in progress, or else the next one, returns -ECANCELED: whoever drives the vCPU wants it out, for reasons of its own, and takes
-  // back what no run has answered yet. A kick is somebody else's, and stays.
+  // The run in progress, or else the next one, returns -ECANCELED: whoever drives the vCPU wants it out, for reasons of its own. Only
+  // between Acquire() and Release(), so that no other thread's run answers it. A kick is somebody else's, and stays.
   void CallBack() { Ask(kCalledBack); }
-  void TakeBackCall() { requests_ &= ~kCalledBack; }
   // The run in progress, or else the next one, returns -ERESTART: its thread has something to look after.
   void NudgeNext() { Ask(kNudged); }
   // Out of the guest, and not into it until Unpark(): a run in progress goes on by itself then. Asked of each first, awaited after, so that
@@ -135,10 +147,11 @@ class RunPage {
   bool Own(pid_t as) {
     for (pid_t owner = 0; !thread_.compare_exchange_strong(owner, as); owner = 0) {
       if (owner != kInCall) return false;
-      sched_yield();
+      AwaitCall();
     }
     return true;
   }
+  void AwaitCall();
   // What comes too late for the run at its end is harmless, so this need not be seen at once.
   void Disown() { thread_.store(0, std::memory_order_release); }
   void Ask(Request request);
@@ -156,6 +169,8 @@ class RunPage {
   OwnedFd fd_;
   kvm_run* run_ = nullptr;
   size_t size_ = 0;
+  // Whether the next MMIO exit may be the rest of an access of kMmioNotAwaited, on its second page.
+  bool accesses_ = false;
   // What the exit before has left to do.
   enum class Due { kNothing, kAnswer, kExit } due_ = Due::kNothing;
   int untold_ = 0;

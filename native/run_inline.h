@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "futex.h"
 #include "run.h"
@@ -53,18 +54,28 @@ inline size_t DataLength(const kvm_run& run) {
 }
 
 [[gnu::always_inline]] inline int RunPage::Run(char* area, double timeout_ms) {
-  if (!Own(running_thread.id != 0 ? running_thread.id : BeginThread())) return -EBUSY;
+  if (!Acquire()) return -EBUSY;
+  const int result = RunAcquired(area, timeout_ms);
+  Disown();
+  return result;
+}
+
+[[gnu::always_inline]] inline int RunPage::RunAcquired(char* area, double timeout_ms) {
   running_thread.run = ++runs_;
   if (due_ == Due::kExit) return Again(area);
   if (due_ == Due::kAnswer) PutAnswer(area);
   running_thread.waits_for_itself = 0;
-  running_thread.place.Enter(ThreadPlace::kInRun);
+  // Before the place, which others look at: a signal that they send for it finds where to say so.
   running_thread.entered = run_;
+  running_thread.place.Enter(ThreadPlace::kInRun);
   const int result = timeout_ms < 0 ? Enter() : EnterWithin(timeout_ms);
   running_thread.entered = nullptr;
   running_thread.place.Enter(ThreadPlace::kElsewhere);
   TakeExit(area);
-  Disown();
+  if (result == kMmioNotAwaited) {
+    due_ = Due::kExit;
+    untold_ = result;
+  }
   return result;
 }
 
@@ -94,7 +105,7 @@ inline size_t DataLength(const kvm_run& run) {
     // An instruction that KVM emulates does not wait again: its access comes as MMIO, and is the caller's to make once the page is there;
     // that it cannot even be read comes as an internal error, and is none on the next try. Where the kernel's wait for a page heeds no
     // signal (before Linux 6.2), the access fails in the end.
-    if (running_thread.waits_for_itself && result == KVM_EXIT_MMIO)
+    if (result == KVM_EXIT_MMIO && (running_thread.waits_for_itself || std::exchange(accesses_, false)))
       result = kMmioNotAwaited;
     else if (running_thread.waits_for_itself && (result == KVM_EXIT_INTERNAL_ERROR || result == -EFAULT))
       result = -EDEADLK;

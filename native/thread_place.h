@@ -29,10 +29,15 @@ class ThreadPlace {
 // (synchronize_srcu); and around the wait for the lock under which another thread makes such a call.
 class VcpuBarrier {
  public:
-  VcpuBarrier() { ThreadPlace::OfThisThread().Enter(ThreadPlace::kInBarrier); }
-  ~VcpuBarrier() { ThreadPlace::OfThisThread().Enter(ThreadPlace::kElsewhere); }
+  VcpuBarrier() : before_(ThreadPlace::KindOf(ThreadPlace::OfThisThread().value())) {
+    ThreadPlace::OfThisThread().Enter(ThreadPlace::kInBarrier);
+  }
+  ~VcpuBarrier() { ThreadPlace::OfThisThread().Enter(before_); }
   VcpuBarrier(const VcpuBarrier&) = delete;
   VcpuBarrier& operator=(const VcpuBarrier&) = delete;
+
+ private:
+  const ThreadPlace::Kind before_;
 };
 
 // A thread that serves pages, as others see it: they may outlive it. What it is at lies in its thread-local memory, which goes with it;

@@ -74,6 +74,7 @@ UserFaults::~UserFaults() {
     eventfd_write(stop_.get(), 1);
     thread_.join();
   }
+  Readmit();
   // Closing the descriptor unregisters the range and wakes whoever waits (userfaultfd(2)).
 }
 
@@ -87,6 +88,12 @@ int UserFaults::Subscribe() {
 std::vector<UserFaults::Fault> UserFaults::Take() {
   const std::lock_guard lock(mutex_);
   rung_ = false;
+  Readmit();
+  for (const Waiting& waiting : waiting_) {
+    const auto asked = asked_.find(waiting.offset);
+    if (IsServer(waiting.thread) && asked != asked_.end()) asked->second.taken = false;
+  }
+  std::erase_if(waiting_, [this](const Waiting& waiting) { return IsServer(waiting.thread); });
   std::vector<Fault> faults;
   for (auto& [offset, asked] : asked_)
     if (!std::exchange(asked.taken, true)) faults.push_back({offset, asked.write});
@@ -140,7 +147,7 @@ void UserFaults::OnFault(const uffd_msg& message) {
     const bool is_new = asked_.try_emplace(offset, Asked{write, false}).second;
     if (is_new && !std::exchange(rung_, true)) bell_.Ring();
     Waiting& waiting = WaitingOf(offset, thread);
-    if (request_.server != nullptr && thread == request_.server->id()) waits_for_itself = MovedOn(&waiting, request_.server->place());
+    if (IsServer(thread)) waits_for_itself = MovedOn(&waiting, request_.server->place());
   }
   // Looked at after the fault is listed, and stored before the list is read: one of the two sees the other.
   if (abandoned_)
@@ -169,14 +176,17 @@ void UserFaults::LookAfterWaiting() {
   const auto now = std::chrono::steady_clock::now();
   const std::lock_guard lock(mutex_);
   const uint64_t place = request_.server == nullptr ? 0 : request_.server->place();
-  std::erase_if(waiting_, [&](Waiting& waiting) { return now - waiting.since >= kPatience && Nudge(&waiting, place); });
+  // What the server itself waited for is told to it, though.
+  std::erase_if(waiting_,
+                [&](Waiting& waiting) { return now - waiting.since >= kPatience && Nudge(&waiting, place) && !IsServer(waiting.thread); });
 }
 
 // Of a wait that lasts already. Whether it was ended by force.
 bool UserFaults::Nudge(Waiting* waiting, uint64_t place) {
   if (LeavingThread::IsLate(waiting->thread, kPatience)) return Evict(waiting->offset);
   const ThreadPlace::Kind kind = ThreadPlace::KindOf(place);
-  if (kind == ThreadPlace::kElsewhere) return false;
+  // In a call that touches the memory, and that cannot end before somebody serves the page: that thread itself.
+  if (kind == ThreadPlace::kElsewhere) return IsServer(waiting->thread) && waiting->nudged_for == place && Evict(waiting->offset);
   // The server is where it was when the signal was sent: it did not help.
   if (!MovedOn(waiting, place)) return Evict(waiting->offset);
   if (kind == ThreadPlace::kInRun)
@@ -186,7 +196,7 @@ bool UserFaults::Nudge(Waiting* waiting, uint64_t place) {
   return false;
 }
 
-// Until it is served, the page is without access.
+// The page is without access, until it is served or its server comes to Take() what is asked for.
 bool UserFaults::Evict(uint64_t offset) {
   char* page = request_.base + offset;
   if (evicted_.insert(offset).second && mprotect(page, kPage, PROT_NONE) < 0) {
@@ -196,6 +206,12 @@ bool UserFaults::Evict(uint64_t offset) {
   uffdio_range range{reinterpret_cast<uintptr_t>(page), kPage};
   ioctl(uffd_.get(), UFFDIO_WAKE, &range);
   return true;
+}
+
+// Those who lost the page are out, or nobody serves it any more.
+void UserFaults::Readmit() {
+  for (const uint64_t offset : evicted_) mprotect(request_.base + offset, kPage, PROT_READ | PROT_WRITE);
+  evicted_.clear();
 }
 
 // Before the page comes, so that who is woken has access; from here on nobody is evicted for those who waited until now.
@@ -285,6 +301,10 @@ int UserFaults::Fail(uint64_t offset) {
   const int result = mprotect(page, kPage, PROT_NONE) < 0 ? -errno : 0;
   uffdio_range range{reinterpret_cast<uintptr_t>(page), kPage};
   ioctl(uffd_.get(), UFFDIO_WAKE, &range);
+  {
+    const std::lock_guard lock(mutex_);
+    evicted_.erase(offset);
+  }
   Answered(offset, kPage);
   return result;
 }

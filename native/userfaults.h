@@ -3,15 +3,15 @@
 //
 // Why a fault that waits for the serving thread cannot hang the process:
 //   - That thread may wait, in a change of the memslots, for the vCPU that waits for the page (run.h, VcpuBarrier). After a while the
-//   waiting
-//     thread is interrupted, leaves KVM_RUN's read section, and faults again if it still must.
+//     waiting thread is interrupted, leaves KVM_RUN's read section, and faults again if it still must.
 //   - It may run the vCPU that waits itself, or another: its run ends (RunPage::EndWaitForItself), so that it can serve.
 //   - Some waits heed no signal: an access that KVM makes for an instruction which it emulates (fault_signal_pending() in
 //     linux/sched/signal.h), and any before Linux 6.2. If signals did not help, the page is taken from those who wait: their access fails,
-//     with EFAULT or as an MMIO exit, and a run on the serving thread is taken up again once the page is there.
+//     with EFAULT or as an MMIO exit, and a run on the serving thread is taken up again once the page is there. The page is given back
+//     when that thread comes to serve (Take).
+//   - That thread may wait itself in a call that is no run, as KVM_TRANSLATE is: the page is taken in the same way.
 //   - Whoever ends a vCPU waits for its thread (LeavingThread), and perhaps serves the page that it waits for, or holds up who does: the
-//   page is
-//     taken in the same way.
+//     page is taken in the same way.
 //   - The library's own copies never fault: they ask for the pages first (MakePresent), and are refused instead of waiting.
 #pragma once
 
@@ -55,7 +55,7 @@ class UserFaults {
 
   // Zero, or a negative errno: -EPERM where the process may not serve faults of the kernel.
   static int Open(UserFaultsRequest request, std::shared_ptr<UserFaults>* faults);
-  // What is missing still becomes ordinary memory, and whoever waits goes on.
+  // What is missing still becomes ordinary memory, and whoever waits goes on. Before the range is unmapped.
   ~UserFaults();
   UserFaults(const UserFaults&) = delete;
   UserFaults& operator=(const UserFaults&) = delete;
@@ -66,7 +66,8 @@ class UserFaults {
 
   // A descriptor the caller owns, on which a byte comes when there is something to take.
   int Subscribe();
-  // Faults that nobody took yet; each page once until it is served.
+  // For the serving thread: faults that nobody took yet, each page once until it is served; but a page that this thread itself ran into
+  // comes again. As it is out now, those from whom pages were taken for its sake may wait for them again.
   std::vector<Fault> Take();
   // Puts whole pages there (null: zeros; with `minor`, always what the memfd holds) and wakes who waits. A page that is there already
   // stays.
@@ -108,9 +109,11 @@ class UserFaults {
   void OnFault(const uffd_msg& message);
   void LookAfterWaiting();
   bool Nudge(Waiting* waiting, uint64_t place);
+  bool IsServer(pid_t thread) const { return request_.server != nullptr && thread == request_.server->id(); }
   Waiting& WaitingOf(uint64_t offset, pid_t thread);
   static bool MovedOn(Waiting* waiting, uint64_t place);
   bool Evict(uint64_t offset);
+  void Readmit();
   void Admit(uint64_t offset, size_t length);
   int ServeFromSource(uint64_t offset);
   int Put(uint64_t offset, const char* content, size_t length);

@@ -14,6 +14,7 @@ Napi::Function Vcpu::Define(Napi::Env env) {
   methods.push_back(InstanceAccessor<&Vcpu::Running>("running"));
   methods.push_back(InstanceMethod<&Vcpu::StartThread>("startThread"));
   methods.push_back(InstanceMethod<&Vcpu::Kick>("kick"));
+  methods.push_back(InstanceMethod<&Vcpu::AccessMade>("accessMade"));
   methods.push_back(InstanceMethod<&Vcpu::ReadRunPage>("readRunPage"));
   methods.push_back(InstanceMethod<&Vcpu::WriteRunPage>("writeRunPage"));
   return DefineClass(env, "Vcpu", methods);
@@ -55,6 +56,12 @@ Napi::Value Vcpu::StartThread(const Napi::CallbackInfo& info) {
 
 void Vcpu::Kick(const Napi::CallbackInfo&) {
   if (parts_.page) parts_.page->Kick();
+}
+
+void Vcpu::AccessMade(const Napi::CallbackInfo& info) {
+  if (!parts_.page || !parts_.page->Acquire()) return;
+  parts_.page->AccessMade(info[0].ToBoolean());
+  parts_.page->Release();
 }
 
 bool Vcpu::Reaches(uint64_t offset, size_t length) const {

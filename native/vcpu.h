@@ -26,6 +26,7 @@ class Vcpu : public DescriptorWrap<Vcpu> {
   Napi::Value Running(const Napi::CallbackInfo& info);
   Napi::Value StartThread(const Napi::CallbackInfo& info);
   void Kick(const Napi::CallbackInfo& info);
+  void AccessMade(const Napi::CallbackInfo& info);
   Napi::Value ReadRunPage(const Napi::CallbackInfo& info);
   Napi::Value WriteRunPage(const Napi::CallbackInfo& info);
   bool Reaches(uint64_t offset, size_t length) const;

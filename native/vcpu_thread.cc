@@ -59,16 +59,17 @@ VcpuThread::~VcpuThread() {
   {
     // 0 before the thread's first step, when it does not wait for a page either.
     const LeavingThread leaving(id_);
+    // It may itself wait for another thread's call to the vCPU, which waits for a page.
+    const VcpuBarrier barrier;
     thread_.join();
   }
-  // The run may have come to its end by itself.
-  page_->TakeBackCall();
   if (stage_ == Stage::kResult && result_ >= 0) page_->TellAgain(result_, run_);
 }
 
 void VcpuThread::CallBack() {
   const std::lock_guard lock(mutex_);
-  if (stage_ == Stage::kGo || stage_ == Stage::kRunning) page_->CallBack();
+  if (stage_ == Stage::kGo) called_back_ = true;
+  if (stage_ == Stage::kRunning) page_->CallBack();
 }
 
 void VcpuThread::Loop() {
@@ -84,11 +85,10 @@ void VcpuThread::Loop() {
   for (;;) {
     AwaitGo(&lock);
     if (ending_) return;
-    stage_ = Stage::kRunning;
     lock.unlock();
-    const int result = RunQueueing();
+    const bool acquired = page_->Acquire();
     lock.lock();
-    result_ = result;
+    result_ = acquired ? RunAcquired(&lock) : -EBUSY;
     run_ = running_thread.run;
     stage_ = Stage::kResult;
     if (ending_) return;
@@ -110,13 +110,29 @@ void VcpuThread::AwaitGo(std::unique_lock<std::mutex>* lock) {
   answered_soon_ = std::chrono::steady_clock::now() - start < kAnswerPoll;
 }
 
+// The vCPU is this thread's while the stage is kRunning, and only then is it called back: no other thread's run answers that.
+int VcpuThread::RunAcquired(std::unique_lock<std::mutex>* lock) {
+  int result = -ECANCELED;
+  if (!called_back_ && !ending_) {
+    stage_ = Stage::kRunning;
+    lock->unlock();
+    result = RunQueueing();
+    lock->lock();
+  }
+  page_->Release();
+  return result;
+}
+
 // Runs on by itself as long as the guest's exits are writes that nobody answers. This thread has no event loop and serves no pages.
 int VcpuThread::RunQueueing() {
   for (;;) {
     int result;
-    do result = page_->Run(area_, -1);
+    do result = page_->RunAcquired(area_, -1);
     while (result == -ERESTART || result == -EDEADLK);
-    if (result == RunPage::kMmioNotAwaited) result = KVM_EXIT_MMIO;
+    if (result == RunPage::kMmioNotAwaited) {
+      page_->AccessMade(false);
+      result = KVM_EXIT_MMIO;
+    }
     if (ranges_.empty() || (result != KVM_EXIT_IO && result != KVM_EXIT_MMIO) || !Queue()) return result;
   }
 }
@@ -171,6 +187,7 @@ bool VcpuThread::Go(const char* area) {
   const std::lock_guard lock(mutex_);
   if (stage_ != Stage::kIdle || ending_) return false;
   RunPage::CopyArea(area_, area);
+  called_back_ = false;
   stage_ = Stage::kGo;
   changed_.notify_all();
   return true;
@@ -182,8 +199,6 @@ bool VcpuThread::Take(char* area, int* result) {
   RunPage::CopyArea(area, area_);
   *result = result_;
   stage_ = Stage::kIdle;
-  // Called back, it may have come out by itself.
-  page_->TakeBackCall();
   return true;
 }
 

@@ -45,7 +45,7 @@ class VcpuThread {
   bool Go(const char* area);
   // Whether there is one to Take(); what was queued by then is older.
   bool HasResult() const { return stage_ == Stage::kResult; }
-  // The run that Go() began ends with -ECANCELED, unless it ends by itself before.
+  // The run that Go() began ends with -ECANCELED, or does not even begin, unless it ends by itself before.
   void CallBack();
   // The result of the last Go(), and its exit into `area`; false while there is none that was not taken yet.
   bool Take(char* area, int* result);
@@ -58,6 +58,7 @@ class VcpuThread {
   void Loop();
   // Until there is something to do; the lock is held on return.
   void AwaitGo(std::unique_lock<std::mutex>* lock);
+  int RunAcquired(std::unique_lock<std::mutex>* lock);
   int RunQueueing();
   bool Queue();
   const QueuedRange* RangeOf(uint64_t address, bool port) const;
@@ -70,6 +71,8 @@ class VcpuThread {
   // Written under mutex_; read without it by the thread that waits for it.
   std::atomic<Stage> stage_{Stage::kIdle};
   std::atomic<bool> ending_{false};
+  // Whether CallBack() came before the run.
+  bool called_back_ = false;
   std::atomic<pid_t> id_{0};
   // Of the thread alone: whether its last wait was short, so that the next is likely to be.
   bool answered_soon_ = true;

@@ -22,6 +22,21 @@ describe('a vCPU that waits for a page is closed by the thread that serves it', 
   })
 })
 
+describe('a thread that comes to wait, outside of a run, for a page that it serves itself', () => {
+  test.for([
+    ['copy', 'memory\n7 2\n'],
+    ['call', '256n\n']
+  ] as const)('%s', async ([how, stdout], context) => {
+    skipInLab(context)
+    expect(await runFault('serving-thread-waits', [how])).toEqual(said(stdout))
+  })
+})
+
+test('stop() ends the run that start() began, and none of a Worker that shares the vCPU', async (context) => {
+  skipWhereSlow(context)
+  expect(await runFault('stop-while-shared', ['300'])).toEqual(said('stopped timeout\n'))
+})
+
 test('pages are served on after the thread that asked for it is gone', async (context) => {
   skipInLab(context)
   const word = 0x0707070707070707n

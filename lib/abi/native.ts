@@ -109,6 +109,8 @@ export interface NativeVcpu extends NativeDescriptor {
   readonly running: boolean
   /** From any thread: the run in progress, or else the next one, returns -EINTR. */
   kick(): void
+  /** After a run that gave -4096 (native/run.h, kMmioNotAwaited): its access is made in `ofMemory`, or handed on as a device's. */
+  accessMade(ofMemory: boolean): void
   /** A thread of its own, which runs when told. `ranges` are isPort, start, size by turns: writes there are queued. `notify` is called in the
    * event loop when there is something to take. */
   startThread(number: number, ranges: (boolean | number)[], notify: () => void): NativeVcpuRunner | number

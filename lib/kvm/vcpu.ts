@@ -253,10 +253,12 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   #accessNow(): Exit | undefined {
     const exit = this.#exits.readCopiedMmio()
     const slot = this.vm.memslots.lookup(exit.gpa)
-    if (!slot || (slot.readonly && exit.isWrite)) return exit
-    if (exit.isWrite) this.vm.write(exit.gpa, exit.data)
-    else exit.data.set(this.vm.read(exit.gpa, exit.length))
-    return undefined
+    const ofMemory = slot !== undefined && !(slot.readonly && exit.isWrite)
+    if (ofMemory && exit.isWrite) this.vm.write(exit.gpa, exit.data)
+    else if (ofMemory) exit.data.set(this.vm.read(exit.gpa, exit.length))
+    // Not if it could not be made: the next run begins with it then.
+    this.native.accessMade(ofMemory)
+    return ofMemory ? undefined : exit
   }
 
   /** Ends the run in progress on whatever thread, or else the next one, with `{ reason: 'interrupted' }`. */
@@ -277,7 +279,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
 
   /**
    * Puts the vCPU into a processor mode, ready to run at `ip`, whatever it did before: control registers, segments and descriptor tables are as
-   * after power-on but for what the mode needs, and what waited to be delivered is gone. Other registers are kept. A vCPU without CPUID
+   * after power-on but for what the mode needs, and what waited to be delivered is gone, as is an exit that stop() left for the next run. Other registers are kept. A vCPU without CPUID
    * gets one that has long mode, and little else. Returns the vCPU.
    * @throws KvmError `argument`; `no-memslot` where the tables of long mode would lie; `state` when CPUID has no long mode
    */

@@ -68,8 +68,9 @@ const later = (offset: number) =>
  *
  * A time limit of run(), a kick, the end of a Worker interrupt a vCPU's wait, with two exceptions: before Linux 6.2, and for an instruction that
  * KVM emulates, the kernel heeds no signal there. Such a wait lasts until the page is served or the service closed; if the serving thread is
- * held up by it (in run(), or in a change of the memslots), or if the vCPU is closed meanwhile, the access fails instead, as `memory` or as
- * an MMIO exit.
+ * held up by it (in run(), in a change of the memslots, or in another call), or if the vCPU is closed meanwhile, the access fails instead, as
+ * `memory` or as an MMIO exit. Where it was run() of the serving thread, run() makes the access itself, or the next one does if the page comes
+ * later.
  */
 export class DemandPaging implements Disposable {
   readonly #native: NativeFaultService
@@ -109,18 +110,23 @@ export class DemandPaging implements Disposable {
     return this.#native.served()
   }
 
-  /** @internal a handler for each fault that waits; false when one answers later */
+  /** @internal a handler for each fault that waits; false when one answers later, or when this thread waits for one that is at work */
   serveWaiting(): boolean {
     const faults = this.#native.take()
-    for (let at = 0; at < faults.length; at += 2) void this.#ask({ offset: faults[at]!, isWrite: faults[at + 1] === 1 })
-    return this.#inFlight.size === 0
+    let answered = true
+    for (let at = 0; at < faults.length && !this.#closed; at += 2) {
+      const offset = faults[at]!
+      if (this.#asking.has(offset)) answered = false
+      else if (!this.#inFlight.has(offset)) void this.#ask({ offset, isWrite: faults[at + 1] === 1 })
+    }
+    return answered && this.#inFlight.size === 0
   }
 
   /** @internal before the library itself touches a range on this thread; throws when some of it comes only later */
   provide(offset: number, length: number): void {
     const runs = this.#native.missing(offset, length)
     for (let at = 0; at < runs.length; at += 2)
-      for (let page = runs[at]!; page < runs[at]! + runs[at + 1]!; ) {
+      for (let page = runs[at]!; page < runs[at]! + runs[at + 1]! && !this.#closed; ) {
         if (this.#asking.has(page))
           throw new KvmError('not-present', `the page at offset ${hex(page)} is not there yet: it is what this handler was asked for`, {
             offset: page

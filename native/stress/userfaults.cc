@@ -118,6 +118,13 @@ void Place(int vcpu) {
   ioctl(vcpu, KVM_SET_REGS, &registers);
 }
 
+// Whatever the access of kMmioNotAwaited would have read.
+void Forgo(RunPage* page) {
+  page->Acquire();
+  page->AccessMade(true);
+  page->Release();
+}
+
 // The thread that serves a vCPU's missing page changes the memslots first, which waits for that vCPU to leave KVM; then it runs the vCPU
 // itself, which would wait for it.
 int FromHereForGuest() {
@@ -147,7 +154,10 @@ int FromHereForGuest() {
       char area[RunPage::kAreaSize];
       // Where KVM emulates real mode, the access may come back as MMIO instead: then once more.
       int reason;
-      while ((reason = page.Run(area, 20000)) == KVM_EXIT_MMIO || reason == RunPage::kMmioNotAwaited) Place(page.fd());
+      while ((reason = page.Run(area, 20000)) == KVM_EXIT_MMIO || reason == RunPage::kMmioNotAwaited) {
+        Forgo(&page);
+        Place(page.fd());
+      }
       wrong += reason != KVM_EXIT_HLT;
       halted = true;
     });
@@ -169,6 +179,7 @@ int FromHereForGuest() {
   Place(page.fd());
   char area[RunPage::kAreaSize];
   const int own = page.Run(area, -1);
+  Forgo(&page);
   serve();
   const int next = page.Run(area, -1);
   // ThreadSanitizer hands a signal on only later.

@@ -70,8 +70,8 @@ int main() {
   Require(rings.Add(fd) == 0, "dirty ring");
   EnterRealMode(fd, 0x1000);
 
-  const auto log = std::make_shared<WriteLog>(kSize / kPage);
-  memory->write_logs().Add(log);
+  const auto log = std::make_shared<WriteLog>(0, kSize / kPage);
+  memory->writes()->Add(log);
   std::vector<char> copy(kSize);
   memory->Read(0, copy.data(), kSize);
   std::atomic<bool> stop{false};

@@ -74,13 +74,13 @@ class RunPage {
   size_t size() const { return size_; }
   char* page() const { return reinterpret_cast<char*>(run_); }
 
-  // No errno: an MMIO exit after EndWaitForItself(). Perhaps it is an access that KVM makes itself, and that could not wait for its page.
+  // No errno: an MMIO exit where a page may be wanted. Perhaps it is an access that KVM makes itself, and that could not wait for its page.
   // Each run returns it again, until whoever saw it says AccessMade().
   static constexpr int kMmioNotAwaited = -4096;
 
   // The exit reason; -EINTR after a kick, -ECANCELED after CallBack(), -ERESTART after a nudge, -EDEADLK or kMmioNotAwaited after
-  // EndWaitForItself(), -ETIME after `timeout_ms` (below 0: no limit), -EBUSY while another thread runs it, -EBADF once ended. While parked
-  // it waits.
+  // EndWaitForItself() or for want of a page that this thread serves, -ETIME after `timeout_ms` (below 0: no limit), -EBUSY while another
+  // thread runs it, -EBADF once ended. While parked it waits.
   int Run(char* area, double timeout_ms);  // run_inline.h
   // Run() in two, for a thread that runs it again and again: between Acquire() and Release() no other thread does. Acquire() is false while
   // another thread runs it.
@@ -159,6 +159,8 @@ class RunPage {
   int Enter();
   int EnterWithin(double timeout_ms);
   int Attempt();
+  // Whether an access may have failed for want of a page that this thread serves.
+  static bool LacksPage() { return running_thread.waits_for_itself || running_thread.place.taken() > 0; }
   int AttemptToComplete();
   void WaitForUnpark(uint32_t requests);
   int Answer(uint32_t requests);

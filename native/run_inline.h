@@ -104,10 +104,10 @@ inline size_t DataLength(const kvm_run& run) {
     result = ioctl(fd_.get(), KVM_RUN, 0) == 0 ? static_cast<int>(run_->exit_reason) : -errno;
     // An instruction that KVM emulates does not wait again: its access comes as MMIO, and is the caller's to make once the page is there;
     // that it cannot even be read comes as an internal error, and is none on the next try. Where the kernel's wait for a page heeds no
-    // signal (before Linux 6.2), the access fails in the end.
-    if (result == KVM_EXIT_MMIO && (running_thread.waits_for_itself || std::exchange(accesses_, false)))
+    // signal (before Linux 6.2), the access fails in the end. Any of them may come at once, of a page that was taken before this run.
+    if (result == KVM_EXIT_MMIO && (LacksPage() || std::exchange(accesses_, false)))
       result = kMmioNotAwaited;
-    else if (running_thread.waits_for_itself && (result == KVM_EXIT_INTERNAL_ERROR || result == -EFAULT))
+    else if ((result == KVM_EXIT_INTERNAL_ERROR || result == -EFAULT) && LacksPage())
       result = -EDEADLK;
     // api.rst, KVM_EXIT_MEMORY_FAULT: the one exit that comes with an error.
     else if ((result == -EFAULT || result == -EHWPOISON) && run_->exit_reason == KVM_EXIT_MEMORY_FAULT)

@@ -49,6 +49,11 @@ uint64_t ServingThread::place() {
   return place_ == nullptr ? 0 : place_->value();
 }
 
+void ServingThread::AddTaken(int count) {
+  const std::lock_guard lock(mutex_);
+  if (place_ != nullptr) place_->AddTaken(count);
+}
+
 LeavingThread::LeavingThread(pid_t thread) : thread_(thread) {
   LeavingThreads& all = OfProcess();
   const std::lock_guard lock(all.mutex);

@@ -11,18 +11,22 @@
 
 namespace node_kvm {
 
-// Written by the thread itself, and lives as long as the thread: others look through ServingThread.
+// Lives as long as the thread: others look through ServingThread.
 class ThreadPlace {
  public:
   enum Kind : uint64_t { kElsewhere, kInRun, kInBarrier };
   static ThreadPlace& OfThisThread();
-  // A number that is another each time; its two low bits are the kind.
+  // Written by the thread itself: a number that is another each time; its two low bits are the kind.
   uint64_t value() const { return value_; }
   static Kind KindOf(uint64_t value) { return static_cast<Kind>(value & 3); }
   void Enter(Kind kind) { value_.store((((value_.load(std::memory_order_relaxed) >> 2) + 1) << 2) | kind, std::memory_order_relaxed); }
+  // How many pages that the thread serves are without access, until it comes to serve (userfaults.h).
+  int taken() const { return taken_; }
+  void AddTaken(int count) { taken_ += count; }
 
  private:
   std::atomic<uint64_t> value_{0};
+  std::atomic<int> taken_{0};
 };
 
 // Around a call that waits in the kernel until each vCPU has left KVM_RUN, or will: a change of the memslots or of the buses
@@ -47,6 +51,7 @@ class ServingThread {
   static std::shared_ptr<ServingThread> OfThisThread();
   // Of a thread that ended: kElsewhere, where it waits for nobody.
   uint64_t place();
+  void AddTaken(int count);
   pid_t id() const { return id_; }
 
  private:
@@ -54,7 +59,7 @@ class ServingThread {
   ServingThread();
   const pid_t id_;
   std::mutex mutex_;
-  const ThreadPlace* place_;
+  ThreadPlace* place_;
 };
 
 // The threads whose way out of KVM_RUN somebody waits for, whatever it costs the guest: their vCPU is being closed, or their Worker ended.

@@ -196,30 +196,38 @@ bool UserFaults::Nudge(Waiting* waiting, uint64_t place) {
   return false;
 }
 
-// The page is without access, until it is served or its server comes to Take() what is asked for.
+// The page is without access, until it is served or its server comes to Take() what is asked for. Whose access fails on the server's
+// thread meanwhile sees by the count that it may be for that.
 bool UserFaults::Evict(uint64_t offset) {
   char* page = request_.base + offset;
-  if (evicted_.insert(offset).second && mprotect(page, kPage, PROT_NONE) < 0) {
-    evicted_.erase(offset);
-    return false;
+  if (evicted_.insert(offset).second) {
+    if (request_.server != nullptr) request_.server->AddTaken(1);
+    if (mprotect(page, kPage, PROT_NONE) < 0) {
+      Readmit(offset);
+      return false;
+    }
   }
   uffdio_range range{reinterpret_cast<uintptr_t>(page), kPage};
   ioctl(uffd_.get(), UFFDIO_WAKE, &range);
   return true;
 }
 
-// Those who lost the page are out, or nobody serves it any more.
+void UserFaults::Readmit(uint64_t offset) {
+  if (evicted_.erase(offset) == 0) return;
+  mprotect(request_.base + offset, kPage, PROT_READ | PROT_WRITE);
+  if (request_.server != nullptr) request_.server->AddTaken(-1);
+}
+
+// Those who lost the pages are out, or nobody serves them any more.
 void UserFaults::Readmit() {
-  for (const uint64_t offset : evicted_) mprotect(request_.base + offset, kPage, PROT_READ | PROT_WRITE);
-  evicted_.clear();
+  while (!evicted_.empty()) Readmit(*evicted_.begin());
 }
 
 // Before the page comes, so that who is woken has access; from here on nobody is evicted for those who waited until now.
 void UserFaults::Admit(uint64_t offset, size_t length) {
   const std::lock_guard lock(mutex_);
   std::erase_if(waiting_, [&](const Waiting& waiting) { return waiting.offset - offset < length; });
-  for (uint64_t page = offset; page < offset + length; page += kPage)
-    if (evicted_.erase(page) > 0) mprotect(request_.base + page, kPage, PROT_READ | PROT_WRITE);
+  for (uint64_t page = offset; page < offset + length; page += kPage) Readmit(page);
 }
 
 int UserFaults::Serve(uint64_t offset, const char* content, size_t length) {
@@ -297,14 +305,14 @@ int UserFaults::ServeFromSource(uint64_t offset) {
 // UFFDIO_POISON is there since Linux 6.6 only; a page without any access does the same on all.
 int UserFaults::Fail(uint64_t offset) {
   if (offset % kPage != 0 || offset >= request_.size) return -ERANGE;
+  {
+    const std::lock_guard lock(mutex_);
+    Readmit(offset);
+  }
   char* page = request_.base + offset;
   const int result = mprotect(page, kPage, PROT_NONE) < 0 ? -errno : 0;
   uffdio_range range{reinterpret_cast<uintptr_t>(page), kPage};
   ioctl(uffd_.get(), UFFDIO_WAKE, &range);
-  {
-    const std::lock_guard lock(mutex_);
-    evicted_.erase(offset);
-  }
   Answered(offset, kPage);
   return result;
 }
@@ -314,6 +322,7 @@ void UserFaults::Abandon() {
   {
     abandoned_ = true;
     const std::lock_guard lock(mutex_);
+    Readmit();
     request_.server.reset();
     for (const auto& [offset, asked] : asked_) unanswered.push_back(offset);
   }

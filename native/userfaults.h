@@ -114,6 +114,7 @@ class UserFaults {
   static bool MovedOn(Waiting* waiting, uint64_t place);
   bool Evict(uint64_t offset);
   void Readmit();
+  void Readmit(uint64_t offset);
   void Admit(uint64_t offset, size_t length);
   int ServeFromSource(uint64_t offset);
   int Put(uint64_t offset, const char* content, size_t length);
@@ -128,7 +129,7 @@ class UserFaults {
   std::vector<bool> known_;  // pages that are known to be there
   std::map<uint64_t, Asked> asked_;
   std::vector<Waiting> waiting_;
-  std::set<uint64_t> evicted_;
+  std::set<uint64_t> evicted_;  // counted in the server's ThreadPlace
   bool rung_ = false;
   Doorbell bell_;
   std::atomic<bool> abandoned_{false};

@@ -1,8 +1,9 @@
 // Accesses that KVM makes itself, for a string instruction, which it emulates everywhere: they heed no signal while they wait for a page.
 // The thread that would serve the page runs the vCPU, so that the page is taken from the access first.
-import { assemble, type FaultHandler, KiB, Mapping, type Vcpu } from 'node-kvm'
+import { assemble, type FaultHandler, KiB, Mapping, MiB, type Vcpu } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
 import { need } from './support/paging.js'
+import { isRunning } from './support/running.js'
 import { vm } from './support/vm.js'
 
 const page = 4 * KiB
@@ -18,6 +19,8 @@ function guestOf(source: string, onMissing: FaultHandler) {
   const paging = lazy.onMissing(onMissing)
   return { vcpu: vm.createVcpu().enter('real', { ip: 0 }), lazy, paging }
 }
+
+const pause = (milliseconds: number) => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds)
 
 /** What the guest sends to its port, next. */
 function sent(vcpu: Vcpu): number[] | string {
@@ -49,6 +52,18 @@ describe('an access that KVM makes itself', () => {
     paging.close()
     expect([...lazy.read(0, 2)]).toEqual([0, 0])
     expect([sent(vcpu), sent(vcpu), sent(vcpu)]).toEqual([[0], [0], 'hlt'])
+  })
+
+  test('gets its page though that was just taken from another vCPU, for which a change of the memslots waited', async (context) => {
+    need(context)
+    const { vcpu } = guestOf(`mov $${lazyGpa}, %si; outsb`, () => pageOf(7))
+    const other = vm.createVcpu().enter('real', { ip: 0 })
+    const over = other.start({ mmio: () => {}, memory: () => {}, 'io-out': () => {} })
+    // Without a turn of the event loop, in which the page would be served.
+    while (!isRunning(other)) pause(1)
+    vm.memslots.create({ gpa: MiB, mapping: Mapping.anonymous(page) }).delete()
+    expect([sent(vcpu), sent(vcpu)]).toEqual([[7], 'hlt'])
+    expect((await over).reason).toBe('hlt')
   })
 
   test.for(['outsb', 'mov (%si), %al; out %al, %dx'])('of a page whose handler runs the vCPU cannot be served: %s', (access, context) => {

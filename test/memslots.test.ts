@@ -93,6 +93,7 @@ test('A11 setFlags says why READONLY cannot change', () => {
   const slot = vm.memslots.create({ gpa: 0, mapping: page() })
   expect(checkedError(() => slot.setFlags({ readonly: true } as never), 'argument').argument).toBe('readonly')
   expect(slot.readonly).toBe(false)
+  for (const nothing of [null, undefined, 1] as never[]) checkedError(() => slot.setFlags(nothing), 'argument')
 })
 
 test('A12 another GPA is a move', () => {

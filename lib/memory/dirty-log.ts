@@ -3,7 +3,7 @@
  * this library wrote by a log of its own, since KVM's does not see it.
  */
 import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, checkSize, pageSize } from '../abi/arguments.js'
-import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { checked, errnoName, ioctlError, KvmError, takeEach } from '../abi/errors.js'
 import type { NativeVm, NativeWriteRecorder } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP } from '../abi/requests.js'
 import { DirtyGfn, EnableCap } from '../abi/structures.js'
@@ -227,12 +227,15 @@ export class DirtyLog implements Disposable {
     this.#closed = true
     this.#unwatch()
     for (const recorder of this.#recorders.values()) recorder.close()
-    if (this.#vm.fd >= 0) {
-      for (const { slot, ours } of this.#logged.values()) if (ours && !slot.deleted) setLogging(slot, false)
-      if (this.mode === 'manual') setManualProtect(this.#vm, 0n)
-    }
-    this.#onClose()
+    takeEach([() => this.#stopLogging(), this.#onClose])
   }
+
+  #stopLogging(): void {
+    if (this.#vm.fd < 0) return
+    for (const { slot, ours } of this.#logged.values()) if (ours && !slot.deleted) setLogging(slot, false)
+    if (this.mode === 'manual') setManualProtect(this.#vm, 0n)
+  }
+
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()

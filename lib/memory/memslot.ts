@@ -226,7 +226,7 @@ export class Memslot {
 
   /** Dirty logging on or off. READONLY of a live slot cannot change (the kernel refuses it). */
   setFlags(flags: MemslotFlags): void {
-    if ('readonly' in flags)
+    if (typeof flags === 'object' && flags !== null && 'readonly' in flags)
       throw new KvmError('argument', 'readonly of a live memslot cannot change; delete it and create it again', { argument: 'readonly' })
     checkOptions('flags', flags, ['logDirty'])
     this.#table.change(this, 'flags', (now) => ({ ...now, flags: flagsWith(now.flags, flags) }))

@@ -4,6 +4,7 @@
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -13,9 +14,9 @@
 
 namespace node_kvm {
 
-// Sleeps while the word holds `value`; returns when woken, when a signal came, or for no reason: look again.
-inline void FutexWait(std::atomic<uint32_t>& word, uint32_t value) {
-  syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
+// Sleeps while the word holds `value`, for at most `limit`; returns when woken, when a signal came, or for no reason: look again.
+inline void FutexWait(std::atomic<uint32_t>& word, uint32_t value, const timespec* limit = nullptr) {
+  syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, limit, nullptr, 0);
 }
 inline void FutexWakeAll(std::atomic<uint32_t>& word) { syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0); }
 

@@ -161,7 +161,9 @@ int RunPage::AttemptToComplete() {
 
 void RunPage::WaitForUnpark(uint32_t requests) {
   const auto over = [&] { return requests_ != requests || running_thread.expired || running_thread.waits_for_itself; };
-  if (!PollFor(kParkPoll, over)) FutexWait(requests_, requests);
+  // A signal that comes between the last look and the sleep wakes nobody.
+  constexpr timespec kLookAgain{0, 20'000'000};
+  if (!PollFor(kParkPoll, over)) FutexWait(requests_, requests, &kLookAgain);
 }
 
 // What the run returns for the requests, and takes back those that are answered by it; 0 to go on.

@@ -20,7 +20,7 @@ class ThreadPlace {
   uint64_t value() const { return value_; }
   static Kind KindOf(uint64_t value) { return static_cast<Kind>(value & 3); }
   void Enter(Kind kind) { value_.store((((value_.load(std::memory_order_relaxed) >> 2) + 1) << 2) | kind, std::memory_order_relaxed); }
-  // How many pages that the thread serves are without access, until it comes to serve (userfaults.h).
+  // How many pages that the thread serves were taken from those who waited, since it last came to serve (userfaults.h).
   int taken() const { return taken_; }
   void AddTaken(int count) { taken_ += count; }
 

@@ -74,7 +74,8 @@ UserFaults::~UserFaults() {
     eventfd_write(stop_.get(), 1);
     thread_.join();
   }
-  Readmit();
+  ReadmitAll();
+  ForgetTaken();
   // Closing the descriptor unregisters the range and wakes whoever waits (userfaultfd(2)).
 }
 
@@ -88,7 +89,8 @@ int UserFaults::Subscribe() {
 std::vector<UserFaults::Fault> UserFaults::Take() {
   const std::lock_guard lock(mutex_);
   rung_ = false;
-  Readmit();
+  ReadmitAll();
+  ForgetTaken();
   for (const Waiting& waiting : waiting_) {
     const auto asked = asked_.find(waiting.offset);
     if (IsServer(waiting.thread) && asked != asked_.end()) asked->second.taken = false;
@@ -105,7 +107,7 @@ void UserFaults::Loop() {
     int timeout = -1;
     {
       const std::lock_guard lock(mutex_);
-      if (!waiting_.empty()) timeout = static_cast<int>(kPatience.count());
+      if (!waiting_.empty() || !evicted_.empty()) timeout = static_cast<int>(kPatience.count());
     }
     std::array<pollfd, 2> ready{{{uffd_.get(), POLLIN, 0}, {stop_.get(), POLLIN, 0}}};
     if (poll(ready.data(), ready.size(), timeout) < 0 && errno != EINTR) return;
@@ -175,6 +177,7 @@ bool UserFaults::MovedOn(Waiting* waiting, uint64_t place) {
 void UserFaults::LookAfterWaiting() {
   const auto now = std::chrono::steady_clock::now();
   const std::lock_guard lock(mutex_);
+  ReadmitLate();
   const uint64_t place = request_.server == nullptr ? 0 : request_.server->place();
   // What the server itself waited for is told to it, though.
   std::erase_if(waiting_,
@@ -196,14 +199,14 @@ bool UserFaults::Nudge(Waiting* waiting, uint64_t place) {
   return false;
 }
 
-// The page is without access, until it is served or its server comes to Take() what is asked for. Whose access fails on the server's
-// thread meanwhile sees by the count that it may be for that.
+// The page is without access for a while: who waits for it, waits no more. Whose access fails on the server's thread sees by the count that
+// it may be for that.
 bool UserFaults::Evict(uint64_t offset) {
   char* page = request_.base + offset;
-  if (evicted_.insert(offset).second) {
-    if (request_.server != nullptr) request_.server->AddTaken(1);
+  if (evicted_.try_emplace(offset, std::chrono::steady_clock::now()).second) {
+    if (request_.server != nullptr) ++taken_, request_.server->AddTaken(1);
     if (mprotect(page, kPage, PROT_NONE) < 0) {
-      Readmit(offset);
+      evicted_.erase(offset);
       return false;
     }
   }
@@ -213,14 +216,25 @@ bool UserFaults::Evict(uint64_t offset) {
 }
 
 void UserFaults::Readmit(uint64_t offset) {
-  if (evicted_.erase(offset) == 0) return;
-  mprotect(request_.base + offset, kPage, PROT_READ | PROT_WRITE);
-  if (request_.server != nullptr) request_.server->AddTaken(-1);
+  if (evicted_.erase(offset) > 0) mprotect(request_.base + offset, kPage, PROT_READ | PROT_WRITE);
 }
 
-// Those who lost the pages are out, or nobody serves them any more.
-void UserFaults::Readmit() {
-  while (!evicted_.empty()) Readmit(*evicted_.begin());
+void UserFaults::ReadmitAll() {
+  while (!evicted_.empty()) Readmit(evicted_.begin()->first);
+}
+
+// Those who lost the page are out; who comes later waits for it again, so that the server is asked.
+void UserFaults::ReadmitLate() {
+  const auto late = std::chrono::steady_clock::now() - kPatience;
+  for (auto page = evicted_.begin(); page != evicted_.end();) {
+    const auto& [offset, since] = *page++;
+    if (since <= late) Readmit(offset);
+  }
+}
+
+// The server is out, and looks at what it is asked for.
+void UserFaults::ForgetTaken() {
+  if (request_.server != nullptr) request_.server->AddTaken(-std::exchange(taken_, 0));
 }
 
 // Before the page comes, so that who is woken has access; from here on nobody is evicted for those who waited until now.
@@ -322,7 +336,8 @@ void UserFaults::Abandon() {
   {
     abandoned_ = true;
     const std::lock_guard lock(mutex_);
-    Readmit();
+    ReadmitAll();
+    ForgetTaken();
     request_.server.reset();
     for (const auto& [offset, asked] : asked_) unanswered.push_back(offset);
   }

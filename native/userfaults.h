@@ -8,7 +8,7 @@
 //   - Some waits heed no signal: an access that KVM makes for an instruction which it emulates (fault_signal_pending() in
 //     linux/sched/signal.h), and any before Linux 6.2. If signals did not help, the page is taken from those who wait: their access fails,
 //     with EFAULT or as an MMIO exit, and a run on the serving thread is taken up again once the page is there. The page is given back
-//     when that thread comes to serve (Take).
+//     after a while, so that later accesses wait again, or when that thread comes to serve (Take).
 //   - That thread may wait itself in a call that is no run, as KVM_TRANSLATE is: the page is taken in the same way.
 //   - Whoever ends a vCPU waits for its thread (LeavingThread), and perhaps serves the page that it waits for, or holds up who does: the
 //     page is taken in the same way.
@@ -24,7 +24,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <thread>
 #include <vector>
 
@@ -113,7 +112,9 @@ class UserFaults {
   Waiting& WaitingOf(uint64_t offset, pid_t thread);
   static bool MovedOn(Waiting* waiting, uint64_t place);
   bool Evict(uint64_t offset);
-  void Readmit();
+  void ForgetTaken();
+  void ReadmitAll();
+  void ReadmitLate();
   void Readmit(uint64_t offset);
   void Admit(uint64_t offset, size_t length);
   int ServeFromSource(uint64_t offset);
@@ -129,7 +130,8 @@ class UserFaults {
   std::vector<bool> known_;  // pages that are known to be there
   std::map<uint64_t, Asked> asked_;
   std::vector<Waiting> waiting_;
-  std::set<uint64_t> evicted_;  // counted in the server's ThreadPlace
+  std::map<uint64_t, std::chrono::steady_clock::time_point> evicted_;  // since when
+  int taken_ = 0;                                                      // in the server's ThreadPlace
   bool rung_ = false;
   Doorbell bell_;
   std::atomic<bool> abandoned_{false};

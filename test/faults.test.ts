@@ -25,6 +25,7 @@ describe('a vCPU that waits for a page is closed by the thread that serves it', 
 describe('a thread that comes to wait, outside of a run, for a page that it serves itself', () => {
   test.for([
     ['copy', 'memory\n7 2\n'],
+    ['hole', '7\nmemory\n7\n'],
     ['call', '256n\n']
   ] as const)('%s', async ([how, stdout], context) => {
     skipInLab(context)

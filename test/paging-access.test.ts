@@ -1,5 +1,6 @@
 // Accesses that KVM makes itself, for a string instruction, which it emulates everywhere: they heed no signal while they wait for a page.
 // The thread that would serve the page runs the vCPU, so that the page is taken from the access first.
+import { readFileSync } from 'node:fs'
 import { assemble, type FaultHandler, KiB, Mapping, MiB, type Vcpu } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
 import { need } from './support/paging.js'
@@ -63,6 +64,27 @@ describe('an access that KVM makes itself', () => {
     while (!isRunning(other)) pause(1)
     vm.memslots.create({ gpa: MiB, mapping: Mapping.anonymous(page) }).delete()
     expect([sent(vcpu), sent(vcpu)]).toEqual([[7], 'hlt'])
+    expect((await over).reason).toBe('hlt')
+  })
+
+  test('waits for a page that was taken from another some time ago, and that nobody came to serve since', async (context) => {
+    needPaging(context)
+    const { vcpu, lazy } = guestOf(`mov $${lazyGpa}, %si; outsb`, () => pageOf(7))
+    const other = vm.createVcpu().enter('real', { ip: 0 })
+    const range = `${lazy.address.toString(16)}-${(lazy.address + lazy.size).toString(16)} rw`
+    const isAccessible = () => readFileSync('/proc/self/maps', 'latin1').includes(range)
+    const over = other.start({ mmio: () => {}, memory: () => {}, 'io-out': () => {} })
+    while (!isRunning(other)) pause(1)
+    vm.memslots.create({ gpa: MiB, mapping: Mapping.anonymous(page) }).delete()
+    for (const end = Date.now() + 10_000; !isAccessible() && Date.now() < end; ) pause(1)
+    const exits: unknown[] = []
+    const second = vcpu.start({
+      mmio: ({ gpa }) => exits.push(gpa),
+      memory: ({ errno }) => exits.push(errno),
+      'io-out': ({ data }) => exits.push(data[0])
+    })
+    expect((await second).reason).toBe('hlt')
+    expect(exits).toEqual([7])
     expect((await over).reason).toBe('hlt')
   })
 

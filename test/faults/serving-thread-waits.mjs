@@ -1,4 +1,5 @@
 // The thread that serves a page comes to wait for it outside of a run, in the way that the argument names.
+import { existsSync, readdirSync, readlinkSync } from 'node:fs'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { Kvm, Mapping, Vm } from '../../dist/lib/index.js'
 
@@ -20,6 +21,29 @@ function readFailed() {
   }
   lazy.protect('rw')
   console.log(lazy.read(0, 1)[0], asked)
+}
+
+/** Reads a page that was there, and was taken out of the file through another mapping. */
+async function readHole() {
+  const lazy = Mapping.memfd(65536)
+  lazy.onMissing(() => new Uint8Array(4096).fill(7))
+  const isMemfd = (fd) => existsSync(`/proc/self/fd/${fd}`) && readlinkSync(`/proc/self/fd/${fd}`).startsWith('/memfd:node-kvm')
+  const other = Mapping.file(`/proc/self/fd/${readdirSync('/proc/self/fd').find(isMemfd)}`, 65536, { shared: true })
+  console.log(lazy.read(0, 1)[0])
+  other.punchHole(0, 4096)
+  try {
+    lazy.read(0, 1)
+  } catch (error) {
+    console.log(error.code)
+  }
+  // Once the event loop has served it.
+  for (;;)
+    try {
+      console.log(lazy.read(0, 1)[0])
+      return
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, 1))
+    }
 }
 
 /** Asks for the registers of a vCPU that a Worker asks KVM to translate an address on: its page tables are missing. */
@@ -44,5 +68,4 @@ function inWorker() {
 }
 
 if (!isMainThread) inWorker()
-else if (process.argv[2] === 'copy') readFailed()
-else await waitForCall()
+else await { copy: readFailed, hole: readHole, call: waitForCall }[process.argv[2]]()

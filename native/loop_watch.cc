@@ -18,8 +18,9 @@ namespace node_kvm {
 namespace {
 
 constexpr int kLookAgainMilliseconds = 250;
-// Five seconds without a way out of KVM_RUN.
-constexpr int kPatientNudges = 20;
+// Half a minute without a way out of KVM_RUN: longer than a page takes that somebody serves. Before Linux 6.2 no wait for one heeds a
+// signal.
+constexpr int kPatientNudges = 120;
 
 bool IsReadable(int fd) {
   pollfd polled{fd, POLLIN, 0};

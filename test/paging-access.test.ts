@@ -68,7 +68,7 @@ describe('an access that KVM makes itself', () => {
   })
 
   test('waits for a page that was taken from another some time ago, and that nobody came to serve since', async (context) => {
-    needPaging(context)
+    need(context)
     const { vcpu, lazy } = guestOf(`mov $${lazyGpa}, %si; outsb`, () => pageOf(7))
     const other = vm.createVcpu().enter('real', { ip: 0 })
     const range = `${lazy.address.toString(16)}-${(lazy.address + lazy.size).toString(16)} rw`

@@ -40,7 +40,7 @@ export function readReport(name, path, exitStatus = 0) {
 }
 
 /** The suite inside a lane of the lab. */
-export async function laneSuite(lane, kernel, { timeout = 1200, quiet = false } = {}) {
+export async function laneSuite(lane, kernel, { timeout = 2400, quiet = false } = {}) {
   const out = mkdtempSync(join(tmpdir(), 'node-kvm-suite-'))
   const started = Date.now()
   try {

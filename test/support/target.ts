@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { json } from '../../lib/abi/text.js'
 
 const script = fileURLToPath(new URL('target.mjs', import.meta.url))
 
@@ -32,7 +33,8 @@ export class Target {
   }
 
   tell(what: string, rest: object = {}): void {
-    this.#child.stdin?.write(`${JSON.stringify({ do: what, ...rest })}\n`)
+    // A line for readline, which ends one at U+2028, too.
+    this.#child.stdin?.write(`${json({ do: what, ...rest })}\n`)
   }
 
   async do(what: string, rest: object = {}): Promise<any> {

@@ -95,6 +95,22 @@ const slots = (count: number, present: number) =>
     })
   })
 
+/** Every slot of a table into the gap behind it and back: one call for each, and one transaction of all, by turns. */
+const transaction = (count: number) =>
+  withVm((vm) => {
+    using mapping = Mapping.anonymous(4 * KiB)
+    const all = Array.from({ length: count }, (_, slot) => vm.memslots.create({ gpa: slot * 8 * KiB, mapping }))
+    const gap = (slot: number) => slot * 8 * KiB + 4 * KiB
+    const bare: number[] = []
+    const together: number[] = []
+    for (let round = 0; round < rounds; round++) {
+      bare.push(time(count, () => all.forEach((slot, index) => slot.move(gap(index)))))
+      together.push(time(count, () => vm.memslots.transaction((tx) => all.forEach((slot, index) => tx.move(slot, index * 8 * KiB)))))
+    }
+    const figures = [median(bare), median(together)].map((value) => value.toFixed(0).padStart(14)).join(' ')
+    return `${`transaction of ${count} moves / bare moves`.padEnd(53)} ${figures} ${''.padStart(14)} ${ratio(together, bare).toFixed(3).padStart(9)}`
+  })
+
 const memory = (write: boolean) => () => {
   using guest = Mapping.anonymous(GiB, { populate: true })
   const own = new Uint8Array(MiB).fill(1)
@@ -153,6 +169,7 @@ try {
     `${'scenario'.padEnd(38)} ${['C', 'C in Node', 'node-kvm', 'added'].map((head) => head.padStart(14)).join(' ')} ${'ratio'.padStart(9)} ${'in Node'.padStart(9)}`
   )
   for (const scenario of scenarios.filter(({ name }) => name.includes(process.argv[3] ?? ''))) console.log(compare(scenario, inNode))
+  if ('transaction of slots'.includes(process.argv[3] ?? '')) for (const count of [1000, 32_000]) console.log(transaction(count))
   console.log(`\nheap growth an exit, over 100,000: ${heapPerExit(100_000).toFixed(2)} bytes`)
 } finally {
   rmSync(folder, { recursive: true, force: true })

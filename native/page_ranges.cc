@@ -137,7 +137,12 @@ const std::vector<PageRanges::Counted>& PageRanges::Smaps() {
   const std::unique_ptr<FILE, int (*)(FILE*)> file(fopen((process_ + "/smaps").c_str(), "re"), fclose);
   if (file == nullptr) return smaps_;
   char line[512];
+  bool ended = true;
   while (fgets(line, sizeof line, file.get()) != nullptr) {
+    // The rest of a longer line is a file's name, which a stranger chose.
+    const bool begins = ended;
+    ended = strchr(line, '\n') != nullptr;
+    if (!begins) continue;
     unsigned long start, end, kib;
     if (sscanf(line, "%lx-%lx ", &start, &end) == 2) {
       smaps_.push_back({start, end, 0});

@@ -227,7 +227,8 @@ export class VcpuThread {
     for (const left of this.#left.splice(0)) left()
   }
 
-  // What KVM had coalesced by then comes first: it may be older. The guest does not write them again: each is delivered, whatever the handler of another throws; until one of them closes the vCPU.
+  // What KVM had coalesced by then comes first: it may be older. The guest does not write them again, so that each is delivered, whatever
+  // the handler of another throws, until one of them closes the vCPU.
   #deliverQueued(): void {
     const queued = this.#runner.takeQueued()
     if (queued.length > 0) this.#driven.drain()

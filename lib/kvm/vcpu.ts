@@ -279,8 +279,8 @@ export class Vcpu extends VcpuRegisters implements Disposable {
 
   /**
    * Puts the vCPU into a processor mode, ready to run at `ip`, whatever it did before: control registers, segments and descriptor tables are as
-   * after power-on but for what the mode needs, and what waited to be delivered is gone, as is an exit that stop() left for the next run. Other registers are kept. A vCPU without CPUID
-   * gets one that has long mode, and little else. Returns the vCPU.
+   * after power-on but for what the mode needs, and what waited to be delivered is gone, as is an exit that stop() left for the next run.
+   * Other registers are kept. A vCPU without CPUID gets one that has long mode, and little else. Returns the vCPU.
    * @throws KvmError `argument`; `no-memslot` where the tables of long mode would lie; `state` when CPUID has no long mode
    */
   enter<M extends Mode>(mode: M, options: ModeOptions[M]): this {

@@ -377,8 +377,9 @@ export class Vm implements Disposable {
 
   /**
    * Closes the vCPUs and the VM; its memslots let go of their memory. Started vCPUs are stopped, and where this environment
-   * created the VM, runs of other Workers end with a `closed` error, and its memslots are gone for them, too. Coalesced writes that wait are delivered first. All of it is closed, also
-   * when something of it cannot be closed properly; that is thrown afterwards. A second call does nothing.
+   * created the VM, runs of other Workers end with a `closed` error, and its memslots are gone for them, too. Coalesced writes that wait
+   * are delivered first. All of it is closed, also when something of it cannot be closed properly; that is thrown afterwards. A second call
+   * does nothing.
    * @throws KvmError `state` inside a transaction of its memslots
    */
   close(): void {

@@ -25,7 +25,7 @@ Napi::Function Vm::Define(Napi::Env env) {
   methods.push_back(InstanceAccessor<&Vm::RunPageSize>("runPageSize"));
   methods.push_back(InstanceAccessor<&Vm::Generation>("generation"));
   methods.push_back(InstanceAccessor<&Vm::MemslotWords>("memslotWords"));
-  methods.push_back(InstanceMethod<&Vm::ChangeMemslot>("changeMemslot"));
+  methods.push_back(BareMethod<&Vm::ChangeMemslot>("changeMemslot"));
   methods.push_back(InstanceMethod<&Vm::ChangeMemslots>("changeMemslots"));
   methods.push_back(InstanceMethod<&Vm::MemslotsSince>("memslotsSince"));
   methods.push_back(InstanceMethod<&Vm::GetDirtyLog>("getDirtyLog"));

@@ -26,7 +26,7 @@ class Vm : public DescriptorWrap<Vm> {
   void LetGo();
   Napi::Value RunPageSize(const Napi::CallbackInfo& info);
   Napi::Value MemslotWords(const Napi::CallbackInfo& info);  // these are in vm_memslots.cc
-  Napi::Value ChangeMemslot(const Napi::CallbackInfo& info);
+  void ChangeMemslot(Napi::Env env, napi_value region);
   Napi::Value ChangeMemslots(const Napi::CallbackInfo& info);
   Napi::Value Generation(const Napi::CallbackInfo& info);
   Napi::Value MemslotsSince(const Napi::CallbackInfo& info);
@@ -45,8 +45,9 @@ class Vm : public DescriptorWrap<Vm> {
 
   std::shared_ptr<VmState> state_;
   bool created_here_ = false;
-  Napi::Reference<Napi::ArrayBuffer> words_;
-  void* record_ = nullptr;  // in them
+  struct Words;
+  Napi::Reference<Napi::ArrayBuffer> words_buffer_;
+  Words* words_ = nullptr;  // in it
 };
 
 }  // namespace node_kvm

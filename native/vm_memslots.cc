@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 
-#include <cmath>
 #include <map>
 
 #include "mapping.h"
@@ -25,13 +24,13 @@ struct Record {
 constexpr size_t kNumbers = sizeof(Record) / sizeof(double);
 
 uint64_t Whole(Napi::Env env, double number, double most = 0x1p53) {
-  if (!(number >= 0 && number <= most) || std::floor(number) != number) throw Napi::RangeError::New(env, "out of range");
+  if (!(number >= 0 && number <= most) || static_cast<double>(static_cast<int64_t>(number)) != number)
+    throw Napi::RangeError::New(env, "out of range");
   return static_cast<uint64_t>(number);
 }
 
-// Zero, or a negative errno. A null region: the one that the slot has.
-int ReadChange(const Record& record, const Napi::Value& region, Memslots::Change* change) {
-  const Napi::Env env = region.Env();
+// Zero, or a negative errno. Without a region: the one that the slot has.
+int ReadChange(Napi::Env env, const Record& record, napi_value region, Memslots::Change* change) {
   change->id = record.id == -1 ? Memslots::kNew : static_cast<uint32_t>(Whole(env, record.id, Memslots::kNew - 1));
   change->computed_from = Whole(env, record.computed_from);
   Memslots::Slot& after = change->after;
@@ -39,7 +38,7 @@ int ReadChange(const Record& record, const Napi::Value& region, Memslots::Change
   after.size = Whole(env, record.size);
   after.offset = Whole(env, record.offset);
   after.flags = static_cast<uint32_t>(Whole(env, record.flags, UINT32_MAX));
-  if (!region.IsNull() && (after.region = Mapping::RegionOf(region)) == nullptr) return -EBADF;
+  if (region != nullptr && (after.region = Mapping::RegionOf({env, region})) == nullptr) return -EBADF;
   if (change->id != Memslots::kNew || record.guest_memfd == -1) return 0;
   after.guest_memfd_offset = Whole(env, record.guest_memfd_offset);
   const int own = fcntl(static_cast<int>(Whole(env, record.guest_memfd, INT32_MAX)), F_DUPFD_CLOEXEC, 3);
@@ -71,25 +70,30 @@ Record* RecordsOf(const Napi::Value& value, size_t* count) {
 
 }  // namespace
 
+// Of ChangeMemslot(): what is asked, and what the record was answered with.
+struct Vm::Words {
+  Record record;
+  double result;
+};
+
 Napi::Value Vm::MemslotWords(const Napi::CallbackInfo& info) {
-  if (words_.IsEmpty()) {
-    auto buffer = NewBuffer(info.Env(), sizeof(Record));
-    record_ = buffer.Data();
-    words_ = Napi::Persistent(buffer);
+  if (words_ == nullptr) {
+    auto buffer = NewBuffer(info.Env(), sizeof(Words));
+    words_buffer_ = Napi::Persistent(buffer);
+    words_ = static_cast<Words*>(buffer.Data());
   }
-  return words_.Value();
+  return words_buffer_.Value();
 }
 
-// (region): one change, asked for and answered in the words.
-Napi::Value Vm::ChangeMemslot(const Napi::CallbackInfo& info) {
-  if (record_ == nullptr) throw Napi::TypeError::New(info.Env(), "the words are needed first");
-  auto* record = static_cast<Record*>(record_);
+// (region, or none): one change, asked for and answered in the words.
+void Vm::ChangeMemslot(Napi::Env env, napi_value region) {
+  if (words_ == nullptr) throw Napi::TypeError::New(env, "the words are needed first");
   Memslots::Change change;
   Memslots::Refusal refusal;
-  int error = fd() < 0 ? -EBADF : ReadChange(*record, info[0], &change);
+  int error = fd() < 0 ? -EBADF : ReadChange(env, words_->record, region, &change);
   if (error == 0) error = state_->ChangeMemslot(&change, &refusal);
-  error == 0 ? Answer(change, record) : Answer(refusal, record);
-  return Napi::Number::New(info.Env(), error);
+  error == 0 ? Answer(change, &words_->record) : Answer(refusal, &words_->record);
+  words_->result = error;
 }
 
 // (records, regions): all or none, answered in the records; a refusal in the first.
@@ -103,7 +107,8 @@ Napi::Value Vm::ChangeMemslots(const Napi::CallbackInfo& info) {
   int error = fd() < 0 ? -EBADF : 0;
   for (uint32_t index = 0; index < count && error == 0; ++index) {
     const Napi::HandleScope scope(info.Env());
-    error = ReadChange(records[index], regions.Get(index), &changes[index]);
+    const Napi::Value region = regions.Get(index);
+    error = ReadChange(info.Env(), records[index], region.IsNull() ? nullptr : static_cast<napi_value>(region), &changes[index]);
     refusal.change = index;
   }
   if (error == 0) error = state_->ChangeMemslots(&changes, &refusal);

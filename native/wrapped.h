@@ -105,6 +105,12 @@ class Wrapped : public Napi::ObjectWrap<Derived>, private Wraps::Member {
   static Napi::ClassPropertyDescriptor<Derived> InstanceMethod(const char* name) {
     return Base::InstanceMethod(name, Method(&Wrapped::Call<method>));
   }
+  // For what is called beside an ioctl a hundred thousand times: node-addon-api's wrappers and a returned number would be seen there. The
+  // method is void, takes one argument (null where the caller gave none), and answers in memory that it shares with its caller.
+  template <auto method>
+  static Napi::ClassPropertyDescriptor<Derived> BareMethod(const char* name) {
+    return napi_property_descriptor{name, nullptr, CallBare<method>, nullptr, nullptr, nullptr, napi_default, nullptr};
+  }
   template <auto method>
   static Napi::ClassPropertyDescriptor<Derived> InstanceAccessor(const char* name) {
     return Base::InstanceAccessor(name, Method(&Wrapped::Call<method>), nullptr);
@@ -125,6 +131,24 @@ class Wrapped : public Napi::ObjectWrap<Derived>, private Wraps::Member {
     } catch (...) {
       ThrowOn(info.Env());
     }
+  }
+  template <auto method>
+  static napi_value CallBare(napi_env env, napi_callback_info info) {
+    size_t count = 1;
+    napi_value argument, receiver;
+    void* self;
+    try {
+      try {
+        if (napi_get_cb_info(env, info, &count, &argument, &receiver, nullptr) != napi_ok || napi_unwrap(env, receiver, &self) != napi_ok)
+          throw Napi::Error::New(env);
+        (static_cast<Derived*>(self)->*method)(env, count == 0 ? nullptr : argument);
+      } catch (...) {
+        ThrowOn(env);
+      }
+    } catch (const Napi::Error& error) {
+      error.ThrowAsJavaScriptException();
+    }
+    return nullptr;
   }
   bool IsLost() const final { return this->Value().IsEmpty(); }
   void Reclaim() final {

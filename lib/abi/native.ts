@@ -38,11 +38,11 @@ export interface NativeMemslots {
 }
 
 export interface NativeVm extends NativeDescriptor {
-  /** What changeMemslot() is asked and answers in: one record of lib/memory/memslot-words.ts. */
+  /** What changeMemslot() is asked and answers in: one record of lib/memory/memslot-words.ts, and behind it the result. */
   readonly memslotWords: ArrayBuffer
   /** KVM_SET_USER_MEMORY_REGION or its second form, if the slot is as the change was computed from, else -ESTALE (native/memslots.h). The VM holds
-   * the region as long as the slot exists; null is the one that the slot has. */
-  changeMemslot(region: NativeRegion | null): number
+   * the region as long as the slot exists; none is the one that the slot has. */
+  changeMemslot(region?: NativeRegion): void
   /** All while no vCPU is in the guest, or none. Answered in the records, a refusal in the first. EIO: the kernel did not take back what it had
    * taken before. */
   changeMemslots(records: Float64Array, regions: (NativeRegion | null)[]): number

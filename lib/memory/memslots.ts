@@ -170,7 +170,9 @@ export class Memslots implements Iterable<Memslot> {
     return result === 0 ? null : refusalIn(this.#words, result)
   }
   #ask(slot: Memslot, before: Placement | null, after: Placement | null, region: NativeRegion | null): number {
-    const result = this.#vm.changeMemslot(region)
+    if (region === null) this.#vm.changeMemslot()
+    else this.#vm.changeMemslot(region)
+    const result = this.#words[recordLength] as number
     if (result === 0) this.#record(slot, before, after, this.#words, 0)
     return result
   }

@@ -31,6 +31,12 @@ function time(work: () => unknown): number {
   return Number(process.hrtime.bigint() - start)
 }
 
+/** As C++ has them in arrays at the end: each is looked at. */
+function everySlot(pid: number): number {
+  const { memslots, memory } = machines({ pid })[0]!
+  return memory > 0 ? memslots.length : 0
+}
+
 let firstReading = ''
 
 async function compare(name: string, what: 'tables' | 'slots', read: (pid: number) => number, instructions: object[]): Promise<void> {
@@ -66,7 +72,7 @@ try {
   console.log(`${''.padEnd(34)} ${'rows'.padStart(8)} ${'C++'.padStart(10)} ${'node-kvm'.padStart(10)} ${'ratio'.padStart(8)} ${'best'.padStart(8)}`)
   const whole = [{ do: 'slots', count: 1, size: GiB, gpa: 2 * GiB }, { do: 'guest' }, { do: 'touchAll' }]
   await compare('three tables of 262,144 pages', 'tables', (pid) => machines({ pid })[0]!.tables().gpa.length, whole)
-  await compare('32,760 memslots', 'slots', (pid) => machines({ pid })[0]!.memslots.length, [{ do: 'manySlots', count: 32_760 }])
+  await compare('32,760 memslots', 'slots', everySlot, [{ do: 'manySlots', count: 32_760 }])
   console.log(`the first reading of the process, which loads the program: ${firstReading.trim()} ms`)
 } finally {
   rmSync(folder, { recursive: true, force: true })

@@ -1,7 +1,8 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { diff, hpaToGpa, hvaToGpa, KiB, type Machine, MiB, machines, rowOf, summarize } from 'node-kvm'
+import { inspect } from 'node:util'
+import { diff, hpaToGpa, hvaToGpa, KiB, type ListedSlot, type Machine, MiB, machines, rowOf, summarize } from 'node-kvm'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { inLab, skip } from './support/skip.js'
 import { needsAll } from './support/tables.js'
@@ -55,6 +56,11 @@ test('its memslots are those it made, with what stands behind them', async (cont
     expect(found.memslots.slice(0, 5).map(({ id, gpa, size, hva }) => ({ id, gpa, size, hva }))).toEqual(slots)
     expect(found.memslots.map(({ backing }) => backing)).toEqual([...Array(5).fill('anonymous'), 'file', 'memfd'])
     expect(found.memslots[5]?.path).toBe(path)
+    const { id, gpa, hva } = found.memslots[5] as ListedSlot
+    const all = { id, addressSpace: 0, gpa, size: MiB, hva, flags: 0, logDirty: false, readonly: false, backing: 'file', path }
+    expect(found.memslots[5]).toMatchObject(all)
+    expect(found.memslots[5]?.toJSON()).toEqual(all)
+    expect(inspect(found.memslots[5])).toBe(inspect(all))
     expect(found.command).toContain('target.mjs')
     expect(found.memory).toBe(5 * 64 * KiB + 2 * MiB)
   } finally {

@@ -8,7 +8,8 @@ import { visible } from '../abi/text.js'
 import { type Evidence, evidence } from './evidence.js'
 import { type ReadMachine, readMachines } from './reader.js'
 import { type Summary, summarize } from './summary.js'
-import { readTables, type Subject, slotList, type TableRange, type TableSlot, type Tables } from './tables.js'
+import { type ListedSlot, slotList } from './table-slot.js'
+import { readTables, type Subject, type TableRange, type Tables } from './tables.js'
 import { type Translation, translateIn } from './translate.js'
 
 /** A VM that some process runs. */
@@ -18,12 +19,12 @@ export class Machine {
   readonly command: string
   readonly vcpus: number
   /** Ordered by address space and GPA. Empty when BPF could not read them: `evidence` says why. */
-  readonly memslots: TableSlot[]
+  readonly memslots: ListedSlot[]
   readonly evidence: Evidence
   readonly #subject: Subject
 
   /** @internal */
-  constructor(subject: Subject, command: string, vcpus: number, memslots: TableSlot[], how: Evidence) {
+  constructor(subject: Subject, command: string, vcpus: number, memslots: ListedSlot[], how: Evidence) {
     this.pid = subject.pid
     this.command = command
     this.vcpus = vcpus

@@ -2,7 +2,8 @@
 
 import { levelSize } from '../abi/spte.js'
 import { hostBits } from './host-page.js'
-import type { TableSlot, Tables } from './tables.js'
+import type { TableSlot } from './table-slot.js'
+import type { Tables } from './tables.js'
 import { whySmall } from './translate.js'
 
 /** Bytes, of guest memory in memslots. */

@@ -6,29 +6,12 @@ import { describeHost, spteFormat } from '../abi/host.js'
 import { type LeafColumns, native, type PageColumns, type SlotColumns } from '../abi/native.js'
 import type { SpteFormat } from '../abi/spte.js'
 import type { Memslots } from '../memory/memslots.js'
-import { type Backing, backingOf, type HostMapping, hostMappings } from './backing.js'
 import { type Evidence, evidence } from './evidence.js'
 import { type ReadMachine, readMachines } from './reader.js'
 import { whyNoMirror } from './refusal.js'
+import { type ListedSlot, slotList } from './table-slot.js'
 
 export type { LeafColumns, PageColumns } from '../abi/native.js'
-
-/** A memslot as the kernel has it. */
-export interface TableSlot {
-  id: number
-  /** 1 is system management mode's. */
-  addressSpace: number
-  gpa: number
-  size: number
-  hva: number
-  /** KVM_MEM_ flags. */
-  flags: number
-  logDirty: boolean
-  readonly: boolean
-  backing: Backing
-  /** The file behind it, where there is one. */
-  path: string
-}
 
 /**
  * The three tables: a row for each 4 KiB page that the host has or the second stage maps, ordered by address space and GPA. An `hpa` of 0 is
@@ -36,7 +19,8 @@ export interface TableSlot {
  * and `leaves` has them all.
  */
 export interface Tables extends Omit<PageColumns, 'framesHidden' | 'passedOver' | 'scanned' | 'impossibleSlots'> {
-  slots: TableSlot[]
+  /** What copies tables by their properties (structuredClone()) finds nothing in these: {@link ListedSlot}. */
+  slots: ListedSlot[]
   /** The second stage's last-level entries. */
   leaves: LeafColumns
   format: SpteFormat
@@ -98,35 +82,6 @@ function ownSlots(memslots: Memslots): SlotColumns {
     id: Int16Array.from(list, ({ id }) => id),
     addressSpace: new Uint8Array(list.length),
     guestMemfd: new Uint8Array(list.length)
-  }
-}
-
-/** @internal */
-export function slotList(columns: SlotColumns, pid: number): TableSlot[] {
-  const mappings = hostMappings(pid)
-  const { length } = columns.gpa
-  const slots = new Array<TableSlot>(length)
-  for (let row = 0; row < length; row++) slots[row] = slotOf(columns, row, mappings)
-  return slots
-}
-
-/** @internal */
-export function slotOf(columns: SlotColumns, row: number, mappings: readonly HostMapping[]): TableSlot {
-  const flags = columns.flags[row] as number
-  const hva = columns.hva[row] as number
-  const size = columns.size[row] as number
-  const { backing, path } = backingOf(mappings, hva, size)
-  return {
-    id: columns.id[row] as number,
-    addressSpace: columns.addressSpace[row] as number,
-    gpa: columns.gpa[row] as number,
-    size,
-    hva,
-    flags,
-    logDirty: (flags & 1) !== 0,
-    readonly: (flags & 2) !== 0,
-    backing: columns.guestMemfd[row] ? 'guest_memfd' : backing,
-    path
   }
 }
 
@@ -265,7 +220,7 @@ export function rowOf({ gpa, slot, slots }: Tables, wanted: number, addressSpace
   let low = 0
   for (let high = gpa.length; low < high; ) {
     const middle = (low + high) >> 1
-    const space = (slots[slot[middle] as number] as TableSlot).addressSpace
+    const space = (slots[slot[middle] as number] as ListedSlot).addressSpace
     if (space < addressSpace || (space === addressSpace && (gpa[middle] as number) < page)) low = middle + 1
     else high = middle
   }

@@ -6,7 +6,8 @@ import { accessText, decodeSpte, levelSize, type Spte, type SpteFormat } from '.
 import { hostMappings } from './backing.js'
 import type { Evidence } from './evidence.js'
 import { type HostView, hostView } from './host-page.js'
-import { lookAtAll, type Subject, slotOf, type TableSlot, type Tables } from './tables.js'
+import { slotOf, type TableSlot } from './table-slot.js'
+import { lookAtAll, type Subject, type Tables } from './tables.js'
 
 /** The second stage's entry for a GPA, or why none is known. */
 export type SecondStage =

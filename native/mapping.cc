@@ -149,7 +149,7 @@ Mapping::Mapping(const Napi::CallbackInfo& info) : Wrapped(info) {
 
 std::shared_ptr<Region> Mapping::RegionOf(const Napi::Value& value) {
   bool ours = false;
-  napi_check_object_type_tag(value.Env(), value, &kTag, &ours);
+  if (value.IsObject()) napi_check_object_type_tag(value.Env(), value, &kTag, &ours);
   if (!ours) throw Napi::TypeError::New(value.Env(), "a region is needed");
   return Unwrap(value.As<Napi::Object>())->region_;
 }

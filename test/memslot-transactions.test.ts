@@ -247,7 +247,12 @@ test('the add-on refuses numbers that are none, slots named twice, and regions t
     [6, 0.5]
   ] as [number, number][])
     expect(() => make(...created.with(place, value))).toThrow(RangeError)
-  expect(() => bare.changeMemslots(new Float64Array(8), [{} as never])).toThrow(TypeError)
+  const alone = new Float64Array(bare.memslotWords)
+  for (const none of [{}, undefined, 5, 'region', bare] as never[]) {
+    expect(() => bare.changeMemslots(new Float64Array(created), [none])).toThrow(TypeError)
+    alone.set(created)
+    expect(() => bare.changeMemslot(none)).toThrow(TypeError)
+  }
   expect(() => bare.changeMemslots(new Uint8Array(64) as never, [region])).toThrow(TypeError)
   expect(() => bare.changeMemslots(new Float64Array(7), [region])).toThrow(TypeError)
   // Past the region's end, of size 0, without a region, of a slot that is not.

@@ -61,33 +61,43 @@ export class ListedSlot implements TableSlot {
     this.#row = row
   }
 
+  /** The kernel's slot number. */
   get id(): number {
     return this.#reading.columns.id[this.#row] as number
   }
+  /** 1 is system management mode's. */
   get addressSpace(): number {
     return this.#reading.columns.addressSpace[this.#row] as number
   }
+  /** The GPA of the first byte. */
   get gpa(): number {
     return this.#reading.columns.gpa[this.#row] as number
   }
+  /** Bytes, whole pages. */
   get size(): number {
     return this.#reading.columns.size[this.#row] as number
   }
+  /** The HVA of the first byte. */
   get hva(): number {
     return this.#reading.columns.hva[this.#row] as number
   }
+  /** KVM_MEM_ flags. */
   get flags(): number {
     return this.#reading.columns.flags[this.#row] as number
   }
+  /** Whether KVM keeps a bitmap of written pages (KVM_MEM_LOG_DIRTY_PAGES). */
   get logDirty(): boolean {
     return (this.flags & 1) !== 0
   }
+  /** Whether guest writes are MMIO exits (KVM_MEM_READONLY). */
   get readonly(): boolean {
     return (this.flags & 2) !== 0
   }
+  /** What is mapped at its HVAs. */
   get backing(): Backing {
     return this.toJSON().backing
   }
+  /** The file behind it, where there is one. */
   get path(): string {
     return this.toJSON().path
   }
@@ -96,6 +106,7 @@ export class ListedSlot implements TableSlot {
   toJSON(): TableSlot {
     return slotOf(this.#reading.columns, this.#row, this.#reading.mappings)
   }
+  /** What console.log() shows. */
   [inspect.custom](): TableSlot {
     return this.toJSON()
   }

@@ -3,8 +3,9 @@ import { Session } from 'node:inspector'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { capabilities, type DirtyLogMode, type DirtyRange, Guest, KiB, Mapping, type Memslot, MiB, type Vm } from 'node-kvm'
+import { capabilities, type DirtyLogMode, type DirtyRange, Guest, KiB, Mapping, type Memslot, MiB, Vm } from 'node-kvm'
 import { describe, expect, type TestContext, test } from 'vitest'
+import { watchChanges } from '../lib/memory/changes.js'
 import { checkedError } from './support/errors.js'
 import { untilRunning } from './support/running.js'
 import { inLab, skip, skipWhereSlow } from './support/skip.js'
@@ -201,6 +202,43 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
     expect(log.collect()).toEqual([{ gpa, size: 2 * pageSize }])
   })
 
+  test.for(['here', 'elsewhere'])('logging turned off and on again %s: what was written before is told, as the whole slot is', (where, context) => {
+    need(context, mode)
+    const slot = vm.memslots.create({ gpa, mapping: Mapping.anonymous(4 * pageSize) })
+    using log = vm.dirtyLog({ mode })
+    const guest = Guest.create(vm)
+    log.collect()
+    guest.write(gpa + pageSize, 1n)
+    using other = Vm.attach(vm.share())
+    const theirs = where === 'here' ? slot : (other.memslots.lookup(gpa) as Memslot)
+    theirs.setFlags({ logDirty: false })
+    theirs.setFlags({ logDirty: true })
+    expect(pagesOf(log.collect())).toEqual([0, 1, 2, 3])
+    expect(pagesOf(log.collect())).toEqual([])
+  })
+
+  test('another environment turns logging off while collect() goes through the slots: the next one makes up for it', (context) => {
+    need(context, mode)
+    const slot = vm.memslots.create({ gpa, mapping: Mapping.anonymous(4 * pageSize) })
+    using log = vm.dirtyLog({ mode })
+    log.collect()
+    using other = Vm.attach(vm.share())
+    const next = vm.memslots.create({ gpa: 2 * gpa, mapping: Mapping.anonymous(pageSize) })
+    const theirs = other.memslots.lookup(gpa) as Memslot
+    // The new slot's logging is turned on: the old one was looked at before.
+    const unwatch = watchChanges((change) => {
+      if (change.of === 'memslot' && change.did === 'flags' && change.after?.id === next.id && theirs.logDirty) theirs.setFlags({ logDirty: false })
+    })
+    try {
+      expect(log.collect()).toEqual([{ gpa: 2 * gpa, size: pageSize }])
+    } finally {
+      unwatch()
+    }
+    expect(theirs.logDirty).toBe(false)
+    expect(pagesOf(log.collect(), gpa, 2 * gpa)).toEqual([0, 1, 2, 3])
+    expect(slot.logDirty).toBe(true)
+  })
+
   test('closed, it leaves the slots as they were', (context) => {
     need(context, mode)
     const logged = vm.memslots.create({ gpa, mapping: Mapping.anonymous(pageSize), logDirty: true })
@@ -277,6 +315,24 @@ test('F03 a ring that is full is an exit, after which collecting lets the guest 
   expect(writer.run(1_000_000)).toBe('dirty-ring-full')
   log.harvest()
   expect(log.collect().length).toBeGreaterThan(0)
+})
+
+test('F03 a full ring is handed back as a whole, whatever else the kernel has to do with this thread', (context) => {
+  need(context, 'ring')
+  skipWhereSlow(context)
+  const pages = 2048
+  vm.memslots.create({ gpa, mapping: Mapping.anonymous(pages * pageSize) })
+  using log = vm.dirtyLog({ mode: 'ring', ringEntries: 1024 })
+  const writer = new Writer(vm, gpa, pages)
+  log.collect()
+  let before = wordsOf(vm, gpa, pages)
+  for (let round = 0; round < (inLab ? 30 : 300); round++) {
+    expect(writer.run(1_000_000)).toBe('dirty-ring-full')
+    const dirty = pagesOf(log.collect())
+    const words = wordsOf(vm, gpa, pages)
+    expect(dirty).toEqual(expect.arrayContaining(words.flatMap((word, page) => (word === before[page] ? [] : [page]))))
+    before = words
+  }
 })
 
 test('F03 signals that come while a ring is handed back lose nothing, and are not taken for an overflow', async (context) => {

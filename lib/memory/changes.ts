@@ -37,9 +37,6 @@ type Unspanned<T> = T extends unknown ? Omit<T, keyof Span> : never
 
 type Watcher = (change: Change) => void
 const watchers = new Set<Watcher>()
-const tableWatchers = new WeakMap<object, Set<Watcher>>()
-// Those that were collected with their table are still counted: time is taken then, and no more.
-let ofTables = 0
 
 /** Calls `watcher` after each change of this environment, until the returned function is called. */
 export function watchChanges(watcher: Watcher): () => void {
@@ -47,23 +44,10 @@ export function watchChanges(watcher: Watcher): () => void {
   return () => watchers.delete(watcher)
 }
 
-/** The same for changes of one memslot table. The table holds the watcher, and nothing else does: both are collected together. */
-export function watchTable(table: object, watcher: Watcher): () => void {
-  const all = tableWatchers.get(table) ?? new Set()
-  tableWatchers.set(table, all.add(watcher))
-  ofTables++
-  return () => {
-    if (all.delete(watcher)) ofTables--
-  }
-}
-
-const watchersOf = (change: Unspanned<Change>): Watcher[] =>
-  change.of === 'memslot' ? [...watchers, ...(tableWatchers.get(change.table) ?? [])] : [...watchers]
-
 const now = () => Number(process.hrtime.bigint())
 
 /** Whether anybody watches: for who would not even say what there is to tell. */
-export const isWatched = () => watchers.size > 0 || ofTables > 0
+export const isWatched = () => watchers.size > 0
 
 /** Does the work, and tells the watchers of it unless it failed: threw, or gave a negative errno. Nothing is spent while there are none. */
 export function announcing(work: () => number, describe: () => Unspanned<Change>[]): number {
@@ -73,6 +57,6 @@ export function announcing(work: () => number, describe: () => Unspanned<Change>
   if (result < 0) return result
   const end = now()
   // It happened: each watcher hears of it, also when another one throws.
-  takeEach(describe().flatMap((change) => watchersOf(change).map((watcher) => () => watcher({ ...change, begin, end } as Change))))
+  takeEach(describe().flatMap((change) => [...watchers].map((watcher) => () => watcher({ ...change, begin, end } as Change))))
   return result
 }

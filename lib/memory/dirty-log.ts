@@ -7,7 +7,6 @@ import { checked, errnoName, ioctlError, KvmError, takeEach } from '../abi/error
 import type { NativeVm, NativeWriteRecorder } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP } from '../abi/requests.js'
 import { DirtyGfn, EnableCap } from '../abi/structures.js'
-import { type Change, watchTable } from './changes.js'
 import type { Mapping } from './mapping.js'
 import type { Memslot } from './memslot.js'
 import type { Memslots } from './memslots.js'
@@ -44,6 +43,8 @@ const withRings = new WeakSet<NativeVm>()
 
 interface Logged {
   slot: Memslot
+  /** The change that left it as it was adopted, by number (native/memslots.h): after any other nobody knows what its log has missed. */
+  changed: number
   pages: PageSet
   /** Whether logging was turned on here, to be turned off again. */
   ours: boolean
@@ -58,7 +59,7 @@ interface Logged {
  * The dirty log of a VM. Made by {@link Vm.dirtyLog}; one at a time.
  *
  * A page that was never told of counts as dirty, so that the first collect() has all of memory, and a loop of collect and copy yields an
- * exact copy once the guest has stopped. So does a memslot that was created, moved or bound to other memory meanwhile. Memory that stands
+ * exact copy once the guest has stopped. So does a memslot that was created or changed meanwhile. Memory that stands
  * behind several memslots, by one mapping or by several of one file, is told of at each of its GPAs. Writes through a live `buffer`, and of
  * other VMs and processes to shared files, are not seen: tell of them by {@link mark}.
  * @example
@@ -73,8 +74,6 @@ export class DirtyLog implements Disposable {
   readonly #memslots: Memslots
   readonly #logged = new Map<number, Logged>()
   readonly #recorders = new Map<Mapping, NativeWriteRecorder>()
-  readonly #changed = new Set<number>()
-  readonly #unwatch: () => void
   readonly #onClose: () => void
   #closed = false
 
@@ -86,7 +85,6 @@ export class DirtyLog implements Disposable {
     this.#memslots = memslots
     this.#onClose = onClose
     this.#prepare(checkInteger('ringEntries', ringEntries, 1, 2 ** 24))
-    this.#unwatch = watchTable(memslots, (change) => this.#note(change))
     try {
       this.#adopt()
     } catch (error) {
@@ -106,13 +104,6 @@ export class DirtyLog implements Disposable {
     else if (this.mode === 'manual') setManualProtect(this.#vm, 1n)
   }
 
-  // What lies in a slot is not what was told of, even if the slot is back where it was.
-  #note(change: Change): void {
-    if (change.of !== 'memslot' || change.did === 'flags') return
-    const id = (change.after ?? change.before)?.id
-    if (id !== undefined) this.#changed.add(id)
-  }
-
   // Logging first, then everything is dirty: what is written in between is copied with the rest.
   #adopt(): void {
     this.#memslots.refuseInTransaction()
@@ -120,14 +111,18 @@ export class DirtyLog implements Disposable {
     let adopted = 0
     for (const slot of this.#memslots) {
       const known = this.#logged.get(slot.id)
-      if (known?.slot === slot && !this.#changed.has(slot.id) && slot.logDirty) continue
-      if (!this.#recorders.has(slot.mapping)) this.#recorders.set(slot.mapping, recorderOf(slot.mapping))
+      if (known && isAsAdopted(known, slot) && this.#recorders.has(slot.mapping)) continue
+      // Whatever fails from here on: close() turns off what was turned on, and what is not as adopted is adopted anew.
       const logged = loggedOf(slot, !slot.logDirty || (known?.slot === slot && known.ours))
-      if (!slot.logDirty) setLogging(slot, true)
       this.#logged.set(slot.id, logged)
+      if (!slot.logDirty) setLogging(slot, true)
+      if (slot.deleted) continue
+      // Another environment may have given it other memory, or another size, before that.
+      if (covers(logged, slot)) logged.changed = slot.changed
+      else this.#logged.set(slot.id, loggedOf(slot, logged.ours))
+      if (!this.#recorders.has(slot.mapping)) this.#recorders.set(slot.mapping, recorderOf(slot.mapping))
       adopted++
     }
-    this.#changed.clear()
     for (const [id, { slot }] of this.#logged) if (slot.deleted || this.#memslots.lookup(slot.gpa) !== slot) this.#logged.delete(id)
     if (adopted === 0 && this.#logged.size === before) return
     link([...this.#logged.values()])
@@ -174,9 +169,9 @@ export class DirtyLog implements Disposable {
 
   #takeBitmap(logged: Logged): void {
     const { slot, pages, aliases } = logged
-    // One that another environment changed since it was adopted is all dirty in the next collect().
-    const bitmap = this.#memslots.dirtyLogOf(slot)
-    if (bitmap === null || bitmap.byteLength !== pages.bytes.byteLength) return
+    // One that another environment changed since it was adopted, which this table may know by now, is all dirty in the next collect().
+    const bitmap = isAsAdopted(logged, slot) ? this.#memslots.dirtyLogOf(slot) : null
+    if (bitmap === null) return
     if (this.mode === 'manual' && bitmap.some((byte) => byte !== 0)) this.#memslots.clearDirtyLogOf(slot, bitmap, 0)
     if (aliases.length === 0) pages.add(bitmap)
     else for (const { first, count } of PageSet.of(bitmap).runs()) this.#tell(logged, first, count)
@@ -225,7 +220,6 @@ export class DirtyLog implements Disposable {
     if (this.#closed) return
     this.#memslots.refuseInTransaction()
     this.#closed = true
-    this.#unwatch()
     for (const recorder of this.#recorders.values()) recorder.close()
     takeEach([() => this.#stopLogging(), this.#onClose])
   }
@@ -251,10 +245,23 @@ function setLogging(slot: Memslot, logDirty: boolean): void {
   }
 }
 
-function loggedOf(slot: Memslot, ours: boolean): Logged {
+/** What is adopted keeps a log, unless it was changed since. */
+const isAsAdopted = ({ slot, changed }: Logged, now: Memslot) => slot === now && changed === now.changed && now.logDirty
+
+/** Which memory, and which of its pages. */
+function memoryOf(slot: Memslot) {
   const [memory, offset] = slot.mapping.heldRegion.memory
-  const pages = new PageSet(slot.size / pageSize).fill()
-  return { slot, pages, ours, memory, first: (offset + slot.offset) / pageSize, aliases: [] }
+  return { memory, first: (offset + slot.offset) / pageSize, count: slot.size / pageSize }
+}
+
+function loggedOf(slot: Memslot, ours: boolean): Logged {
+  const { memory, first, count } = memoryOf(slot)
+  return { slot, changed: slot.changed, pages: new PageSet(count).fill(), ours, memory, first, aliases: [] }
+}
+
+function covers(logged: Logged, slot: Memslot): boolean {
+  const { memory, first, count } = memoryOf(slot)
+  return logged.memory === memory && logged.first === first && logged.pages.size === count
 }
 
 /** Finds which slots stand over the same pages: in the order of the memory, each can overlap those only that have not ended before it. */

@@ -17,6 +17,9 @@ export class PageSet {
     return pages
   }
 
+  get size(): number {
+    return this.#size
+  }
   /** The same bits, for the add-on to fill. */
   get bytes(): Uint8Array {
     return new Uint8Array(this.#words.buffer)

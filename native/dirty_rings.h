@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <vector>
 
@@ -27,22 +28,25 @@ class DirtyRings {
   int Enable(int vm_fd, uint32_t capability, size_t bytes);
   // A new vCPU's ring, if rings are enabled.
   int Add(int vcpu_fd);
-  // Appends every dirty page to `pages`, hands the entries back and protects the pages again (KVM_RESET_DIRTY_RINGS), so that what is
-  // written from now on comes again: copy the pages after this, not before. How many, or a negative errno:
-  // -EOVERFLOW when KVM wrote past a ring's end, and pages are lost.
-  int Harvest(int vm_fd, std::vector<Page>* pages);
+  // Collects every dirty page, hands the entries back and protects the pages again (KVM_RESET_DIRTY_RINGS), so that what is written from
+  // now on comes again: copy the pages after this, not before. `take` gets them; if it throws, they come with the next call. Zero, or a
+  // negative errno: -EOVERFLOW when KVM wrote past a ring's end, and pages are lost.
+  int Harvest(int vm_fd, const std::function<void(const std::vector<Page>&)>& take);
 
  private:
   struct Ring {
     kvm_dirty_gfn* entries;
     uint32_t next = 0;
   };
-  size_t Collect(Ring* ring, std::vector<Page>* pages) const;
+  size_t Entries() const { return bytes_ / sizeof(kvm_dirty_gfn); }
+  size_t Collect(Ring* ring);
+  int CollectAndReset(int vm_fd);
 
   std::mutex mutex_;
   size_t bytes_ = 0;
   bool overflown_ = false;  // for good: KVM's own indices are apart then
   std::vector<Ring> rings_;
+  std::vector<Page> held_;  // handed back, and not yet taken
 };
 
 }  // namespace node_kvm

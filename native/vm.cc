@@ -105,14 +105,17 @@ Napi::Value Vm::EnableDirtyRing(const Napi::CallbackInfo& info) {
 // Pairs of slot and page.
 Napi::Value Vm::HarvestDirtyRings(const Napi::CallbackInfo& info) {
   if (state_ == nullptr) return Napi::Number::New(info.Env(), -EBADF);
-  std::vector<DirtyRings::Page> pages;
-  const int result = state_->dirty_rings().Harvest(fd(), &pages);
-  if (result < 0) return Napi::Number::New(info.Env(), result);
-  auto pairs = Napi::Float64Array::New(info.Env(), pages.size() * 2, NewBuffer(info.Env(), pages.size() * 2 * sizeof(double)), 0);
-  for (size_t index = 0; index < pages.size(); ++index) {
-    pairs[index * 2] = pages[index].slot;
-    pairs[index * 2 + 1] = static_cast<double>(pages[index].offset);
-  }
+  Napi::Float64Array pairs;
+  const auto take = [&](const std::vector<DirtyRings::Page>& pages) {
+    const size_t count = pages.size() * 2;
+    pairs = Napi::Float64Array::New(info.Env(), count, NewBuffer(info.Env(), count * sizeof(double)), 0);
+    double* next = pairs.Data();
+    for (const auto& [slot, offset] : pages) {
+      *next++ = slot;
+      *next++ = static_cast<double>(offset);
+    }
+  };
+  if (const int error = state_->dirty_rings().Harvest(fd(), take); error < 0) return Napi::Number::New(info.Env(), error);
   return pairs;
 }
 

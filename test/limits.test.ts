@@ -53,6 +53,17 @@ describe('threads', () => {
       skip(context, 'the pids controller of cgroup v1 is not there, or not writable')
     }
   }
+  const withoutThreads = `
+    function withoutThreads(work) {
+      const group = '${cgroups}/node-kvm-' + process.pid
+      mkdirSync(group)
+      writeFileSync(group + '/cgroup.procs', String(process.pid))
+      writeFileSync(group + '/pids.max', readFileSync(group + '/pids.current', 'utf8'))
+      const result = work()
+      writeFileSync('${cgroups}/cgroup.procs', String(process.pid))
+      rmdirSync(group)
+      return result
+    }`
   const calls = {
     'vm.trace()': 'vm.trace({ ringSize: 4096 })',
     'vcpu.start()': 'vcpu.start({}).catch(() => {})',
@@ -63,25 +74,38 @@ describe('threads', () => {
   test.for(Object.entries(calls))('%s without one', ([, call], context) => {
     needed(context)
     const program = `
+      ${withoutThreads}
       const kvm = Kvm.open(), vm = kvm.createVm(), mapping = Mapping.anonymous(64 * KiB)
       vm.memslots.create({ gpa: 0, mapping })
       const vcpu = vm.createVcpu()
       let made, port = 0
       const attempt = () => resultOf(() => { made = ${call} }, 'pids.max')
-      const group = '${cgroups}/node-kvm-' + process.pid
-      mkdirSync(group)
-      writeFileSync(group + '/cgroup.procs', String(process.pid))
-      writeFileSync(group + '/pids.max', readFileSync(group + '/pids.current', 'utf8'))
       const before = descriptors()
-      const results = [attempt(), attempt(), descriptors() - before]
-      writeFileSync('${cgroups}/cgroup.procs', String(process.pid))
-      rmdirSync(group)
+      const results = withoutThreads(() => [attempt(), attempt(), descriptors() - before])
       console.log(...results, attempt())
       process.exit(0)`
     const [output = ''] = outputOf(program)
     if (output.includes('permission')) skip(context, 'tracing or userfaultfd takes a permission that this process has not')
     // An eventfd's watcher, once made, is the environment's.
     expect(output).toBe('limit,EAGAIN,true limit,EAGAIN,true 0 worked')
+  })
+
+  test('the collect() of a ring without one: what the guest wrote comes with the next', (context) => {
+    needed(context)
+    const program = `
+      ${withoutThreads}
+      const kvm = Kvm.open(), vm = kvm.createVm()
+      if (!kvm.checkExtension(capabilities.DIRTY_LOG_RING)) console.log('no rings'), process.exit(0)
+      vm.memslots.create({ gpa: 0x20_0000, mapping: Mapping.anonymous(64 * KiB) })
+      const log = vm.dirtyLog({ mode: 'ring', ringEntries: 1024 }), guest = Guest.create(vm)
+      log.collect()
+      guest.write(0x20_3000, 1n)
+      console.log(withoutThreads(() => resultOf(() => log.collect(), 'pids.max')))
+      console.log(JSON.stringify(log.collect().filter(({ gpa }) => gpa === 0x20_3000)))
+      process.exit(0)`
+    const lines = outputOf(program)
+    if (lines[0] === 'no rings') skip(context, 'this kernel lacks KVM_CAP_DIRTY_LOG_RING')
+    expect(lines).toEqual(['limit,EAGAIN,true', '[{"gpa":2109440,"size":4096}]'])
   })
 })
 

@@ -86,10 +86,11 @@ int main() {
   });
   size_t told = 0;
   const auto round = [&] {
-    std::vector<DirtyRings::Page> pages;
-    Require(rings.Harvest(vm.get(), &pages) >= 0, "KVM_RESET_DIRTY_RINGS");
     std::set<uint64_t> dirty;
-    for (const auto& entry : pages) dirty.insert(entry.offset);
+    const auto take = [&dirty](const std::vector<DirtyRings::Page>& pages) {
+      for (const auto& entry : pages) dirty.insert(entry.offset);
+    };
+    Require(rings.Harvest(vm.get(), take) == 0, "KVM_RESET_DIRTY_RINGS");
     std::vector<uint64_t> own(recording.log().bytes() / sizeof(uint64_t));
     recording.log().Collect(reinterpret_cast<char*>(own.data()));
     for (size_t index = 0; index < kSize / kPage; ++index)

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { capabilities, type DirtyLogMode, type DirtyRange, Guest, KiB, Mapping, type Memslot, MiB, Vm } from 'node-kvm'
 import { describe, expect, type TestContext, test } from 'vitest'
 import { watchChanges } from '../lib/memory/changes.js'
+import { PageSet } from '../lib/memory/page-set.js'
 import { checkedError } from './support/errors.js'
 import { untilRunning } from './support/running.js'
 import { inLab, skip, skipWhereSlow } from './support/skip.js'
@@ -263,6 +264,10 @@ function copyOf(mapping: Mapping, pages: number): Mapping {
   copy.write(0, mapping.read(0, pages * pageSize))
   return copy
 }
+
+test('a slot of more pages than V8 has memory for their bits is an error of the library', () => {
+  expect(checkedError(() => new PageSet(2 ** 50), 'memory').errno).toBe('ENOMEM')
+})
 
 const bits = (bitmap: Uint8Array) => Array.from({ length: bitmap.length * 8 }, (_, bit) => bit).filter((bit) => (bitmap[bit >> 3]! >> (bit & 7)) & 1)
 const bitmapOf = (length: number, ...set: number[]) => {

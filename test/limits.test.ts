@@ -125,6 +125,22 @@ test('memory: a log that finds none is an error, leaves its slots as they were, 
   expect(outputOf(program)).toEqual(['memory,ENOMEM,true false,false', 'worked true,true'])
 })
 
+const large = {
+  'vm.read()': 'vm.memslots.create({ gpa: 0, mapping: Mapping.memfd(GiB) }), () => vm.read(0, GiB)',
+  'mapping.read()': '((mapping) => () => mapping.read(0, GiB))(Mapping.memfd(GiB))',
+  'readPagemap()': '() => readPagemap(0, 2 ** 24)'
+}
+test.for(Object.entries(large))('memory: %s where V8 finds none', ([, call], context) => {
+  if (process.env['ASAN_OPTIONS']) skip(context, 'AddressSanitizer ends a process that has no memory')
+  if (spawnSync('prlimit', ['--version']).status !== 0) skip(context, 'prlimit(1) is not installed')
+  const program = `
+    const vm = Kvm.open().createVm()
+    const call = (${call})
+    execFileSync('prlimit', ['--pid', process.pid, '--as=' + (Number(/VmSize:\\s+(\\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1]) * 1024 + 20 * MiB)])
+    console.log(resultOf(call, 'RLIMIT_AS'))`
+  expect(outputOf(program)).toEqual(['memory,ENOMEM,true'])
+})
+
 describe('descriptors', () => {
   /** With from 0 descriptors on free, until it works: each time either nothing is left, or all is done. */
   const stepwise = (setup: string, call: string, after = 'undefined') => `

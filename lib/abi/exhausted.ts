@@ -56,7 +56,16 @@ export function making<T>(make: () => T): T {
   }
 }
 
-/** The same for what opens a file: that the process is out of descriptors or memory is a KvmError, whatever the caller makes of other errors. */
+/** Zeroed bytes, of which there may be many: V8's own error says neither that it was memory, nor what to do. */
+export function zeroed(bytes: number): Uint8Array<ArrayBuffer> {
+  try {
+    return new Uint8Array(bytes)
+  } catch (error) {
+    throw exhaustion(`allocating ${bytes} bytes`, 'ENOMEM') ?? error
+  }
+}
+
+/** The same as making() for what opens a file: that the process is out of descriptors or memory is a KvmError, whatever the caller makes of other errors. */
 export function opening<T>(asked: string, open: () => T): T {
   try {
     return making(open)

@@ -1,7 +1,7 @@
 /** A machine: its memslots and vCPUs. */
 import { argumentError, checkAddress, checkBytes, checkInteger, hex } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError, takeEach } from '../abi/errors.js'
-import { making } from '../abi/exhausted.js'
+import { making, zeroed } from '../abi/exhausted.js'
 import { spteFormat } from '../abi/host.js'
 import { type NativeVcpu, type NativeVm, native } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP, KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR, type Request } from '../abi/requests.js'
@@ -346,7 +346,7 @@ export class Vm implements Disposable {
 
   /** A copy of guest memory, across memslots. */
   read(gpa: number, length: number): Uint8Array {
-    const bytes = new Uint8Array(checkInteger('length', length, 0, 2 ** 32))
+    const bytes = zeroed(checkInteger('length', length, 0, 2 ** 32))
     this.#eachPiece(gpa, length, (slot, offset, from, size) => slot.mapping.readInto(offset, bytes.subarray(from, from + size)))
     return bytes
   }

@@ -15,7 +15,7 @@ import {
   pageSize
 } from '../abi/arguments.js'
 import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
-import { making, opening } from '../abi/exhausted.js'
+import { making, opening, zeroed } from '../abi/exhausted.js'
 import { type NativeRegion, native, type RegionOptions } from '../abi/native.js'
 import { announcing } from './changes.js'
 import { DemandPaging, type FaultHandler, type PageSource } from './demand-paging.js'
@@ -257,7 +257,7 @@ export class Mapping implements Disposable {
   /** A copy of `length` bytes from `offset`. */
   read(offset: number, length: number): Uint8Array {
     this.#range(offset, length)
-    const bytes = new Uint8Array(length)
+    const bytes = zeroed(length)
     this.#access('read', offset, length, () => this.#region.read(offset, bytes))
     return bytes
   }

@@ -1,6 +1,7 @@
 /** The first table, GPA -> HVA: what KVM_SET_USER_MEMORY_REGION writes (api.rst 4.35). */
 import { argumentError, checkAddress, pageSize } from '../abi/arguments.js'
 import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { zeroed } from '../abi/exhausted.js'
 import type { NativeRegion, NativeVm } from '../abi/native.js'
 import { announcing, isWatched, type MemslotChanged, type MemslotRow } from './changes.js'
 import { Mapping } from './mapping.js'
@@ -317,7 +318,7 @@ export class Memslots implements Iterable<Memslot> {
   }
   /** @internal null when it is not any more as this table has it */
   dirtyLogOf(slot: Memslot): Uint8Array | null {
-    const bitmap = new Uint8Array(Math.ceil(slot.size / pageSize / 64) * 8)
+    const bitmap = zeroed(Math.ceil(slot.size / pageSize / 64) * 8)
     const result = this.#vm.getDirtyLog(slot.id, slot.changed, bitmap)
     if (result >= 0) return bitmap
     if (errnoName(result) === 'ESTALE') return null

@@ -1,4 +1,5 @@
 /** A set of page numbers as KVM_GET_DIRTY_LOG lays it out: one bit a page, in whole 64-bit words. */
+import { zeroed } from '../abi/exhausted.js'
 
 /** @internal Numbers below `size`; others are left out. */
 export class PageSet {
@@ -7,7 +8,7 @@ export class PageSet {
 
   constructor(size: number) {
     this.#size = size
-    this.#words = new Uint32Array(Math.ceil(size / 64) * 2)
+    this.#words = new Uint32Array(zeroed(Math.ceil(size / 64) * 8).buffer)
   }
 
   /** The bits of a bitmap, which is whole 64-bit words. */

@@ -1,7 +1,7 @@
 /** The second table, HVA -> HPA: /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst). */
 import { closeSync, openSync, readSync } from 'node:fs'
 import { checkAddress, checkInteger, pageSize } from '../abi/arguments.js'
-import { opening } from '../abi/exhausted.js'
+import { opening, zeroed } from '../abi/exhausted.js'
 
 /** One page of host memory. */
 export interface HostPage {
@@ -28,7 +28,7 @@ export function readPagemap(hva: number, pages = 1, pid: number | 'self' = 'self
   checkAddress('hva', hva)
   checkInteger('pages', pages, 1, 2 ** 24)
   const first = Math.floor(hva / pageSize)
-  const entries = new BigUint64Array(pages)
+  const entries = new BigUint64Array(zeroed(pages * 8).buffer)
   const path = `/proc/${pid}/pagemap`
   const file = opening(`opening ${path}`, () => openSync(path, 'r'))
   try {

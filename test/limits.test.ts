@@ -6,7 +6,7 @@ import { spawnSync } from 'node:child_process'
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { beforeEach, describe, expect, type TestContext, test } from 'vitest'
 import { outputOf } from './support/program.js'
-import { skip, skipWhereSlow } from './support/skip.js'
+import { inLab, skip, skipWhereSlow } from './support/skip.js'
 
 beforeEach(skipWhereSlow)
 
@@ -220,7 +220,8 @@ describe('descriptors', () => {
   })
 })
 
-test('lost mappings and VMs are collected as more are made, however many descriptors and however much memory there is', () => {
+test('lost mappings and VMs are collected as more are made, however many descriptors and however much memory there is', (context) => {
+  if (inLab) skip(context, 'the same on every host, and slow in the lab')
   const program = `
     const kvm = Kvm.open()
     let most = 0

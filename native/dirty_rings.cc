@@ -95,10 +95,10 @@ int DirtyRings::Harvest(int vm_fd, const std::function<void(const std::vector<Pa
     const SignalsBlocked blocked;
     std::thread([&] { result = CollectAndReset(vm_fd); }).join();
   }
-  if (result < 0) return result;
-  take(held_);
-  held_ = std::vector<Page>();
-  return 0;
+  if (result == 0) take(held_);
+  // What was collected from rings that were written past their ends is of no use, and must not pile up.
+  if (result == 0 || overflown_) held_ = std::vector<Page>();
+  return result;
 }
 
 }  // namespace node_kvm

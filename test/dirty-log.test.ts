@@ -30,6 +30,9 @@ const pagesOf = (ranges: DirtyRange[], from = gpa, to = gpa + 16 * MiB) =>
     range.gpa < from || range.gpa >= to ? [] : Array.from({ length: range.size / pageSize }, (_, page) => (range.gpa - from) / pageSize + page)
   )
 
+/** Those whose first word is another than before. */
+const changedPages = (before: number[], words: number[]) => words.flatMap((word, page) => (word === before[page] ? [] : [page]))
+
 function copyInto(copy: Uint8Array, source: Vm, ranges: DirtyRange[]): void {
   for (const range of ranges) if (range.gpa >= gpa && range.gpa < gpa + copy.length) copy.set(source.read(range.gpa, range.size), range.gpa - gpa)
 }
@@ -48,7 +51,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
       expect(['io-out', 'dirty-ring-full']).toContain(writer.run(pages))
       const dirty = pagesOf(log.collect())
       const words = wordsOf(vm, gpa, pages)
-      const changed = words.flatMap((word, page) => (word === before[page] ? [] : [page]))
+      const changed = changedPages(before, words)
       expect(dirty).toEqual(expect.arrayContaining(changed))
       // A write that faulted, and was interrupted before it was done, is logged now and done in the next round. There is one vCPU.
       expect(dirty.length - changed.length).toBeLessThanOrEqual(1)
@@ -335,7 +338,7 @@ test('F03 a full ring is handed back as a whole, whatever else the kernel has to
     expect(writer.run(1_000_000)).toBe('dirty-ring-full')
     const dirty = pagesOf(log.collect())
     const words = wordsOf(vm, gpa, pages)
-    expect(dirty).toEqual(expect.arrayContaining(words.flatMap((word, page) => (word === before[page] ? [] : [page]))))
+    expect(dirty).toEqual(expect.arrayContaining(changedPages(before, words)))
     before = words
   }
 })
@@ -360,7 +363,7 @@ test('F03 signals that come while a ring is handed back lose nothing, and are no
       writer.run(pages)
       const dirty = pagesOf(log.collect())
       const words = wordsOf(vm, gpa, pages)
-      expect(dirty).toEqual(expect.arrayContaining(words.flatMap((word, page) => (word === before[page] ? [] : [page]))))
+      expect(dirty).toEqual(expect.arrayContaining(changedPages(before, words)))
       before = words
     }
   } finally {

@@ -59,10 +59,11 @@ describe('threads', () => {
       mkdirSync(group)
       writeFileSync(group + '/cgroup.procs', String(process.pid))
       writeFileSync(group + '/pids.max', readFileSync(group + '/pids.current', 'utf8'))
-      const result = work()
-      writeFileSync('${cgroups}/cgroup.procs', String(process.pid))
-      rmdirSync(group)
-      return result
+      try { return work() }
+      finally {
+        writeFileSync('${cgroups}/cgroup.procs', String(process.pid))
+        rmdirSync(group)
+      }
     }`
   const calls = {
     'vm.trace()': 'vm.trace({ ringSize: 4096 })',

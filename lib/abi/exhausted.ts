@@ -65,7 +65,10 @@ export function zeroed(bytes: number): Uint8Array<ArrayBuffer> {
   }
 }
 
-/** The same as making() for what opens a file: that the process is out of descriptors or memory is a KvmError, whatever the caller makes of other errors. */
+/**
+ * The same as making() for what opens a file: that the process is out of descriptors or memory is a KvmError, whatever the caller makes of
+ * other errors.
+ */
 export function opening<T>(asked: string, open: () => T): T {
   try {
     return making(open)

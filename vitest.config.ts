@@ -26,7 +26,7 @@ export default defineConfig({
     execArgv: ['--expose-gc'],
     fileParallelism: false,
     // A hundredth of the speed.
-    testTimeout: inLab ? 600_000 : 60_000,
-    hookTimeout: inLab ? 600_000 : 60_000
+    testTimeout: 600_000,
+    hookTimeout: 600_000
   }
 })

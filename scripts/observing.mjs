@@ -1,4 +1,4 @@
-// docs/observing.md from what test/observing.test.ts saw in each lane: node scripts/observing.mjs [--check]
+// docs/observing.md from what test/second-stage/observing.test.ts saw in each lane: node scripts/observing.mjs [--check]
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 
 const folder = new URL('../docs/observations/', import.meta.url)
@@ -41,7 +41,7 @@ function rows(stimulus) {
 const stimuli = lanes[0]?.observations.map(({ stimulus }) => stimulus) ?? []
 const about = lanes.map(({ lane, kernel, module, mmu, tdpMmu }) => `| \`${lane} ${kernel}\` | ${module} | ${mmu}${tdpMmu ? ', TDP MMU' : ''} |`)
 
-const text = `<!-- Made by scripts/observing.mjs from docs/observations, which test/observing.test.ts wrote: change those, not this. -->
+const text = `<!-- Made by scripts/observing.mjs from docs/observations, which test/second-stage/observing.test.ts wrote: change those, not this. -->
 # What KVM tells of each change
 
 What \`vm.trace()\` shows when somebody does something to a guest's memory: at once, and when the guest touches the memory again. Four pages,
@@ -64,8 +64,8 @@ ${stimuli.flatMap(rows).join('\n')}
 
 To make it anew, in each lane and kernel, then to write this file:
 
-    NODE_KVM_OBSERVATIONS=docs/observations npx vitest run test/observing.test.ts
-    node-kvm lab run npt --kernel 6.12 --out out -- env NODE_KVM_OBSERVATIONS=/results vitest run test/observing.test.ts
+    NODE_KVM_OBSERVATIONS=docs/observations npx vitest run test/second-stage/observing.test.ts
+    node-kvm lab run npt --kernel 6.12 --out out -- env NODE_KVM_OBSERVATIONS=/results vitest run test/second-stage/observing.test.ts
     node scripts/observing.mjs
 `
 

@@ -1,20 +1,8 @@
-import { type FaultHandler, KiB, Mapping } from 'node-kvm'
-import type { TestContext } from 'vitest'
-import { skip } from './skip.js'
+import { type FaultHandler, KiB } from 'node-kvm'
 
 export const pageSize = 4 * KiB
 /** Where the tests of demand paging have it. */
 export const gpa = 0x20_0000
-
-/** Skips where the process may not serve faults of the kernel. */
-export function need(context: TestContext): void {
-  using probe = Mapping.anonymous(pageSize)
-  try {
-    probe.onMissing(() => null).close()
-  } catch (error) {
-    skip(context, (error as Error).message)
-  }
-}
 
 /** The pattern of a page: its number in every word. */
 export const patternOf = (page: number) => new Uint8Array(new BigUint64Array(pageSize / 8).fill(wordOf(page)).buffer)

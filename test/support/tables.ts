@@ -1,5 +1,6 @@
 import type { TestContext } from 'vitest'
 import { tryReading } from '../../lib/translation/reader.js'
+import { needsFrames } from './needs.js'
 import { skip } from './skip.js'
 
 /** Why VMs cannot be read from outside here; null where they can. */
@@ -8,5 +9,5 @@ export const refused = tryReading()
 /** BPF, and frame numbers: what comparing all three tables takes. */
 export function needsAll(context: TestContext): void {
   if (refused) skip(context, `VMs cannot be read from outside: ${refused}`)
-  if (process.getuid?.() !== 0) skip(context, 'frame numbers need CAP_SYS_ADMIN')
+  needsFrames(context)
 }

@@ -1,5 +1,7 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
+import { assemble, Mapping, MiB, type Vcpu } from 'node-kvm'
+import { vm } from './vm.js'
 
 export const library = JSON.stringify(new URL('../../dist/lib/index.js', import.meta.url).href)
 
@@ -21,4 +23,12 @@ export const worker = (source: string) => new Worker(sourceOf(source), { eval: t
 /** Its next message. */
 export async function answer(from: Worker): Promise<any> {
   return Promise.race([once(from, 'message').then(([message]) => message), once(from, 'error').then(([error]) => Promise.reject(error))])
+}
+
+/** A vCPU whose guest never exits, and counts at 0x2000. */
+export function spinning(target = vm): Vcpu {
+  const ram = Mapping.anonymous(2 * MiB)
+  target.memslots.create({ gpa: 0, mapping: ram })
+  ram.write(0x1000, assemble('sti; 1: inc %ebx; movb $1, (0x2000); jmp 1b', { mode: 'real', at: 0x1000 }))
+  return target.createVcpu().enter('real', { ip: 0x1000 })
 }

@@ -1,0 +1,271 @@
+import { capabilities, describeHost, type Host, KiB, KvmError, Mapping, type Memslot, MiB } from 'node-kvm'
+import { describe, expect, type TestContext, test } from 'vitest'
+import { errnoName } from '../../lib/abi/errors.js'
+import { type NativeKvm, type NativeVm, native } from '../../lib/abi/native.js'
+import { KVM_SET_USER_MEMORY_REGION } from '../../lib/abi/requests.js'
+import { UserspaceMemoryRegion } from '../../lib/abi/structures.js'
+import { checkedError } from '../support/errors.js'
+import { inLab, skip, withoutGuestMemfd } from '../support/skip.js'
+import { kvm, vm } from '../support/vm.js'
+
+const page = () => Mapping.anonymous(4 * KiB)
+
+test('A01 every slot up to the limit can be created, and one more is refused with the limit named', (context) => {
+  if (inLab?.endsWith('-shadow')) skip(context, 'shadow paging keeps 24 KiB for each slot, in all more than a machine of the lab has')
+  expect(vm.memslots.limit).toBeGreaterThan(0)
+  const mapping = page()
+  for (let slot = 0; slot < vm.memslots.limit; slot++) vm.memslots.create({ gpa: slot * 4 * KiB, mapping })
+  expect(vm.memslots.length).toBe(vm.memslots.limit)
+  const error = checkedError(() => vm.memslots.create({ gpa: vm.memslots.limit * 4 * KiB, mapping }), 'limit')
+  expect(error['limit']).toBe(vm.memslots.limit)
+  const last = vm.memslots.lookup((vm.memslots.limit - 1) * 4 * KiB) as Memslot
+  last.delete()
+  expect(vm.memslots.create({ gpa: 0x1_0000_0000, mapping }).id).toBe(last.id)
+})
+
+/** Shadow paging always does; with the TDP MMU, kernels before 6.9 make room in the pool all the same (seen: 6.1 does, 6.12 does not). */
+function takesRootFromPool({ tdpMmu, kernel }: Host): boolean {
+  const [major, minor] = kernel.split('.').map(Number) as [number, number]
+  return !tdpMmu || major < 6 || (major === 6 && minor < 9)
+}
+
+test('A02 a vCPU without any memslot does not run: an internal error, or ENOSPC where KVM takes the root from the pool of shadow pages', () => {
+  using vcpu = vm.createVcpu()
+  const special = vcpu.getSpecialRegisters()
+  special.cs = Object.assign(special.cs, { base: 0n, selector: 0 })
+  vcpu.setSpecialRegisters(special)
+  vcpu.setRegisters({ rip: 0n, rflags: 2n })
+  if (takesRootFromPool(describeHost())) {
+    // The pool is sized by the memslots: KVM_RUN itself fails.
+    const error = checkedError(() => vcpu.run({ timeoutMs: 1000 }), 'ioctl')
+    expect(error.errno).toBe('ENOSPC')
+    expect(error.message).toContain('no memslots')
+  } else expect(vcpu.run({ timeoutMs: 1000 }).reason).toBe('internal-error')
+})
+
+test('A03 every flag bit that the kernel does not support is EINVAL, and so is one of the second form on the first', () => {
+  const mapping = page()
+  // 1 LOG_DIRTY_PAGES, 2 READONLY, 4 GUEST_MEMFD, which is a flag of the second form.
+  const unsupported = Array.from({ length: 32 }, (_, bit) => 2 ** bit).filter((flag) => flag > 2)
+  expect(unsupported.length).toBe(30)
+  for (const flags of unsupported) expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping, flags }), 'ioctl').errno).toBe('EINVAL')
+  expect(vm.memslots.length).toBe(0)
+  vm.memslots.create({ gpa: 0, mapping, flags: 1 }).change({ flags: 0 })
+})
+
+test('A03 an unknown option is refused by name', () => {
+  const mapping = page()
+  for (const option of ['guestmemfd', 'readOnly'])
+    expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping, [option]: true }), 'argument').argument).toBe(option)
+  expect(vm.memslots.length).toBe(0)
+})
+
+test('A10 deleting a slot that does not exist is EINVAL at the kernel', () => {
+  const system = native.open('/dev/kvm', true) as NativeKvm
+  const bare = system.createVm(0) as NativeVm
+  const unknown = new UserspaceMemoryRegion({ slot: 7 })
+  expect(errnoName(bare.ioctl(KVM_SET_USER_MEMORY_REGION.number, unknown.bytes))).toBe('EINVAL')
+  bare.close()
+  system.close()
+})
+
+test('A10 a second delete does nothing, other calls on a deleted slot say so', () => {
+  const slot = vm.memslots.create({ gpa: 0, mapping: page() })
+  slot.delete()
+  slot.delete()
+  checkedError(() => slot.move(0x1000), 'closed')
+  checkedError(() => slot.rebind(page()), 'closed')
+  checkedError(() => slot.getDirtyLog(), 'closed')
+})
+
+test('A11 another HVA, size or READONLY on a live slot is EINVAL, and the slot stays as it was', () => {
+  const mapping = Mapping.anonymous(16 * KiB)
+  const slot = vm.memslots.create({ gpa: 0, mapping, size: 8 * KiB })
+  const before = slot.toJSON()
+  for (const change of [{ mapping: Mapping.anonymous(16 * KiB) }, { offset: 4 * KiB }, { size: 4 * KiB }, { size: 16 * KiB }, { flags: 2 }])
+    expect(checkedError(() => slot.change(change), 'ioctl').errno).toBe('EINVAL')
+  expect(slot.toJSON()).toEqual(before)
+  slot.change({ gpa: 0x1_0000, flags: 1 })
+  expect(slot).toMatchObject({ gpa: 0x1_0000, logDirty: true })
+})
+
+test('A11 setFlags says why READONLY cannot change', () => {
+  const slot = vm.memslots.create({ gpa: 0, mapping: page() })
+  expect(checkedError(() => slot.setFlags({ readonly: true } as never), 'argument').argument).toBe('readonly')
+  expect(slot.readonly).toBe(false)
+  for (const nothing of [null, undefined, 1] as never[]) checkedError(() => slot.setFlags(nothing), 'argument')
+})
+
+test('A12 another GPA is a move', () => {
+  const slot = vm.memslots.create({ gpa: 0xa000, mapping: page() })
+  const { hva } = slot
+  slot.move(0xe000)
+  expect(slot).toMatchObject({ gpa: 0xe000, hva })
+  expect(vm.memslots.lookup(0xa000)).toBeUndefined()
+  expect(vm.memslots.lookup(0xefff)).toBe(slot)
+})
+
+test('A13 the same placement again is accepted and changes nothing', () => {
+  const slot = vm.memslots.create({ gpa: 0xa000, mapping: page() })
+  slot.move(0xa000)
+  slot.setFlags({ logDirty: false })
+  expect(slot.gpa).toBe(0xa000)
+})
+
+test('A14 an overlap on create or move names both ranges', () => {
+  const first = vm.memslots.create({ gpa: 0x10000, mapping: Mapping.anonymous(64 * KiB) })
+  const error = checkedError(() => vm.memslots.create({ gpa: 0x1f000, mapping: Mapping.anonymous(8 * KiB) }), 'overlap')
+  expect(error.message).toContain('0x1f000-0x21000')
+  expect(error.message).toContain('0x10000-0x20000')
+  const second = vm.memslots.create({ gpa: 0x20000, mapping: page() })
+  checkedError(() => second.move(0x1f000), 'overlap')
+  checkedError(() => second.move(0x10000), 'overlap')
+  expect(second.gpa).toBe(0x20000)
+  first.move(0x11000 - 0x1000)
+  checkedError(() => first.resize(128 * KiB), 'argument')
+})
+
+test('A14 a move by less than its own size does not overlap itself', () => {
+  const slot = vm.memslots.create({ gpa: 0x10000, mapping: Mapping.anonymous(64 * KiB) })
+  slot.move(0x14000)
+  slot.move(0xc000)
+  expect(slot.gpa).toBe(0xc000)
+})
+
+describe('a guest_memfd', () => {
+  const need = (context: TestContext) => vm.checkExtension(capabilities.GUEST_MEMFD) > 0 || skip(context, withoutGuestMemfd)
+
+  test('A15 its slot can only be deleted', (context) => {
+    need(context)
+    using guestMemfd = vm.createGuestMemfd({ size: 64 * KiB })
+    const slot = vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(64 * KiB), guestMemfd })
+    for (const change of [{ gpa: 0x10_0000 }, { flags: 5 }, { size: 4 * KiB }])
+      expect(checkedError(() => slot.change(change), 'ioctl').errno).toBe('EINVAL')
+    expect(slot).toMatchObject({ gpa: 0, size: 64 * KiB, guestMemfd })
+    slot.delete()
+    expect(vm.memslots.length).toBe(0)
+    expect(vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(64 * KiB), guestMemfd }).id).toBe(slot.id)
+  })
+
+  test('A03 with a dirty log it is EINVAL', (context) => {
+    need(context)
+    using guestMemfd = vm.createGuestMemfd({ size: 64 * KiB })
+    expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(64 * KiB), guestMemfd, logDirty: true }), 'ioctl').errno).toBe(
+      'EINVAL'
+    )
+  })
+
+  test('A08 one of another VM is EINVAL, and pages bound already are refused', (context) => {
+    need(context)
+    using other = kvm.createVm()
+    using foreign = other.createGuestMemfd({ size: 64 * KiB })
+    using own = vm.createGuestMemfd({ size: 64 * KiB })
+    const mapping = Mapping.anonymous(64 * KiB)
+    expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping, guestMemfd: foreign }), 'ioctl').errno).toBe('EINVAL')
+    vm.memslots.create({ gpa: 0, mapping, guestMemfd: own })
+    // EEXIST where the guest addresses overlap too; for the pages alone 6.18 says EINVAL.
+    expect(['EEXIST', 'EINVAL']).toContain(checkedError(() => vm.memslots.create({ gpa: 0x10_0000, mapping, guestMemfd: own }), 'ioctl').errno)
+    expect(checkedError(() => vm.memslots.create({ gpa: 0x20_0000, mapping, guestMemfd: own, guestMemfdOffset: 4 * KiB }), 'argument').argument).toBe(
+      'guestMemfdOffset'
+    )
+    expect(checkedError(() => vm.memslots.create({ gpa: 0x20_0000, mapping, guestMemfd: mapping as never }), 'argument').argument).toBe('guestMemfd')
+  })
+
+  test('closed, of size 0 or unknown to the host it is refused by name', (context) => {
+    expect(checkedError(() => vm.createGuestMemfd({ size: 0 }), 'argument').argument).toBe('size')
+    need(context)
+    const guestMemfd = vm.createGuestMemfd({ size: 4 * KiB })
+    guestMemfd.close()
+    checkedError(() => vm.memslots.create({ gpa: 0, mapping: page(), guestMemfd }), 'closed')
+  })
+})
+
+describe('the table', () => {
+  test('rebind and resize keep id and GPA; a refused one leaves the slot as it was', () => {
+    const mapping = Mapping.anonymous(64 * KiB)
+    const slot = vm.memslots.create({ gpa: 0x10000, mapping, size: 32 * KiB })
+    vm.memslots.create({ gpa: 0x1c000, mapping: page() })
+    checkedError(() => slot.resize(64 * KiB), 'overlap')
+    expect(slot.size).toBe(32 * KiB)
+    slot.resize(48 * KiB)
+    const other = Mapping.memfd(64 * KiB)
+    slot.rebind(other, 16 * KiB)
+    expect(slot).toMatchObject({ id: 0, gpa: 0x10000, size: 48 * KiB, hva: other.address + 16 * KiB })
+    checkedError(() => slot.rebind(page()), 'argument')
+    expect(slot.mapping).toBe(other)
+    mapping.close()
+  })
+
+  test('looks up by GPA and iterates in order, however slots were made', () => {
+    const mapping = page()
+    const gpas = Array.from({ length: 500 }, (_, index) => ((index * 7919) % 500) * 8 * KiB)
+    for (const gpa of gpas) vm.memslots.create({ gpa, mapping })
+    expect([...vm.memslots].map((slot) => slot.gpa)).toEqual([...gpas].sort((a, b) => a - b))
+    for (const gpa of gpas) {
+      expect(vm.memslots.lookup(gpa + 4095)?.gpa).toBe(gpa)
+      expect(vm.memslots.lookup(gpa + 4096)).toBeUndefined()
+    }
+  })
+
+  test('ids of deleted slots are used again, and a refused create leaks none', () => {
+    const mapping = page()
+    for (let round = 0; round < 3 * vm.memslots.limit; round += 1000) {
+      const slot = vm.memslots.create({ gpa: 0, mapping })
+      expect(slot.id).toBe(0)
+      expect(() => vm.memslots.create({ gpa: 0, mapping })).toThrow(KvmError)
+      slot.delete()
+    }
+  })
+
+  test('guest memory is read and written across slots, all or nothing', () => {
+    vm.memslots.create({ gpa: 0, mapping: page() })
+    vm.memslots.create({ gpa: 4 * KiB, mapping: Mapping.memfd(2 * MiB), offset: 8 * KiB, size: 4 * KiB })
+    vm.write(4092, new Uint8Array([1, 2, 3, 4, 5, 6, 7, 8]))
+    expect([...vm.read(4090, 12)]).toEqual([0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0])
+    expect(checkedError(() => vm.write(8188, new Uint8Array(8).fill(9)), 'no-memslot')['gpa']).toBe(8192)
+    expect([...vm.read(8188, 4)]).toEqual([0, 0, 0, 0])
+  })
+
+  test('prints a line a slot', () => {
+    const slot = vm.memslots.create({ gpa: 0xa000, mapping: page(), logDirty: true })
+    expect(String(vm.memslots)).toBe(`slot 0: gpa 0xa000-0xb000 -> hva 0x${slot.hva.toString(16)}-0x${(slot.hva + 4096).toString(16)} dirty-logged`)
+  })
+})
+
+describe('bad input', () => {
+  const addresses = {
+    unaligned: 1,
+    negative: -4096,
+    fractional: 0.5,
+    nan: Number.NaN,
+    infinite: Infinity,
+    huge: 2 ** 52,
+    text: '0x1000',
+    big: 4096n,
+    nothing: null
+  }
+  test.each(Object.entries(addresses))('a gpa that is %s', (_, gpa) => {
+    expect(checkedError(() => vm.memslots.create({ gpa: gpa as number, mapping: page() }), 'argument').argument).toBe('gpa')
+    const slot = vm.memslots.create({ gpa: 0, mapping: page() })
+    expect(checkedError(() => slot.move(gpa as number), 'argument').argument).toBe('gpa')
+    expect(slot.gpa).toBe(0)
+  })
+  test.each([0, -1, 1.5, 8 * KiB, Number.NaN, '4096'])('a size of %s', (size) => {
+    expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping: page(), size: size as number }), 'argument').argument).toBe('size')
+  })
+  test('a mapping that is none, or closed', () => {
+    expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping: {} as Mapping }), 'argument').argument).toBe('mapping')
+    const closed = page()
+    closed.close()
+    checkedError(() => vm.memslots.create({ gpa: 0, mapping: closed }), 'closed')
+  })
+  test("a gpa beyond what the processor has is the kernel's refusal, not a crash", () => {
+    const before = vm.memslots.length
+    try {
+      vm.memslots.create({ gpa: 2 ** 52 - 4096, mapping: page() })
+    } catch (error) {
+      expect(error).toBeInstanceOf(KvmError)
+      expect(vm.memslots.length).toBe(before)
+    }
+  })
+})

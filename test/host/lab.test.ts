@@ -1,0 +1,362 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { cacheFolder, entry } from '../../lab/cache.js'
+import { LabError } from '../../lab/errors.js'
+import { lockName } from '../../lab/lock.js'
+import { inLab, skip } from '../support/skip.js'
+
+// Machines that are emulated, on a machine that may be busy.
+vi.setConfig({ testTimeout: 300_000 })
+
+const program = fileURLToPath(new URL('../../dist/lib/cli/main.js', import.meta.url))
+let scratch: string
+beforeEach((context) => {
+  if (inLab) skip(context, 'the lab is not started within a machine of the lab')
+  if (process.env['NODE_KVM_ADDON']) skip(context, 'the lab loads no add-on here: another build of it makes no difference')
+  scratch = mkdtempSync(join(tmpdir(), 'node-kvm-lab-test-'))
+})
+afterEach(() => {
+  if (scratch) rmSync(scratch, { recursive: true, force: true })
+})
+
+interface Ended {
+  status: number | null
+  stdout: Buffer
+  stderr: string
+}
+
+/** Processes that were started for a run of this test: its folder stands on their command line, or they work in it. */
+const left = () =>
+  readdirSync('/proc').filter((name) => {
+    try {
+      return (
+        /^\d+$/.test(name) &&
+        (readFileSync(`/proc/${name}/cmdline`, 'utf8').includes(scratch) || readlinkSync(`/proc/${name}/cwd`).startsWith(scratch))
+      )
+    } catch {
+      return false
+    }
+  })
+
+function start(args: string[], env: NodeJS.ProcessEnv = {}): { child: ChildProcess; ended: Promise<Ended> } {
+  const child = spawn(process.execPath, [program, 'lab', ...args], {
+    env: { ...process.env, TMPDIR: scratch, ...env },
+    stdio: ['ignore', 'pipe', 'pipe']
+  })
+  const out: Buffer[] = []
+  const err: Buffer[] = []
+  child.stdout.on('data', (data: Buffer) => out.push(data))
+  child.stderr.on('data', (data: Buffer) => err.push(data))
+  const ended = new Promise<Ended>((resolve) =>
+    child.on('close', (status) => resolve({ status, stdout: Buffer.concat(out), stderr: Buffer.concat(err).toString() }))
+  )
+  return { child, ended }
+}
+
+/** Runs the lab to its end; whatever came of it, it leaves no process and no folder. */
+async function lab(args: string[], env: NodeJS.ProcessEnv = {}): Promise<Ended> {
+  const ended = await start(args, env).ended
+  expectNothingLeft(env['NODE_KVM_LAB_CACHE'])
+  return ended
+}
+
+/** Entries half made that nobody holds the lock of: others may be at work in the same cache. */
+function abandoned(cache: string): string[] {
+  const held = readFileSync('/proc/net/unix', 'latin1')
+  return readdirSync(cache).filter((name) => {
+    const entry = name.split('.making-')[0] as string
+    return entry !== name && !held.includes(`@${lockName(join(cache, `${entry}.lock`)).slice(1)}`)
+  })
+}
+
+function expectNothingLeft(cache = cacheFolder()): void {
+  expect(left()).toEqual([])
+  expect(readdirSync(scratch).filter((name) => name.startsWith('node-kvm-lab-'))).toEqual([])
+  if (existsSync(cache)) expect(abandoned(cache)).toEqual([])
+}
+
+const inNpt = (...command: string[]) => lab(['run', 'npt', '--timeout', '60', '--', ...command])
+
+describe('a command line that cannot be run', () => {
+  test.each([
+    [['run', 'epd', '--', 'true'], "there is no lane 'epd'; there are ept, npt, ept-shadow, npt-shadow"],
+    [['run', 'npt', '--kernel', '5.10', '--', 'true'], "there is no kernel '5.10'; there are 6.1, 6.12"],
+    [['run', 'npt'], 'a command is needed after --'],
+    [['run'], 'a lane is needed'],
+    [['run', 'npt', 'true'], 'the command comes after --: node-kvm lab run npt -- true'],
+    [['run', 'npt', '--timeout', '0', '--', 'true'], "--timeout takes whole seconds from 1 to 86400, not '0'"],
+    [['run', 'npt', '--timeout', 'soon', '--', 'true'], "not 'soon'"],
+    [['run', 'npt', '--json', '--', 'true'], 'lab run takes no --json'],
+    [['prepare', '--lane', 'sun'], "there is no lane 'sun'"],
+    [['list', 'more'], 'lab list takes no command'],
+    [['dance'], "lab has no 'dance'"],
+    [[], 'lab needs to be told what to do']
+  ])('%j', async (args, message) => {
+    const { status, stderr } = await lab(args)
+    expect(stderr).toContain(message)
+    expect(status).toBe(2)
+  })
+  test('list and help say what there is', async () => {
+    const { lanes, kernels } = JSON.parse((await lab(['list', '--json'])).stdout.toString())
+    expect(lanes.map(({ name }: { name: string }) => name)).toEqual(['ept', 'npt', 'ept-shadow', 'npt-shadow'])
+    expect(kernels).toEqual(['6.1', '6.12'])
+    expect((await lab(['--help'])).stdout.toString()).toContain('usage: node-kvm lab run LANE')
+  })
+})
+
+describe('a command in a lane', () => {
+  test('sees an AMD machine with nested paging; its output and status come back', async () => {
+    const { status, stdout, stderr } = await inNpt('sh', '-c', 'node-kvm doctor --json; echo a word aside >&2; exit 7')
+    expect(JSON.parse(stdout.toString()).host).toMatchObject({ vendor: 'AMD', mmu: 'npt' })
+    expect(stderr).toContain('\na word aside\n')
+    expect(status).toBe(7)
+  })
+  test('prints a megabyte, every byte of which arrives', async () => {
+    const { status, stdout } = await inNpt(
+      'node',
+      '-e',
+      'process.stdout.write(Buffer.alloc(1 << 20, Buffer.from(Array.from({ length: 256 }, (_, byte) => byte))))'
+    )
+    expect(stdout.equals(Buffer.alloc(1 << 20, Buffer.from(Array.from({ length: 256 }, (_, byte) => byte))))).toBe(true)
+    expect(status).toBe(0)
+  })
+  test('dies by a signal', async () => expect((await inNpt('sh', '-c', 'kill -SEGV $$')).status).toBe(139))
+  test('is not there', async () => {
+    const { status, stderr } = await inNpt('no-such-program')
+    expect(stderr).toContain('no-such-program: not found')
+    expect(status).toBe(127)
+  })
+  test('never ends: the limit ends it', async () => {
+    const { status, stderr } = await lab(['run', 'npt', '--timeout', '8', '--', 'sleep', '1000'])
+    expect(stderr).toContain('the limit of 8 seconds is over')
+    expect(status).toBe(124)
+  })
+  test('leaves something running and a full disk behind: its status is told all the same', async () => {
+    expect((await inNpt('sh', '-c', 'sleep 1000 & dd if=/dev/zero of=/results/big bs=1M; exit 5')).status).toBe(5)
+  })
+  test('brings its guest down: the end of the console is told', async () => {
+    const { status, stderr } = await inNpt('sh', '-c', 'echo c >/proc/sysrq-trigger')
+    expect(stderr).toContain('Kernel panic - not syncing: sysrq triggered crash')
+    expect(stderr).toMatch(/Linux 6.1 in lane npt went down by a panic/)
+    expect(status).toBe(125)
+  })
+  test('leaves files in /results, which come back; two runs at once do not meet', async () => {
+    const outs = ['one', 'two'].map((name) => join(scratch, name))
+    const runs = outs.map((out) => start(['run', 'npt', '--timeout', '60', '--out', out, '--', 'sh', '-c', `echo ${out} >/results/name`]).ended)
+    expect((await Promise.all(runs)).map(({ status }) => status)).toEqual([0, 0])
+    for (const out of outs) expect(readFileSync(join(out, 'results/name'), 'utf8')).toBe(`${out}\n`)
+    expectNothingLeft()
+  })
+})
+
+describe('a saved state', () => {
+  const tell = ['date +%s; head -c 16 /dev/urandom | xxd -p; ls /sys/module | grep -x "kvm_[a-z]*"']
+  test.each([
+    ['npt', 'kvm_amd'],
+    ['ept', 'kvm_intel']
+  ])('is gone on from in %s: each run has the hour and random numbers of its own', async (lane, module) => {
+    const runs = []
+    for (let count = 0; count < 2; count++) {
+      const { status, stdout, stderr } = await lab(['run', lane, '--timeout', '120', '--', 'sh', '-c', ...tell])
+      expect(status).toBe(0)
+      expect(stderr).toContain(`restoring Linux 6.1 in lane ${lane}`)
+      const [hour, random, loaded] = stdout.toString().split('\n')
+      expect(Math.abs(Number(hour) - Date.now() / 1000)).toBeLessThan(3600)
+      expect(loaded).toBe(module)
+      runs.push(random)
+    }
+    expect(runs[0]).toMatch(/^[0-9a-f]{32}$/)
+    expect(runs[0]).not.toBe(runs[1])
+  })
+})
+
+/** Waits until the guest is being emulated and returns the emulator's process. */
+async function emulator(child: ChildProcess): Promise<number> {
+  for (;;) {
+    const pids = left().filter((pid) => Number(pid) !== child.pid && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('qemu'))
+    if (pids.length > 0) return Math.min(...pids.map(Number))
+    await sleep(50)
+  }
+}
+
+describe('what ends a run from outside', () => {
+  test.each([
+    ['SIGINT', 130],
+    ['SIGTERM', 143]
+  ] as const)('%s ends the emulator too', async (signal, expected) => {
+    const { child, ended } = start(['run', 'npt', '--', 'sleep', '1000'])
+    await emulator(child)
+    child.kill(signal)
+    expect((await ended).status).toBe(expected)
+    await sleep(100)
+    expectNothingLeft()
+  })
+  test('SIGKILL, which it cannot notice, ends the emulator all the same; the next run removes its folder', async () => {
+    const { child, ended } = start(['run', 'npt', '--', 'sleep', '1000'])
+    await emulator(child)
+    child.kill('SIGKILL')
+    await ended
+    while (left().length > 0) await sleep(50)
+    expect(readdirSync(scratch).filter((name) => name.startsWith('node-kvm-lab-'))).toHaveLength(1)
+    expect((await inNpt('true')).status).toBe(0)
+  })
+  test('an emulator that dies', async () => {
+    const { child, ended } = start(['run', 'npt', '--', 'sh', '-c', 'echo up; sleep 1000'])
+    // Before the command began the run would boot anew.
+    await new Promise((resolve) => child.stdout?.once('data', resolve))
+    process.kill(await emulator(child), 'SIGKILL')
+    const { status, stderr } = await ended
+    expect(stderr).toContain('Linux 6.1 in lane npt went down')
+    expect(status).toBe(125)
+    expectNothingLeft()
+  })
+})
+
+describe('what is not to be had', () => {
+  const empty = () => ({ NODE_KVM_LAB_CACHE: join(scratch, 'cache') })
+  test('a program of this machine: its package is named', async () => {
+    const { status, stderr } = await lab(['run', 'npt', '--', 'true'], { ...empty(), PATH: scratch })
+    expect(stderr).toContain('apt-get is not on this machine; sudo apt-get install apt installs it')
+    expect(status).toBe(125)
+  })
+  test('room for the run', async (context) => {
+    if (process.getuid?.() !== 0) return skip(context, 'needs root, to mount a disk of two megabytes')
+    const words = [
+      '-m',
+      'sh',
+      '-c',
+      'mount -t tmpfs -o size=2m none "$TMPDIR" && exec "$@"',
+      'sh',
+      process.execPath,
+      program,
+      'lab',
+      'run',
+      'npt',
+      '--',
+      'true'
+    ]
+    const { status, stderr } = spawnSync('unshare', words, { env: { ...process.env, TMPDIR: scratch }, encoding: 'utf8' })
+    expect(stderr).toContain('no disk space left for a run of the lab; TMPDIR names another folder')
+    expect(status).toBe(125)
+    expectNothingLeft()
+  })
+  test('a mirror that does not answer', async () => {
+    const { status, stderr } = await lab(['prepare', '--lane', 'npt'], { ...empty(), NODE_KVM_LAB_MIRROR: 'http://127.0.0.1:9/debian' })
+    expect(stderr).toContain('apt-get update')
+    expect(stderr).toContain('127.0.0.1')
+    expect(status).toBe(125)
+  })
+})
+
+describe('the cache', () => {
+  const previous = process.env['NODE_KVM_LAB_CACHE']
+  beforeEach(() => {
+    process.env['NODE_KVM_LAB_CACHE'] = join(scratch, 'cache')
+  })
+  afterEach(() => {
+    if (previous === undefined) delete process.env['NODE_KVM_LAB_CACHE']
+    else process.env['NODE_KVM_LAB_CACHE'] = previous
+  })
+  const write = (text: string) => async (folder: string) => writeFileSync(join(folder, 'file'), text)
+
+  test('makes an entry once, and another for other inputs', async () => {
+    const first = await entry('thing', { input: 1 }, write('first'))
+    expect(await entry('thing', { input: 1 }, () => expect.fail('made twice'))).toBe(first)
+    expect(await entry('thing', { input: 2 }, write('second'))).not.toBe(first)
+  })
+  test.each([
+    ['a file cut off', (folder: string) => truncateSync(join(folder, 'file'), 2)],
+    ['a file written to', (folder: string) => appendFileSync(join(folder, 'file'), 'more')],
+    ['a file gone', (folder: string) => rmSync(join(folder, 'file'))],
+    ['a file too many', (folder: string) => writeFileSync(join(folder, 'stray'), '')],
+    ['its list gone', (folder: string) => rmSync(join(folder, 'contents.json'))]
+  ])('with %s makes the entry anew', async (_, damage) => {
+    damage(await entry('thing', 1, write('whole')))
+    const folder = await entry('thing', 1, write('whole'))
+    expect(readFileSync(join(folder, 'file'), 'utf8')).toBe('whole')
+    expect(readdirSync(folder).sort()).toEqual(['contents.json', 'file'])
+  })
+  test('drops what nobody asked for in a month', async () => {
+    const [old, used] = [await entry('thing', 1, write('old')), await entry('thing', 2, write('used'))]
+    for (const folder of [old, used]) utimesSync(join(folder, 'contents.json'), 0, 0)
+    await entry('thing', 2, write('used'))
+    await entry('thing', 3, write('new'))
+    expect([existsSync(old), existsSync(used)]).toEqual([false, true])
+  })
+  test('keeps nothing of an entry that failed, and says when the disk is full', async () => {
+    const full = entry('thing', 1, async (folder) => {
+      await write('half')(folder)
+      throw new Error('ENOSPC: no space left on device, write')
+    })
+    await expect(full).rejects.toThrow(LabError)
+    await expect(full).rejects.toThrow('no disk space left')
+    expect(readdirSync(cacheFolder())).toEqual([])
+  })
+  test('makes an entry once for two who ask at once', async () => {
+    let made = 0
+    const make = async (folder: string) => {
+      made++
+      await sleep(200)
+      await write('one')(folder)
+    }
+    const [first, second] = await Promise.all([entry('thing', 1, make), entry('thing', 1, make)])
+    expect(first).toBe(second)
+    expect(made).toBe(1)
+  })
+  /** A cache of this test's own, with the entries of the real one: links to them, and copies of one kind. */
+  function borrow(kind: string): string[] {
+    const real = previous ?? join(process.env['XDG_CACHE_HOME'] ?? join(process.env['HOME'] as string, '.cache'), 'node-kvm/lab')
+    mkdirSync(cacheFolder(), { recursive: true })
+    const entries = readdirSync(real).filter((name) => !name.startsWith('state-') && !/\.making-/.test(name))
+    for (const name of entries) {
+      if (name.startsWith(kind)) cpSync(join(real, name), join(cacheFolder(), name), { recursive: true, preserveTimestamps: true })
+      else symlinkSync(join(real, name), join(cacheFolder(), name))
+    }
+    return entries.filter((name) => name.startsWith(kind)).map((name) => join(cacheFolder(), name))
+  }
+  const borrowed = (...args: string[]) =>
+    lab(['run', 'npt', '--timeout', '60', ...args, '--', 'echo', 'it runs'], { NODE_KVM_LAB_CACHE: cacheFolder() })
+  const states = () => readdirSync(cacheFolder()).filter((name) => name.startsWith('state-'))
+
+  test('of a real run, broken, is mended by the next run', async () => {
+    for (const folder of borrow('base-')) truncateSync(join(folder, 'base.img'), 1 << 20)
+    const { status, stdout } = await borrowed('--cold')
+    expect(stdout.toString()).toBe('it runs\n')
+    expect(status).toBe(0)
+    expect(states()).toEqual([])
+  })
+  test('with a saved state of no use: it is told, the run boots, and the next one saves another', async () => {
+    borrow('none')
+    expect(await borrowed()).toMatchObject({ status: 0, stderr: expect.stringContaining('once, to save its state') })
+    const path = join(cacheFolder(), states()[0] as string, 'machine')
+    // Of the right size and time, so that only the emulator can notice.
+    const { size, mtime } = statSync(path)
+    writeFileSync(path, Buffer.alloc(size, 'no state'))
+    utimesSync(path, mtime, mtime)
+    const fallen = await borrowed()
+    expect(fallen).toMatchObject({ status: 0, stdout: Buffer.from('it runs\n') })
+    expect(fallen.stderr).toContain('the saved state is of no use')
+    expect(states()).toEqual([])
+    expect(await borrowed()).toMatchObject({ status: 0, stderr: expect.stringContaining('once, to save its state') })
+  })
+})

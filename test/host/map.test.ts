@@ -1,0 +1,244 @@
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describeHost, KiB, MiB, machines } from 'node-kvm'
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import { execute } from '../../lib/cli/command.js'
+import { map } from '../../lib/cli/map.js'
+import { fitLabels, layAxis } from '../../lib/cli/map-axis.js'
+import { checkedError } from '../support/errors.js'
+import { canRunVms, needsKvm } from '../support/needs.js'
+import { skip } from '../support/skip.js'
+import { needsAll } from '../support/tables.js'
+import { Target } from '../support/target.js'
+
+const main = fileURLToPath(new URL('../../dist/lib/cli/main.js', import.meta.url))
+/** In a process of its own, as people run it. */
+const spawned = (args: string[], before: string[] = [], options: object = {}) => {
+  const [command = '', ...words] = [...before, process.execPath, main, 'map', ...args]
+  return spawnSync(command, words, { encoding: 'utf8', timeout: 120_000, maxBuffer: 2 ** 28, ...options })
+}
+/** Here, for what it prints. */
+async function printed(...args: string[]): Promise<string> {
+  const lines: string[] = []
+  const log = vi.spyOn(console, 'log').mockImplementation((text) => lines.push(text))
+  try {
+    expect(await execute(map, 'map', args)).toBe(0)
+  } finally {
+    log.mockRestore()
+  }
+  return lines.join('\n')
+}
+
+const base = 0x100_0000
+let target: Target
+beforeAll(async () => {
+  if (canRunVms) target = await Target.start()
+})
+beforeEach((context) => {
+  needsKvm(context)
+  return target.do('reset')
+})
+afterAll(() => target?.end())
+const one = (...args: string[]) => printed('--pid', String(target.pid), ...args)
+
+test('as JSON it lists the VM with its slots', async (context) => {
+  needsAll(context)
+  const { slots } = await target.do('slots', { count: 3, size: 64 * KiB })
+  const found = JSON.parse(await printed('--json')).vms.find(({ pid }: any) => pid === target.pid)
+  expect(found).toMatchObject({ vcpus: 0, command: expect.stringContaining('target.mjs'), evidence: { source: 'bpf', torn: false } })
+  expect(found.slots).toMatchObject(slots.map((slot: object) => ({ ...slot, addressSpace: 0, flags: 0, backing: 'anonymous' })))
+  const list = await printed()
+  expect(list).toMatch(new RegExp(`^ +${target.pid} +0 +192 KiB +3 +node .*target.mjs$`, 'm'))
+})
+
+test('--pid prints its slots, --gpa one translation in the form of the thread', async (context) => {
+  needsAll(context)
+  await target.do('slots', { count: 1, size: 64 * KiB })
+  await target.do('guest')
+  await target.do('touchAll')
+  const {
+    truth: [{ hva, hpa }]
+  } = await target.do('truth', { gpas: [base + 0x2000] })
+  expect(await one()).toMatch(new RegExp(`^ +0 +0 +0x1000000 +64 KiB +0x${(hva - 0x2000).toString(16)} +anonymous$`, 'm'))
+  const text = await one('--gpa', `0x${(base + 0x2000).toString(16)}`)
+  expect(text).toMatch(new RegExp(`^GPA -> HVA {2}memslots +0x1002000 +-> 0x${hva.toString(16)} +slot 0, anonymous$`, 'm'))
+  expect(text).toMatch(new RegExp(`^HVA -> HPA {2}host page tables +0x${hva.toString(16)} -> 0x${hpa.toString(16)} +`, 'm'))
+  expect(text).toMatch(new RegExp(`^GPA -> HPA {2}.*0x1002000 +-> 0x${hpa.toString(16)} +level [12] .* rwx`, 'm'))
+  expect(text).toContain('the tables agree')
+  expect(await one('--gpa', '0xfee00000')).toContain('an access is MMIO')
+  const { vms } = JSON.parse(await one('--gpa', String(base + 0x2000), '--json'))
+  expect(vms[0].translation).toMatchObject({ gpa: base + 0x2000, hva, hpa, agrees: true, secondStage: { present: true, hpa } })
+})
+
+test('--pages, --summary and --svg', async (context) => {
+  needsAll(context)
+  await target.do('slots', { count: 1, size: 64 * KiB })
+  await target.do('guest')
+  await target.do('touchAll')
+  const folder = mkdtempSync(join(tmpdir(), 'node-kvm-map-'))
+  try {
+    const picture = join(folder, 'map.svg')
+    const {
+      vms: [found]
+    } = JSON.parse(await one('--pages', '--summary', '--svg', picture, '--json'))
+    const pages = found.pages.filter(({ gpa }: any) => gpa < base + 64 * KiB)
+    expect(pages).toHaveLength(16)
+    for (const page of pages) expect(page.secondStage.hpa).toBe(page.hpa)
+    expect(found.summary).toMatchObject({ disagreeing: 0, slots: 2 })
+    expect(found.summary.mapped.total).toBe(found.summary.mapped.small + found.summary.mapped.huge2M)
+    expect((await one('--pages')).split('\n').filter((line) => line.includes(' level '))).toHaveLength(
+      found.pages.filter((page: any) => page.secondStage).length
+    )
+    expect(await one('--summary')).toContain('all agree')
+    const svg = readFileSync(picture, 'utf8')
+    expect(svg).toContain('4 KiB entry')
+    expect(svg).toContain('>slot 0<')
+    expect(svg).toContain(`<title>gpa 0x1000000-`)
+    expect(svg.match(/<polygon/g)?.length).toBeGreaterThan(0)
+    expect(svg).not.toMatch(/NaN|undefined|Infinity/)
+    await expect(one('--svg', join(folder, 'nowhere', 'map.svg'))).rejects.toMatchObject({ code: 'argument', argument: 'svg' })
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+})
+
+describe('bad input', () => {
+  test.each([
+    [['--pid', 'x'], "--pid is 'x'"],
+    [['--gpa', '0'], 'need --pid'],
+    [['--pid', '1', '--gpa', 'y'], "--gpa is 'y'"],
+    [['4711'], "takes no '4711'"],
+    [['--pids'], '--pids']
+  ])('%j is told with the usage', async (args, message) => {
+    await expect(execute(map, 'map', args)).rejects.toThrow(message)
+  })
+
+  test('a process that is none, and one that runs no VM', (context) => {
+    expect(checkedError(() => machines({ pid: 4_000_000 }), 'argument').message).toContain('there is no process 4000000')
+    if (process.getuid?.() !== 0) skip(context, "another user's processes are hidden")
+    expect(checkedError(() => machines({ pid: 1 }), 'argument').message).toContain('runs no VM')
+  })
+
+  test('what is refused ends with status 1 and one line, no stack', () => {
+    expect(spawned(['--pid', '4000000'])).toMatchObject({ status: 1, stderr: expect.stringMatching(/^node-kvm: there is no process 4000000.*\n$/) })
+  })
+
+  test('a process that ends meanwhile', async (context) => {
+    needsAll(context)
+    const other = await Target.start()
+    await other.do('slots', { count: 1, size: 64 * KiB })
+    const [found] = machines({ pid: other.pid })
+    await other.end()
+    for (const look of [() => found?.tables(), () => found?.translate(base), () => found?.summary()])
+      expect(checkedError(look, 'closed').message).toContain('gone')
+    expect(checkedError(() => machines({ pid: other.pid }), 'argument').message).toContain('there is no process')
+  })
+})
+
+describe('other namespaces and less privilege', () => {
+  const _outside = 'needs util-linux, which the lab has not; what is tested is the same in every lane'
+
+  test('a VM in another pid namespace is told by its number here, and its number there is explained', async (context) => {
+    needsAll(context)
+    const other = await Target.start(['unshare', '--pid', '--fork', '--kill-child'])
+    try {
+      const { slots } = await other.do('slots', { count: 1, size: 64 * KiB })
+      const children = readFileSync(`/proc/${other.pid}/task/${other.pid}/children`, 'utf8').trim().split(' ').map(Number)
+      const [found] = machines({ pid: children[0] as number })
+      expect(found).toMatchObject({ pid: children[0], memslots: slots })
+      expect(found?.tables().evidence).toMatchObject({ source: 'bpf', host: 'pagemap' })
+      const inside = spawned(['--pid', String(children[0])], ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc'])
+      expect(inside).toMatchObject({ status: 1, stderr: expect.stringContaining('in another pid namespace it has another number') })
+    } finally {
+      await other.end()
+    }
+  })
+
+  test('root without CAP_BPF and CAP_PERFMON is told so, and sees who runs VMs', async (context) => {
+    needsAll(context)
+    await target.do('slots', { count: 1, size: 64 * KiB })
+    await target.do('guest')
+    const weaker = ['setpriv', '--bounding-set=-bpf,-perfmon,-sys_admin']
+    const { stdout, status } = spawned(['--json'], weaker)
+    expect(status).toBe(0)
+    const found = JSON.parse(stdout).vms.find(({ pid }: any) => pid === target.pid)
+    expect(found).toMatchObject({
+      vcpus: 1,
+      slots: [],
+      evidence: { source: 'procfs', missing: [expect.stringContaining('no CAP_BPF and no CAP_PERFMON')] }
+    })
+    expect(spawned([], weaker).stdout).toMatch(new RegExp(`^ +${target.pid} +1 +\\? +\\? +node`, 'm'))
+    const one = spawned(['--pid', String(target.pid), '--gpa', '0'], weaker)
+    expect(one).toMatchObject({ status: 1, stderr: expect.stringContaining('setcap cap_bpf,cap_perfmon+ep') })
+  })
+
+  test('CAP_BPF and CAP_PERFMON alone are enough for memslots and second stage', async (context) => {
+    needsAll(context)
+    const { slots } = await target.do('slots', { count: 2, size: 64 * KiB })
+    await target.do('guest')
+    await target.do('touchAll')
+    const capabilities = '+bpf,+perfmon'
+    const user = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', `--inh-caps=${capabilities}`, `--ambient-caps=${capabilities}`]
+    const { stdout, stderr, status } = spawned(['--pid', String(target.pid), '--gpa', String(base), '--json'], user)
+    if (stderr.includes('EACCES: permission denied')) skip(context, 'another user may not read this folder, or that of the Node binary')
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+    const [found] = JSON.parse(stdout).vms
+    expect(found.slots.slice(0, 2)).toMatchObject(slots)
+    expect(found.translation).toMatchObject({
+      hva: slots[0].hva,
+      hpa: null,
+      agrees: null,
+      secondStage: { present: true },
+      evidence: { source: 'bpf', secondStage: 'bpf', host: null, missing: [expect.stringContaining('pagemap: EACCES')] }
+    })
+  })
+
+  test('another user without any is told what is missing, and sees no more than that', (context) => {
+    needsAll(context)
+    const user = { uid: 65534, gid: 65534 }
+    const { stdout, stderr, status, error } = spawned(['--json'], [], user)
+    if (error || stderr.includes('EACCES: permission denied')) skip(context, 'another user may not read this folder, or that of the Node binary')
+    expect(status).toBe(0)
+    expect(JSON.parse(stdout)).toEqual({ vms: [] })
+    const one = spawned(['--pid', String(target.pid)], [], user)
+    expect(one).toMatchObject({ status: 1, stderr: expect.stringContaining("it is another user's, and no CAP_BPF and no CAP_PERFMON") })
+  })
+})
+
+describe('the picture', () => {
+  test('an axis leaves out what nothing uses, keeps order, and makes nothing too small', () => {
+    const ranges = [
+      { start: 0, end: 64 * KiB },
+      { start: 256 * MiB, end: 512 * MiB },
+      { start: 2 ** 40, end: 2 ** 40 + 4 * KiB }
+    ]
+    const { parts, place } = layAxis(ranges, 100, 1100)
+    expect(parts).toHaveLength(3)
+    for (const { from, to } of parts) expect(to - from).toBeGreaterThanOrEqual(9.99)
+    expect(place(0)).toBe(100)
+    expect(parts.at(-1)?.to).toBeCloseTo(1100)
+    const order = [0, 64 * KiB, 256 * MiB, 300 * MiB, 512 * MiB, 2 ** 40, 2 ** 40 + 4 * KiB].map(place)
+    expect(order).toEqual(order.toSorted((left, right) => left - right))
+  })
+  test('an axis of nothing, and of far too many parts', () => {
+    expect(layAxis([], 100, 1100).place(5)).toBe(100)
+    const scattered = Array.from({ length: 5000 }, (_, index) => ({ start: index * 64 * KiB, end: index * 64 * KiB + 4 * KiB }))
+    const { parts } = layAxis(scattered, 100, 1100)
+    expect(parts.length).toBeLessThanOrEqual(60)
+    expect(parts.at(-1)?.to).toBeLessThanOrEqual(1100.01)
+  })
+  test('labels do not lie over each other, and the weightier stays', () => {
+    const label = (at: number, weight: number) => ({ at, width: 50, text: String(at), weight })
+    expect(fitLabels([label(0, 1), label(20, 2), label(80, 1), label(990, 9)], 1000).map(({ at }) => at)).toEqual([20, 80])
+  })
+})
+
+test(`the second stage is called by its name here: ${describeHost().mmu}`, async (context) => {
+  needsAll(context)
+  await target.do('slots', { count: 1, size: 64 * KiB })
+  const names: Record<string, string> = { ept: 'EPT', npt: 'NPT', shadow: 'shadow pages' }
+  expect(await one('--gpa', String(base))).toContain(`GPA -> HPA  ${names[describeHost().mmu]} `)
+})

@@ -1,0 +1,111 @@
+import { spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import { Worker } from 'node:worker_threads'
+import { Guest, Mapping } from 'node-kvm'
+import { describe, expect, test } from 'vitest'
+import { withDescriptors } from '../support/descriptors.js'
+import { checkedError } from '../support/errors.js'
+import { needsPaging } from '../support/needs.js'
+import { gpa, pageSize, pattern, wordOf } from '../support/paging.js'
+import { threads } from '../support/process.js'
+import { vm } from '../support/vm.js'
+
+describe('lifetimes', () => {
+  test('closed, what is missing is ordinary memory; the mapping ends its service, a slot keeps it', (context) => {
+    needsPaging(context)
+    const ram = Mapping.anonymous(4 * pageSize)
+    const paging = ram.onMissing(pattern)
+    expect(checkedError(() => ram.onMissing(pattern), 'in-use').errno).toBe('EEXIST')
+    expect(ram.read(0, 1)[0]).toBe(1)
+    paging.close()
+    paging.close()
+    expect(ram.read(pageSize, 1)[0]).toBe(0)
+    const again = ram.onMissing(pattern)
+    vm.memslots.create({ gpa, mapping: ram })
+    ram[Symbol.dispose]()
+    expect(again.closed).toBe(false)
+    expect(Guest.create(vm).read(gpa + 2 * pageSize)).toEqual({ reason: 'done', value: wordOf(2) })
+    vm.close()
+    expect(again.closed).toBe(true)
+  })
+
+  test('a live buffer and a service exclude each other', (context) => {
+    needsPaging(context)
+    using ram = Mapping.anonymous(pageSize)
+    using _paging = ram.onMissing(pattern)
+    checkedError(() => ram.buffer, 'unavailable')
+    const other = Mapping.anonymous(pageSize)
+    const view = new Uint8Array(other.buffer)
+    expect(checkedError(() => other.onMissing(pattern), 'in-use').errno).toBe('EBUSY')
+    expect(view[0]).toBe(0)
+  })
+
+  const addon = JSON.stringify(fileURLToPath(new URL('../../dist/lib/index.js', import.meta.url)))
+
+  test('a Worker that ends in the middle of a fault, or a process that does, ends', async (context) => {
+    needsPaging(context)
+    const source = (then: string) => `
+      const { parentPort } = require('node:worker_threads')
+      import(${addon}).then(({ Guest, Kvm, Mapping }) => {
+        const vm = Kvm.open().createVm()
+        const ram = Mapping.anonymous(65536)
+        const paging = ram.onMissing(() => new Promise(() => {}))
+        vm.memslots.create({ gpa: 0x200000, mapping: ram })
+        try { Guest.create(vm).read(0x200000) } catch (error) { ${then} }
+      })`
+    for (let round = 0; round < 3; round++) {
+      const worker = new Worker(source('parentPort.postMessage(error.code)'), { eval: true })
+      expect(await once(worker, 'message')).toEqual(['not-present'])
+      await worker.terminate()
+    }
+    // What earlier tests left to the collector goes too.
+    const left = () => {
+      globalThis.gc?.()
+      return threads().filter((name) => name === 'kvm-userfaults')
+    }
+    await expect.poll(left, { timeout: 5000 }).toEqual([])
+    const { stdout, stderr, status } = spawnSync(process.execPath, ['-e', source('console.log(error.code); process.exit(4)')], {
+      encoding: 'utf8',
+      timeout: 60_000
+    })
+    expect({ stdout, stderr, status }).toEqual({ stdout: 'not-present\n', stderr: '', status: 4 })
+  })
+
+  test('a native source outlives the handle of its mapping and holds no process open', (context) => {
+    needsPaging(context)
+    const program = `import { Mapping } from ${addon}; const ram = Mapping.anonymous(65536)
+      ram.onMissing({ content: new Uint8Array(4096).fill(7) }); console.log(ram.read(0, 1)[0])`
+    const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', timeout: 60_000 })
+    expect({ stdout, stderr, status }).toEqual({ stdout: '7\n', stderr: '', status: 0 })
+  })
+})
+
+test('a service that cannot be had for want of descriptors leaves the mapping as it was', (context) => {
+  needsPaging(context)
+  const ram = Mapping.anonymous(4 * pageSize)
+  vm.memslots.create({ gpa, mapping: ram })
+  const guest = Guest.create(vm)
+  for (let free = 0; free < 8; free++) {
+    const paging = withDescriptors(free, () => {
+      try {
+        return ram.onMissing(pattern)
+      } catch (error) {
+        expect(error).toMatchObject({ name: 'KvmError', code: 'limit', errno: 'EMFILE' })
+        return undefined
+      }
+    })
+    const last = paging !== undefined
+    paging?.close()
+    // Ordinary memory, and it can be served.
+    expect(guest.read(gpa)).toEqual({ reason: 'done', value: 0n })
+    ram.advise('dontneed')
+    using again = ram.onMissing(pattern)
+    expect(guest.read(gpa)).toEqual({ reason: 'done', value: wordOf(0) })
+    expect(again.served).toBe(1)
+    again.close()
+    ram.advise('dontneed')
+    if (last) return expect(free).toBeGreaterThan(0)
+  }
+  throw new Error('eight descriptors were not enough')
+})

@@ -1,0 +1,263 @@
+import { spawnSync } from 'node:child_process'
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
+import { Worker } from 'node:worker_threads'
+import { Guest, KiB, Mapping, MiB, type TraceEvent } from 'node-kvm'
+import { beforeEach, describe, expect, test } from 'vitest'
+import { checkedError } from '../support/errors.js'
+import { needsRoot } from '../support/needs.js'
+import { descriptors, ownDescriptors, threads } from '../support/process.js'
+import { skip } from '../support/skip.js'
+import { needsTracing, ofKind } from '../support/tracing.js'
+import { vm } from '../support/vm.js'
+
+const library = new URL('../../dist/lib/index.js', import.meta.url).href
+let guest: Guest
+beforeEach((context) => {
+  needsTracing(context, vm)
+  guest = Guest.create(vm)
+})
+
+test('what a trace remembers for causes does not hold what was drained', async () => {
+  const big = Mapping.anonymous(8 * MiB, { hugePages: false })
+  vm.memslots.create({ gpa: 0x100_0000, mapping: big })
+  using trace = vm.trace({ kinds: ['spte-set', 'spte-change', 'notifier-unmap', 'zap-all'] })
+  const round = () => {
+    guest.touch(0x100_0000, 2048, 'write', 1)
+    big.advise('dontneed')
+    expect(trace.drain().length).toBeGreaterThan(2048)
+  }
+  round()
+  await collect()
+  const before = process.memoryUsage().arrayBuffers
+  for (let times = 0; times < 60; times++) round()
+  await collect()
+  // Each round drains some 200 KB.
+  expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(2 * MiB)
+})
+
+describe('a loop over it', () => {
+  // Own calls, which come on every host and lane.
+  const change = () => vm.memslots.create({ gpa: 0x100_0000, mapping: Mapping.anonymous(4 * KiB) }).delete()
+  const two = ['create', 'delete']
+  const did = (events: Iterable<TraceEvent>) => ofKind([...events], 'memslot').map((event) => event.did)
+
+  test('a second one at a time is refused, and each that waits ends with close()', async () => {
+    using trace = vm.trace({ kinds: ['memslot'] })
+    const first = trace[Symbol.asyncIterator]()
+    const second = trace[Symbol.asyncIterator]()
+    const waiting = first.next()
+    await expect(second.next()).rejects.toMatchObject({ code: 'in-use' })
+    change()
+    expect((await waiting).value).toMatchObject({ did: 'create' })
+    expect((await first.next()).value).toMatchObject({ did: 'delete' })
+    const last = first.next()
+    trace.close()
+    expect(await last).toEqual({ done: true, value: undefined })
+    expect(await trace[Symbol.asyncIterator]().next()).toEqual({ done: true, value: undefined })
+  })
+
+  test('one that is left has taken what it was given: the next loop, or drain(), goes on there', async () => {
+    using trace = vm.trace({ kinds: ['memslot'] })
+    const seen: TraceEvent[] = []
+    change()
+    for await (const event of trace) {
+      seen.push(event)
+      break
+    }
+    change()
+    for await (const event of trace) {
+      seen.push(event)
+      if (seen.length === 3) break
+    }
+    expect(did([...seen, ...trace.drain()])).toEqual([...two, ...two])
+    expect(trace.drain()).toEqual([])
+  })
+
+  test('one that throws, or closes the trace in the midst of what came, ends', async () => {
+    using trace = vm.trace({ kinds: ['memslot'] })
+    change()
+    const looped = (async () => {
+      for await (const _ of trace) throw new Error('of the loop')
+    })()
+    await expect(looped).rejects.toThrow('of the loop')
+    const seen: TraceEvent[] = []
+    for await (const event of trace) {
+      seen.push(event)
+      trace.close()
+    }
+    expect(did(seen)).toEqual(['delete'])
+  })
+})
+
+test('counters of a VM that is closed are no longer read; the events before are told', () => {
+  const trace = vm.trace({ kinds: ['memslot', 'statistics'] })
+  vm.memslots.create({ gpa: 0x100_0000, mapping: Mapping.anonymous(4 * KiB) })
+  vm.close()
+  expect(ofKind(trace.drain(), 'memslot').length).toBe(1)
+  trace.close()
+})
+
+const tracers = () => threads().filter((name) => name === 'kvm-trace').length
+async function collect() {
+  for (let round = 0; round < 6; round++) {
+    globalThis.gc?.()
+    await turn()
+  }
+}
+
+describe('lifetimes', () => {
+  test('abandoned without close, while iterated too: no thread and no descriptor stays once collected', async () => {
+    await collect()
+    const before = descriptors()
+    const abandon = async () => {
+      for (let round = 0; round < 5; round++) {
+        const trace = vm.trace()
+        vm.memslots.create({ gpa: 0x100_0000 + round * MiB, mapping: Mapping.anonymous(64 * KiB) })
+        for await (const _ of trace) break
+      }
+    }
+    await abandon()
+    expect(tracers()).toBeGreaterThan(0)
+    for (let round = 0; round < 50 && (tracers() > 0 || descriptors() > before); round++) {
+      await collect()
+      await sleep(20)
+    }
+    expect(tracers()).toBe(0)
+    expect(descriptors()).toBeLessThanOrEqual(before)
+  })
+
+  test('a program that left the loop without close ends', () => {
+    const program = `
+      import { Kvm, Mapping } from ${JSON.stringify(library)}
+      const vm = Kvm.open().createVm(), mapping = Mapping.anonymous(4096), trace = vm.trace()
+      setTimeout(() => vm.memslots.create({ gpa: 0, mapping }), 1)
+      for await (const event of trace) { console.log(event.kind); break }`
+    const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', timeout: 50_000 })
+    expect({ stdout, stderr, status }).toEqual({ stdout: 'memslot\n', stderr: '', status: 0 })
+  })
+
+  test('opened and closed again and again: the same descriptors after', () => {
+    const before = descriptors()
+    for (let round = 0; round < 10; round++) vm.trace().close()
+    expect(descriptors()).toBe(before)
+    expect(tracers()).toBe(0)
+  })
+
+  test('a VM closed while traced: what happened before is told', () => {
+    using trace = vm.trace()
+    vm.memslots.create({ gpa: 0x10_0000, mapping: Mapping.anonymous(64 * KiB) })
+    guest.touch(0x10_0000, 16, 'write', 1)
+    vm.close()
+    expect(ofKind(trace.drain(), 'spte-set').length).toBeGreaterThan(0)
+    expect(trace.drain()).toEqual([])
+  })
+
+  test('a Worker that ends while it traces leaves no thread and no descriptor', async () => {
+    const program = `
+      import { Kvm, Mapping } from ${JSON.stringify(library)}
+      import { parentPort } from 'node:worker_threads'
+      const vm = Kvm.open().createVm(), trace = vm.trace()
+      vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) })
+      const events = trace[Symbol.asyncIterator]()
+      const { value: { kind } } = await events.next()
+      const next = events.next()
+      setTimeout(() => parentPort.postMessage(kind), 50)
+      await next`
+    await collect()
+    const before = ownDescriptors()
+    const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(program)}`))
+    const kind = await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject))
+    expect(kind).toBe('memslot')
+    expect(tracers()).toBe(1)
+    await worker.terminate()
+    expect(tracers()).toBe(0)
+    // Ended as the thread is: a moment after.
+    for (let round = 0; round < 100 && ownDescriptors() > before; round++) await sleep(20)
+    expect(ownDescriptors()).toBeLessThanOrEqual(before)
+  })
+})
+
+describe('bad input', () => {
+  test.each<[options: any, argument: string]>([
+    [{ kinds: ['violations'] }, 'kinds'],
+    [{ tracepoints: ['nonsense'] }, 'tracepoints'],
+    [{ tracepoints: ['../kvm'] }, 'tracepoints'],
+    [{ tracepoints: ['kvm/kvm_exit'] }, 'tracepoints'],
+    [{ everywhere: 1 }, 'everywhere'],
+    [{ ringSize: 4097 }, 'ringSize'],
+    [{ ringSize: 2 ** 31 }, 'ringSize'],
+    [{ ringSize: 12 * KiB }, 'ringSize'],
+    [{ heldLimit: -1 }, 'heldLimit'],
+    [{ ringsize: 4096 }, 'ringsize']
+  ])('%j', (options, argument) => {
+    expect(checkedError(() => vm.trace(options), 'argument').argument).toBe(argument)
+  })
+  test('a tracepoint that this kernel has not', () => {
+    expect(checkedError(() => vm.trace({ tracepoints: ['kvm/kvm_nonsense'] }), 'unavailable').message).toContain('kvm/kvm_nonsense')
+  })
+  test('a closed VM', () => {
+    vm.close()
+    checkedError(() => vm.trace(), 'closed')
+  })
+  test('no descriptors left: an error that says so, and none stays open', () => {
+    const program = `
+      import { Kvm } from ${JSON.stringify(library)}
+      import { closeSync, openSync, readdirSync } from 'node:fs'
+      const vm = Kvm.open().createVm(), open = []
+      console.log('begin')
+      try { for (;;) open.push(openSync('/dev/null')) } catch {}
+      for (const fd of open.splice(0, 6)) closeSync(fd)
+      try { vm.trace() } catch (error) { console.log(error.code, error.errno, error.message.includes('ulimit')) }
+      try { for (let found = 0; ; found++) open.push(openSync('/dev/null')) && found === 5 && console.log('6 are free') } catch {}`
+    const limited = ['-c', `ulimit -n 256; exec "$0" --input-type=module -e "$1"`, process.execPath, program]
+    const { stdout, stderr } = spawnSync('/bin/sh', limited, { encoding: 'utf8', timeout: 50_000 })
+    expect({ stdout, stderr }).toEqual({ stdout: 'begin\nlimit EMFILE true\n6 are free\n', stderr: '' })
+  })
+  test('no descriptors left for what comes after the tracepoints: the trace is undone, a loop is refused, and both work the next time', () => {
+    const program = `
+      import { Kvm, Mapping } from ${JSON.stringify(library)}
+      import { closeSync, openSync, readdirSync } from 'node:fs'
+      // Held, so that nothing is lost that could be collected instead.
+      const kvm = (globalThis.kvm = Kvm.open()), vm = kvm.createVm(), kept = vm.trace({ kinds: ['memslot'] })
+      console.log('begin')
+      const open = [], fill = () => { try { for (;;) open.push(openSync('/dev/null')) } catch {} }
+      const before = () => readdirSync('/proc/self/fd').length
+      const count = before()
+      // Enough for a trace without tracepoints, but not for the descriptor of the counters.
+      for (let free = 0; free < 40; free++) {
+        fill()
+        for (const fd of open.splice(0, free)) closeSync(fd)
+        let made
+        try { made = vm.trace({ kinds: ['statistics'] }) } catch (error) { if (error.errno !== 'EMFILE') throw error }
+        made?.close()
+        for (const fd of open.splice(0)) closeSync(fd)
+        if (made) break
+        if (before() !== count) console.log('left', before() - count)
+      }
+      fill()
+      const error = await kept[Symbol.asyncIterator]().next().catch((error) => error)
+      for (const fd of open.splice(0)) closeSync(fd)
+      console.log(error.code, error.errno)
+      setTimeout(() => vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) }), 1)
+      for await (const { kind } of kept) { console.log(kind); break }
+      kvm.close()`
+    const limited = ['-c', `ulimit -n 256; exec "$0" --input-type=module -e "$1"`, process.execPath, program]
+    const { stdout, stderr } = spawnSync('/bin/sh', limited, { encoding: 'utf8', timeout: 50_000 })
+    expect({ stdout, stderr }).toEqual({ stdout: 'begin\nlimit EMFILE\nmemslot\n', stderr: '' })
+  })
+  test('without privilege: what grants it', (context) => {
+    needsRoot(context, 'become somebody else')
+    const program = `
+      import { Trace } from ${JSON.stringify(library)}
+      try { Trace.of({ processes: [process.pid], spteFormat: 'x86' }); console.log('opened') } catch (error) { console.log(error.code + ': ' + error.message) }`
+    const { stdout, stderr, error } = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
+      encoding: 'utf8',
+      uid: 65534,
+      gid: 65534,
+      timeout: 50_000
+    })
+    if (error || stderr.includes('EACCES: permission denied') || stderr.includes('ERR_MODULE_NOT_FOUND'))
+      return skip(context, 'another user may not read this folder, or that of the Node binary')
+    expect(stdout).toMatch(/^permission: .*root/)
+  })
+})

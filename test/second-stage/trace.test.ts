@@ -1,0 +1,212 @@
+import { KiB, Mapping, statisticsGrowth, Trace } from 'node-kvm'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { Tracefs } from '../../lib/trace/tracefs.js'
+import { inLab, skip } from '../support/skip.js'
+import { Target } from '../support/target.js'
+import { gpa, guest, hits, ram, touched } from '../support/traced.js'
+import { ofKind, tellsViolations } from '../support/tracing.js'
+import { vm } from '../support/vm.js'
+
+describe('which events', () => {
+  test('notifier calls follow the memslots: created, moved, deleted while it runs', () => {
+    const outside = Mapping.anonymous(64 * KiB)
+    outside.fill(1)
+    using trace = vm.trace()
+    outside.advise('dontneed')
+    expect(trace.drain()).toEqual([])
+    const slot = touched()
+    ram.advise('dontneed', 0, 4 * KiB)
+    expect(hits(trace.drain(), gpa)).toHaveLength(1)
+    slot.move(0x20_0000)
+    guest.touch(0x20_0000, 16, 'write', 1)
+    ram.advise('dontneed', 0, 4 * KiB)
+    const moved = trace.drain()
+    expect(hits(moved, gpa)).toHaveLength(0)
+    expect(hits(moved, 0x20_0000).filter(({ cause }) => cause?.kind === 'mapping')).toHaveLength(1)
+    slot.delete()
+    ram.fill(1)
+    ram.advise('dontneed')
+    const after = trace.drain()
+    expect(ofKind(after, 'notifier-unmap').filter(({ hva }) => hva >= ram.address && hva < ram.address + ram.size)).toEqual([])
+    expect(ofKind(after, 'mapping')).toEqual([])
+  })
+
+  test('one page at two GPAs: the notifier call names both', () => {
+    for (const at of [gpa, 0x20_0000]) vm.memslots.create({ gpa: at, mapping: ram })
+    guest.write(gpa, 1n)
+    using trace = vm.trace()
+    ram.advise('dontneed', 0, 4 * KiB)
+    const [unmap] = ofKind(trace.drain(), 'notifier-unmap')
+    expect(unmap?.gpas?.map((hit) => hit.gpa).sort()).toEqual([gpa, 0x20_0000].sort())
+  })
+
+  test('everywhere: also for memory behind no memslot', () => {
+    ram.fill(1)
+    using trace = vm.trace({ everywhere: true, kinds: ['notifier-unmap', 'mapping'] })
+    ram.advise('dontneed')
+    const events = trace.drain()
+    expect(ofKind(events, 'mapping')).toHaveLength(1)
+    expect(ofKind(events, 'notifier-unmap').find(({ hva }) => hva === ram.address)).toMatchObject({
+      size: 64 * KiB,
+      gpas: [],
+      cause: { kind: 'mapping' }
+    })
+  })
+
+  test('only the kinds asked for', () => {
+    touched()
+    using trace = vm.trace({ kinds: ['notifier-unmap', 'pio', 'entry', 'exit'] })
+    ram.advise('dontneed')
+    guest.touch(gpa, 16, 'write', 1)
+    const kinds = new Set(trace.drain().map(({ kind }) => kind))
+    expect([...kinds].filter((kind) => !['notifier-unmap', 'pio', 'entry', 'exit'].includes(kind))).toEqual([])
+    expect(kinds).toContain('notifier-unmap')
+    expect(kinds).toContain('pio')
+    if (tellsViolations) expect([...kinds]).toEqual(expect.arrayContaining(['entry', 'exit']))
+  })
+
+  test('a tracepoint by name, undecoded', () => {
+    using trace = vm.trace({ kinds: [], tracepoints: ['kvm/kvm_userspace_exit'] })
+    guest.read(0x4000_0000)
+    const events = trace.drain()
+    expect(events.length).toBeGreaterThan(0)
+    // KVM_EXIT_IO is 2: the guest says that it is done by a port write.
+    expect(events.at(-1)).toMatchObject({ kind: 'raw', tracepoint: 'kvm/kvm_userspace_exit', raw: { reason: 2 } })
+    expect(String(events.at(-1))).toContain('kvm/kvm_userspace_exit reason 0x2')
+  })
+
+  test('kinds that this kernel has no event for are told, and the rest goes on', () => {
+    const { read } = Tracefs.prototype
+    const spy = vi.spyOn(Tracefs.prototype, 'read').mockImplementation(function (this: Tracefs, event, file) {
+      return event.startsWith('kvm/kvm_dirty_ring') || event === 'kvmmmu/kvm_mmu_split_huge_page' ? null : read.call(this, event, file)
+    })
+    using trace = vm.trace({ kinds: ['dirty-ring', 'huge-split', 'spte-set', 'memslot'] })
+    spy.mockRestore()
+    expect([...trace.unavailable].sort()).toEqual(['dirty-ring', 'huge-split'])
+    touched()
+    expect(new Set(trace.drain().map(({ kind }) => kind))).toEqual(new Set(['memslot', 'spte-set']))
+  })
+
+  test('statistics: the growth between two drains is the difference of the counters', () => {
+    touched()
+    const read = () => ({ vm: vm.stats.read(), vcpu: guest.vcpu.stats.read() })
+    const before = read()
+    using trace = vm.trace({ kinds: ['statistics', 'spte-set'] })
+    ram.advise('dontneed')
+    guest.touch(gpa, 16, 'write', 1)
+    const events = trace.drain()
+    const after = read()
+    const grown = ofKind(events, 'statistics')
+    expect(grown.find(({ of }) => of === guest.vcpu.stats.id)?.changes).toEqual(statisticsGrowth(before.vcpu, after.vcpu))
+    expect(grown.find(({ of }) => of === vm.stats.id)?.changes).toEqual(statisticsGrowth(before.vm, after.vm))
+    expect(grown.find(({ of }) => of === guest.vcpu.stats.id)?.changes['pf_taken']).toBeGreaterThan(0)
+    expect(ofKind(trace.drain(), 'statistics')).toEqual([])
+    expect(String(grown[0])).toContain('statistics of kvm-')
+  })
+})
+
+describe('what was missed is counted', () => {
+  const pages = 2048
+  /** Touches that many pages for the first time; how many were seen set. */
+  function round(trace: Trace, memory: Mapping): number {
+    memory.advise('dontneed')
+    guest.touch(0x100_0000, pages, 'read')
+    return ofKind(trace.drain(), 'spte-set').filter(({ gfn }) => gfn >= 0x1000 && gfn < 0x1000 + pages).length
+  }
+  let memory: Mapping
+  beforeEach(() => {
+    memory = Mapping.anonymous(pages * 4 * KiB, { hugePages: false })
+    vm.memslots.create({ gpa: 0x100_0000, mapping: memory })
+    guest.read(0x4000_0000)
+  })
+
+  test('a ring too small', (context) => {
+    using trace = vm.trace({ kinds: ['spte-set'], tracepoints: ['kvmmmu/kvm_mmu_spte_requested'], ringSize: 4 * KiB })
+    let rounds = 0
+    let seen = 0
+    // The reader may keep up with some dozens of records for a while, but not for long.
+    for (; trace.lost === 0 && rounds < (inLab ? 20 : 100); rounds++) seen += round(trace, memory)
+    // An emulated processor may touch pages more slowly than they are read about.
+    if (trace.lost === 0 && inLab) skip(context, `the reader kept up with ${seen} events`)
+    expect(trace.lost).toBeGreaterThan(0)
+    expect(seen).toBeLessThanOrEqual(rounds * pages)
+    expect(seen + trace.lost).toBeGreaterThanOrEqual(rounds * pages)
+  })
+
+  test('less held than came', () => {
+    using trace = vm.trace({ kinds: ['spte-set'], heldLimit: 16 * KiB })
+    const seen = round(trace, memory)
+    expect(seen).toBeLessThan(pages)
+    expect(trace.lost).toBeGreaterThan(0)
+    expect(seen + trace.lost).toBeGreaterThanOrEqual(pages)
+  })
+
+  test('calls of the library itself beyond the limit, and the rows are right again after', () => {
+    const slot = touched()
+    using trace = vm.trace({ heldLimit: 8 * 256 })
+    for (let round = 0; round < 20; round++) slot.move(0x200_0000 + round * 0x10_0000)
+    trace.drain()
+    expect(trace.lost).toBeGreaterThanOrEqual(12)
+    guest.touch(slot.gpa, 1, 'write', 1)
+    trace.drain()
+    ram.advise('dontneed', 0, 4 * KiB)
+    expect(hits(trace.drain(), slot.gpa)).toHaveLength(1)
+  })
+})
+
+describe('the storm', () => {
+  // In Bochs 262,144 take too long for a suite: `NODE_KVM_STORM=262144` asks for them.
+  const pages = Number(process.env['NODE_KVM_STORM'] ?? (inLab?.startsWith('ept') ? 16_384 : 262_144))
+  test(`${pages} first touches: every one is seen, none lost`, () => {
+    const big = Mapping.anonymous(pages * 4 * KiB, { hugePages: false })
+    vm.memslots.create({ gpa: 0x5000_0000, mapping: big })
+    guest.read(0x4000_0000)
+    const taken = () => guest.vcpu.stats.read('pf_taken') as number | undefined
+    const before = taken()
+    using trace = vm.trace({ kinds: [tellsViolations ? 'violation' : 'spte-set'] })
+    // A read maps the page of zeros: a gigabyte of guest memory costs the host nothing.
+    for (let page = 0; page < pages; page += 8192) guest.touch(0x5000_0000 + page * 4 * KiB, Math.min(8192, pages - page), 'read')
+    const events = trace.drain()
+    const after = taken()
+    const touched = new Set(events.map((event) => (event.kind === 'violation' ? event.gpa / 4096 : event.kind === 'spte-set' ? event.gfn : 0)))
+    expect(trace.lost).toBe(0)
+    for (let page = 0; page < pages; page++) if (!touched.has(0x5_0000 + page)) expect.fail(`page ${page} was not seen`)
+    if (!tellsViolations) return
+    const violations = ofKind(events, 'violation').length
+    expect(violations).toBeGreaterThanOrEqual(pages)
+    if (before !== undefined && after !== undefined) expect(violations + trace.lost).toBe(after - before)
+  })
+})
+
+describe("another process's VM", () => {
+  let target: Target | undefined
+  afterEach(() => target?.end())
+
+  test('its events, and notifier calls by the memslots one tells', async () => {
+    target = await Target.start()
+    const { slots } = await target.do('slots', { count: 2, size: 64 * KiB })
+    await target.do('guest')
+    using trace = Trace.of({ processes: [target.pid], spteFormat: 'x86' })
+    await target.do('touchAll')
+    await target.do('advise', { index: 0, advice: 'dontneed', offset: 0x1000, length: 4096 })
+    const [slot] = slots.filter(({ id }: { id: number }) => id === 0)
+    const unknown = ofKind(trace.drain(), 'notifier-unmap').find(({ hva }) => hva === slot.hva + 0x1000)
+    expect(unknown).toMatchObject({ process: target.pid, size: 4096, gpas: null })
+    trace.tellMemslots(slots)
+    await target.do('advise', { index: 0, advice: 'dontneed', offset: 0x2000, length: 4096 })
+    expect(ofKind(trace.drain(), 'notifier-unmap')).toMatchObject([{ hva: slot.hva + 0x2000, gpas: [{ gpa: slot.gpa + 0x2000, size: 4096 }] }])
+  })
+
+  test('that ends while traced', async () => {
+    target = await Target.start()
+    using trace = Trace.of({ processes: [target.pid], spteFormat: 'x86' })
+    await target.do('slots', { count: 1, size: 64 * KiB })
+    await target.do('guest')
+    await target.do('touchAll')
+    await target.end()
+    const events = trace.drain()
+    expect(ofKind(events, 'spte-set').length).toBeGreaterThanOrEqual(16)
+    expect(trace.drain()).toEqual([])
+    expect(trace.lost).toBe(0)
+  })
+})

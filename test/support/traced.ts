@@ -1,0 +1,27 @@
+/** A guest and memory for each test of the file that imports this, where tracepoints may be used. */
+import { Guest, KiB, Mapping, type TraceEvent, type TraceKind } from 'node-kvm'
+import { beforeEach } from 'vitest'
+import { needsTracing, ofKind } from './tracing.js'
+import { vm } from './vm.js'
+
+export const gpa = 0x10_0000
+export const hits = (events: readonly TraceEvent[], at: number) =>
+  ofKind(events, 'notifier-unmap').filter(({ gpas }) => gpas?.some((hit) => at >= hit.gpa && at < hit.gpa + hit.size))
+/** The causes of an event, first its own. */
+export function causes(event: TraceEvent): TraceKind[] {
+  return event.cause ? [event.cause.kind, ...causes(event.cause)] : []
+}
+
+export let guest: Guest
+export let ram: Mapping
+beforeEach((context) => {
+  needsTracing(context, vm)
+  guest = Guest.create(vm)
+  ram = Mapping.anonymous(64 * KiB, { hugePages: false })
+})
+/** A memslot over `ram` that the guest touched. */
+export function touched() {
+  const slot = vm.memslots.create({ gpa, mapping: ram })
+  guest.touch(gpa, 16, 'write', 1)
+  return slot
+}

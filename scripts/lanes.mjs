@@ -1,5 +1,5 @@
-// The whole suite in lanes of the lab: node scripts/lanes.mjs ept npt:6.12
-import { laneSuite, slowest, table } from './suites.mjs'
+// The tests of the lanes in some of them: node scripts/lanes.mjs ept npt:6.12
+import { base, laneSuite, secondStage, slowest, table } from './suites.mjs'
 
 const wanted = process.argv.slice(2).map((word) => word.split(':'))
 if (wanted.length === 0) {
@@ -8,7 +8,7 @@ if (wanted.length === 0) {
 }
 const suites = []
 for (const [lane, kernel = '6.1'] of wanted) {
-  const suite = await laneSuite(lane, kernel)
+  const suite = await laneSuite(lane, kernel, [base, secondStage])
   console.log(`${suite.name}: ${suite.passed} passed, ${suite.failed} failed, ${suite.skipped} skipped, ${suite.seconds} s`)
   console.log(slowest(suite))
   suites.push(suite)

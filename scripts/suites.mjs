@@ -39,8 +39,12 @@ export function readReport(name, path, exitStatus = 0) {
   return suite
 }
 
-/** The suite inside a lane of the lab. */
-export async function laneSuite(lane, kernel, { timeout = 2400, quiet = false } = {}) {
+/** What every lane repeats, and what is told of a second stage that the processor walks. */
+export const base = 'test/base'
+export const secondStage = 'test/second-stage'
+
+/** Folders of the suite inside a lane of the lab. */
+export async function laneSuite(lane, kernel, folders, { timeout = 2400, quiet = false } = {}) {
   const out = mkdtempSync(join(tmpdir(), 'node-kvm-suite-'))
   const started = Date.now()
   try {
@@ -58,6 +62,7 @@ export async function laneSuite(lane, kernel, { timeout = 2400, quiet = false } 
       '--',
       'vitest',
       'run',
+      ...folders,
       ...reporters('/results/suite.json')
     ]
     const child = spawn(process.execPath, args, { stdio: ['ignore', quiet ? 'pipe' : 'inherit', 'inherit'] })

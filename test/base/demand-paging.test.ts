@@ -8,6 +8,7 @@ import { afterAll, describe, expect, type TestContext, test } from 'vitest'
 import { checkedError } from '../support/errors.js'
 import { needsPaging } from '../support/needs.js'
 import { gpa, pageSize, pattern, patternOf, wordOf } from '../support/paging.js'
+import { patience } from '../support/patience.js'
 import { inLab, skip } from '../support/skip.js'
 import { kvm, vm } from '../support/vm.js'
 import { Writer } from '../support/writer.js'
@@ -85,7 +86,7 @@ describe('D02 missing pages', () => {
     })
     vm.memslots.create({ gpa: 0, mapping: ram })
     const vcpu = vm.createVcpu().enter('real', { ip: 0x2000 })
-    expect(vcpu.run({ timeoutMs: 60_000 })).toEqual({ reason: 'hlt' })
+    expect(vcpu.run({ timeoutMs: patience })).toEqual({ reason: 'hlt' })
     const { rbx, rcx } = vcpu.getRegisters()
     expect([rbx & 0xffffn, rcx & 0xffffn]).toEqual([wordOf(16) & 0xffffn, 7n])
     expect(ram.read(0x1_1000, 16)).toEqual(new Uint8Array([...patternOf(17).subarray(0, 8), 7, 0, ...patternOf(17).subarray(10, 16)]))

@@ -1,13 +1,14 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { setImmediate as turn } from 'node:timers/promises'
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { assemble, type IoEventfd, Mapping, MiB, type Vcpu, type Vm } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
 import { checkedError } from '../support/errors.js'
 import { kernelIsAtLeast } from '../support/kernel.js'
+import { patience } from '../support/patience.js'
 import { descriptors } from '../support/process.js'
 import { inLab } from '../support/skip.js'
 import { Uncaught } from '../support/uncaught.js'
@@ -165,11 +166,11 @@ describe('ioeventfd', () => {
   test('holds the process open until unref() or close(), and an exit in mid-listening is clean', () => {
     const program = (end: string) =>
       `import { Kvm } from ${addon}; const vm = Kvm.open().createVm(); const doorbell = vm.ioeventfd({ port: 1, size: 1 })
-      doorbell.on('event', () => {}); const timer = setTimeout(() => { console.log('still here'); process.exit(0) }, 300); timer.unref(); ${end}`
+      doorbell.on('event', () => {}); const timer = setTimeout(() => { console.log('still here'); process.exit(0) }, 2000); timer.unref(); ${end}`
     const outcome = (end: string) => {
       const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', program(end)], {
         encoding: 'utf8',
-        timeout: 60_000
+        timeout: patience
       })
       return { stdout, stderr, status }
     }
@@ -210,7 +211,7 @@ describe('with the interrupt controllers in the kernel', () => {
 
   /** Runs to the guest's `out` to a port, and says what it wrote. */
   function runTo(vcpu: Vcpu, port: number): number | undefined {
-    const exit = vcpu.run({ timeoutMs: 20_000 })
+    const exit = vcpu.run({ timeoutMs: patience })
     expect(exit).toMatchObject({ reason: 'io-out', port })
     return exit.reason === 'io-out' ? exit.data[0] : undefined
   }
@@ -249,7 +250,10 @@ describe('with the interrupt controllers in the kernel', () => {
     const ended = once(line, 'event')
     line.trigger()
     expect(runTo(vcpu, 0x81)).toBe(10)
-    vcpu.run({ timeoutMs: 100 })
+    let told = false
+    void ended.then(() => (told = true))
+    // Until the guest has come to tell the interrupt's end to both PICs.
+    for (; !told; await sleep(1)) vcpu.run({ timeoutMs: 20 })
     expect(await ended).toEqual([1])
   })
 
@@ -320,14 +324,14 @@ describe('with the interrupt controllers in the kernel', () => {
 describe('without controllers in the kernel', () => {
   test('an interrupt is injected when the guest takes one', () => {
     const vcpu = realMode('cli; out %al, $0x80; sti; nop; 1: jmp 1b', { vector: 0x33, source: 'mov $51, %al; out %al, $0x81; iret' })
-    expect(vcpu.run({ timeoutMs: 5000 })).toMatchObject({ reason: 'io-out', port: 0x80 })
+    expect(vcpu.run({ timeoutMs: patience })).toMatchObject({ reason: 'io-out', port: 0x80 })
     expect(vcpu.readyForInterrupt).toBe(false)
     vcpu.requestInterruptWindow(true)
-    expect(vcpu.run({ timeoutMs: 5000 }).reason).toBe('irq-window-open')
+    expect(vcpu.run({ timeoutMs: patience }).reason).toBe('irq-window-open')
     expect(vcpu.readyForInterrupt).toBe(true)
     vcpu.requestInterruptWindow(false)
     vcpu.interrupt(0x33)
-    expect(vcpu.run({ timeoutMs: 5000 })).toMatchObject({ reason: 'io-out', port: 0x81, data: new Uint8Array([51]) })
+    expect(vcpu.run({ timeoutMs: patience })).toMatchObject({ reason: 'io-out', port: 0x81, data: new Uint8Array([51]) })
     expect(checkedError(() => vcpu.interrupt(256), 'argument').argument).toBe('vector')
     vcpu.close()
     checkedError(() => vcpu.interrupt(1), 'closed')
@@ -336,8 +340,8 @@ describe('without controllers in the kernel', () => {
 
   test('a non-maskable interrupt comes even with interrupts off', () => {
     const vcpu = realMode('cli; out %al, $0x80; 1: jmp 1b', { vector: 2, source: 'mov $2, %al; out %al, $0x81; hlt' })
-    expect(vcpu.run({ timeoutMs: 5000 })).toMatchObject({ reason: 'io-out', port: 0x80 })
+    expect(vcpu.run({ timeoutMs: patience })).toMatchObject({ reason: 'io-out', port: 0x80 })
     vcpu.nmi()
-    expect(vcpu.run({ timeoutMs: 5000 })).toMatchObject({ reason: 'io-out', port: 0x81, data: new Uint8Array([2]) })
+    expect(vcpu.run({ timeoutMs: patience })).toMatchObject({ reason: 'io-out', port: 0x81, data: new Uint8Array([2]) })
   })
 })

@@ -3,6 +3,7 @@ import { type ExitHandlers, KiB, Mapping, MiB, type Vcpu } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
 import { programs, reader, writer } from '../../bench/guests.js'
 import { checkedError } from '../support/errors.js'
+import { patience } from '../support/patience.js'
 import { inLab } from '../support/skip.js'
 import { vm } from '../support/vm.js'
 
@@ -237,7 +238,7 @@ describe('transactions', () => {
     const [vcpu] = programs(vm, [
       { source: 'mov (%rdi), %rax; mov (%rsi), %rbx; out %al, $0x10', registers: { rdi: BigInt(here), rsi: BigInt(there) } }
     ])
-    expect(vcpu?.run({ timeoutMs: 10_000 }).reason).toBe('io-out')
+    expect(vcpu?.run({ timeoutMs: patience }).reason).toBe('io-out')
     expect(vcpu?.getRegisters()).toMatchObject({ rax: words.one, rbx: words.other })
     expect(vm.memslots.create({ gpa: 0x900_0000, mapping: filled(0n) }).id).toBe(3)
   })

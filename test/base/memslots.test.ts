@@ -5,6 +5,7 @@ import { type NativeKvm, type NativeVm, native } from '../../lib/abi/native.js'
 import { KVM_SET_USER_MEMORY_REGION } from '../../lib/abi/requests.js'
 import { UserspaceMemoryRegion } from '../../lib/abi/structures.js'
 import { checkedError } from '../support/errors.js'
+import { patience } from '../support/patience.js'
 import { inLab, skip, withoutGuestMemfd } from '../support/skip.js'
 import { kvm, vm } from '../support/vm.js'
 
@@ -37,10 +38,10 @@ test('A02 a vCPU without any memslot does not run: an internal error, or ENOSPC 
   vcpu.setRegisters({ rip: 0n, rflags: 2n })
   if (takesRootFromPool(describeHost())) {
     // The pool is sized by the memslots: KVM_RUN itself fails.
-    const error = checkedError(() => vcpu.run({ timeoutMs: 1000 }), 'ioctl')
+    const error = checkedError(() => vcpu.run({ timeoutMs: patience }), 'ioctl')
     expect(error.errno).toBe('ENOSPC')
     expect(error.message).toContain('no memslots')
-  } else expect(vcpu.run({ timeoutMs: 1000 }).reason).toBe('internal-error')
+  } else expect(vcpu.run({ timeoutMs: patience }).reason).toBe('internal-error')
 })
 
 test('A03 every flag bit that the kernel does not support is EINVAL, and so is one of the second form on the first', () => {

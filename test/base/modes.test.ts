@@ -1,6 +1,7 @@
 import { assemble, CpuidEntry, type Exit, Mapping, MiB, type Vcpu } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
 import { checkedError } from '../support/errors.js'
+import { patience } from '../support/patience.js'
 import { vm } from '../support/vm.js'
 
 const tables = 0x1_0000
@@ -31,7 +32,7 @@ function enter(vcpu: Vcpu, name: Name): Vcpu {
   if (name === 'protected') return vcpu.enter('protected', { ip: guests.protected.at, sp: stack })
   return vcpu.enter('long', { ip: guests.long.at, sp: stack, tables, ring: name === 'long' ? 0 : 3 })
 }
-const run = (vcpu: Vcpu): Exit => vcpu.run({ timeoutMs: 10_000 })
+const run = (vcpu: Vcpu): Exit => vcpu.run({ timeoutMs: patience })
 
 /** The guest from its beginning: the device's answer arrives, and the mode is the one that was asked for. */
 function runWhole(vcpu: Vcpu, name: Name): void {

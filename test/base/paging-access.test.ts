@@ -1,9 +1,11 @@
 // Accesses that KVM makes itself, for a string instruction, which it emulates everywhere: they heed no signal while they wait for a page.
 // The thread that would serve the page runs the vCPU, so that the page is taken from the access first.
+
 import { readFileSync } from 'node:fs'
 import { assemble, type FaultHandler, KiB, Mapping, MiB, type Vcpu } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
 import { needsPaging } from '../support/needs.js'
+import { patience } from '../support/patience.js'
 import { isRunning } from '../support/running.js'
 import { vm } from '../support/vm.js'
 
@@ -25,7 +27,7 @@ const pause = (milliseconds: number) => Atomics.wait(new Int32Array(new SharedAr
 
 /** What the guest sends to its port, next. */
 function sent(vcpu: Vcpu): number[] | string {
-  const exit = vcpu.run({ timeoutMs: 30_000 })
+  const exit = vcpu.run({ timeoutMs: patience })
   return exit.reason === 'io-out' ? [...exit.data] : exit.reason
 }
 
@@ -76,7 +78,7 @@ describe('an access that KVM makes itself', () => {
     const over = other.start({ mmio: () => {}, memory: () => {}, 'io-out': () => {} })
     while (!isRunning(other)) pause(1)
     vm.memslots.create({ gpa: MiB, mapping: Mapping.anonymous(page) }).delete()
-    for (const end = Date.now() + 10_000; !isAccessible() && Date.now() < end; ) pause(1)
+    for (const end = Date.now() + patience; !isAccessible() && Date.now() < end; ) pause(1)
     const exits: unknown[] = []
     const second = vcpu.start({
       mmio: ({ gpa }) => exits.push(gpa),

@@ -6,6 +6,7 @@ import { assemble, type Exit, Guest, KiB, Mapping, type MemoryError, MiB, type V
 import { describe, expect, test } from 'vitest'
 import { checkedError } from '../support/errors.js'
 import { kernelIsAtLeast } from '../support/kernel.js'
+import { patience } from '../support/patience.js'
 import { descriptors, threadFiles, threads } from '../support/process.js'
 import { untilRunning } from '../support/running.js'
 import { inLab, skip, skipWhereSlow } from '../support/skip.js'
@@ -90,7 +91,7 @@ describe('a vCPU on a thread of its own', () => {
       await vcpu.pause()
       return vcpu.getRegisters().rbx
     }
-    await expect.poll(later, { timeout: 30_000 }).not.toBe(rbx)
+    await expect.poll(later).not.toBe(rbx)
     vcpu.setRegisters({ rbx: 7n })
     expect(vcpu.getRegisters().rbx).toBe(7n)
     await vcpu.stop()
@@ -304,10 +305,10 @@ describe('queued writes', () => {
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, inLab ? 2000 : 100)
     await expect(running).rejects.toThrow('of the handler')
     expect(seen).toEqual([9, 8, 7, 6, 5, 4, 3, 2, 1])
-    const exit = vcpu.run({ timeoutMs: 60_000 })
+    const exit = vcpu.run({ timeoutMs: patience })
     expect(exit).toMatchObject({ reason: 'io-in', port: 0x60 })
     if (exit.reason === 'io-in') exit.data[0] = 0x55
-    expect(vcpu.run({ timeoutMs: 60_000 })).toEqual({ reason: 'hlt' })
+    expect(vcpu.run({ timeoutMs: patience })).toEqual({ reason: 'hlt' })
     expect(vcpu.getRegisters().rbx & 0xffn).toBe(0x55n)
   })
 
@@ -384,7 +385,7 @@ test('a kick between two runs of start() is not swallowed by stop(): the next ru
   vcpu.kick()
   await vcpu.stop()
   await running
-  expect(vcpu.run({ timeoutMs: 60_000 }).reason).toBe('interrupted')
+  expect(vcpu.run({ timeoutMs: patience }).reason).toBe('interrupted')
   expect(vcpu.run({ timeoutMs: 1 }).reason).toBe('timeout')
 })
 

@@ -3,9 +3,11 @@ import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { KiB, Mapping, type TraceEvent, timeline } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
 import { skip } from '../support/skip.js'
-import { causes, gpa, guest, hits, ram, touched } from '../support/traced.js'
+import { causes, gpa, guest, hits, prepareEachTest, ram, touched } from '../support/traced.js'
 import { ofKind, tellsViolations } from '../support/tracing.js'
 import { vm } from '../support/vm.js'
+
+prepareEachTest()
 
 describe('what happened', () => {
   test('is in order of time, in one clock with the own calls', () => {

@@ -6,6 +6,7 @@ import type { NativeKvm, NativeVcpu, NativeVm } from '../../lib/abi/native.js'
 import { native } from '../../lib/abi/native.js'
 import { KVM_GET_REGS } from '../../lib/abi/requests.js'
 import { checkedError } from '../support/errors.js'
+import { patience } from '../support/patience.js'
 import { kvm, vm } from '../support/vm.js'
 
 /** A vCPU about to run real-mode code at 0x1000, in 2 MiB of memory. */
@@ -60,7 +61,7 @@ describe('exits', () => {
     vm.memslots.create({ gpa: 0, mapping: ram })
     const at = longModeTablesSize()
     ram.write(at, assemble('ud2', { mode: 'long', at }))
-    expect(vm.createVcpu().enter('long', { ip: at, ring: 3, tables: 0 }).run({ timeoutMs: 5000 }).reason).toBe('shutdown')
+    expect(vm.createVcpu().enter('long', { ip: at, ring: 3, tables: 0 }).run({ timeoutMs: patience }).reason).toBe('shutdown')
   })
 
   test('the flat 32-bit mode runs', () => {
@@ -68,7 +69,7 @@ describe('exits', () => {
     vm.memslots.create({ gpa: 0, mapping: ram })
     ram.write(0x10_0000, assemble('mov $0x12345678, %eax; hlt', { mode: 'protected', at: 0x10_0000 }))
     const vcpu = vm.createVcpu().enter('protected', { ip: 0x10_0000 })
-    expect(vcpu.run({ timeoutMs: 5000 }).reason).toBe('hlt')
+    expect(vcpu.run({ timeoutMs: patience }).reason).toBe('hlt')
     expect(vcpu.getRegisters().rax).toBe(0x12345678n)
   })
 
@@ -78,7 +79,7 @@ describe('exits', () => {
     const at = longModeTablesSize()
     ram.write(at, assemble('mov $0x1122334455667788, %rax; mov %cs, %ecx; out %al, $0x10', { mode: 'long', at }))
     const vcpu = vm.createVcpu().enter('long', { ip: at, ring, tables: 0 })
-    expect(vcpu.run({ timeoutMs: 5000 }).reason).toBe('io-out')
+    expect(vcpu.run({ timeoutMs: patience }).reason).toBe('io-out')
     const { rax, rcx } = vcpu.getRegisters()
     expect(rax).toBe(0x1122334455667788n)
     expect(Number(rcx & 3n)).toBe(ring)
@@ -92,7 +93,7 @@ describe('exits', () => {
     const ports = [0x10, 0x3f8, 0x7fff, 0xffff]
     ram.write(at, assemble(ports.map((port) => `mov $${port}, %dx; out %al, %dx`).join('; '), { mode: 'long', at }))
     const vcpu = vm.createVcpu().enter('long', { ip: at, ring: 3, tables: 0 })
-    for (const port of ports) expect(vcpu.run({ timeoutMs: 5000 })).toMatchObject({ reason: 'io-out', port })
+    for (const port of ports) expect(vcpu.run({ timeoutMs: patience })).toMatchObject({ reason: 'io-out', port })
   })
 
   test('the loop of run and look allocates next to nothing', () => {
@@ -156,7 +157,7 @@ describe('a limit in time', () => {
   })
   test('leaves no signal behind that would end a later run', async () => {
     const vcpu = realMode('mov $0x60, %al; 1: out %al, $0x10; jmp 1b')
-    for (let round = 0; round < 200; round++) expect(vcpu.run({ timeoutMs: 1000 }).reason).toBe('io-out')
+    for (let round = 0; round < 200; round++) expect(vcpu.run({ timeoutMs: patience }).reason).toBe('io-out')
     await sleep(20)
     expect(vcpu.run().reason).toBe('io-out')
   })

@@ -91,7 +91,7 @@ test('two Workers run a vCPU each; registers of the other are refused, kicks arr
   await untilRunning(first)
   await untilRunning(second)
   // On its way into the guest it is running, too.
-  await expect.poll(() => vm.read(0x2000, 1)[0], { timeout: 30_000 }).toBe(1)
+  await expect.poll(() => vm.read(0x2000, 1)[0]).toBe(1)
   checkedError(() => first.run(), 'busy')
   checkedError(() => first.start({}), 'busy')
   const answers = Promise.all(workers.map(answer))

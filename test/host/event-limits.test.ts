@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { beforeEach, expect, test } from 'vitest'
 import { needsKvm } from '../support/needs.js'
+import { patience } from '../support/patience.js'
 import { skip } from '../support/skip.js'
 
 beforeEach(needsKvm)
@@ -11,7 +12,7 @@ const library = new URL('../../dist/lib/index.js', import.meta.url).href
 function run(program: string, limits = ':'): unknown[] {
   const { stdout, stderr, status } = spawnSync('/bin/sh', ['-c', `${limits}; exec "$0" --input-type=module -e "$1"`, process.execPath, program], {
     encoding: 'utf8',
-    timeout: 60_000
+    timeout: patience
   })
   expect({ stderr, status }).toEqual({ stderr: '', status: 0 })
   return stdout
@@ -45,7 +46,7 @@ test('no descriptors in the middle of it: ioeventfd() and irqfd() leave the VM a
       for (const fd of filler.splice(0, free)) closeSync(fd)
       const result = attempt(make)
       for (const fd of filler) closeSync(fd)
-      return [result, descriptors() - before, vcpu.enter('real', { ip: 0 }).run({ timeoutMs: 10_000 }).reason]
+      return [result, descriptors() - before, vcpu.enter('real', { ip: 0 }).run({ timeoutMs: ${patience} }).reason]
     }
     say('begin')
     for (const free of [0, 1, 2, 3, 4, 5, 2, 3]) say(...with_(free, () => vm.ioeventfd({ port: 0x10, size: 1 })))

@@ -10,6 +10,7 @@ import { map } from '../../lib/cli/map.js'
 import { fitLabels, layAxis } from '../../lib/cli/map-axis.js'
 import { checkedError } from '../support/errors.js'
 import { canRunVms, needsKvm } from '../support/needs.js'
+import { patience } from '../support/patience.js'
 import { skip } from '../support/skip.js'
 import { needsAll } from '../support/tables.js'
 import { Target } from '../support/target.js'
@@ -18,7 +19,7 @@ const main = fileURLToPath(new URL('../../dist/lib/cli/main.js', import.meta.url
 /** In a process of its own, as people run it. */
 const spawned = (args: string[], before: string[] = [], options: object = {}) => {
   const [command = '', ...words] = [...before, process.execPath, main, 'map', ...args]
-  return spawnSync(command, words, { encoding: 'utf8', timeout: 120_000, maxBuffer: 2 ** 28, ...options })
+  return spawnSync(command, words, { encoding: 'utf8', timeout: patience, maxBuffer: 2 ** 28, ...options })
 }
 /** Here, for what it prints. */
 async function printed(...args: string[]): Promise<string> {

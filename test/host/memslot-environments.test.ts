@@ -1,4 +1,5 @@
 // One VM's memslots changed from several environments: two Vm objects of one are two such, and take turns where a test wants them to.
+
 import { spawnSync } from 'node:child_process'
 import { setImmediate as turn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -6,6 +7,7 @@ import { type DirtyLogMode, KiB, type KvmErrorCode, Mapping, type Memslot, MiB, 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { checkedError } from '../support/errors.js'
 import { expectOneTable } from '../support/memslots.js'
+import { patience } from '../support/patience.js'
 import { isMapped } from '../support/process.js'
 import { untilRunning } from '../support/running.js'
 import { skip } from '../support/skip.js'
@@ -323,7 +325,7 @@ describe('a token', () => {
 
 test("four Workers change the same memslots: none is lost or doubled, and the tables are the kernel's", () => {
   const program = fileURLToPath(new URL('../../dist/bench/memslots-stress.js', import.meta.url))
-  const { stdout, stderr, status } = spawnSync(process.execPath, [program, '--seconds', '2'], { encoding: 'utf8', timeout: 60_000 })
+  const { stdout, stderr, status } = spawnSync(process.execPath, [program, '--seconds', '2'], { encoding: 'utf8', timeout: patience })
   expect(stderr).toBe('')
   expect(JSON.parse(stdout)).toMatchObject({ lost: 0, double: 0, equalToKernel: refused ? null : true, ok: true })
   expect(status).toBe(0)
@@ -421,7 +423,7 @@ test('a thread that serves pages and waits for another transaction hangs nobody'
       await once(server, 'exit')
       process.exit()
     })`
-  const { stdout, stderr, signal } = spawnSync(process.execPath, ['-e', source], { encoding: 'utf8', timeout: 30_000 })
+  const { stdout, stderr, signal } = spawnSync(process.execPath, ['-e', source], { encoding: 'utf8', timeout: patience })
   expect([signal, stderr]).toEqual([null, ''])
   expect(stdout.trim().split('\n').sort()).toEqual(['created', 'made'])
 })

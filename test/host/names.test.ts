@@ -1,4 +1,5 @@
 // What a stranger named: a process, its arguments, its files. It may be printed to a terminal, into XML, as JSON.
+
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -13,6 +14,7 @@ import { commandWords } from '../../lib/cli/words.js'
 import { hostMappings } from '../../lib/translation/backing.js'
 import { checkedError } from '../support/errors.js'
 import { canRunVms, needsKvm } from '../support/needs.js'
+import { patience } from '../support/patience.js'
 import { needsAll } from '../support/tables.js'
 import { Target } from '../support/target.js'
 import { vm } from '../support/vm.js'
@@ -73,7 +75,7 @@ describe('of another process', () => {
   const folder = mkdtempSync(join(tmpdir(), 'node-kvm-names-'))
   const path = join(folder, file.replaceAll('/', ''))
   const main = fileURLToPath(new URL('../../dist/lib/cli/main.js', import.meta.url))
-  const cli = (...args: string[]) => spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', timeout: 120_000 })
+  const cli = (...args: string[]) => spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', timeout: patience })
   let target: Target
   beforeEach(needsKvm)
   beforeAll(async () => {

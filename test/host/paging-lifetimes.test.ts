@@ -8,6 +8,7 @@ import { withDescriptors } from '../support/descriptors.js'
 import { checkedError } from '../support/errors.js'
 import { needsPaging } from '../support/needs.js'
 import { gpa, pageSize, pattern, wordOf } from '../support/paging.js'
+import { patience } from '../support/patience.js'
 import { threads } from '../support/process.js'
 import { vm } from '../support/vm.js'
 
@@ -64,10 +65,10 @@ describe('lifetimes', () => {
       globalThis.gc?.()
       return threads().filter((name) => name === 'kvm-userfaults')
     }
-    await expect.poll(left, { timeout: 5000 }).toEqual([])
+    await expect.poll(left).toEqual([])
     const { stdout, stderr, status } = spawnSync(process.execPath, ['-e', source('console.log(error.code); process.exit(4)')], {
       encoding: 'utf8',
-      timeout: 60_000
+      timeout: patience
     })
     expect({ stdout, stderr, status }).toEqual({ stdout: 'not-present\n', stderr: '', status: 4 })
   })
@@ -76,7 +77,7 @@ describe('lifetimes', () => {
     needsPaging(context)
     const program = `import { Mapping } from ${addon}; const ram = Mapping.anonymous(65536)
       ram.onMissing({ content: new Uint8Array(4096).fill(7) }); console.log(ram.read(0, 1)[0])`
-    const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', timeout: 60_000 })
+    const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', timeout: patience })
     expect({ stdout, stderr, status }).toEqual({ stdout: '7\n', stderr: '', status: 0 })
   })
 })

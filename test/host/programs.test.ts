@@ -2,11 +2,12 @@ import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { needsKvm, needsPaging, needsRoot } from '../support/needs.js'
+import { patience } from '../support/patience.js'
 import { skip } from '../support/skip.js'
 
 const file = (path: string) => fileURLToPath(new URL(`../../dist/${path}`, import.meta.url))
 const run = (path: string, args: string[] = [], options: object = {}) =>
-  spawnSync(process.execPath, [file(path), ...args], { encoding: 'utf8', timeout: 60_000, ...options })
+  spawnSync(process.execPath, [file(path), ...args], { encoding: 'utf8', timeout: patience, ...options })
 const command = (...args: string[]) => run('lib/cli/main.js', args)
 
 const outputs: Record<string, (string | RegExp)[]> = {
@@ -106,7 +107,7 @@ describe('node-kvm walkthrough where BPF cannot read the third table', () => {
   test('without privilege says what it cannot show, and goes on', (context) => {
     needsRoot(context, 'give capabilities up')
     const args = ['--bounding-set=-bpf,-perfmon,-sys_admin', process.execPath, file('lib/cli/main.js'), 'walkthrough']
-    const { stdout, status } = spawnSync('setpriv', args, { encoding: 'utf8', timeout: 60_000 })
+    const { stdout, status } = spawnSync('setpriv', args, { encoding: 'utf8', timeout: patience })
     expect(status).toBe(0)
     expect(stdout).toMatch(/note: the third table is not shown: .*no CAP_BPF and no CAP_PERFMON/)
     expect(stdout).toMatch(/note: HPAs are not shown: .*CAP_SYS_ADMIN/)
@@ -118,7 +119,7 @@ describe('node-kvm walkthrough where BPF cannot read the third table', () => {
     needsRoot(context, 'hide the BTF in a mount namespace of its own')
     const hidden = 'mount -t tmpfs none /sys/kernel/btf && exec "$@"'
     const args = ['-m', 'sh', '-c', hidden, 'sh', process.execPath, file('lib/cli/main.js'), 'walkthrough', '--json']
-    const { stdout, stderr, status } = spawnSync('unshare', args, { encoding: 'utf8', timeout: 600_000 })
+    const { stdout, stderr, status } = spawnSync('unshare', args, { encoding: 'utf8', timeout: patience })
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
     const { steps, notes, host } = JSON.parse(stdout)
     expect(notes.join()).toContain('the kernel has no BTF')

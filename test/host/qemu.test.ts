@@ -1,4 +1,5 @@
 // Somebody else's VM: what QEMU's own monitor says of its memory is the truth to compare with.
+
 import { spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -7,6 +8,7 @@ import { afterAll, beforeAll, expect, type TestContext, test } from 'vitest'
 import { prepareQemu } from '../../lab/qemu.js'
 import { tryReading } from '../../lib/translation/reader.js'
 import { canRunVms, needsFrames, needsKvm } from '../support/needs.js'
+import { patience } from '../support/patience.js'
 import { Qemu } from '../support/qemu.js'
 import { skip } from '../support/skip.js'
 
@@ -108,10 +110,13 @@ test('node-kvm trace --pid shows what its firmware does when it runs again', asy
   let text = ''
   child.stdout.setEncoding('utf8').on('data', (part) => (text += part))
   const done = new Promise<number | null>((resolve) => child.once('close', resolve))
-  await sleep(1000)
-  await monitor.monitor('system_reset')
   const seen = (kind: string) => text.includes(`"kind":"${kind}"`)
-  for (const end = Date.now() + 30_000; !(seen('spte-set') && seen('pio')) && Date.now() < end; ) await sleep(100)
+  // Again and again, as nothing tells when the command begins to listen; with more and more time for the firmware to come to where it shows.
+  const isSeen = () => seen('spte-set') && seen('pio')
+  for (let wait = 1000; !isSeen() && wait < patience; wait *= 2) {
+    await monitor.monitor('system_reset')
+    for (const end = Date.now() + wait; !isSeen() && Date.now() < end; ) await sleep(100)
+  }
   child.kill('SIGINT')
   expect(await done).toBe(0)
   const events = text
@@ -121,5 +126,5 @@ test('node-kvm trace --pid shows what its firmware does when it runs again', asy
   expect(events.at(-1)).toMatchObject({ kind: 'summary' })
   expect(events.at(-1).memslots).toBeGreaterThan(3)
   expect(new Set(events.slice(0, -1).map(({ process }) => process))).toEqual(new Set([monitor.pid]))
-  expect(seen('spte-set') && seen('pio')).toBe(true)
+  expect(isSeen()).toBe(true)
 })

@@ -9,6 +9,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { execute, UsageError } from '../../lib/cli/command.js'
 import { trace as command } from '../../lib/cli/trace.js'
 import { tryReading } from '../../lib/translation/reader.js'
+import { patience } from '../support/patience.js'
 import { skip } from '../support/skip.js'
 import { Target } from '../support/target.js'
 import { needsTracing } from '../support/tracing.js'
@@ -16,7 +17,7 @@ import { vm } from '../support/vm.js'
 
 const main = fileURLToPath(new URL('../../dist/lib/cli/main.js', import.meta.url))
 const example = fileURLToPath(new URL('../../dist/examples/memslot-move.js', import.meta.url))
-const trace = (...args: string[]) => spawnSync(process.execPath, [main, 'trace', ...args], { encoding: 'utf8', timeout: 60_000 })
+const trace = (...args: string[]) => spawnSync(process.execPath, [main, 'trace', ...args], { encoding: 'utf8', timeout: patience })
 const objects = (text: string) =>
   text
     .trim()
@@ -76,15 +77,15 @@ describe('a process that runs already', () => {
   }
 
   /** Attaches, calls `work` when events flow, and ends it by `end`. */
-  async function attached(args: string[], work: (child: ChildProcess) => Promise<void>, end: () => unknown) {
+  async function attached(args: string[], work: (child: ChildProcess, seen: () => string) => Promise<void>, end: () => unknown) {
     const child = spawn(process.execPath, [main, 'trace', '--pid', String(target.pid), ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
     let stdout = ''
     child.stdout.setEncoding('utf8').on('data', (text) => (stdout += text))
     const done = new Promise<number | null>((resolve) => child.once('close', resolve))
     await sleep(1)
     // It has begun when what the guest does shows.
-    for (const started = Date.now(); stdout === '' && Date.now() - started < 50_000; await sleep(50)) await target.do('touchAll')
-    await work(child)
+    for (const started = Date.now(); stdout === '' && Date.now() - started < patience; await sleep(50)) await target.do('touchAll')
+    await work(child, () => stdout)
     await end()
     if (end !== kill) child.kill('SIGINT')
     return { status: await done, stdout }
@@ -97,17 +98,20 @@ describe('a process that runs already', () => {
     await start()
     const { slots } = await target.do('slots', { count: 1, size: 64 * KiB })
     await target.do('guest')
-    const work = async () => {
-      await sleep(600)
-      await target.do('advise', { index: 0, advice: 'dontneed', offset: 0x3000, length: 4096 })
-      await sleep(600)
+    // Until the command has read the memslots, and told a call with what it hits.
+    const work = async (_: ChildProcess, seen: () => string) => {
+      const told = () => seen().includes(`"gpas":[{"gpa":${slots[0].gpa + 0x3000}`)
+      for (const started = Date.now(); !told() && Date.now() - started < patience; await sleep(50)) {
+        await target.do('touchAll')
+        await target.do('advise', { index: 0, advice: 'dontneed', offset: 0x3000, length: 4096 })
+      }
     }
     const { status, stdout } = await attached(['--json', '--kinds', 'notifier-unmap,spte-set,pio'], work, () => {})
     expect(status).toBe(0)
     const events = objects(stdout)
     expect(events.at(-1)).toMatchObject({ kind: 'summary', lost: 0 })
     expect(events.at(-1).memslots).toBeGreaterThan(1)
-    expect(events.find(({ kind, hva }) => kind === 'notifier-unmap' && hva === slots[0].hva + 0x3000)).toMatchObject({
+    expect(events.find(({ kind, hva, gpas }) => kind === 'notifier-unmap' && hva === slots[0].hva + 0x3000 && gpas)).toMatchObject({
       process: target.pid,
       gpas: [{ gpa: slots[0].gpa + 0x3000, size: 4096 }]
     })

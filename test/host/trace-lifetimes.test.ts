@@ -5,6 +5,7 @@ import { Guest, KiB, Mapping, MiB, type TraceEvent } from 'node-kvm'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { checkedError } from '../support/errors.js'
 import { needsRoot } from '../support/needs.js'
+import { patience } from '../support/patience.js'
 import { descriptors, ownDescriptors, threads } from '../support/process.js'
 import { skip } from '../support/skip.js'
 import { needsTracing, ofKind } from '../support/tracing.js'
@@ -132,7 +133,7 @@ describe('lifetimes', () => {
       const vm = Kvm.open().createVm(), mapping = Mapping.anonymous(4096), trace = vm.trace()
       setTimeout(() => vm.memslots.create({ gpa: 0, mapping }), 1)
       for await (const event of trace) { console.log(event.kind); break }`
-    const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', timeout: 50_000 })
+    const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', timeout: patience })
     expect({ stdout, stderr, status }).toEqual({ stdout: 'memslot\n', stderr: '', status: 0 })
   })
 
@@ -210,7 +211,7 @@ describe('bad input', () => {
       try { vm.trace() } catch (error) { console.log(error.code, error.errno, error.message.includes('ulimit')) }
       try { for (let found = 0; ; found++) open.push(openSync('/dev/null')) && found === 5 && console.log('6 are free') } catch {}`
     const limited = ['-c', `ulimit -n 256; exec "$0" --input-type=module -e "$1"`, process.execPath, program]
-    const { stdout, stderr } = spawnSync('/bin/sh', limited, { encoding: 'utf8', timeout: 50_000 })
+    const { stdout, stderr } = spawnSync('/bin/sh', limited, { encoding: 'utf8', timeout: patience })
     expect({ stdout, stderr }).toEqual({ stdout: 'begin\nlimit EMFILE true\n6 are free\n', stderr: '' })
   })
   test('no descriptors left for what comes after the tracepoints: the trace is undone, a loop is refused, and both work the next time', () => {
@@ -242,7 +243,7 @@ describe('bad input', () => {
       for await (const { kind } of kept) { console.log(kind); break }
       kvm.close()`
     const limited = ['-c', `ulimit -n 256; exec "$0" --input-type=module -e "$1"`, process.execPath, program]
-    const { stdout, stderr } = spawnSync('/bin/sh', limited, { encoding: 'utf8', timeout: 50_000 })
+    const { stdout, stderr } = spawnSync('/bin/sh', limited, { encoding: 'utf8', timeout: patience })
     expect({ stdout, stderr }).toEqual({ stdout: 'begin\nlimit EMFILE\nmemslot\n', stderr: '' })
   })
   test('without privilege: what grants it', (context) => {
@@ -254,7 +255,7 @@ describe('bad input', () => {
       encoding: 'utf8',
       uid: 65534,
       gid: 65534,
-      timeout: 50_000
+      timeout: patience
     })
     if (error || stderr.includes('EACCES: permission denied') || stderr.includes('ERR_MODULE_NOT_FOUND'))
       return skip(context, 'another user may not read this folder, or that of the Node binary')

@@ -53,7 +53,7 @@ test('a Worker may start() a vCPU, and its end stops it', async () => {
   expect(await answer(other)).toBe('running')
   await untilRunning(vcpu)
   // On its way into the guest it is running, too.
-  await expect.poll(() => vm.read(0x2000, 1)[0], { timeout: 30_000 }).toBe(1)
+  await expect.poll(() => vm.read(0x2000, 1)[0]).toBe(1)
   await other.terminate()
   expect(vcpu.getRegisters().rbx).not.toBe(0n)
   expect(threads()).not.toContain('kvm-vcpu-0')

@@ -3,9 +3,11 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Tracefs } from '../../lib/trace/tracefs.js'
 import { inLab, skip } from '../support/skip.js'
 import { Target } from '../support/target.js'
-import { gpa, guest, hits, ram, touched } from '../support/traced.js'
+import { gpa, guest, hits, prepareEachTest, ram, touched } from '../support/traced.js'
 import { ofKind, tellsViolations } from '../support/tracing.js'
 import { vm } from '../support/vm.js'
+
+prepareEachTest()
 
 describe('which events', () => {
   test('notifier calls follow the memslots: created, moved, deleted while it runs', () => {

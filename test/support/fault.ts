@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
+import { patience } from './patience.js'
 
 /** How a program of test/faults ended, and what it said. A program that hangs is killed, and `signal` says so. */
 export interface Outcome {
@@ -14,7 +15,7 @@ export interface Outcome {
 export async function runFault(
   name: string,
   args: string[] = [],
-  { node = [], timeout = 60_000 }: { node?: string[]; timeout?: number } = {}
+  { node = [], timeout = patience }: { node?: string[]; timeout?: number } = {}
 ): Promise<Outcome> {
   const path = fileURLToPath(new URL(`../faults/${name}.mjs`, import.meta.url))
   const child = spawn(process.execPath, [...node, path, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })

@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { expect } from 'vitest'
+import { patience } from './patience.js'
 
 const library = JSON.stringify(new URL('../../dist/lib/index.js', import.meta.url).href)
 
@@ -20,7 +21,7 @@ export function outputOf(program: string, { shell = ':', flags = [] as string[] 
     ['-c', `${shell}; exec "$0" "$@"`, process.execPath, ...flags, '--input-type=module', '-e', whole],
     {
       encoding: 'utf8',
-      timeout: 50_000
+      timeout: patience
     }
   )
   expect({ stderr, status, signal }).toEqual({ stderr: '', status: 0, signal: null })

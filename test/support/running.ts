@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { KvmError, type Vcpu } from 'node-kvm'
+import { patience } from './patience.js'
 
 /** Whether another thread has the vCPU in the guest. */
 export function isRunning(vcpu: Vcpu): boolean {
@@ -14,6 +15,6 @@ export function isRunning(vcpu: Vcpu): boolean {
 
 /** Waits for that: with one processor it may come late. */
 export async function untilRunning(vcpu: Vcpu): Promise<void> {
-  for (const end = Date.now() + 30_000; Date.now() < end; await sleep(1)) if (isRunning(vcpu)) return
+  for (const end = Date.now() + patience; Date.now() < end; await sleep(1)) if (isRunning(vcpu)) return
   throw new Error(`vCPU ${vcpu.id} was never seen running`)
 }

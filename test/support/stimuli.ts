@@ -1,9 +1,11 @@
 // What can be done to guest memory, and what KVM is then to tell: the rows of docs/observing.md, and what must hold for each.
+
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Guest, KiB, KvmError, Mapping, type Memslot, type MemslotOptions, MiB, type TraceEvent, type Vm } from 'node-kvm'
+import { patience } from './patience.js'
 
 /** A slot of the size that the stimulus needs; its guest touches `pages` of it. */
 export interface Place {
@@ -80,7 +82,7 @@ const mergedHere = () => Number(readFileSync('/proc/self/ksm_merging_pages', 'ut
 async function merge({ mapping }: Place): Promise<void> {
   await withSettings({ [`${ksm}/sleep_millisecs`]: '0', [`${ksm}/pages_to_scan`]: '1000', [`${ksm}/run`]: '1' }, async () => {
     mapping.advise('mergeable')
-    const end = Date.now() + 30_000
+    const end = Date.now() + patience
     while (mergedHere() < 4) {
       if (Date.now() > end) throw new Impossible('ksmd merged nothing within 30 s')
       await sleep(20)

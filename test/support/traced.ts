@@ -1,4 +1,4 @@
-/** A guest and memory for each test of the file that imports this, where tracepoints may be used. */
+/** A guest and memory for each test of a file, where tracepoints may be used. */
 import { Guest, KiB, Mapping, type TraceEvent, type TraceKind } from 'node-kvm'
 import { beforeEach } from 'vitest'
 import { needsTracing, ofKind } from './tracing.js'
@@ -14,10 +14,13 @@ export function causes(event: TraceEvent): TraceKind[] {
 
 export let guest: Guest
 export let ram: Mapping
-beforeEach((context) => {
-  needsTracing(context, vm)
-  guest = Guest.create(vm)
-  ram = Mapping.anonymous(64 * KiB, { hugePages: false })
+/** To be called by each file: hooks are a file's own, and this module is evaluated once for several where they share a process. */
+export function prepareEachTest(): void {
+  beforeEach((context) => {
+    needsTracing(context, vm)
+    guest = Guest.create(vm)
+    ram = Mapping.anonymous(64 * KiB, { hugePages: false })
+}
 })
 /** A memslot over `ram` that the guest touched. */
 export function touched() {

@@ -1,5 +1,5 @@
 /** Where the add-on is, how it is loaded, and which command makes one where there is none or it does not load. */
-import { existsSync } from 'node:fs'
+import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { resolve, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -41,9 +41,28 @@ export function mendingCommand(): string {
  */
 export function loadAddon(): NativeAddon {
   try {
-    return require(addonPath())
+    const path = addonPath()
+    refuseCutOff(path)
+    return require(path)
   } catch (error) {
     throw unloadable(error as NodeJS.ErrnoException)
+  }
+}
+
+/**
+ * A file that a full disk or an interrupted linker left short: the dynamic loader maps what is not there, and the process dies by SIGBUS.
+ * The table of sections is what stands last in an ELF file (elf(5)).
+ */
+function refuseCutOff(path: string): void {
+  const header = new DataView(new ArrayBuffer(64))
+  const file = openSync(path, 'r')
+  try {
+    if (readSync(file, header) < 64 || header.getUint32(0) !== 0x7f454c46) return
+    const end = Number(header.getBigUint64(40, true)) + header.getUint16(58, true) * header.getUint16(60, true)
+    const { size } = fstatSync(file)
+    if (end > size) throw new Error(`${path}: the file ends after ${size} of ${end} bytes`)
+  } finally {
+    closeSync(file)
   }
 }
 

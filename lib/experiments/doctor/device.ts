@@ -58,7 +58,7 @@ function notPassedOn(how: string): Finding {
   )
 }
 
-const flagsOf = () => new Set((/^flags\s*:(.*)$/m.exec(readOptional('/proc/cpuinfo') ?? '')?.[1] ?? '').trim().split(/\s+/))
+const flagsOf = () => new Set(/^flags\s*:(.*)$/m.exec(readOptional('/proc/cpuinfo') ?? '')?.[1]?.match(/\S+/g) ?? [])
 
 /** No KVM in this kernel: no module, or no processor for one. */
 function checkUnserved(what: string): Finding {
@@ -82,7 +82,7 @@ function checkUnserved(what: string): Finding {
 }
 
 function withoutProcessor(what: string, flags: Set<string>): Finding {
-  if (flags.size < 2) return lacking(name, `${what}, and /proc/cpuinfo does not say what the processor can`, byRoot('mount -t proc proc /proc'))
+  if (flags.size === 0) return lacking(name, `${what}, and /proc/cpuinfo does not say what the processor can`, byRoot('mount -t proc proc /proc'))
   if (flags.has('hypervisor'))
     return lacking(name, `${what}: this is a VM, and its hypervisor hides VT-x and SVM from it`, {
       advice:

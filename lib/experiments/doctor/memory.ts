@@ -3,7 +3,7 @@ import { closeSync, openSync, readdirSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { GiB, KiB, MiB } from '../../abi/arguments.js'
 import { readOptional } from '../../abi/host.js'
-import { hasCapability, isFiltered, isInstalled } from '../../abi/privileges.js'
+import { hasCapability, inOwnNamespace, isFiltered, isInstalled, mayGainCapability } from '../../abi/privileges.js'
 import { byRoot, type Finding, found, lacking, type Situation, whatHappened } from './finding.js'
 import { gaining } from './observing.js'
 
@@ -89,17 +89,21 @@ function limit(row: string): { soft: number; hard: number } | null {
 }
 
 /** By prlimit(1), as not every shell's ulimit has every limit; `$$` is the process id of the shell that it is pasted into. */
-function raising(option: string, hard: number, enough: number): Pick<Finding, 'remedy' | 'price'> {
+function raising(option: string, hard: number, enough: number): Pick<Finding, 'remedy' | 'price' | 'advice'> {
   const price = 'for this shell, and what is started from it'
-  const word = (value: number) => (value === Infinity ? 'unlimited' : String(value))
-  // Up to the hard limit is everybody's to raise, beyond it root's.
-  if (hard >= enough) return { remedy: `prlimit --pid $$ --${option}=${word(enough)}:`, price }
-  const command = `prlimit --pid $$ --${option}=${word(enough)}:${word(enough)}`
+  const value = enough === Infinity ? 'unlimited' : String(enough)
+  // Up to the hard limit is everybody's to raise, beyond it root's, unless whoever started this session withheld that.
+  if (hard >= enough) return { remedy: `prlimit --pid $$ --${option}=${value}:`, price }
+  if (!mayGainCapability('sys_resource') || inOwnNamespace('user'))
+    return {
+      advice: `whatever started this session limits it: docker run --ulimit ${option}=${enough === Infinity ? -1 : value} ..., or systemd's Limit${option.toUpperCase()}=`
+    }
+  const command = `prlimit --pid $$ --${option}=${value}:${value}`
   if (process.getuid?.() === 0) return { remedy: command, price }
   return { remedy: isInstalled('sudo') ? `sudo ${command}` : `su -p -s /bin/sh -c "${command}"`, price }
 }
 
-/** Descriptors: a trace takes one for each event on each CPU, a VM one and one for each vCPU. */
+/** Descriptors: a trace takes one for each event on each CPU, a VM one and one for each vCPU. Node has raised its own limit to the hard one. */
 export function checkOpenFiles(): Finding | null {
   const files = limit('Max open files')
   if (!files) return null
@@ -154,5 +158,7 @@ export function checkLockedMemory(): Finding | null {
   const free = Number(readOptional('/proc/sys/kernel/perf_event_mlock_kb') ?? 516) * KiB * cpus
   const needed = cpus * (4 * MiB + 4 * KiB)
   const detail = `${Math.floor((free + locked.soft) / KiB)} KiB, of which the rings of one trace take ${needed / KiB}`
-  return free + locked.soft >= needed ? found('locked memory', detail) : lacking('locked memory', detail, raising('memlock', locked.hard, Infinity))
+  return free + locked.soft >= needed
+    ? found('locked memory', detail)
+    : lacking('locked memory', detail, raising('memlock', locked.hard, needed - free))
 }

@@ -5,7 +5,16 @@
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { errnoName, exhaustion, KvmError } from './errors.js'
-import { native } from './native.js'
+import type { NativeAddon } from './native.js'
+
+type Reclaimer = Pick<NativeAddon, 'mayCollect' | 'reclaim'>
+/** The add-on, once it is loaded: who asks what host this is does so without it, too, when there is nothing to reclaim. */
+let addon: Reclaimer | undefined
+
+/** For ./native.ts alone. */
+export function reclaimBy(loaded: Reclaimer): void {
+  addon = loaded
+}
 
 let collect: (() => void) | undefined
 
@@ -21,11 +30,12 @@ function collector(): () => void {
 
 /** Ends what JavaScript has lost, at once: finalizers would run in a later turn of the event loop. How many objects. */
 function reclaim(): number {
-  if (native.mayCollect()) {
+  if (!addon) return 0
+  if (addon.mayCollect()) {
     collect ??= globalThis.gc ?? collector()
     collect()
   }
-  return native.reclaim()
+  return addon.reclaim()
 }
 
 const passing = ['EMFILE', 'ENFILE', 'ENOMEM', 'EDQUOT']

@@ -1,8 +1,8 @@
 /** The add-on, and the types of what it exports. Only the rooms abi, memory, kvm and translation import this. */
-import { createRequire } from 'node:module'
-import { fileURLToPath } from 'node:url'
 import { isMainThread } from 'node:worker_threads'
+import { loadAddon } from './addon.js'
 import { exhaustion } from './errors.js'
+import { reclaimBy } from './exhausted.js'
 
 /** An owned file descriptor; closed when its object is collected, at the latest. Results below 0 are a negative errno. */
 export interface NativeDescriptor {
@@ -364,14 +364,7 @@ export interface NativeAddon {
   readonly vcpuWords: ArrayBuffer
 }
 
-const require = createRequire(import.meta.url)
-
-/** dist/lib/abi and lib/abi lie at different depths below the package. */
-const packageRoot = fileURLToPath(new URL(import.meta.url.includes('/dist/lib/') ? '../../..' : '../..', import.meta.url))
-
-/** NODE_KVM_ADDON names another build of the add-on: the sanitizers' one. */
-const otherBuild = process.env['NODE_KVM_ADDON']
-
-export const native: NativeAddon = otherBuild ? require(otherBuild) : (require('node-gyp-build') as (directory: string) => NativeAddon)(packageRoot)
+export const native: NativeAddon = loadAddon()
 native.onExhausted((what) => exhaustion(what === 'memory' ? 'allocating memory' : 'making a thread', what === 'memory' ? 'ENOMEM' : what) as Error)
+reclaimBy(native)
 if (!isMainThread) native.watchLoop()

@@ -5,9 +5,29 @@ import { diagnose, type Finding } from '../experiments/doctor.js'
 import { command, laneUsage, refuseWords } from './command.js'
 import { paint } from './paint.js'
 
-function line({ name, ok, detail, remedy }: Finding): string {
+const width = 80
+const nameWidth = 16
+const margin = ' '.repeat(5 + nameWidth)
+
+/** Words in lines that end before column 80, the first of which has `used` columns less. */
+function wrap(text: string, indent: string): string {
+  const lines = ['']
+  for (const word of visible(text).split(' ')) {
+    const line = lines.at(-1) as string
+    if (line !== '' && indent.length + line.length + 1 + word.length > width) lines.push(word)
+    else lines[lines.length - 1] = line === '' ? word : `${line} ${word}`
+  }
+  return lines.join(`\n${indent}`)
+}
+
+/** A command stays in one line, at the margin's left, so that it can be copied whole. */
+function describe({ name, ok, detail, remedy, advice, price }: Finding): string {
   const mark = ok ? paint('green', 'yes') : paint('yellow', 'no ')
-  return `${mark}  ${name.padEnd(20)} ${visible(detail)}${remedy ? `\n     ${' '.repeat(20)} -> ${visible(remedy)}` : ''}`
+  const lines = [`${mark}  ${visible(name).padEnd(nameWidth)}${wrap(detail, margin)}`]
+  if (remedy) lines.push(`${' '.repeat(5)}$ ${visible(remedy)}`)
+  if (price) lines.push(`${margin}${wrap(`price: ${price}`, margin)}`)
+  if (advice) lines.push(`${margin}${wrap(`-> ${advice}`, margin)}`)
+  return lines.join('\n')
 }
 
 const usage = `usage: node-kvm doctor [--json] [--lane LANE [--kernel K]]
@@ -17,7 +37,7 @@ const usage = `usage: node-kvm doctor [--json] [--lane LANE [--kernel K]]
   --json         one JSON document
 ${laneUsage}`
 
-/** Its exit status is 0 when VMs can be made. */
+/** Its exit status is 0 when VMs can be made and run. */
 export const doctor = command({
   usage,
   options: { json: { type: 'boolean' } },
@@ -28,14 +48,14 @@ export const doctor = command({
   }
 })
 
-function tell(asJson: boolean): number {
-  const diagnosis = diagnose()
+async function tell(asJson: boolean): Promise<number> {
+  const diagnosis = await diagnose()
   const { host, findings, ok } = diagnosis
   if (asJson) console.log(json(diagnosis, 2))
   else {
-    console.log(`Linux ${host.kernel}, ${host.vendor}, second stage: ${host.mmu}\n`)
-    for (const finding of findings) console.log(line(finding))
-    console.log(`\n${ok ? paint('green', 'VMs can be made here.') : paint('red', 'No VM can be made here.')}`)
+    console.log(`${visible(`Linux ${host.kernel}, ${host.vendor}, second stage: ${host.mmu}`)}\n`)
+    for (const finding of findings) console.log(describe(finding))
+    console.log(`\n${ok ? paint('green', 'VMs can be made and run here.') : paint('red', 'No VM can be run here.')}`)
   }
   return ok ? 0 : 1
 }

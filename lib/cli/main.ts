@@ -46,8 +46,9 @@ async function main([name, ...rest]: string[]): Promise<number> {
     console.error(`node-kvm: ${name === undefined ? 'a command is needed' : `there is no command '${visible(name)}'`}\n\n${usage()}`)
     return 2
   }
-  const command = await entry.load()
+  let command: Command | undefined
   try {
+    command = await entry.load()
     return await execute(command, name as string, rest)
   } catch (error) {
     return explain(error, name as string, command)
@@ -55,9 +56,9 @@ async function main([name, ...rest]: string[]): Promise<number> {
 }
 
 /** Prints what people can act on and returns the exit status; what nobody foresaw goes on. */
-function explain(error: unknown, name: string, { usage, inLanes }: Command): number {
+function explain(error: unknown, name: string, command: Command | undefined): number {
   if (error instanceof UsageError) {
-    console.error(`node-kvm ${name}: ${visibleLines(error.message)}\n\n${usage}`)
+    console.error(`node-kvm ${name}: ${visibleLines(error.message)}\n\n${command?.usage}`)
     return 2
   }
   // The lab's own failures carry their status.
@@ -68,7 +69,7 @@ function explain(error: unknown, name: string, { usage, inLanes }: Command): num
   }
   if (!(error instanceof KvmError)) throw error
   console.error(`node-kvm: ${error.message}`)
-  if (inLanes && (error.code === 'unavailable' || error.code === 'permission'))
+  if (command?.inLanes && (error.code === 'unavailable' || error.code === 'permission'))
     console.error(
       `\nAn emulated machine has one, with EPT or NPT, on any x86-64 Linux: node-kvm ${name} --lane ept${name === 'walkthrough' ? ' (here: npm start -- --lane ept)' : ''}`
     )

@@ -8,10 +8,11 @@ import { CpuidEntry } from '../abi/structures.js'
 import { Vm } from './vm.js'
 
 const openAdvice: Record<string, string> = {
-  ENOENT: 'load kvm_intel or kvm_amd, and enable VT-x or SVM in the firmware; in a VM, nested virtualization',
-  EACCES: 'join the group that owns it (sudo usermod -aG kvm $USER, then log in again), or run as root',
-  EPERM: 'the container or sandbox does not pass the device on',
-  ENXIO: 'the kvm module is gone; load kvm_intel or kvm_amd'
+  ENOENT: 'KVM is not loaded, or this container was not given the device: node-kvm doctor says which, and what to do',
+  EACCES: 'its owner, group and mode do not let this user open it: node-kvm doctor names the command that does',
+  EPERM: 'the container or sandbox does not pass the device on: node-kvm doctor says how it would',
+  ENODEV: 'no KVM is loaded behind it: node-kvm doctor says why',
+  ENXIO: 'no KVM is loaded behind it: node-kvm doctor says why'
 }
 
 /**

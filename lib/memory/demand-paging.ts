@@ -298,7 +298,7 @@ function checkService(result: NativeFaultService | number): NativeFaultService {
   if (errno === 'EPERM' || errno === 'EACCES')
     throw new KvmError(
       'permission',
-      `userfaultfd: ${errno}; faults of KVM need CAP_SYS_PTRACE (sudo), sysctl vm.unprivileged_userfaultfd=1, or access to /dev/userfaultfd`,
+      `userfaultfd: ${errno}; faults of KVM need CAP_SYS_PTRACE (root has it), sysctl vm.unprivileged_userfaultfd=1, or access to /dev/userfaultfd; see node-kvm doctor`,
       { errno }
     )
   const advice: Record<string, string> = {

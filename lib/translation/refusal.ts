@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import { errnoName } from '../abi/errors.js'
 import { type Host, readOptional } from '../abi/host.js'
 import type { TableFailure } from '../abi/native.js'
+import { hasCapability, inOwnNamespace, shellWith } from '../abi/privileges.js'
 
 /** In the order of field_bit in native/bpf/layout.h. */
 const fields = [
@@ -35,28 +36,30 @@ export interface ReadingHost {
   moduleBtf: boolean
   lockdown: string | null
   capabilities: { sysAdmin: boolean; bpf: boolean; perfmon: boolean }
+  /** Whether those are of a user namespace, where they open no door to the kernel's memory. */
+  userNamespace: boolean
 }
-
-/** Effective capability bits of this process (capabilities(7)). */
-export function hasCapability(bit: number): boolean {
-  const effective = /\nCapEff:\s*([0-9a-f]+)/.exec(readOptional('/proc/self/status') ?? '')?.[1] ?? '0'
-  return ((BigInt(`0x${effective}`) >> BigInt(bit)) & 1n) === 1n
-}
-const capabilityBits = { sysAdmin: 21, perfmon: 38, bpf: 39 }
 
 export function readingHost(): ReadingHost {
-  const { sysAdmin, perfmon, bpf } = capabilityBits
   return {
     kvmLoaded: existsSync('/sys/module/kvm'),
     btf: existsSync('/sys/kernel/btf/vmlinux'),
     moduleBtf: !existsSync('/sys/module/kvm/initstate') || existsSync('/sys/kernel/btf/kvm'),
     lockdown: /\[(\w+)\]/.exec(readOptional('/sys/kernel/security/lockdown') ?? '')?.[1] ?? null,
-    capabilities: { sysAdmin: hasCapability(sysAdmin), perfmon: hasCapability(perfmon), bpf: hasCapability(bpf) }
+    capabilities: { sysAdmin: hasCapability('sys_admin'), perfmon: hasCapability('perfmon'), bpf: hasCapability('bpf') },
+    userNamespace: inOwnNamespace('user')
   }
 }
 
 /** What is missing, known without asking; null when nothing is. */
-export function missingOnHost({ kvmLoaded, btf, moduleBtf, lockdown, capabilities }: ReadingHost): { why: string; remedy: string } | null {
+export function missingOnHost({
+  kvmLoaded,
+  btf,
+  moduleBtf,
+  lockdown,
+  capabilities,
+  userNamespace
+}: ReadingHost): { why: string; remedy: string } | null {
   if (!kvmLoaded) return { why: 'kvm is not loaded', remedy: 'sudo modprobe kvm_intel or kvm_amd' }
   if (!btf) return { why: 'the kernel has no BTF (/sys/kernel/btf/vmlinux)', remedy: 'a kernel built with CONFIG_DEBUG_INFO_BTF' }
   if (!moduleBtf) return { why: 'the module kvm has no BTF (/sys/kernel/btf/kvm)', remedy: 'a kernel built with CONFIG_DEBUG_INFO_BTF_MODULES' }
@@ -65,9 +68,14 @@ export function missingOnHost({ kvmLoaded, btf, moduleBtf, lockdown, capabilitie
       why: 'lockdown is at the level confidentiality, which refuses BPF reads of kernel memory',
       remedy: 'boot with lockdown=integrity or none'
     }
+  if (userNamespace)
+    return {
+      why: 'this process is in a user namespace, whose CAP_BPF and CAP_PERFMON the kernel does not take for its own',
+      remedy: 'run outside it, as root'
+    }
   const lacking = [...(capabilities.bpf ? [] : ['CAP_BPF']), ...(capabilities.perfmon ? [] : ['CAP_PERFMON'])]
   if (lacking.length > 0 && !capabilities.sysAdmin)
-    return { why: `no ${lacking.join(' and no ')}`, remedy: 'run as root, or sudo setcap cap_bpf,cap_perfmon+ep $(which node)' }
+    return { why: `no ${lacking.join(' and no ')}`, remedy: `run as root, or in a shell that has them: ${shellWith('bpf', 'perfmon')}` }
   return null
 }
 

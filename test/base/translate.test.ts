@@ -278,7 +278,8 @@ describe('why VMs cannot be read', () => {
     btf: true,
     moduleBtf: true,
     lockdown: 'none',
-    capabilities: { sysAdmin: true, bpf: true, perfmon: true }
+    capabilities: { sysAdmin: true, bpf: true, perfmon: true },
+    userNamespace: false
   }
   const failure: TableFailure = { step: 'program', error: -22, missingFields: 0, log: '' }
   const nobody = { sysAdmin: false, bpf: false, perfmon: false }
@@ -288,7 +289,8 @@ describe('why VMs cannot be read', () => {
     [{ btf: false }, 'no BTF (/sys/kernel/btf/vmlinux)', 'CONFIG_DEBUG_INFO_BTF'],
     [{ moduleBtf: false }, 'module kvm has no BTF', 'CONFIG_DEBUG_INFO_BTF_MODULES'],
     [{ lockdown: 'confidentiality' }, 'lockdown is at the level confidentiality', 'lockdown=integrity'],
-    [{ capabilities: nobody }, 'no CAP_BPF and no CAP_PERFMON', 'setcap'],
+    [{ capabilities: nobody }, 'no CAP_BPF and no CAP_PERFMON', '--ambient-caps'],
+    [{ userNamespace: true }, 'in a user namespace', 'outside'],
     [{ capabilities: { ...nobody, bpf: true } }, 'no CAP_PERFMON', 'run as root']
   ] as [Partial<ReadingHost>, string, string][])('%j', (lacks, why, remedy) => {
     const host = { ...able, ...lacks }

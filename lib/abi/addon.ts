@@ -1,0 +1,80 @@
+/** Where the add-on is, how it is loaded, and which command makes one where there is none or it does not load. */
+import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { resolve, sep } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { KvmError } from './errors.js'
+import type { NativeAddon } from './native.js'
+import { quoted } from './privileges.js'
+import { shorten } from './text.js'
+
+const require = createRequire(import.meta.url)
+
+/** dist/lib/abi and lib/abi lie at different depths below the package. */
+const packageRoot = resolve(fileURLToPath(new URL(import.meta.url.includes('/dist/lib/') ? '../../..' : '../..', import.meta.url)))
+
+/** NODE_KVM_ADDON names another build of the add-on: the sanitizers' one. */
+const otherBuild = process.env['NODE_KVM_ADDON']
+
+type Finder = { (folder: string): NativeAddon; resolve(folder: string): string }
+
+/** The file of the add-on. Throws where there is none. */
+export const addonPath = (): string => otherBuild ?? (require('node-gyp-build') as Finder).resolve(packageRoot)
+
+/**
+ * Compiles the add-on: in the folder that the package is installed in, or in its own checkout. Or lets go of the build that was named
+ * instead. To be pasted into a shell.
+ */
+export function mendingCommand(): string {
+  if (otherBuild !== undefined) return 'unset NODE_KVM_ADDON'
+  const installed = packageRoot.lastIndexOf(`${sep}node_modules${sep}node-kvm`)
+  const [folder, command] =
+    installed < 0
+      ? [packageRoot, 'npm run build:native']
+      : [packageRoot.slice(0, installed), 'npm rebuild node-kvm --ignore-scripts=false --foreground-scripts']
+  return `(cd ${quoted(folder)} && ${command})`
+}
+
+/**
+ * Loads the add-on.
+ * @throws KvmError `unavailable`, in one line: Node's and node-gyp-build's own errors say neither what is missing nor what to do
+ */
+export function loadAddon(): NativeAddon {
+  try {
+    const path = addonPath()
+    refuseCutOff(path)
+    return require(path)
+  } catch (error) {
+    throw unloadable(error as NodeJS.ErrnoException)
+  }
+}
+
+/**
+ * A file that a full disk or an interrupted linker left short: the dynamic loader maps what is not there, and the process dies by SIGBUS.
+ * The table of sections is what stands last in an ELF file (elf(5)).
+ */
+function refuseCutOff(path: string): void {
+  const header = new DataView(new ArrayBuffer(64))
+  const file = openSync(path, 'r')
+  try {
+    if (readSync(file, header) < 64 || header.getUint32(0) !== 0x7f454c46) return
+    const end = Number(header.getBigUint64(40, true)) + header.getUint16(58, true) * header.getUint16(60, true)
+    const { size } = fstatSync(file)
+    if (end > size) throw new Error(`${path}: the file ends after ${size} of ${end} bytes`)
+  } finally {
+    closeSync(file)
+  }
+}
+
+function unloadable({ code, message }: NodeJS.ErrnoException): KvmError {
+  const isAbsent = message.startsWith('No native build was found') || (otherBuild !== undefined && !existsSync(otherBuild))
+  // The first line is the dynamic loader's; a stack of require() calls follows.
+  const reason = isAbsent ? '' : shorten(message.split('\n', 1)[0] as string, 300)
+  const what = otherBuild === undefined ? 'the native add-on of node-kvm' : `the native add-on that NODE_KVM_ADDON names (${otherBuild})`
+  const how = otherBuild === undefined ? 'makes one, with python3, make and g++' : 'has the usual one loaded'
+  return new KvmError(
+    'unavailable',
+    `${what} ${isAbsent ? 'is not there' : `does not load here: ${reason}`}; ${mendingCommand()} ${how}; node-kvm doctor says more`,
+    { addon: isAbsent ? 'absent' : 'broken', reason, ...(code === undefined ? {} : { errno: code }) }
+  )
+}

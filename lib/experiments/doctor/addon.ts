@@ -1,0 +1,45 @@
+/** The native add-on: whether it is built and loads, and what building it needs. */
+import { existsSync } from 'node:fs'
+import { homedir } from 'node:os'
+import { join } from 'node:path'
+import { addonPath, loadAddon, mendingCommand } from '../../abi/addon.js'
+import { KvmError } from '../../abi/errors.js'
+import { type Finding, found, lacking } from './finding.js'
+import { installing, missingOf } from './install.js'
+
+/** What node-gyp starts (its README, "On Unix"): each is a Debian package of the same name. */
+const tools = ['python3', 'make', 'g++']
+
+/** Where node-gyp looks for Node's headers before it fetches them. */
+function hasHeaders(): boolean {
+  const near = join(process.execPath, '../..')
+  const cached = join(homedir(), '.cache/node-gyp', process.versions.node)
+  return [process.env['npm_config_nodedir'], near, cached].some((folder) => folder && existsSync(join(folder, 'include/node/node_api.h')))
+}
+
+/** Whether it loads; without it, nothing of the library works. */
+export function checkAddon(): Finding {
+  try {
+    loadAddon()
+    return found('add-on', `loads: ${addonPath()}`)
+  } catch (error) {
+    if (!(error instanceof KvmError)) throw error
+    return notLoading(error)
+  }
+}
+
+function notLoading({ addon, reason, message }: KvmError & { addon?: string; reason?: string }): Finding {
+  const what = addon === 'broken' ? `the native build does not load: ${reason}` : 'there is no native build'
+  if (process.env['NODE_KVM_ADDON'] !== undefined) return lacking('add-on', message.split('; ', 1)[0] as string, { remedy: mendingCommand() })
+  const missing = missingOf(tools)
+  const needs =
+    missing.length === 0 ? 'python3, make and g++, which a build needs, are here' : `a build needs ${missing.join(' and ')}, not found here`
+  const { remedy, advice } = missing.length === 0 ? {} : installing(missing)
+  const advices = [...(advice ? [advice] : []), ...(hasHeaders() ? [] : [fetching])]
+  return lacking('add-on', `${what}; ${needs}`, {
+    remedy: remedy ? `${remedy} && ${mendingCommand()}` : mendingCommand(),
+    ...(advices.length === 0 ? {} : { advice: advices.join('; ') })
+  })
+}
+const fetching =
+  "node-gyp will fetch Node's headers from nodejs.org; without a network, set npm_config_nodedir to a folder with include/node/node_api.h"

@@ -1,0 +1,57 @@
+/** What a finding is, and what findings are made from. */
+import type { KvmError } from '../../abi/errors.js'
+import type { Host } from '../../abi/host.js'
+import { asRoot, gainsNothing, inOwnNamespace } from '../../abi/privileges.js'
+import type { CapabilityName } from '../../kvm/capabilities.js'
+import type * as Probes from './probes.js'
+
+/** One thing looked at. */
+export interface Finding {
+  name: string
+  ok: boolean
+  /** What was found, and why it is so. */
+  detail: string
+  /** A command that grants it, for this process's shell. */
+  remedy?: string
+  /** What to do about it that is no command here: in the firmware, on the machine around this one, where the container is started. */
+  advice?: string
+  /** What the remedy costs, or how long it holds. */
+  price?: string
+}
+
+/** What findings are made from. */
+export interface Situation {
+  host: Host
+  /** What is tried with the add-on; null where it is absent. */
+  probes: typeof Probes | null
+  /** Values of KVM_CHECK_EXTENSION; null when /dev/kvm cannot be opened. */
+  capabilities: Record<CapabilityName, number> | null
+}
+
+/** Null: this finding would need the add-on. */
+export type Check = (situation: Situation) => Finding | Finding[] | null | Promise<Finding | null>
+
+/** What a trial came to: null when it worked. */
+export type Refusal = Pick<KvmError, 'code' | 'errno' | 'message'> | null
+
+export const found = (name: string, detail: string): Finding => ({ name, ok: true, detail })
+export const lacking = (name: string, detail: string, how: Pick<Finding, 'remedy' | 'advice' | 'price'>): Finding => ({
+  name,
+  ok: false,
+  detail,
+  ...how
+})
+
+/** What root would do about it: from here where that is possible, else as advice. */
+export function byRoot(command: string, price?: string): Pick<Finding, 'remedy' | 'advice' | 'price'> {
+  const cost = price === undefined ? {} : { price }
+  if (inOwnNamespace('user')) return { advice: `outside of this user namespace, as root: ${command}`, ...cost }
+  if (gainsNothing() && process.getuid?.() !== 0)
+    return { advice: `in another session, as this one can gain no privileges (no_new_privs): ${asRoot(command)}`, ...cost }
+  return { remedy: asRoot(command), ...cost }
+}
+
+/** What the library's error said happened, without its advice. */
+export const whatHappened = ({ message }: NonNullable<Refusal>): string => message.split('; ', 1)[0] as string
+/** And its advice, which findings have more exactly where they know the cause. */
+export const itsAdvice = ({ message }: NonNullable<Refusal>): string => message.split('; ').slice(1).join('; ') || 'see dmesg | tail'

@@ -1,0 +1,30 @@
+/** Programs of the host: GNU binutils for assemble(), and what the lab's machines are made with. */
+import { spawnSync } from 'node:child_process'
+import { type Finding, found, lacking } from './finding.js'
+import { installing, missingOf } from './install.js'
+
+/** Each is run: a program may be there and not start. */
+export function checkBinutils(): Finding {
+  const failing = ['as', 'ld'].filter((program) => spawnSync(program, ['--version'], { stdio: 'ignore' }).status !== 0)
+  return failing.length === 0
+    ? found('binutils', 'as and ld run, for assemble() and the examples')
+    : lacking('binutils', `${failing.join(' and ')} cannot be run, which assemble() needs`, installing(['binutils']))
+}
+
+/** What lab/ starts, with Debian's package of it. */
+const ofLab: Record<string, string> = {
+  'apt-get': 'apt',
+  dpkg: 'dpkg',
+  mke2fs: 'e2fsprogs',
+  debugfs: 'e2fsprogs',
+  setpriv: 'util-linux'
+}
+
+export function checkLab(): Finding {
+  const missing = missingOf(Object.keys(ofLab))
+  if (missing.length === 0) return found('lab', `${Object.keys(ofLab).join(', ')} are here`)
+  const detail = `without ${missing.join(', ')} there are no emulated machines (node-kvm lab)`
+  return missing.includes('apt-get')
+    ? lacking('lab', `${detail}: their kernels and emulators come by apt`, { advice: 'a Debian or Ubuntu, or a container of one' })
+    : lacking('lab', detail, installing(missing.map((program) => ofLab[program] as string)))
+}

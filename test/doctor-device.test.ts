@@ -1,0 +1,159 @@
+import { readFileSync } from 'node:fs'
+import { beforeEach, describe, expect, test } from 'vitest'
+import { finding, MountNamespace, needsDevice, needsRestricting, nobody, remedyOf } from './support/restricted.js'
+import { skip } from './support/skip.js'
+
+/** A group that this machine has no name for, and a device of its own in place of /dev/kvm. */
+const group = 64_999
+const device = (owner: string, mode: string) => `mknod kvm c 10 232 && chown ${owner} kvm && chmod ${mode} kvm && mount --bind kvm /dev/kvm`
+/** A copy of /etc, which may be changed, in its place. */
+const kvmGroup = (members = '') => `mkdir etc && cp -a /etc/. etc/ && echo 'kvm:x:${group}:${members}' >> etc/group && mount --bind etc /etc`
+const member = [...nobody.slice(0, 3), '--regid', '65534', '--groups', String(group)]
+
+describe('a device that this user may not open', () => {
+  beforeEach((context) => {
+    needsRestricting(context)
+    needsDevice(context)
+  })
+
+  test('of root alone: joining a group is not advised, and the command that is lets the user in', async () => {
+    using host = await MountNamespace.with(device('0:0', '600'))
+    const before = host.truthful()
+    expect(finding(before, '/dev/kvm').detail).toContain('EACCES: it belongs to user 0, group root, mode 0600')
+    expect(remedyOf(before, '/dev/kvm')).not.toContain('usermod')
+    host.shell(remedyOf(before, '/dev/kvm'))
+    expect(host.truthful()).toMatchObject({ ok: true })
+  })
+
+  test('of root alone, where this user is in a group kvm: the group is given the device', async () => {
+    using host = await MountNamespace.with(`${kvmGroup('nobody')} && ${device('0:0', '600')}`)
+    const before = host.truthful(member)
+    expect(remedyOf(before, '/dev/kvm')).toContain('chgrp kvm /dev/kvm')
+    host.shell(remedyOf(before, '/dev/kvm'))
+    expect(host.truthful(member)).toMatchObject({ ok: true })
+    expect(host.truthful(nobody)).toMatchObject({ ok: false })
+  })
+
+  test('of a group that the user is not in: usermod, and a shell that has it at once', async () => {
+    using host = await MountNamespace.with(`${kvmGroup()} && ${device(`0:${group}`, '660')}`)
+    const before = host.truthful()
+    expect(finding(before, '/dev/kvm').detail).toContain('group kvm, mode 0660, and nobody is not in that group')
+    const [joining = '', shell = ''] = remedyOf(before, '/dev/kvm').split(' && newgrp')
+    host.shell(joining)
+    expect(finding(host.doctorInShellOf(`newgrp${shell}`, nobody), '/dev/kvm')).toMatchObject({ ok: true })
+  })
+
+  test('of a group that the user was added to after this session began: a new login, or newgrp', async () => {
+    using host = await MountNamespace.with(`${kvmGroup('nobody')} && ${device(`0:${group}`, '660')}`)
+    const before = host.truthful()
+    expect(finding(before, '/dev/kvm').detail).toContain('nobody is in that group, but this session began before')
+    expect(finding(host.doctorInShellOf(remedyOf(before, '/dev/kvm'), nobody), '/dev/kvm')).toMatchObject({ ok: true })
+    expect(host.truthful(member)).toMatchObject({ ok: true })
+    const stuck = finding(host.doctor([...nobody, '--no-new-privs']), '/dev/kvm')
+    expect(stuck).toMatchObject({ ok: false, advice: 'log in again' })
+    expect(stuck.remedy).toBeUndefined()
+  })
+
+  test('on a mount without devices: the mount is named, and let to have them', async () => {
+    using host = await MountNamespace.with(`mkdir dev && mount -t tmpfs -o nodev tmpfs dev && cd dev && ${device('0:0', '666')}`)
+    const before = host.truthful()
+    expect(finding(before, '/dev/kvm').detail).toContain('/dev/kvm is mounted with nodev')
+    host.shell(remedyOf(before, '/dev/kvm'))
+    expect(host.truthful()).toMatchObject({ ok: true })
+  })
+
+  test("seen from a user namespace: its root is not the host's, and outside it works", async () => {
+    using host = await MountNamespace.with(device('0:0', '600'))
+    const inside = finding(host.truthful([...nobody, 'unshare', '-r']), '/dev/kvm')
+    expect(inside.detail).toContain('as seen from this user namespace')
+    expect(inside.remedy).toBeUndefined()
+    host.shell('chmod 666 /dev/kvm')
+    expect(host.truthful([...nobody, 'unshare', '-r'])).toMatchObject({ ok: true })
+  })
+
+  test('by the device cgroup: EPERM, and the cgroup is what allows it', async (context) => {
+    if (!/^\d+:devices:\/$/m.test(readFileSync('/proc/self/cgroup', 'utf8')))
+      return skip(context, 'no device cgroup of version 1 here, whose root this process is in; in version 2 it is a program that only root may load')
+    using host = await MountNamespace.with(device('0:0', '666'))
+    const cgroup = '/sys/fs/cgroup/devices/node-kvm-doctor-test'
+    host.shell(`mkdir ${cgroup} && echo 'c 10:232 rwm' > ${cgroup}/devices.deny`)
+    try {
+      const there = ['sh', '-c', `echo $$ > ${cgroup}/cgroup.procs && exec "$@"`, 'sh', ...nobody]
+      const before = host.truthful(there)
+      expect(finding(before, '/dev/kvm').detail).toContain('EPERM: the device cgroup')
+      host.shell(remedyOf(before, '/dev/kvm'))
+      expect(host.truthful(there)).toMatchObject({ ok: true })
+    } finally {
+      host.shell(`rmdir ${cgroup}`)
+    }
+  })
+})
+
+/** A root without what marks a container, with files of /proc that say what other machines' say. Nothing of this can be mended by a command that
+ * a test may run: modules, firmware, hypervisors. What the doctor says of each is all that is looked at. */
+describe('a device that is not there', () => {
+  beforeEach(needsRestricting)
+  const withoutMarks =
+    'mkdir root && for entry in /*; do test -d $entry && test ! -L $entry && mkdir root$entry && mount --rbind $entry root$entry; test -L $entry && cp -a $entry root/; done; mount -t tmpfs -o dev tmpfs root/dev && for entry in null urandom zero; do cp -a /dev/$entry root/dev/; done; mount -t tmpfs tmpfs root/run'
+  const inRoot = (host: MountNamespace, ...who: string[]) => ['chroot', `${host.folder}/root`, ...who]
+  const fake = (text: string, path: string) =>
+    `printf '${text}' > fake-${path.replaceAll('/', '-')} && mount --bind fake-${path.replaceAll('/', '-')} root/proc/${path}`
+  const flags = (...words: string[]) => fake(`vendor_id : GenuineIntel\\nflags : fpu ${words.join(' ')}\\n`, 'cpuinfo')
+  const notServed = `${fake('232 none\\n', 'misc')} && mkdir sysfs && mount -t tmpfs tmpfs root/sys`
+
+  test('though the kernel has KVM: mknod makes it', async (context) => {
+    needsDevice(context)
+    using host = await MountNamespace.with(withoutMarks)
+    const who = inRoot(host)
+    const before = host.truthful(who)
+    expect(finding(before, '/dev/kvm').detail).toBe('/dev/kvm is not here, though the kernel has KVM')
+    host.run([...who, 'sh', '-c', remedyOf(before, '/dev/kvm')])
+    expect(host.truthful(who)).toMatchObject({ ok: true })
+    host.shell('rm root/dev/kvm && mkdir root/dev/kvm'.replaceAll('root/', `${host.folder}/root/`))
+    const other = host.truthful(who)
+    expect(finding(other, '/dev/kvm').detail).toContain('is another file than the device')
+    host.run([...who, 'sh', '-c', remedyOf(other, '/dev/kvm')])
+    expect(host.truthful(who)).toMatchObject({ ok: true })
+  })
+
+  test('in a container: the container must be given it, and no module be loaded', async (context) => {
+    needsDevice(context)
+    using host = await MountNamespace.with(`${withoutMarks}; touch root/.dockerenv`)
+    const { detail, advice, remedy } = finding(host.truthful(inRoot(host)), '/dev/kvm')
+    expect(detail).toContain('this container (docker) was not given it')
+    expect(advice).toContain('docker run --device /dev/kvm')
+    expect(remedy).toBeUndefined()
+  })
+
+  test.for([
+    ['no VT-x, on the machine itself', flags(), 'the processor shows neither VT-x (vmx) nor SVM (svm)', 'firmware setup'],
+    ['no VT-x, in a VM', flags('hypervisor'), 'its hypervisor hides VT-x and SVM', 'nested virtualization'],
+    ['VT-x, no such module', flags('vmx'), 'has no module kvm_intel', 'linux-modules-extra'],
+    ['SVM, no such module', flags('svm'), 'has no module kvm_amd', 'CONFIG_KVM_AMD'],
+    [
+      'VT-x, in a container',
+      `${flags('vmx')} && touch root/.dockerenv`,
+      'the kernel has no KVM loaded',
+      'outside of this container: sudo modprobe kvm_intel'
+    ]
+  ] as const)('%s', async ([, preparation, why, what]) => {
+    using host = await MountNamespace.with(`${withoutMarks}; ${notServed} && ${preparation}`)
+    const { ok, detail, advice, remedy } = finding(host.truthful(inRoot(host)), '/dev/kvm')
+    expect({ ok, detail, advice, remedy }).toEqual({
+      ok: false,
+      detail: expect.stringContaining(why),
+      advice: expect.stringContaining(what),
+      remedy: undefined
+    })
+  })
+
+  test('VT-x, and a module that is not loaded: modprobe', async () => {
+    const modules = 'mkdir -p modules/$(uname -r) && echo kernel/arch/x86/kvm/kvm-intel.ko.xz: > modules/$(uname -r)/modules.dep'
+    const mounted = `{ test -d root/lib/modules || mkdir root/lib/modules; } && mount --bind modules root/lib/modules`
+    const own = 'mkdir lib && mount -t overlay -o lowerdir=/lib,upperdir=$(pwd)/upper,workdir=$(pwd)/work overlay root/lib'
+    using host = await MountNamespace.with(
+      `${withoutMarks}; ${notServed} && ${flags('vmx')} && ${modules} && mkdir upper work && { test -L root/lib || ${own}; } && ${mounted}`
+    )
+    expect(remedyOf(host.truthful(inRoot(host)), '/dev/kvm')).toBe('modprobe kvm_intel')
+  })
+})

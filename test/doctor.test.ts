@@ -1,0 +1,288 @@
+import { readFileSync } from 'node:fs'
+import { type Diagnosis, diagnose, MiB } from 'node-kvm'
+import { beforeEach, describe, expect, test } from 'vitest'
+import { mayGainCapability } from '../lib/abi/privileges.js'
+import {
+  compileRefuser,
+  doctorWords,
+  finding,
+  MountNamespace,
+  needsDevice,
+  needsRestricting,
+  nobody,
+  nobodyWith,
+  remedyOf,
+  systemCalls
+} from './support/restricted.js'
+import { skip } from './support/skip.js'
+
+/** What is not ok, of these. */
+const missing = ({ findings }: Diagnosis, among: string[]) => findings.filter(({ name, ok }) => !ok && among.includes(name)).map(({ name }) => name)
+const openDevice = 'mknod kvm c 10 232 && chmod 666 kvm && mount --bind kvm /dev/kvm'
+const privileged = ['tracepoints', 'BPF', 'frames', 'userfaultfd']
+
+test('every finding says what was found, and one that is not ok what to do', async () => {
+  const { host, findings, capabilities, ok } = await diagnose()
+  expect(new Set(findings.map(({ name }) => name)).size).toBe(findings.length)
+  for (const { name, detail, ok, remedy, advice } of findings)
+    expect({ name, detail: detail.length > 0, done: ok || (remedy ?? advice) !== undefined }).toEqual({ name, detail: true, done: true })
+  expect(findings[0]).toMatchObject({ name: 'add-on', ok: true })
+  expect(ok).toBe(findings.find(({ name }) => name === 'guests')?.ok)
+  expect(capabilities === null).toBe(!findings.find(({ name }) => name === '/dev/kvm')?.ok)
+  if (host.mmu !== 'shadow' || !capabilities || capabilities.PRE_FAULT_MEMORY) return
+  // No newer kernel brings what only EPT and NPT have.
+  const found = findings.find(({ name }) => name === 'capabilities')
+  expect(found).toMatchObject({ ok: false, detail: expect.stringContaining('PRE_FAULT_MEMORY needs EPT or NPT') })
+})
+
+describe('in a child from which something was taken', () => {
+  beforeEach((context) => {
+    needsRestricting(context)
+    needsDevice(context)
+  })
+
+  test('root lacks nothing that another user does', async () => {
+    using host = await MountNamespace.with(openDevice)
+    const diagnosis = host.truthful([])
+    const { kernel } = diagnosis.host
+    expect({ kernel, missing: missing(diagnosis, ['tracefs', 'frames', 'userfaultfd', 'threads', 'locked memory']) }).toEqual({ kernel, missing: [] })
+  })
+
+  test('all capabilities: each remedy opens a shell in which its finding is ok', async () => {
+    using host = await MountNamespace.with(
+      `${openDevice} && cp -a /dev/userfaultfd . && chmod 600 userfaultfd && mount --bind userfaultfd /dev/userfaultfd`
+    )
+    const root = host.truthful([])
+    const before = host.truthful()
+    expect(before.ok).toBe(true)
+    for (const name of ['BPF', 'frames']) {
+      if (!finding(root, name).ok) continue
+      const { price, detail } = finding(before, name)
+      expect({ name, price, detail }).toMatchObject({ name, price: expect.stringMatching(/^every program started from that shell/) })
+      const inside = host.doctorInShellOf(remedyOf(before, name))
+      expect(finding(inside, name)).toMatchObject({ ok: true })
+      // What a file's capabilities take away: /proc/self is this user's own.
+      expect(finding(inside, '/proc/self')).toMatchObject({ ok: true })
+      expect(inside.ok).toBe(true)
+    }
+  })
+
+  test('userfaultfd: its device is given to the user', async (context) => {
+    using host = await MountNamespace.with(
+      `${openDevice} && cp -a /dev/userfaultfd . && chmod 600 userfaultfd && mount --bind userfaultfd /dev/userfaultfd`
+    )
+    if (readFileSync('/proc/sys/vm/unprivileged_userfaultfd', 'utf8') !== '0\n') return skip(context, 'everybody may serve page faults here')
+    const before = host.truthful()
+    expect(finding(before, 'userfaultfd').detail).toContain(
+      'CAP_SYS_PTRACE is not held, vm.unprivileged_userfaultfd is 0, /dev/userfaultfd gives EACCES'
+    )
+    host.shell(remedyOf(before, 'userfaultfd'))
+    expect(finding(host.truthful(), 'userfaultfd')).toMatchObject({ ok: true })
+  })
+
+  test('userfaultfd, without its device: a shell with CAP_SYS_PTRACE', async (context) => {
+    using host = await MountNamespace.with(`${openDevice} && touch none && mount --bind /dev/null /dev/userfaultfd`)
+    if (readFileSync('/proc/sys/vm/unprivileged_userfaultfd', 'utf8') !== '0\n') return skip(context, 'everybody may serve page faults here')
+    const before = host.truthful()
+    expect(finding(host.doctorInShellOf(remedyOf(before, 'userfaultfd')), 'userfaultfd')).toMatchObject({ ok: true })
+  })
+
+  test('tracefs and tracepoints: mounted for a group, then opened with CAP_PERFMON', async () => {
+    using host = await MountNamespace.with(openDevice)
+    if (!finding(host.truthful([]), 'tracepoints').ok) expect.fail('root itself cannot trace')
+    const before = host.truthful()
+    expect(missing(before, ['tracefs', 'tracepoints'])).toEqual(['tracefs', 'tracepoints'])
+    expect(finding(before, 'tracepoints').advice).toContain('see tracefs')
+    try {
+      host.shell(remedyOf(before, 'tracefs'))
+      const between = host.truthful()
+      expect(finding(between, 'tracefs')).toMatchObject({ ok: true })
+      expect(finding(host.doctorInShellOf(remedyOf(between, 'tracepoints')), 'tracepoints')).toMatchObject({ ok: true })
+      expect(host.truthful(nobodyWith('perfmon'))).toMatchObject({ ok: true })
+    } finally {
+      // Its options are of the one tracefs that the host has.
+      host.shell(
+        'grep -q " /sys/kernel/tracing tracefs" /proc/mounts || mount -t tracefs tracefs /sys/kernel/tracing; mount -o remount,gid=0,mode=700 /sys/kernel/tracing'
+      )
+      expect(host.shell('stat -c %a /sys/kernel/tracing').trim()).toBe('700')
+    }
+  })
+
+  test.for([
+    [[], privileged],
+    [['perfmon'], ['BPF', 'frames', 'userfaultfd']],
+    [['bpf'], privileged],
+    [
+      ['bpf', 'perfmon'],
+      ['frames', 'userfaultfd']
+    ],
+    [['sys_admin'], ['userfaultfd']],
+    [['sys_ptrace'], ['tracepoints', 'BPF', 'frames']]
+  ] as const)('with %j alone the doctor says what works', async ([names, expected], context) => {
+    using host = await MountNamespace.with(`${openDevice} && mount --bind /dev/null /dev/userfaultfd`)
+    const all = host.truthful([])
+    const lacksItself = missing(all, privileged)
+    const said = missing(host.truthful(names.length === 0 ? nobody : nobodyWith(...names)), privileged)
+    // tracefs may be readable to root alone, whatever the capability.
+    const beyond = said.filter((name) => name !== 'tracepoints')
+    if (lacksItself.length > 0) return skip(context, `root itself lacks ${lacksItself.join()} here`)
+    expect(beyond).toEqual(expected.filter((name) => name !== 'tracepoints'))
+  })
+
+  test('capabilities that the bounding set lacks: no command from here gives them', async () => {
+    using host = await MountNamespace.with(openDevice)
+    const who = ['setpriv', '--bounding-set=-bpf,-perfmon,-sys_admin', ...nobody]
+    const { detail, advice, remedy } = finding(host.truthful(who), 'BPF')
+    expect({ detail, remedy }).toEqual({ detail: 'no CAP_BPF and no CAP_PERFMON', remedy: undefined })
+    expect(advice).toMatch(/--cap-add PERFMON --cap-add BPF|CAP_PERFMON and CAP_BPF must be in it/)
+  })
+
+  test('a session that can gain no privileges: no sudo is advised', async () => {
+    using host = await MountNamespace.with(openDevice)
+    const diagnosis = host.truthful([...nobody, '--no-new-privs'])
+    for (const { name, ok, remedy } of diagnosis.findings) if (!ok) expect({ name, remedy }).toEqual({ name, remedy: undefined })
+    expect(finding(diagnosis, 'BPF').advice).toContain('no_new_privs')
+  })
+
+  test('the user namespace: root in it has neither BPF nor frames, and outside it is told to be', async () => {
+    using host = await MountNamespace.with(openDevice)
+    for (const who of [
+      ['unshare', '-r'],
+      [...nobody, 'unshare', '-r']
+    ]) {
+      const diagnosis = host.truthful(who)
+      expect(missing(diagnosis, ['BPF', 'frames'])).toEqual(['BPF', 'frames'])
+      expect(finding(diagnosis, 'BPF').detail).toContain('user namespace')
+      for (const name of ['BPF', 'frames']) expect(finding(diagnosis, name).remedy).toBeUndefined()
+    }
+  })
+
+  test('the PID namespace of the host', async () => {
+    using host = await MountNamespace.with(openDevice)
+    const diagnosis = host.doctor(['unshare', '--pid', '--fork', '--mount-proc'])
+    expect(finding(diagnosis, 'processes')).toMatchObject({ ok: false, detail: expect.stringContaining('PID namespace') })
+    expect(diagnosis.ok).toBe(true)
+    expect(finding(host.doctor([]), 'processes')).toMatchObject({ ok: true })
+  })
+
+  test('/proc: what needs it is said to be missing, and mounting it mends that', async () => {
+    using host = await MountNamespace.with(openDevice)
+    host.shell('mount -t tmpfs tmpfs /proc')
+    const before = host.doctor([])
+    const { ok, detail } = finding(before, '/proc/self')
+    expect({ ok, detail }).toEqual({ ok: false, detail: expect.stringContaining('no /proc') })
+    host.shell(remedyOf(before, '/proc/self'))
+    expect(finding(host.truthful([]), '/proc/self')).toMatchObject({ ok: true })
+  })
+
+  test('its own /proc/self, by capabilities of the file of node: they are taken from the file', async (context) => {
+    using host = await MountNamespace.with(openDevice)
+    const node = `${host.folder}/node`
+    host.shell(`cp ${process.execPath} ${node}`)
+    if (host.run(['setcap', 'cap_bpf,cap_perfmon+ep', node]).status !== 0) return skip(context, 'no setcap here, or no file system for it')
+    // By a shell in between: setpriv itself has the capabilities that the file would give, and its child gains none.
+    const who = [...nobody, 'sh', '-c', `exec ${node} "$@"`]
+    const before = JSON.parse(host.run([...who, ...doctorWords]).stdout)
+    expect(finding(before, '/proc/self').detail).toContain('EACCES: this process is not dumpable')
+    expect(finding(before, 'frames')).toMatchObject({ ok: false, detail: expect.stringContaining('EACCES'), advice: 'see /proc/self above' })
+    expect(before.ok).toBe(true)
+    host.shell(remedyOf(before, '/proc/self'))
+    const after = JSON.parse(host.run([...who, ...doctorWords]).stdout)
+    expect(finding(after, '/proc/self')).toMatchObject({ ok: true })
+  })
+
+  test('system calls that a filter refuses to root: the filter is named', async (context) => {
+    using host = await MountNamespace.with(`${openDevice} && mount --bind /dev/null /dev/userfaultfd`)
+    const refuse = compileRefuser(context, host.folder)
+    const program = `/proc/${process.pid}/root${refuse}`
+    const filtered = (...names: (keyof typeof systemCalls)[]) => [program, ...names.map((name) => String(systemCalls[name])), '--']
+    const unfiltered = host.truthful(filtered())
+    const all = host.truthful(filtered('bpf', 'perf_event_open', 'userfaultfd'))
+    for (const [name, call] of [
+      ['BPF', 'bpf'],
+      ['tracepoints', 'perf_event_open'],
+      ['userfaultfd', 'userfaultfd']
+    ] as const) {
+      if (!finding(unfiltered, name).ok) continue
+      expect(finding(all, name)).toMatchObject({ ok: false, advice: expect.stringMatching(/seccomp|security-opt/) })
+      const { detail, advice } = finding(host.truthful(filtered(call)), name)
+      expect(`${detail} ${advice}`).toContain('seccomp filter refuses')
+    }
+  })
+})
+
+describe('limits of the shell', () => {
+  beforeEach((context) => {
+    needsRestricting(context)
+    needsDevice(context)
+  })
+
+  test.for([
+    ['locked memory', 'memlock', 65_536],
+    ['address space', 'as', 1900 * MiB]
+  ] as const)('%s: raised up to the hard limit by the user', async ([name, option, low]) => {
+    using host = await MountNamespace.with(openDevice)
+    const limited = (remedy = ':') => [...nobody, 'prlimit', `--${option}=${low}:`, 'sh', '-c', `${remedy} && exec "$@"`, 'sh', ...doctorWords]
+    const before: Diagnosis = JSON.parse(host.run(limited()).stdout)
+    expect({ name, ...finding(JSON.parse(host.run(limited(remedyOf(before, name))).stdout), name) }).toMatchObject({ name, ok: true })
+  })
+
+  test('open files: beyond the hard limit by root, unless root itself may not', async () => {
+    using host = await MountNamespace.with(openDevice)
+    const limited = (remedy = ':') => ['prlimit', '--nofile=100:100', 'sh', '-c', `${remedy} && exec "$@"`, 'sh', ...nobody, ...doctorWords]
+    const found = finding(JSON.parse(host.run(limited()).stdout), 'open files')
+    if (!mayGainCapability('sys_resource')) {
+      expect({ ...found, remedy: found.remedy }).toMatchObject({ ok: false, advice: expect.stringContaining('--ulimit nofile='), remedy: undefined })
+      return
+    }
+    // What the user would paste; here root's shell runs it, as it needs no password.
+    const remedy = (found.remedy as string).replace(/^su -p -s \/bin\/sh -c "(.*)"$/, '$1').replace(/^sudo /, '')
+    expect(finding(JSON.parse(host.run(limited(remedy)).stdout), 'open files')).toMatchObject({ ok: true })
+  })
+
+  test('threads', async () => {
+    using host = await MountNamespace.with(openDevice)
+    // Of the user, not of the process: somebody whose other processes do not count.
+    const somebody = ['setpriv', '--reuid', '64998', '--regid', '64998', '--clear-groups']
+    const limited = (remedy = ':') => [...somebody, 'prlimit', '--nproc=40:', 'sh', '-c', `${remedy} && exec "$@"`, 'sh', ...doctorWords]
+    const before: Diagnosis = JSON.parse(host.run(limited()).stdout)
+    expect(finding(before, 'threads').detail).toMatch(/^this user may make \d+ more \(\d+ of 40\)/)
+    expect(finding(JSON.parse(host.run(limited(remedyOf(before, 'threads'))).stdout), 'threads')).toMatchObject({ ok: true })
+  })
+})
+
+describe('what the host has', () => {
+  beforeEach(needsRestricting)
+
+  test('huge pages: the pool is filled by the remedy', async (context) => {
+    using host = await MountNamespace.with(openDevice)
+    const pool = '/proc/sys/vm/nr_hugepages'
+    const pages = readFileSync(pool, 'utf8').trim()
+    const before = host.truthful([])
+    if (finding(before, 'hugetlb').ok) return skip(context, 'there are free huge pages here')
+    try {
+      host.shell(remedyOf(before, 'hugetlb'))
+      expect(finding(host.truthful([]), 'hugetlb')).toMatchObject({ ok: true })
+    } finally {
+      host.shell(`echo ${pages} > ${pool}`)
+    }
+  })
+
+  test('binutils, and what the lab needs: the package of what is missing is named', async () => {
+    using host = await MountNamespace.with('mkdir empty')
+    const diagnosis = host.doctor(['env', `PATH=${host.folder}/empty`])
+    expect(finding(diagnosis, 'binutils')).toMatchObject({ ok: false, detail: expect.stringContaining('as and ld') })
+    const { remedy, advice } = finding(diagnosis, 'binutils')
+    expect(remedy ?? advice).toContain('binutils')
+    expect(finding(diagnosis, 'lab')).toMatchObject({ ok: false })
+  })
+
+  test('names of the environment are printed visibly', async () => {
+    using host = await MountNamespace.with(openDevice)
+    const env = { SHELL: "/bin/\u001b]0;x\u0007sh'; rm x", NODE_KVM_ADDON: '/no\u001b[31m' }
+    const { stdout, stderr } = host.run([...nobody, ...doctorWords.slice(0, 3)], env)
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not be there
+    expect(stdout + stderr).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/)
+    expect(stdout).toContain('\\x1b[31m')
+  })
+})

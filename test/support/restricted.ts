@@ -1,0 +1,136 @@
+/** The doctor, and what really works, in children from which something was taken. */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { accessSync, constants, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { Diagnosis, Finding } from 'node-kvm'
+import { expect, type TestContext } from 'vitest'
+import { inLab, skip } from './skip.js'
+
+const here = (path: string) => fileURLToPath(new URL(path, import.meta.url))
+const main = here('../../dist/lib/cli/main.js')
+const trials = here('trials.mjs')
+export const doctorWords = [process.execPath, main, 'doctor', '--json']
+
+/** Somebody without any right of their own. */
+export const nobody = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups']
+/** The same user, with one capability for each name. */
+export const nobodyWith = (...names: string[]) => {
+  const set = names.map((name) => `+${name}`).join()
+  return [...nobody, '--inh-caps', set, '--ambient-caps', set]
+}
+
+export function needsRestricting(context: TestContext): void {
+  if (inLab) skip(context, 'the lab has no setpriv, unshare and nsenter to take rights with')
+  if (process.getuid?.() !== 0) skip(context, 'needs root, to become somebody else')
+  const [program = '', ...words] = nobody
+  const { status } = spawnSync(program, [...words, process.execPath, '-e', `fs.accessSync(${JSON.stringify(main)})`])
+  if (status !== 0) skip(context, 'another user may not read this folder, or that of the Node binary; or there is no setpriv')
+  if (spawnSync('unshare', ['-m', 'true']).status !== 0) skip(context, 'no mount namespace can be made here (unshare -m)')
+}
+
+export function needsDevice(context: TestContext): void {
+  try {
+    accessSync('/dev/kvm', constants.R_OK | constants.W_OK)
+  } catch {
+    skip(context, 'there is no /dev/kvm here that root may open')
+  }
+}
+
+/** A mount namespace in which files may be hidden and replaced; what is done to mounts there ends with it. */
+export class MountNamespace implements Disposable {
+  readonly folder = mkdtempSync(join(tmpdir(), 'node-kvm-doctor-'))
+  readonly #holder: ChildProcess
+
+  private constructor(holder: ChildProcess) {
+    this.#holder = holder
+  }
+
+  /** @param preparation run by root's shell, in the folder, which there is a file system of its own */
+  static async with(preparation = ':'): Promise<MountNamespace> {
+    const holder = spawn('unshare', ['-m', '--propagation', 'private', 'sh', '-c', 'echo; exec cat'], { stdio: ['pipe', 'pipe', 'inherit'] })
+    const made = new MountNamespace(holder)
+    // The line comes once the namespace is there; the end of its input ends the holder, also when this process dies.
+    await new Promise((resolve) => holder.stdout?.once('data', resolve))
+    made.shell(`mount -t tmpfs -o mode=755,dev tmpfs ${made.folder} && cd ${made.folder}`)
+    made.shell(
+      `cd ${made.folder} && printf '#!/bin/sh\\nexec %s\\n' '${doctorWords.join(' ')}' > doctor-shell && chmod 755 doctor-shell && ${preparation}`
+    )
+    return made
+  }
+
+  /** Runs words in it, which inherit no more than the environment. */
+  run(words: string[], env: NodeJS.ProcessEnv = {}) {
+    return spawnSync('nsenter', ['--target', String(this.#holder.pid), '--mount', `--wd=${process.cwd()}`, '--', ...words], {
+      encoding: 'utf8',
+      env: { ...process.env, ...env },
+      timeout: 60_000
+    })
+  }
+
+  /** Root's shell in it, which must succeed. */
+  shell(command: string): string {
+    const { stdout, stderr, status } = this.run(['sh', '-c', command])
+    expect({ command, stderr, status }).toEqual({ command, stderr: expect.anything(), status: 0 })
+    return stdout
+  }
+
+  doctor(who: string[] = nobody, env: NodeJS.ProcessEnv = {}): Diagnosis {
+    const { stdout, stderr, error } = this.run([...who, ...doctorWords], { ...this.#environment, ...env })
+    expect({ stderr, error }).toEqual({ stderr: '', error: undefined })
+    return JSON.parse(stdout)
+  }
+
+  /** What the doctor says of the restricted child is what really works there. */
+  truthful(who: string[] = nobody): Diagnosis {
+    const diagnosis = this.doctor(who)
+    const { stdout, stderr } = this.run([...who, process.execPath, trials])
+    const truth: Record<string, boolean> = JSON.parse(stdout || `"${stderr}"`)
+    const said = Object.fromEntries(Object.keys(truth).map((name) => [name, finding(diagnosis, name).ok]))
+    expect(said).toEqual(truth)
+    expect(diagnosis.ok).toBe(truth['guests'])
+    return diagnosis
+  }
+
+  /** Pastes a remedy that opens a shell; the shell that it opens, which inherits what the remedy gave, is the doctor. */
+  doctorInShellOf(command: string, who: string[] = []): Diagnosis {
+    const { stdout, stderr } = this.run([...who, 'sh', '-c', command], this.#environment)
+    expect({ command, stderr }).toEqual({ command, stderr: '' })
+    return JSON.parse(stdout)
+  }
+
+  /** SHELL is what remedies start in place of a shell: here the doctor. */
+  get #environment() {
+    return { SHELL: `${this.folder}/doctor-shell` }
+  }
+
+  [Symbol.dispose](): void {
+    this.#holder.stdin?.end()
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+}
+
+export function finding({ findings }: Diagnosis, name: string): Finding {
+  const [first, ...more] = findings.filter((one) => one.name === name)
+  expect({ name, more }).toEqual({ name, more: [] })
+  return first ?? expect.fail(`the doctor says nothing of ${name}`)
+}
+
+/** The command that it prints, of a finding that is not ok. */
+export function remedyOf(diagnosis: Diagnosis, name: string): string {
+  const { ok, remedy, detail } = finding(diagnosis, name)
+  expect({ name, ok, detail }).toEqual({ name, ok: false, detail })
+  return remedy ?? expect.fail(`no remedy for ${name}: ${detail}`)
+}
+
+/** The numbers of system calls that a filter refuses (x86-64). */
+export const systemCalls = { bpf: 321, perf_event_open: 298, userfaultfd: 323 } as const
+
+/** The program that sets such a filter, compiled into a folder. */
+export function compileRefuser(context: TestContext, folder: string): string {
+  const program = join(folder, 'refuse')
+  const { status, error } = spawnSync('gcc', ['-o', program, here('refuse.c')])
+  if (error || status !== 0) skip(context, 'no gcc here, to compile the program that sets a seccomp filter')
+  return program
+}

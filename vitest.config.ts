@@ -23,6 +23,7 @@ export default defineConfig({
     isolate: !inLab,
     server: { deps: { external: inLab ? [/\/dist\/(lib|lab)\//] : [] } },
     // A module that several files import is evaluated once where they share a process, but its hooks must be each file's: as setup files are.
+    globalSetup: ['test/support/examine.ts'],
     setupFiles: inLab ? ['test/support/vm.ts'] : [],
     execArgv: ['--expose-gc'],
     fileParallelism: false,

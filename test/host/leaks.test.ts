@@ -1,8 +1,8 @@
 import { readdirSync } from 'node:fs'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
-import { capabilities, diagnose, GiB, Guest, KiB, Kvm, Mapping, MiB } from 'node-kvm'
+import { capabilities, GiB, Guest, KiB, Kvm, Mapping, MiB } from 'node-kvm'
 import { beforeEach, describe, expect, test } from 'vitest'
-import { needsKvm } from '../support/needs.js'
+import { isOk, needsKvm } from '../support/needs.js'
 import { descriptors, resident } from '../support/process.js'
 
 beforeEach(needsKvm)
@@ -56,10 +56,9 @@ test('VMs with eventfds, rings and paged memory made and closed: the same descri
     vm.memslots.create({ gpa: 0x10_0000, mapping })
     const ring = kvm.checkExtension(capabilities.DIRTY_LOG_RING_ACQ_REL) > 0
     vm.dirtyLog(ring ? { mode: 'ring', ringEntries: 4096 } : {}).collect()
-    if (pages) mapping.onMissing(() => null)
+    if (isOk('userfaultfd')) mapping.onMissing(() => null)
     expect(Guest.create(vm).touch(0x10_0000, 4, 'write', 1).reason).toBe('done')
   }
-  const pages = diagnose().findings.some(({ name, ok }) => name === 'userfaultfd' && ok)
   for (let made = 0; made < 5; made++) round()
   await collect()
   const before = { descriptors: descriptors(), threads: threads(), resident: resident() }
@@ -85,7 +84,6 @@ test('VMs dropped without close leak neither descriptors nor memory once collect
 })
 
 describe('dropped without close, and collected', () => {
-  const found = Object.fromEntries(diagnose().findings.map(({ name, ok }) => [name, ok]))
   const withSlot = (kvm: Kvm) => {
     const vm = kvm.createVm()
     vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(64 * KiB) })
@@ -111,8 +109,8 @@ describe('dropped without close, and collected', () => {
       vm.createIrqchip()
       vm.irqfd({ gsi: 1 })
     },
-    'pages from bytes': () => found['userfaultfd'] && Mapping.anonymous(64 * KiB).onMissing({ content: new Uint8Array(10) }),
-    'a trace': (kvm) => found['tracefs'] && process.getuid?.() === 0 && kvm.createVm().trace({ ringSize: 4 * KiB, kinds: ['zap-all'] }),
+    'pages from bytes': () => isOk('userfaultfd') && Mapping.anonymous(64 * KiB).onMissing({ content: new Uint8Array(10) }),
+    'a trace': (kvm) => isOk('tracefs') && isOk('tracepoints') && kvm.createVm().trace({ ringSize: 4 * KiB, kinds: ['zap-all'] }),
     'a started vCPU': (kvm) => {
       const vm = withSlot(kvm)
       vm.write(0, new Uint8Array([0xf4]))

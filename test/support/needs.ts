@@ -1,31 +1,34 @@
 /** What a test needs of the host: where it is not there, the test is skipped, and the reason is doctor's. */
-import { diagnose } from 'node-kvm'
-import type { TestContext } from 'vitest'
+import { inject, type TestContext } from 'vitest'
+import './examine.js'
 import { skip } from './skip.js'
 
-const { findings, ok } = diagnose()
+const { findings, ok } = inject('diagnosis')
 
 /** For what a file prepares for all its tests: a hook cannot skip them. */
 export const canRunVms = ok
 
-function need(context: TestContext, name: string): void {
-  const finding = findings.find((each) => each.name === name)
-  if (finding === undefined) throw new Error(`doctor has no finding '${name}'`)
-  if (!finding.ok) skip(context, `${name}: ${finding.detail}${finding.remedy ? `; ${finding.remedy}` : ''}`)
+export const isOk = (name: string) => finding(name).ok
+
+function finding(name: string) {
+  return findings.find((each) => each.name === name) ?? { name, ok: false, detail: 'not looked at, as it takes what is missing above' }
+}
+
+function need(context: TestContext, ...names: string[]): void {
+  for (const name of names) {
+    const { ok, detail, ...how } = { remedy: undefined, advice: undefined, ...finding(name) }
+    if (!ok) skip(context, [`${name}: ${detail}`, how.remedy ?? how.advice].filter(Boolean).join('; '))
+  }
 }
 
 /** To create VMs and run them. */
-export const needsKvm = (context: TestContext) => need(context, '/dev/kvm')
+export const needsKvm = (context: TestContext) => need(context, '/dev/kvm', 'guests')
 /** To see the frames behind this process's pages. */
-export const needsFrames = (context: TestContext) => need(context, 'pagemap frames')
+export const needsFrames = (context: TestContext) => need(context, 'frames')
 /** To serve faults that KVM takes for a guest. */
 export const needsPaging = (context: TestContext) => need(context, 'userfaultfd')
-
 /** To trace. */
-export function needsTracepoints(context: TestContext): void {
-  need(context, 'tracefs')
-  need(context, 'tracepoints by perf')
-}
+export const needsTracepoints = (context: TestContext) => need(context, 'tracefs', 'tracepoints')
 
 /** To become another user, mount, or write to /proc/sys. */
 export function needsRoot(context: TestContext, what: string): void {

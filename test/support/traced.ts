@@ -20,8 +20,8 @@ export function prepareEachTest(): void {
     needsTracing(context, vm)
     guest = Guest.create(vm)
     ram = Mapping.anonymous(64 * KiB, { hugePages: false })
+  })
 }
-})
 /** A memslot over `ram` that the guest touched. */
 export function touched() {
   const slot = vm.memslots.create({ gpa, mapping: ram })

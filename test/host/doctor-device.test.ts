@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { beforeEach, describe, expect, test } from 'vitest'
-import { finding, MountNamespace, needsDevice, needsRestricting, nobody, remedyOf } from './support/restricted.js'
-import { skip } from './support/skip.js'
+import { finding, MountNamespace, needsDevice, needsRestricting, nobody, remedyOf } from '../support/restricted.js'
+import { skip } from '../support/skip.js'
 
 /** A group that this machine has no name for, and a device of its own in place of /dev/kvm. */
 const group = 64_999

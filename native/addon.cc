@@ -21,7 +21,8 @@ namespace node_kvm {
 namespace {
 
 Napi::Value Open(const Napi::CallbackInfo& info) {
-  const std::string path = info[0].ToString();
+  if (!info[0].IsString()) throw Napi::TypeError::New(info.Env(), "a path is needed");
+  const std::string path = info[0].As<Napi::String>();
   const int fd = open(path.c_str(), (info[1].ToBoolean() ? O_RDWR : O_RDONLY) | O_CLOEXEC);
   return WrapDescriptor(info.Env(), fd < 0 ? -errno : fd);
 }
@@ -32,17 +33,20 @@ Napi::Value KickSignal(const Napi::CallbackInfo& info) { return Napi::Number::Ne
 
 extern "C" int uv_backend_fd(const struct uv_loop_s*);
 
-// Called by a Worker's environment.
+// Called by a Worker's environment. Once is enough, and Node ends the process when a hook is added twice.
 Napi::Value WatchLoop(const Napi::CallbackInfo& info) {
+  auto* data = info.Env().GetInstanceData<AddonData>();
   uv_loop_s* loop = nullptr;
-  if (napi_get_uv_event_loop(info.Env(), &loop) != napi_ok) return info.Env().Undefined();
+  if (data->watches_loop || napi_get_uv_event_loop(info.Env(), &loop) != napi_ok) return info.Env().Undefined();
+  data->watches_loop = true;
   LoopWatch::Begin(uv_backend_fd(loop));
   const auto end = [](void*) { LoopWatch::End(); };
-  if (napi_add_env_cleanup_hook(info.Env(), end, nullptr) != napi_ok) LoopWatch::End();
+  if (napi_add_env_cleanup_hook(info.Env(), end, data) != napi_ok) LoopWatch::End();
   return info.Env().Undefined();
 }
 
 Napi::Value OnExhausted(const Napi::CallbackInfo& info) {
+  if (!info[0].IsFunction()) throw Napi::TypeError::New(info.Env(), "a function is needed");
   info.Env().GetInstanceData<AddonData>()->exhausted = Napi::Persistent(info[0].As<Napi::Function>());
   return info.Env().Undefined();
 }
@@ -72,9 +76,16 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   data->ioeventfd = Napi::Persistent(IoEventfd::Define(env));
   data->write_recorder = Napi::Persistent(WriteRecorder::Define(env));
   data->fault_service = Napi::Persistent(FaultService::Define(env));
-  data->array_buffer = Napi::Persistent(env.Global().Get("ArrayBuffer").As<Napi::Function>());
-  data->vcpu_calls = std::make_shared<VcpuCalls>(env);
+  const auto builtin = [&](const char* name) { return Napi::Persistent(env.Global().Get(name).As<Napi::Function>()); };
+  data->array_buffer = builtin("ArrayBuffer");
+  data->shared_array_buffer = builtin("SharedArrayBuffer");
+  data->uint8_array = builtin("Uint8Array");
+  const auto describe = env.Global().Get("Object").As<Napi::Object>().Get("getOwnPropertyDescriptor").As<Napi::Function>();
+  const auto resizable =
+      describe.Call({data->array_buffer.Value().Get("prototype"), Napi::String::New(env, "resizable")}).As<Napi::Object>();
+  data->resizable = Napi::Persistent(resizable.Get("get").As<Napi::Function>());
   env.SetInstanceData(made.release());
+  data->vcpu_calls = std::make_shared<VcpuCalls>(env);
   SetFunction<Open>(exports, "open");
   SetFunction<Tracer::Open>(exports, "trace");
   SetFunction<Tracefs>(exports, "openTracefs");

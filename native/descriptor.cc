@@ -5,8 +5,11 @@
 #include <sys/ioctl.h>
 
 #include <cmath>
+#include <cstring>
 #include <new>
+#include <vector>
 
+#include "requests.h"
 #include "tokens.h"
 #include "vm.h"
 
@@ -40,6 +43,24 @@ Napi::ArrayBuffer NewBuffer(Napi::Env env, size_t bytes) {
   throw std::bad_alloc();
 }
 
+bool IsResizable(const Napi::Value& buffer) {
+  return buffer.IsArrayBuffer() && buffer.Env().GetInstanceData<AddonData>()->resizable.Call(buffer, {}).ToBoolean();
+}
+
+Napi::Object OptionsOf(const Napi::Value& value) {
+  if (!value.IsObject()) throw Napi::TypeError::New(value.Env(), "options are needed");
+  return value.As<Napi::Object>();
+}
+
+SharedMemory::SharedMemory(Napi::Env env, size_t bytes) {
+  const AddonData& data = *env.GetInstanceData<AddonData>();
+  const Napi::Object buffer = data.shared_array_buffer.New({Napi::Number::New(env, static_cast<double>(bytes))});
+  const ByteSpan span = BytesOf(data.uint8_array.New({buffer}));
+  if (span.length != bytes) throw std::bad_alloc();
+  buffer_ = Napi::Persistent(buffer);
+  data_ = span.data;
+}
+
 uint64_t WholeNumber(const Napi::Value& value, const char* name, uint64_t most) {
   const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : NAN;
   if (!(number >= 0 && number <= static_cast<double>(most)) || std::floor(number) != number)
@@ -49,37 +70,68 @@ uint64_t WholeNumber(const Napi::Value& value, const char* name, uint64_t most) 
 
 Napi::Value GiveListener(Napi::Env env, int fd) { return Napi::Number::New(env, env.GetInstanceData<AddonData>()->listeners.Give(fd)); }
 
+namespace {
+
+// What an argument that is no structure says: a number, or nothing. False for anything else.
+bool NumberOf(napi_env env, napi_value argument, unsigned long* number) {
+  napi_valuetype type;
+  double value = 0;
+  if (napi_typeof(env, argument, &type) != napi_ok) return false;
+  if (type != napi_undefined && napi_get_value_double(env, argument, &value) != napi_ok) return false;
+  if (!(value >= 0 && value <= 0x1p53) || std::floor(value) != value) return false;
+  *number = static_cast<unsigned long>(value);
+  return true;
+}
+
+int EnableCapability(int fd, const void* argument) {
+  kvm_enable_cap enabled;
+  memcpy(&enabled, argument, sizeof enabled);
+  if (TakesAddress(enabled)) return -EOPNOTSUPP;
+  const int result = IoctlUninterrupted(fd, KVM_ENABLE_CAP, &enabled);
+  return result < 0 ? -errno : result;
+}
+
+}  // namespace
+
 int CheckedIoctl(int fd, napi_env env, unsigned long request, napi_value argument) {
   if (fd < 0) return -EBADF;
-  void* data = nullptr;
-  size_t length = 0;
-  napi_typedarray_type type = napi_int8_array;
+  if (LayoutOf(request).kind != RequestLayout::kPlain) return -EOPNOTSUPP;
+  const size_t size = _IOC_SIZE(request);
   int result;
-  if (napi_get_typedarray_info(env, argument, &type, &length, &data, nullptr, nullptr) == napi_ok) {
-    if (type != napi_uint8_array || length < _IOC_SIZE(request) || _IOC_SIZE(request) == 0) return -E2BIG;
-    result = IoctlUninterrupted(fd, request, data);
+  if (size == 0) {
+    unsigned long number;
+    if (!NumberOf(env, argument, &number)) return -EINVAL;
+    result = IoctlUninterrupted(fd, request, number);
   } else {
-    // A request that takes a structure must not be handed a number for an address.
-    if (_IOC_SIZE(request) != 0) return -EFAULT;
-    double number = 0;
-    if (napi_get_value_double(env, argument, &number) == napi_ok && !(number >= 0 && number <= 0x1p53)) return -EINVAL;
-    result = IoctlUninterrupted(fd, request, static_cast<unsigned long>(number));
+    void* data = nullptr;
+    size_t length = 0;
+    napi_typedarray_type type;
+    if (napi_get_typedarray_info(env, argument, &type, &length, &data, nullptr, nullptr) != napi_ok || type != napi_uint8_array)
+      return -EINVAL;
+    if (length < size) return -E2BIG;
+    if (request == KVM_ENABLE_CAP) return EnableCapability(fd, data);
+    result = IoctlUninterrupted(fd, request, data);
   }
   return result < 0 ? -errno : result;
 }
 
-int CheckedCountedIoctl(int fd, const Napi::CallbackInfo& info) {
-  const auto request = static_cast<unsigned long>(WholeNumber(info[0], "request", UINT32_MAX));
-  const ByteSpan argument = BytesOf(info[1]);
-  const uint64_t header = WholeNumber(info[2], "headerSize", 4096);
-  const uint64_t entry = WholeNumber(info[3], "entrySize", 4096);
+// The kernel looks at the count by itself, once more: what is checked here and what it sees is a copy, which no other thread changes in
+// between (the buffer may be shared).
+int CheckedCountedIoctl(int fd, unsigned long request, const ByteSpan& argument) {
   if (fd < 0) return -EBADF;
-  if (header < sizeof(uint32_t) || header < _IOC_SIZE(request) || argument.length < header) return -E2BIG;
+  const RequestLayout layout = LayoutOf(request);
+  if (layout.kind != RequestLayout::kCounted) return -EOPNOTSUPP;
+  const size_t header = _IOC_SIZE(request);
+  if (argument.length < header) return -E2BIG;
   uint32_t count;
   memcpy(&count, argument.data, sizeof count);
-  if (argument.length - header < count * entry) return -E2BIG;
-  const int result = IoctlUninterrupted(fd, request, argument.data);
-  return result < 0 ? -errno : result;
+  if ((argument.length - header) / layout.entry < count) return -E2BIG;
+  std::vector<char> copy(argument.data, argument.data + header + count * layout.entry);
+  memcpy(copy.data(), &count, sizeof count);
+  const int result = IoctlUninterrupted(fd, request, copy.data());
+  if (result < 0 && errno != E2BIG) return -errno;
+  memcpy(argument.data, copy.data(), copy.size());
+  return result < 0 ? -E2BIG : result;
 }
 
 int ReadDescriptor(int fd, const Napi::CallbackInfo& info) {
@@ -98,8 +150,7 @@ int OpenStatistics(int fd) {
 
 Napi::Value WrapDescriptor(Napi::Env env, int fd) {
   if (fd < 0) return Napi::Number::New(env, fd);
-  OwnedFd owner(fd);
-  return env.GetInstanceData<AddonData>()->descriptor.New({Napi::External<OwnedFd>::New(env, &owner)});
+  return Descriptor::Wrap(env, OwnedFd(fd));
 }
 
 Napi::Function Descriptor::Define(Napi::Env env) {
@@ -108,11 +159,9 @@ Napi::Function Descriptor::Define(Napi::Env env) {
   return DefineClass(env, "Descriptor", methods);
 }
 
-Descriptor::Descriptor(const Napi::CallbackInfo& info) : DescriptorWrap(info) {
-  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
-  fd_ = std::move(*info[0].As<Napi::External<OwnedFd>>().Data());
-  Costs(kDescriptorCost);
-}
+Descriptor::Descriptor(const Napi::CallbackInfo& info) : DescriptorWrap(info), fd_(Taken<OwnedFd>(info)) { Costs(kDescriptorCost); }
+
+Napi::Object Descriptor::Wrap(Napi::Env env, OwnedFd fd) { return Make(env.GetInstanceData<AddonData>()->descriptor, std::move(fd)); }
 
 Napi::Value Descriptor::CreateVm(const Napi::CallbackInfo& info) {
   const uint64_t type = WholeNumber(info[0], "type");

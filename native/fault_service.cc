@@ -49,21 +49,18 @@ Napi::Function FaultService::Define(Napi::Env env) {
                      });
 }
 
-Napi::Value FaultService::Of(const Napi::CallbackInfo& info, const std::shared_ptr<Region>& region) {
-  if (!info[0].IsObject()) throw Napi::TypeError::New(info.Env(), "options are needed");
-  const auto options = info[0].As<Napi::Object>();
+Napi::Value FaultService::Begin(const Napi::CallbackInfo& info, std::shared_ptr<Region> region) {
+  const auto options = OptionsOf(info[0]);
   UserFaultsRequest request;
   request.minor = options.Get("minor").ToBoolean();
   if (const int error = SourceOf(options, &request); error != 0) return Napi::Number::New(info.Env(), error);
   if (request.source.get() < 0) request.server = ServingThread::OfThisThread();
   Parts parts{nullptr, region};
   if (const int error = region->ServeFaults(std::move(request), &parts.faults); error != 0) return Napi::Number::New(info.Env(), error);
-  return info.Env().GetInstanceData<AddonData>()->fault_service.New({Napi::External<Parts>::New(info.Env(), &parts)});
+  return Make(info.Env().GetInstanceData<AddonData>()->fault_service, std::move(parts));
 }
 
-FaultService::FaultService(const Napi::CallbackInfo& info) : Wrapped(info) {
-  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
-  parts_ = std::move(*info[0].As<Napi::External<Parts>>().Data());
+FaultService::FaultService(const Napi::CallbackInfo& info) : Wrapped(info), parts_(Taken<Parts>(info)) {
   // A thread, and three descriptors.
   Costs(4 * kDescriptorCost);
 }

@@ -13,8 +13,9 @@ namespace node_kvm {
 class FaultService : public Wrapped<FaultService> {
  public:
   static Napi::Function Define(Napi::Env env);
-  // { minor, fd, offset, content }: a file, or bytes, from which a native thread serves; neither, for faults answered by serve().
-  static Napi::Value Of(const Napi::CallbackInfo& info, const std::shared_ptr<Region>& region);
+  // { minor, fd, offset, content }: a file, or bytes, from which a native thread serves; neither, for faults answered by serve(). The
+  // region is held: a getter of the options may release its handle.
+  static Napi::Value Begin(const Napi::CallbackInfo& info, std::shared_ptr<Region> region);
   explicit FaultService(const Napi::CallbackInfo& info);
   // Without close(): its environment ended, or nobody holds it. What native code serves is served on; what nobody serves fails.
   ~FaultService() override { Drop(); }

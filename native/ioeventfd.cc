@@ -24,7 +24,7 @@ Napi::Value IoEventfd::Assign(Napi::Env env, const std::shared_ptr<VmState>& vm,
   parts.request.fd = parts.eventfd.get();
   parts.vm = vm;
   // Before KVM is asked: what fails after that would have to be taken back.
-  const Napi::Object made = env.GetInstanceData<AddonData>()->ioeventfd.New({Napi::External<Parts>::New(env, &parts)});
+  const Napi::Object made = Make(env.GetInstanceData<AddonData>()->ioeventfd, std::move(parts));
   IoEventfd* const self = Unwrap(made);
   if (IoctlUninterrupted(vm->fd(), KVM_IOEVENTFD, &self->parts_.request) == 0) return made;
   const int error = -errno;
@@ -32,10 +32,7 @@ Napi::Value IoEventfd::Assign(Napi::Env env, const std::shared_ptr<VmState>& vm,
   return Napi::Number::New(env, error);
 }
 
-IoEventfd::IoEventfd(const Napi::CallbackInfo& info) : Wrapped(info) {
-  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
-  parts_ = std::move(*info[0].As<Napi::External<Parts>>().Data());
-}
+IoEventfd::IoEventfd(const Napi::CallbackInfo& info) : Wrapped(info), parts_(Taken<Parts>(info)) {}
 
 void IoEventfd::LetGo() {
   // A VM that is at its end has forgotten it.

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <mutex>
@@ -15,8 +16,6 @@
 namespace node_kvm {
 namespace {
 
-constexpr napi_type_tag kTag = {0x9d3c1f7a52b84e60, 0xb1f2a6d8c4e09357};
-
 // What V8 is told of memory that is there only once it is touched: how much of it is, is not known, and its size may be many times the
 // host's memory. So much, at most, that a collection comes with each sixteen more objects while they are few, and with each quarter more
 // when they are many: who keeps them all is not made to wait for a collection again and again.
@@ -27,14 +26,28 @@ uint64_t NumberOption(const Napi::Object& options, const char* name) {
   return value.IsUndefined() ? 0 : WholeNumber(value, name);
 }
 
+// madvise(2), younger than the oldest headers.
+constexpr int kCold = 20, kPageOut = 21, kPopulateRead = 22, kPopulateWrite = 23, kCollapse = 25;
+
 // In the order of RegionKind.
 constexpr const char* kKinds[] = {"anonymous", "memfd", "hugetlb", "file"};
 
 RegionKind KindOf(const Napi::Object& options) {
-  const std::string kind = options.Get("kind").ToString();
+  const Napi::Value kind = options.Get("kind");
   for (size_t index = 0; index < std::size(kKinds); index++)
-    if (kind == kKinds[index]) return static_cast<RegionKind>(index);
+    if (kind.IsString() && kind.As<Napi::String>().Utf8Value() == kKinds[index]) return static_cast<RegionKind>(index);
   throw Napi::TypeError::New(options.Env(), "kind is unknown");
+}
+
+// The advice of madvise(2) that leaves memory what it is. Others poison pages, or make an access to them a signal.
+int AdviceOf(const Napi::Value& value) {
+  constexpr int kAllowed[] = {MADV_NORMAL, MADV_RANDOM,    MADV_SEQUENTIAL,  MADV_WILLNEED, MADV_DONTNEED,   MADV_FREE,
+                              MADV_REMOVE, MADV_MERGEABLE, MADV_UNMERGEABLE, MADV_HUGEPAGE, MADV_NOHUGEPAGE, kCold,
+                              kPageOut,    kPopulateRead,  kPopulateWrite,   kCollapse};
+  const auto advice = static_cast<int>(WholeNumber(value, "advice", INT32_MAX));
+  if (std::find(std::begin(kAllowed), std::end(kAllowed), advice) == std::end(kAllowed))
+    throw Napi::RangeError::New(value.Env(), "advice is unknown");
+  return advice;
 }
 
 using Hold = std::shared_ptr<Region>;
@@ -110,49 +123,35 @@ Napi::Function Mapping::Define(Napi::Env env) {
 }
 
 Napi::Value Mapping::Map(const Napi::CallbackInfo& info) {
-  const auto options = info[0].As<Napi::Object>();
+  const auto options = OptionsOf(info[0]);
   RegionRequest request;
   request.kind = KindOf(options);
   request.size = NumberOption(options, "size");
   request.huge_page_size = NumberOption(options, "hugePageSize");
   request.address = NumberOption(options, "address");
   request.fixed = options.Get("fixed").ToBoolean();
-  if (const Napi::Value advice = options.Get("advice"); !advice.IsUndefined())
-    request.advice = static_cast<int>(WholeNumber(advice, "advice", INT32_MAX));
+  if (const Napi::Value advice = options.Get("advice"); !advice.IsUndefined()) request.advice = AdviceOf(advice);
   request.populate = options.Get("populate").ToBoolean();
   request.shared = options.Get("shared").ToBoolean();
   request.readonly = options.Get("readonly").ToBoolean();
   request.offset = static_cast<off_t>(NumberOption(options, "offset"));
   if (request.kind == RegionKind::kFile) request.fd = static_cast<int>(NumberOption(options, "fd"));
-  if (request.size == 0 || request.size % 4096 != 0 || (request.kind == RegionKind::kHugetlb && request.huge_page_size == 0))
+  const size_t page = request.kind == RegionKind::kHugetlb ? request.huge_page_size : 4096;
+  if (page < 4096 || (page & (page - 1)) != 0 || request.size == 0 || request.size % page != 0)
     return Napi::Number::New(info.Env(), -EINVAL);
   Hold region;
   if (const int error = Region::Map(request, &region); error != 0) return Napi::Number::New(info.Env(), error);
   const bool descriptor = request.kind == RegionKind::kMemfd || request.kind == RegionKind::kFile;
   const bool whole = request.populate || request.kind == RegionKind::kHugetlb;
   const auto size = static_cast<int64_t>(request.size);
-  const Napi::Value made = Wrap(info.Env(), std::move(region));
-  Mapping* mapping = Unwrap(made.As<Napi::Object>());
-  mapping->Costs((whole ? size : UntouchedCost(size, WrapsOf(info.Env())->count())) + (descriptor ? kDescriptorCost : 0));
+  const Napi::Object made = Wrap(info.Env(), std::move(region));
+  Unwrap(made)->Costs((whole ? size : UntouchedCost(size, WrapsOf(info.Env())->count())) + (descriptor ? kDescriptorCost : 0));
   return made;
 }
 
-Napi::Value Mapping::Wrap(Napi::Env env, std::shared_ptr<Region> region) {
-  return env.GetInstanceData<AddonData>()->region.New({Napi::External<Hold>::New(env, &region)});
-}
+Napi::Object Mapping::Wrap(Napi::Env env, Hold region) { return Make(env.GetInstanceData<AddonData>()->region, std::move(region)); }
 
-Mapping::Mapping(const Napi::CallbackInfo& info) : Wrapped(info) {
-  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
-  region_ = std::move(*info[0].As<Napi::External<Hold>>().Data());
-  napi_type_tag_object(info.Env(), info.This(), &kTag);
-}
-
-std::shared_ptr<Region> Mapping::RegionOf(const Napi::Value& value) {
-  bool ours = false;
-  if (value.IsObject()) napi_check_object_type_tag(value.Env(), value, &kTag, &ours);
-  if (!ours) throw Napi::TypeError::New(value.Env(), "a region is needed");
-  return Unwrap(value.As<Napi::Object>())->region_;
-}
+Mapping::Mapping(const Napi::CallbackInfo& info) : Wrapped(info), region_(Taken<Hold>(info)) {}
 
 Napi::Value Mapping::Address(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), region_ ? static_cast<double>(reinterpret_cast<uintptr_t>(region_->base())) : 0);
@@ -203,7 +202,7 @@ Napi::Value Mapping::Remap(const Napi::CallbackInfo& info) {
 Napi::Value Mapping::Advise(const Napi::CallbackInfo& info) {
   const uint64_t offset = WholeNumber(info[0], "offset");
   const uint64_t length = WholeNumber(info[1], "length");
-  const auto advice = static_cast<int>(WholeNumber(info[2], "advice", INT32_MAX));
+  const int advice = AdviceOf(info[2]);
   return Napi::Number::New(info.Env(), region_ ? region_->Advise(offset, length, advice) : -EBADF);
 }
 
@@ -248,12 +247,12 @@ Napi::Value Mapping::Buffer(const Napi::CallbackInfo& info) {
 
 Napi::Value Mapping::RecordWrites(const Napi::CallbackInfo& info) {
   if (!region_) return Napi::Number::New(info.Env(), -EBADF);
-  return WriteRecorder::Of(info.Env(), region_);
+  return WriteRecorder::Begin(info.Env(), region_);
 }
 
 Napi::Value Mapping::ServeFaults(const Napi::CallbackInfo& info) {
   if (!region_) return Napi::Number::New(info.Env(), -EBADF);
-  return FaultService::Of(info, region_);
+  return FaultService::Begin(info, region_);
 }
 
 void Mapping::Release(const Napi::CallbackInfo&) {

@@ -14,10 +14,10 @@ class Mapping : public Wrapped<Mapping> {
  public:
   static Napi::Function Define(Napi::Env env);
   static Napi::Value Map(const Napi::CallbackInfo& info);
-  // The region behind a handle; null once released. Throws a TypeError for any other object.
-  static std::shared_ptr<Region> RegionOf(const Napi::Value& value);
+  // Null once released.
+  const std::shared_ptr<Region>& region() const { return region_; }
   // One more handle on a region that another environment mapped.
-  static Napi::Value Wrap(Napi::Env env, std::shared_ptr<Region> region);
+  static Napi::Object Wrap(Napi::Env env, std::shared_ptr<Region> region);
   explicit Mapping(const Napi::CallbackInfo& info);
 
  private:

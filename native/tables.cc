@@ -31,11 +31,10 @@ uint64_t Word(const Napi::Object& object, const char* name) {
 }
 
 TableRequest RequestOf(const Napi::Value& value) {
-  if (!value.IsObject()) throw Napi::TypeError::New(value.Env(), "an object is needed");
-  const auto options = value.As<Napi::Object>();
+  const auto options = OptionsOf(value);
   TableRequest request;
   request.pid = static_cast<uint32_t>(WholeNumber(options.Get("pid"), "pid", INT32_MAX));
-  request.fd = options.Get("fd").IsNumber() ? options.Get("fd").As<Napi::Number>().Int32Value() : -1;
+  if (const Napi::Value fd = options.Get("fd"); fd.IsNumber()) request.fd = fd.As<Napi::Number>().Int32Value();
   request.tables = options.Get("tables").ToBoolean();
   request.page_offset_base = Word(options, "pageOffsetBase");
   request.mmio_mask_address = Word(options, "mmioMaskAddress");
@@ -217,7 +216,8 @@ Napi::Object RowsOf(Napi::Env env, const PageRows& pages) {
 
 // (the process's folder or null, slots, leaves, from, to): rows, or a negative errno.
 Napi::Value Join(const Napi::CallbackInfo& info) {
-  PageRanges host(info[0].IsNull() ? "" : info[0].ToString().Utf8Value());
+  if (!info[0].IsNull() && !info[0].IsString()) throw Napi::TypeError::New(info.Env(), "a folder is needed, or null");
+  PageRanges host(info[0].IsNull() ? "" : info[0].As<Napi::String>().Utf8Value());
   if (const int error = host.Open(); error != 0) return Napi::Number::New(info.Env(), error);
   const auto from = static_cast<double>(WholeNumber(info[3], "from")), to = static_cast<double>(WholeNumber(info[4], "to"));
   const std::vector<SlotRange> slots = SlotRanges(info[1]);

@@ -14,16 +14,25 @@ constexpr size_t kMostRing = size_t{1} << 30;
 
 uint64_t Number(const Napi::Object& options, const char* name) { return WholeNumber(options.Get(name), name); }
 
+Napi::Array ArrayOf(const Napi::Value& value) {
+  if (!value.IsArray()) throw Napi::TypeError::New(value.Env(), "an array is needed");
+  return value.As<Napi::Array>();
+}
+
+std::string TextOf(const Napi::Value& value) {
+  if (!value.IsString()) throw Napi::TypeError::New(value.Env(), "text is needed");
+  return value.As<Napi::String>();
+}
+
 TraceRequest RequestOf(const Napi::Object& options) {
   TraceRequest request;
-  const auto events = options.Get("events").As<Napi::Array>();
+  const auto events = ArrayOf(options.Get("events"));
   for (uint32_t index = 0; index < events.Length(); ++index) {
-    const auto event = events.Get(index).As<Napi::Object>();
+    const auto event = OptionsOf(events.Get(index));
     request.events.push_back({Number(event, "id"), static_cast<uint32_t>(WholeNumber(event.Get("startOffset"), "startOffset", 4096)),
-                              static_cast<uint32_t>(WholeNumber(event.Get("endOffset"), "endOffset", 4096)),
-                              event.Get("filter").ToString()});
+                              static_cast<uint32_t>(WholeNumber(event.Get("endOffset"), "endOffset", 4096)), TextOf(event.Get("filter"))});
   }
-  const auto processes = options.Get("processes").As<Napi::Array>();
+  const auto processes = ArrayOf(options.Get("processes"));
   for (uint32_t index = 0; index < processes.Length(); ++index)
     request.processes.insert(static_cast<pid_t>(WholeNumber(processes.Get(index), "process", INT32_MAX)));
   request.children = options.Get("children").ToBoolean();
@@ -46,18 +55,15 @@ Napi::Function Tracer::Define(Napi::Env env) {
 }
 
 Napi::Value Tracer::Open(const Napi::CallbackInfo& info) {
-  if (!info[0].IsObject()) throw Napi::TypeError::New(info.Env(), "options are needed");
-  const TraceRequest request = RequestOf(info[0].As<Napi::Object>());
+  const TraceRequest request = RequestOf(OptionsOf(info[0]));
   const bool power = (request.ring_size & (request.ring_size - 1)) == 0;
   if (!power || request.ring_size < kLeastRing || request.ring_size > kMostRing) return Napi::Number::New(info.Env(), -EINVAL);
   std::unique_ptr<TraceRing> ring;
   if (const int error = TraceRing::Open(request, &ring); error != 0) return Napi::Number::New(info.Env(), error);
-  return info.Env().GetInstanceData<AddonData>()->tracer.New({Napi::External<std::unique_ptr<TraceRing>>::New(info.Env(), &ring)});
+  return Make(info.Env().GetInstanceData<AddonData>()->tracer, std::move(ring));
 }
 
-Tracer::Tracer(const Napi::CallbackInfo& info) : Wrapped(info) {
-  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
-  ring_ = std::move(*info[0].As<Napi::External<std::unique_ptr<TraceRing>>>().Data());
+Tracer::Tracer(const Napi::CallbackInfo& info) : Wrapped(info), ring_(Taken<std::unique_ptr<TraceRing>>(info)) {
   Costs(static_cast<int64_t>(ring_->bytes()));
 }
 
@@ -81,7 +87,7 @@ Napi::Value Tracer::SetRanges(const Napi::CallbackInfo& info) {
   std::vector<AddressRange> ranges;
   const bool all = info[0].IsNull();
   if (!all) {
-    const auto bounds = info[0].As<Napi::Array>();
+    const auto bounds = ArrayOf(info[0]);
     for (uint32_t index = 0; index + 1 < bounds.Length(); index += 2)
       ranges.push_back({WholeNumber(bounds.Get(index), "start"), WholeNumber(bounds.Get(index + 1), "end")});
   }

@@ -2,11 +2,22 @@
 
 #include <errno.h>
 
+#include <cstddef>
 #include <cstring>
 
 #include "vcpu_runner.h"
 
 namespace node_kvm {
+namespace {
+
+// What callers may write into the run page: request_interrupt_window, and what lies behind the exit's union, the synced registers with
+// their masks. The rest is the kernel's, and this add-on's (RunPage, CoalescedRing).
+bool IsForCallers(uint64_t offset, size_t length) {
+  const bool is_window = offset == offsetof(kvm_run, request_interrupt_window) && length == sizeof(kvm_run::request_interrupt_window);
+  return is_window || (offset >= RunPage::kHead && offset <= sizeof(kvm_run) && length <= sizeof(kvm_run) - offset);
+}
+
+}  // namespace
 
 Napi::Function Vcpu::Define(Napi::Env env) {
   auto methods = SharedMethods();
@@ -20,9 +31,10 @@ Napi::Function Vcpu::Define(Napi::Env env) {
   return DefineClass(env, "Vcpu", methods);
 }
 
-Vcpu::Vcpu(const Napi::CallbackInfo& info) : DescriptorWrap(info), calls_(info.Env().GetInstanceData<AddonData>()->vcpu_calls) {
-  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
-  parts_ = std::move(*info[0].As<Napi::External<VcpuParts>>().Data());
+Napi::Value Vcpu::Wrap(Napi::Env env, VcpuParts parts) { return Make(env.GetInstanceData<AddonData>()->vcpu, std::move(parts)); }
+
+Vcpu::Vcpu(const Napi::CallbackInfo& info)
+    : DescriptorWrap(info), parts_(Taken<VcpuParts>(info)), calls_(info.Env().GetInstanceData<AddonData>()->vcpu_calls) {
   Costs(2 * kDescriptorCost);
 }
 
@@ -37,13 +49,17 @@ void Vcpu::CloseHandle() {
 
 Napi::Value Vcpu::UseArea(const Napi::CallbackInfo& info) {
   const ByteSpan area = BytesOf(info[0]);
-  if (area.length < RunPage::kAreaSize) throw Napi::RangeError::New(info.Env(), "the area is too small");
+  napi_value buffer;
+  napi_get_typedarray_info(info.Env(), info[0], nullptr, nullptr, nullptr, &buffer, nullptr);
+  if (area.length < RunPage::kAreaSize || IsResizable({info.Env(), buffer}))
+    throw Napi::RangeError::New(info.Env(), "the area is too small, or may become so");
   if (fd() < 0) return Napi::Number::New(info.Env(), -EBADF);
+  auto kept = Napi::Persistent(Napi::Object(info.Env(), buffer));
   if (number_)
-    calls_->Use(*number_, area.data);
+    calls_->Use(*number_, area.data, kept);
   else
-    number_ = calls_->Add(parts_, area.data);
-  area_ = Napi::Persistent(info[0].As<Napi::Object>());
+    number_ = calls_->Add(parts_, area.data, kept);
+  area_ = std::move(kept);
   return Napi::Number::New(info.Env(), *number_);
 }
 
@@ -79,7 +95,7 @@ Napi::Value Vcpu::ReadRunPage(const Napi::CallbackInfo& info) {
 Napi::Value Vcpu::WriteRunPage(const Napi::CallbackInfo& info) {
   const uint64_t offset = WholeNumber(info[0], "offset");
   const ByteSpan source = BytesOf(info[1]);
-  if (!Reaches(offset, source.length)) return Napi::Number::New(info.Env(), -ERANGE);
+  if (!Reaches(offset, source.length) || !IsForCallers(offset, source.length)) return Napi::Number::New(info.Env(), -ERANGE);
   memcpy(parts_.page->page() + offset, source.data, source.length);
   return Napi::Number::New(info.Env(), 0);
 }

@@ -11,6 +11,7 @@ namespace node_kvm {
 class Vcpu : public DescriptorWrap<Vcpu> {
  public:
   static Napi::Function Define(Napi::Env env);
+  static Napi::Value Wrap(Napi::Env env, VcpuParts parts);
   explicit Vcpu(const Napi::CallbackInfo& info);
   ~Vcpu() override;
   int fd() const { return parts_.page && !parts_.page->ended() ? parts_.page->fd() : -1; }
@@ -34,7 +35,7 @@ class Vcpu : public DescriptorWrap<Vcpu> {
   VcpuParts parts_;
   const std::shared_ptr<VcpuCalls> calls_;
   std::optional<uint32_t> number_;
-  Napi::ObjectReference area_;
+  Napi::ObjectReference area_;  // its buffer
 };
 
 }  // namespace node_kvm

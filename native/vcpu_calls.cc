@@ -33,30 +33,26 @@ VcpuCalls* CallsOf(napi_env env, napi_callback_info info, size_t* count = nullpt
 
 }  // namespace
 
-VcpuCalls::VcpuCalls(Napi::Env env) {
-  auto buffer = Napi::ArrayBuffer::New(env, sizeof(Words));
-  words_ = static_cast<Words*>(buffer.Data());
-  buffer_ = Napi::Persistent(buffer);
-}
+VcpuCalls::VcpuCalls(Napi::Env env) : memory_(env, sizeof(Words)), words_(reinterpret_cast<Words*>(memory_.data())) {}
 
 void VcpuCalls::Define(Napi::Object exports) {
   const napi_property_descriptor calls[] = {
       {"runVcpu", nullptr, Run, nullptr, nullptr, nullptr, napi_enumerable, this},
       {"completeVcpu", nullptr, Complete, nullptr, nullptr, nullptr, napi_enumerable, this},
       {"ioctlVcpu", nullptr, Ioctl, nullptr, nullptr, nullptr, napi_enumerable, this},
-      {"vcpuWords", nullptr, nullptr, nullptr, nullptr, buffer_.Value(), napi_enumerable, nullptr},
+      {"vcpuWords", nullptr, nullptr, nullptr, nullptr, memory_.Value(), napi_enumerable, nullptr},
   };
   if (napi_define_properties(exports.Env(), exports, 4, calls) != napi_ok) throw Napi::Error::New(exports.Env());
 }
 
-uint32_t VcpuCalls::Add(const VcpuParts& parts, char* area) {
+uint32_t VcpuCalls::Add(const VcpuParts& parts, char* area, napi_ref buffer) {
   if (free_.empty()) {
     free_.push_back(static_cast<uint32_t>(entries_.size()));
     entries_.emplace_back();
   }
   const uint32_t number = free_.back();
   free_.pop_back();
-  entries_[number] = {parts.page, area, parts.vm};
+  entries_[number] = {parts.page, area, buffer, parts.vm};
   return number;
 }
 
@@ -68,6 +64,14 @@ void VcpuCalls::Remove(uint32_t number) {
 inline const VcpuCalls::Entry* VcpuCalls::Asked() const {
   const uint32_t number = words_->vcpu;
   return number < entries_.size() && entries_[number].page != nullptr ? &entries_[number] : nullptr;
+}
+
+// Whether its buffer was transferred away: looked at before each run, since nothing tells of it.
+inline bool VcpuCalls::IsLost(napi_env env, const Entry& entry) {
+  napi_value buffer;
+  bool detached;
+  return napi_get_reference_value(env, entry.buffer, &buffer) != napi_ok ||
+         napi_is_detached_arraybuffer(env, buffer, &detached) != napi_ok || detached;
 }
 
 // Of a run that a nudge ended: a Worker's event loop has something to do, and only its end cannot wait. The nudge may come late, to whoever
@@ -90,6 +94,10 @@ napi_value VcpuCalls::Run(napi_env env, napi_callback_info info) {
   }
   RunPage* const page = entry->page.get();
   char* const area = entry->area;
+  if (IsLost(env, *entry)) {
+    calls->words_->result = -EINVAL;
+    return nullptr;
+  }
   const LoopWatch::Run watched(page);
   const double timeout = calls->words_->timeout_ms;
   const auto end = timeout < 0 ? Clock::time_point() : Clock::now() + std::chrono::duration_cast<Clock::duration>(Milliseconds(timeout));
@@ -107,9 +115,14 @@ napi_value VcpuCalls::Complete(napi_env env, napi_callback_info info) {
     calls->words_->result = -EBADF;
     return nullptr;
   }
+  char* const area = entry->area;
+  if (IsLost(env, *entry)) {
+    calls->words_->result = -EINVAL;
+    return nullptr;
+  }
   RunPage* const page = entry->page.get();
   const LoopWatch::Run watched(page);
-  calls->words_->result = page->Complete(entry->area);
+  calls->words_->result = page->Complete(area);
   return nullptr;
 }
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "descriptor.h"
 #include "loop_watch.h"
 #include "run.h"
 #include "vm_state.h"
@@ -27,9 +28,10 @@ class VcpuCalls {
   // runVcpu, completeVcpu, ioctlVcpu, and their words. They hold `this` as long as the environment lives.
   void Define(Napi::Object exports);
 
-  // The vCPU's number in the words. Its runs copy to `area` (RunPage::kAreaSize), which the caller keeps until Close() or another.
-  uint32_t Add(const VcpuParts& parts, char* area);
-  void Use(uint32_t number, char* area) { entries_[number].area = area; }
+  // The vCPU's number in the words. Its runs copy to `area`, a Uint8Array of RunPage::kAreaSize that the caller keeps referenced until
+  // Close() or another.
+  uint32_t Add(const VcpuParts& parts, char* area, napi_ref buffer);
+  void Use(uint32_t number, char* area, napi_ref buffer) { entries_[number].area = area, entries_[number].buffer = buffer; }
   // Its calls fail from now on.
   void Close(uint32_t number) { entries_[number] = {}; }
   // Once nobody knows the number any more: another vCPU gets it.
@@ -50,17 +52,19 @@ class VcpuCalls {
   struct Entry {
     std::shared_ptr<RunPage> page;  // null once closed
     char* area = nullptr;
+    napi_ref buffer = nullptr;
     std::shared_ptr<VmState> vm;
   };
   static napi_value Run(napi_env env, napi_callback_info info);
   static napi_value Ioctl(napi_env env, napi_callback_info info);
   static napi_value Complete(napi_env env, napi_callback_info info);
   int RunOn(napi_env env, const LoopWatch::Run& watched, RunPage* page, char* area, Clock::time_point end);
+  static bool IsLost(napi_env env, const Entry& entry);
   // Null for a number that is nobody's.
   const Entry* Asked() const;
 
-  Napi::Reference<Napi::ArrayBuffer> buffer_;
-  Words* words_;
+  const SharedMemory memory_;
+  Words* const words_;  // in it
   std::vector<Entry> entries_;
   std::vector<uint32_t> free_;
 };

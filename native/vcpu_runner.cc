@@ -43,18 +43,16 @@ Napi::Function VcpuRunner::Define(Napi::Env env) {
 }
 
 Napi::Value VcpuRunner::Start(const Napi::CallbackInfo& info, const VcpuParts& parts) {
-  VcpuParts given = parts;
-  const auto external = Napi::External<VcpuParts>::New(info.Env(), &given);
-  return info.Env().GetInstanceData<AddonData>()->runner.New({external, info[0], info[1], info[2]});
+  Request request{parts, static_cast<int>(WholeNumber(info[0], "number", INT32_MAX)), RangesOf(info[1]), info[2]};
+  if (!info[2].IsFunction()) throw Napi::TypeError::New(info.Env(), "a function is needed");
+  return Make(info.Env().GetInstanceData<AddonData>()->runner, std::move(request));
 }
 
 VcpuRunner::VcpuRunner(const Napi::CallbackInfo& info) : Wrapped(info), env_(info.Env()) {
-  if (!info[0].IsExternal() || !info[3].IsFunction()) throw Napi::TypeError::New(info.Env(), "not constructible");
-  parts_ = *info[0].As<Napi::External<VcpuParts>>().Data();
-  const auto number = static_cast<int>(WholeNumber(info[1], "number", INT32_MAX));
-  std::vector<QueuedRange> ranges = RangesOf(info[2]);
+  auto [parts, number, ranges, callback] = Taken<Request>(info);
+  parts_ = std::move(parts);
   const auto name = Napi::String::New(info.Env(), "node-kvm vCPU");
-  if (napi_create_threadsafe_function(env_, info[3], nullptr, name, 0, 1, nullptr, nullptr, nullptr, CallNotify, &notify_) != napi_ok)
+  if (napi_create_threadsafe_function(env_, callback, nullptr, name, 0, 1, nullptr, nullptr, nullptr, CallNotify, &notify_) != napi_ok)
     throw Napi::Error::New(info.Env());
   // After the function's own hook, hence called before it: the thread is gone when the function goes.
   napi_add_env_cleanup_hook(env_, AtTeardown, this);

@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include <memory>
+#include <vector>
 
 #include "vcpu.h"
 #include "vcpu_thread.h"
@@ -20,6 +21,12 @@ class VcpuRunner : public Wrapped<VcpuRunner> {
   ~VcpuRunner() override { End(); }
 
  private:
+  struct Request {
+    VcpuParts vcpu;
+    int number;
+    std::vector<QueuedRange> ranges;
+    napi_value notify;
+  };
   void Drop() override { End(); }
   Napi::Value Go(const Napi::CallbackInfo& info);
   void CallBack(const Napi::CallbackInfo& info);

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <linux/kvm.h>
 
+#include <tuple>
+
 #include "ioeventfd.h"
 #include "map_budget.h"
 #include "run.h"
@@ -12,11 +14,17 @@
 namespace node_kvm {
 namespace {
 
-constexpr unsigned kCreateGuestMemfd = 0xd4;
+// kvm_create_guest_memfd and its request, which are younger than the oldest headers.
+struct GuestMemfdRequest {
+  uint64_t size;
+  uint64_t flags;
+  uint64_t reserved[6];
+};
+constexpr unsigned long kCreateGuestMemfd = _IOWR(KVMIO, 0xd4, GuestMemfdRequest);
 
-Napi::Value VcpuObject(Napi::Env env, VcpuParts parts) {
-  return env.GetInstanceData<AddonData>()->vcpu.New({Napi::External<VcpuParts>::New(env, &parts)});
-}
+// KVM_CAP_DIRTY_LOG_RING and KVM_CAP_DIRTY_LOG_RING_ACQ_REL.
+constexpr uint32_t kDirtyLogRing = 192;
+constexpr uint32_t kDirtyLogRingAcquireRelease = 223;
 
 }  // namespace
 
@@ -44,9 +52,7 @@ Napi::Function Vm::Define(Napi::Env env) {
 }
 
 Vm::Vm(const Napi::CallbackInfo& info) : DescriptorWrap(info) {
-  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
-  state_ = *info[0].As<Napi::External<std::shared_ptr<VmState>>>().Data();
-  created_here_ = info[1].ToBoolean();
+  std::tie(state_, created_here_) = Taken<Parts>(info);
   // With what KVM keeps for it.
   if (created_here_) Costs(16 * kDescriptorCost);
 }
@@ -88,8 +94,7 @@ Napi::Value Vm::Attach(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value Vm::Wrap(Napi::Env env, std::shared_ptr<VmState> state, bool created_here) {
-  const auto external = Napi::External<std::shared_ptr<VmState>>::New(env, &state);
-  return env.GetInstanceData<AddonData>()->vm.New({external, Napi::Boolean::New(env, created_here)});
+  return Make(env.GetInstanceData<AddonData>()->vm, Parts(std::move(state), created_here));
 }
 
 Napi::Value Vm::RunPageSize(const Napi::CallbackInfo& info) {
@@ -98,6 +103,8 @@ Napi::Value Vm::RunPageSize(const Napi::CallbackInfo& info) {
 
 Napi::Value Vm::EnableDirtyRing(const Napi::CallbackInfo& info) {
   const auto capability = static_cast<uint32_t>(WholeNumber(info[0], "capability", UINT32_MAX));
+  // Any other would be taken for a ring that is not there.
+  if (capability != kDirtyLogRing && capability != kDirtyLogRingAcquireRelease) return Napi::Number::New(info.Env(), -EINVAL);
   const uint64_t bytes = WholeNumber(info[1], "bytes", 1 << 30);
   return Napi::Number::New(info.Env(), state_ == nullptr ? -EBADF : state_->dirty_rings().Enable(fd(), capability, bytes));
 }
@@ -158,12 +165,10 @@ Napi::Value Vm::DrainCoalesced(const Napi::CallbackInfo& info) {
 
 // Its own descriptor object: the kernel's memslot holds the file, so that closing the handle first is harmless.
 Napi::Value Vm::CreateGuestMemfd(const Napi::CallbackInfo& info) {
-  const auto request = static_cast<unsigned long>(WholeNumber(info[0], "request", UINT32_MAX));
-  const ByteSpan argument = BytesOf(info[1]);
+  const ByteSpan argument = BytesOf(info[0]);
   if (fd() < 0) return Napi::Number::New(info.Env(), -EBADF);
-  if (_IOC_NR(request) != kCreateGuestMemfd || _IOC_TYPE(request) != KVMIO || argument.length < _IOC_SIZE(request))
-    return Napi::Number::New(info.Env(), -E2BIG);
-  const int memfd = IoctlUninterrupted(fd(), request, argument.data);
+  if (argument.length < sizeof(GuestMemfdRequest)) return Napi::Number::New(info.Env(), -E2BIG);
+  const int memfd = IoctlUninterrupted(fd(), kCreateGuestMemfd, argument.data);
   return WrapDescriptor(info.Env(), memfd < 0 ? -errno : memfd);
 }
 
@@ -173,14 +178,14 @@ Napi::Value Vm::CreateVcpu(const Napi::CallbackInfo& info) {
   std::shared_ptr<RunPage> page;
   if (const int error = TakeMappings(3); error != 0) return Napi::Number::New(info.Env(), error);
   if (const int error = state_->CreateVcpu(id, &page); error != 0) return Napi::Number::New(info.Env(), error);
-  return VcpuObject(info.Env(), {state_, std::move(page)});
+  return Vcpu::Wrap(info.Env(), {state_, std::move(page)});
 }
 
 Napi::Value Vm::FindVcpu(const Napi::CallbackInfo& info) {
   const auto id = static_cast<uint32_t>(WholeNumber(info[0], "id", UINT32_MAX));
   if (fd() < 0) return Napi::Number::New(info.Env(), -EBADF);
   std::shared_ptr<RunPage> page = state_->FindVcpu(id);
-  return page == nullptr ? Napi::Value(Napi::Number::New(info.Env(), -ENOENT)) : VcpuObject(info.Env(), {state_, std::move(page)});
+  return page == nullptr ? Napi::Value(Napi::Number::New(info.Env(), -ENOENT)) : Vcpu::Wrap(info.Env(), {state_, std::move(page)});
 }
 
 }  // namespace node_kvm

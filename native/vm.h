@@ -2,6 +2,8 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <utility>
 
 #include "coalesced_ring.h"
 #include "descriptor.h"
@@ -22,6 +24,7 @@ class Vm : public DescriptorWrap<Vm> {
   void CloseHandle();
 
  private:
+  using Parts = std::pair<std::shared_ptr<VmState>, bool>;
   void Drop() override { LetGo(); }
   void LetGo();
   Napi::Value RunPageSize(const Napi::CallbackInfo& info);
@@ -46,7 +49,7 @@ class Vm : public DescriptorWrap<Vm> {
   std::shared_ptr<VmState> state_;
   bool created_here_ = false;
   struct Words;
-  Napi::Reference<Napi::ArrayBuffer> words_buffer_;
+  std::optional<SharedMemory> words_memory_;
   Words* words_ = nullptr;  // in it
 };
 

@@ -38,7 +38,7 @@ int ReadChange(Napi::Env env, const Record& record, napi_value region, Memslots:
   after.size = Whole(env, record.size);
   after.offset = Whole(env, record.offset);
   after.flags = static_cast<uint32_t>(Whole(env, record.flags, UINT32_MAX));
-  if (region != nullptr && (after.region = Mapping::RegionOf({env, region})) == nullptr) return -EBADF;
+  if (region != nullptr && (after.region = Mapping::Of(env, region)->region()) == nullptr) return -EBADF;
   if (change->id != Memslots::kNew || record.guest_memfd == -1) return 0;
   after.guest_memfd_offset = Whole(env, record.guest_memfd_offset);
   const int own = fcntl(static_cast<int>(Whole(env, record.guest_memfd, INT32_MAX)), F_DUPFD_CLOEXEC, 3);
@@ -61,11 +61,24 @@ void Answer(const Memslots::Refusal& refusal, Record* record) {
 }
 
 Record* RecordsOf(const Napi::Value& value, size_t* count) {
-  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_float64_array)
+  void* data = nullptr;
+  napi_typedarray_type type;
+  if (napi_get_typedarray_info(value.Env(), value, &type, count, &data, nullptr, nullptr) != napi_ok || type != napi_float64_array)
     throw Napi::TypeError::New(value.Env(), "a Float64Array is needed");
-  auto numbers = value.As<Napi::Float64Array>();
-  *count = numbers.ElementLength() / kNumbers;
-  return reinterpret_cast<Record*>(numbers.Data());
+  *count /= kNumbers;
+  return static_cast<Record*>(data);
+}
+
+// None is null.
+std::vector<napi_value> RegionsOf(const Napi::Value& value) {
+  if (!value.IsArray()) throw Napi::TypeError::New(value.Env(), "an array is needed");
+  const auto array = value.As<Napi::Array>();
+  std::vector<napi_value> regions;
+  for (uint32_t index = 0; index < array.Length(); ++index) {
+    const Napi::Value region = array.Get(index);
+    regions.push_back(region.IsNull() ? nullptr : static_cast<napi_value>(region));
+  }
+  return regions;
 }
 
 }  // namespace
@@ -78,11 +91,10 @@ struct Vm::Words {
 
 Napi::Value Vm::MemslotWords(const Napi::CallbackInfo& info) {
   if (words_ == nullptr) {
-    auto buffer = NewBuffer(info.Env(), sizeof(Words));
-    words_buffer_ = Napi::Persistent(buffer);
-    words_ = static_cast<Words*>(buffer.Data());
+    words_memory_.emplace(info.Env(), sizeof(Words));
+    words_ = reinterpret_cast<Words*>(words_memory_->data());
   }
-  return words_buffer_.Value();
+  return words_memory_->Value();
 }
 
 // (region, or none): one change, asked for and answered in the words.
@@ -96,19 +108,18 @@ void Vm::ChangeMemslot(Napi::Env env, napi_value region) {
   words_->result = error;
 }
 
-// (records, regions): all or none, answered in the records; a refusal in the first.
+// (records, regions): all or none, answered in the records; a refusal in the first. The regions are taken out of their array before
+// anything else is looked at: a getter there may close the VM, or take the memory of the records away.
 Napi::Value Vm::ChangeMemslots(const Napi::CallbackInfo& info) {
+  const std::vector<napi_value> regions = RegionsOf(info[1]);
   size_t count = 0;
   Record* records = RecordsOf(info[0], &count);
-  if (!info[1].IsArray() || count == 0) throw Napi::TypeError::New(info.Env(), "records and regions are needed");
-  const auto regions = info[1].As<Napi::Array>();
+  if (count == 0 || count != regions.size()) throw Napi::TypeError::New(info.Env(), "a record for each region is needed");
   std::vector<Memslots::Change> changes(count);
   Memslots::Refusal refusal;
   int error = fd() < 0 ? -EBADF : 0;
   for (uint32_t index = 0; index < count && error == 0; ++index) {
-    const Napi::HandleScope scope(info.Env());
-    const Napi::Value region = regions.Get(index);
-    error = ReadChange(info.Env(), records[index], region.IsNull() ? nullptr : static_cast<napi_value>(region), &changes[index]);
+    error = ReadChange(info.Env(), records[index], regions[index], &changes[index]);
     refusal.change = index;
   }
   if (error == 0) error = state_->ChangeMemslots(&changes, &refusal);

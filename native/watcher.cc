@@ -20,8 +20,7 @@ Napi::Function Watcher::Define(Napi::Env env) {
 Napi::Value Watcher::Open(const Napi::CallbackInfo& info) {
   std::unique_ptr<EventfdWatcher> watcher;
   if (const int error = EventfdWatcher::Open(&watcher); error != 0) return Napi::Number::New(info.Env(), error);
-  using Hold = std::unique_ptr<EventfdWatcher>;
-  return info.Env().GetInstanceData<AddonData>()->watcher.New({Napi::External<Hold>::New(info.Env(), &watcher)});
+  return Make(info.Env().GetInstanceData<AddonData>()->watcher, std::move(watcher));
 }
 
 Napi::Value Watcher::CreateEventfd(const Napi::CallbackInfo& info) {
@@ -29,10 +28,7 @@ Napi::Value Watcher::CreateEventfd(const Napi::CallbackInfo& info) {
   return WrapDescriptor(info.Env(), fd < 0 ? -errno : fd);
 }
 
-Watcher::Watcher(const Napi::CallbackInfo& info) : Wrapped(info) {
-  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
-  watcher_ = std::move(*info[0].As<Napi::External<std::unique_ptr<EventfdWatcher>>>().Data());
-}
+Watcher::Watcher(const Napi::CallbackInfo& info) : Wrapped(info), watcher_(Taken<std::unique_ptr<EventfdWatcher>>(info)) {}
 
 Napi::Value Watcher::Add(const Napi::CallbackInfo& info) {
   const auto key = static_cast<uint32_t>(WholeNumber(info[0], "key", UINT32_MAX));

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include <atomic>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -51,6 +52,11 @@ void Wraps::AfterCollection(Napi::Env env) {
   if (!sentinel_.IsEmpty() && !sentinel_.Value().IsEmpty()) return;
   sentinel_ = Napi::Weak(Napi::Object::New(env));
   Reclaim(env);
+}
+
+napi_type_tag NewTypeTag() {
+  static std::atomic<uint64_t> last{0};
+  return {reinterpret_cast<uintptr_t>(&last), ++last};
 }
 
 std::shared_ptr<Wraps> WrapsOf(Napi::Env env) { return env.GetInstanceData<AddonData>()->wraps; }

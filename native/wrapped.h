@@ -1,9 +1,10 @@
-// The base of every object that TypeScript holds. It sees to three things for all of them:
+// The base of every object that TypeScript holds. It sees to these for all of them:
 //   - What C++ throws where memory or threads have run out becomes a KvmError, in every method that is defined through it.
 //   - An object that JavaScript has lost lets go of what it holds when others are made, before its finalizer's turn in the event loop,
 //   which
 //     a loop that makes many never comes to.
 //   - V8 knows what an object costs outside its heap, so that lost ones are collected in time.
+//   - No object is taken for one of another class, and none is made by JavaScript: what is given to a method may be anything.
 #pragma once
 
 #include <napi.h>
@@ -74,7 +75,23 @@ class Wraps {
   // The same, if anything was collected since the last time.
   void AfterCollection(Napi::Env env);
 
+  // What a constructor is to take over, while it is called by Wrapped::Make(). Not an argument of JavaScript's, where anybody could give
+  // one: sockets of Node have an External, too.
+  class Passing {
+   public:
+    Passing(std::shared_ptr<Wraps> wraps, void* parts) : wraps_(std::move(wraps)) { wraps_->passed_ = parts; }
+    ~Passing() { wraps_->passed_ = nullptr; }
+    Passing(const Passing&) = delete;
+    Passing& operator=(const Passing&) = delete;
+
+   private:
+    const std::shared_ptr<Wraps> wraps_;
+  };
+  // Null where JavaScript called the constructor.
+  void* TakePassed() { return std::exchange(passed_, nullptr); }
+
  private:
+  void* passed_ = nullptr;
   int64_t count_ = 0;
   Member* first_ = nullptr;
   // Held by nobody: gone once V8 has collected.
@@ -82,15 +99,43 @@ class Wraps {
 };
 std::shared_ptr<Wraps> WrapsOf(Napi::Env env);
 
+// Another one at each call, in this process: also of another copy of the add-on that is loaded in it.
+napi_type_tag NewTypeTag();
+
 template <class Derived>
 class Wrapped : public Napi::ObjectWrap<Derived>, private Wraps::Member {
  public:
   explicit Wrapped(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Derived>(info), Wraps::Member(WrapsOf(info.Env())) {
+    if (napi_type_tag_object(info.Env(), info.This(), &TypeTag()) != napi_ok) throw Napi::Error::New(info.Env());
     wraps().AfterCollection(info.Env());
   }
   ~Wrapped() override { Costs(0); }
 
+  // What is behind a value. Throws a TypeError where that is no object of this class: napi_unwrap() gives any class's pointer.
+  static Derived* Of(napi_env env, napi_value value) {
+    bool ours = false;
+    napi_valuetype type;
+    void* self = nullptr;
+    if (napi_typeof(env, value, &type) != napi_ok || (type != napi_object && type != napi_function) ||
+        napi_check_object_type_tag(env, value, &TypeTag(), &ours) != napi_ok || !ours || napi_unwrap(env, value, &self) != napi_ok)
+      throw Napi::TypeError::New(env, "this is an object of another class");
+    return static_cast<Derived*>(self);
+  }
+
  protected:
+  // A new object, whose constructor gets the parts by Taken().
+  template <class Parts>
+  static Napi::Object Make(const Napi::FunctionReference& constructor, Parts parts) {
+    const Wraps::Passing passing(WrapsOf(constructor.Env()), &parts);
+    return constructor.New({});
+  }
+  template <class Parts>
+  Parts Taken(const Napi::CallbackInfo& info) {
+    auto* parts = static_cast<Parts*>(wraps().TakePassed());
+    if (parts == nullptr) throw Napi::TypeError::New(info.Env(), "not constructible");
+    return std::move(*parts);
+  }
+
   // Lets go of what the object holds, as its destructor would; the object itself stays until its finalizer runs.
   virtual void Drop() = 0;
   // Bytes outside V8's heap from now on.
@@ -100,48 +145,35 @@ class Wrapped : public Napi::ObjectWrap<Derived>, private Wraps::Member {
     cost_ = bytes;
   }
 
-  // These hide those of Napi::ObjectWrap, which are not guarded.
+  // These hide those of Napi::ObjectWrap, which are not guarded and take any object for their own.
   template <auto method>
   static Napi::ClassPropertyDescriptor<Derived> InstanceMethod(const char* name) {
-    return Base::InstanceMethod(name, Method(&Wrapped::Call<method>));
+    return napi_property_descriptor{name, nullptr, Call<method>, nullptr, nullptr, nullptr, napi_default, nullptr};
+  }
+  template <auto method>
+  static Napi::ClassPropertyDescriptor<Derived> InstanceAccessor(const char* name) {
+    return napi_property_descriptor{name, nullptr, nullptr, Call<method>, nullptr, nullptr, napi_default, nullptr};
   }
   // For what is called beside an ioctl a hundred thousand times: node-addon-api's wrappers and a returned number would be seen there. The
-  // method is void, takes one argument (null where the caller gave none), and answers in memory that it shares with its caller.
+  // method is void, takes one argument (null where the caller gave none), and answers in memory that it shares with its caller. That `this`
+  // is of the class is V8's own check of a method's signature (napi_define_class), which it does not make for accessors.
   template <auto method>
   static Napi::ClassPropertyDescriptor<Derived> BareMethod(const char* name) {
     return napi_property_descriptor{name, nullptr, CallBare<method>, nullptr, nullptr, nullptr, napi_default, nullptr};
   }
-  template <auto method>
-  static Napi::ClassPropertyDescriptor<Derived> InstanceAccessor(const char* name) {
-    return Base::InstanceAccessor(name, Method(&Wrapped::Call<method>), nullptr);
-  }
 
  private:
-  using Base = Napi::ObjectWrap<Derived>;
-  using Method = Napi::Value (Derived::*)(const Napi::CallbackInfo&);
-
-  template <auto method>
-  Napi::Value Call(const Napi::CallbackInfo& info) {
-    Derived* self = static_cast<Derived*>(this);
-    try {
-      if constexpr (std::is_void_v<decltype((self->*method)(info))>)
-        return (self->*method)(info), info.Env().Undefined();
-      else
-        return (self->*method)(info);
-    } catch (...) {
-      ThrowOn(info.Env());
-    }
+  static const napi_type_tag& TypeTag() {
+    static const napi_type_tag tag = NewTypeTag();
+    return tag;
   }
-  template <auto method>
-  static napi_value CallBare(napi_env env, napi_callback_info info) {
-    size_t count = 1;
-    napi_value argument, receiver;
-    void* self;
+
+  // What is thrown becomes JavaScript's.
+  template <class Work>
+  static napi_value Throwing(napi_env env, Work work) {
     try {
       try {
-        if (napi_get_cb_info(env, info, &count, &argument, &receiver, nullptr) != napi_ok || napi_unwrap(env, receiver, &self) != napi_ok)
-          throw Napi::Error::New(env);
-        (static_cast<Derived*>(self)->*method)(env, count == 0 ? nullptr : argument);
+        return work();
       } catch (...) {
         ThrowOn(env);
       }
@@ -149,6 +181,29 @@ class Wrapped : public Napi::ObjectWrap<Derived>, private Wraps::Member {
       error.ThrowAsJavaScriptException();
     }
     return nullptr;
+  }
+  template <auto method>
+  static napi_value Call(napi_env env, napi_callback_info given) {
+    return Throwing(env, [&]() -> napi_value {
+      const Napi::CallbackInfo info(env, given);
+      Derived* const self = Of(env, info.This());
+      if constexpr (std::is_void_v<decltype((self->*method)(info))>)
+        return (self->*method)(info), nullptr;
+      else
+        return (self->*method)(info);
+    });
+  }
+  template <auto method>
+  static napi_value CallBare(napi_env env, napi_callback_info given) {
+    return Throwing(env, [&]() -> napi_value {
+      size_t count = 1;
+      napi_value argument, receiver;
+      void* self;
+      if (napi_get_cb_info(env, given, &count, &argument, &receiver, nullptr) != napi_ok || napi_unwrap(env, receiver, &self) != napi_ok)
+        throw Napi::Error::New(env);
+      (static_cast<Derived*>(self)->*method)(env, count == 0 ? nullptr : argument);
+      return nullptr;
+    });
   }
   bool IsLost() const final { return this->Value().IsEmpty(); }
   void Reclaim() final {

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 
+#include <tuple>
+
 #include "descriptor.h"
 
 namespace node_kvm {
@@ -16,18 +18,13 @@ Napi::Function WriteRecorder::Define(Napi::Env env) {
 }
 
 // Made here, where what is thrown is guarded, and handed over.
-Napi::Value WriteRecorder::Of(Napi::Env env, const std::shared_ptr<Region>& region) {
+Napi::Value WriteRecorder::Begin(Napi::Env env, const std::shared_ptr<Region>& region) {
   const uint64_t first = region->memory_offset() / 4096;
   auto recording = std::make_unique<WriteRecording>(region->writes(), first, region->size() / 4096);
-  const auto external = Napi::External<std::unique_ptr<WriteRecording>>::New(env, &recording);
-  return env.GetInstanceData<AddonData>()->write_recorder.New({external, Napi::Number::New(env, static_cast<double>(first))});
+  return Make(env.GetInstanceData<AddonData>()->write_recorder, Parts(std::move(recording), first));
 }
 
-WriteRecorder::WriteRecorder(const Napi::CallbackInfo& info) : Wrapped(info) {
-  if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "not constructible");
-  recording_ = std::move(*info[0].As<Napi::External<std::unique_ptr<WriteRecording>>>().Data());
-  first_ = WholeNumber(info[1], "first");
-}
+WriteRecorder::WriteRecorder(const Napi::CallbackInfo& info) : Wrapped(info) { std::tie(recording_, first_) = Taken<Parts>(info); }
 
 Napi::Value WriteRecorder::Collect(const Napi::CallbackInfo& info) {
   const ByteSpan target = BytesOf(info[0]);

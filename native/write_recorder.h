@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include <memory>
+#include <utility>
 
 #include "region.h"
 #include "wrapped.h"
@@ -13,10 +14,11 @@ namespace node_kvm {
 class WriteRecorder : public Wrapped<WriteRecorder> {
  public:
   static Napi::Function Define(Napi::Env env);
-  static Napi::Value Of(Napi::Env env, const std::shared_ptr<Region>& region);
+  static Napi::Value Begin(Napi::Env env, const std::shared_ptr<Region>& region);
   explicit WriteRecorder(const Napi::CallbackInfo& info);
 
  private:
+  using Parts = std::pair<std::unique_ptr<WriteRecording>, uint64_t>;
   void Drop() override { End(); }
   Napi::Value Collect(const Napi::CallbackInfo& info);
   void Mark(const Napi::CallbackInfo& info);

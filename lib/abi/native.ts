@@ -10,8 +10,8 @@ export interface NativeDescriptor {
   readonly fd: number
   /** `argument` is absent, a number passed by value, or a buffer at least as large as the request number says. */
   ioctl(request: number, argument?: number | Uint8Array): number
-  /** For requests with a counted array: the count stands at offset 0, the entries behind `headerSize` bytes. */
-  ioctlCounted(request: number, argument: Uint8Array, headerSize: number, entrySize: number): number
+  /** For requests with an array behind their structure, whose length stands at offset 0 (native/requests.h lists both kinds). */
+  ioctlCounted(request: number, argument: Uint8Array): number
   /** KVM_GET_STATS_FD, on a VM or a vCPU. */
   openStatistics(): NativeDescriptor | number
   /** pread(2) into the buffer. */
@@ -39,7 +39,7 @@ export interface NativeMemslots {
 
 export interface NativeVm extends NativeDescriptor {
   /** What changeMemslot() is asked and answers in: one record of lib/memory/memslot-words.ts, and behind it the result. */
-  readonly memslotWords: ArrayBuffer
+  readonly memslotWords: SharedArrayBuffer
   /** KVM_SET_USER_MEMORY_REGION or its second form, if the slot is as the change was computed from, else -ESTALE (native/memslots.h). The VM holds
    * the region as long as the slot exists; none is the one that the slot has. */
   changeMemslot(region?: NativeRegion): void
@@ -50,7 +50,7 @@ export interface NativeVm extends NativeDescriptor {
   readonly generation: number
   /** What changed after change `generation`. */
   memslotsSince(generation: number): NativeMemslots
-  createGuestMemfd(request: number, argument: Uint8Array): NativeDescriptor | number
+  createGuestMemfd(argument: Uint8Array): NativeDescriptor | number
   /** KVM_GET_DIRTY_LOG of a slot as change `changed` left it, else -ESTALE; -EINVAL when the bitmap is smaller than the slot needs. */
   getDirtyLog(slot: number, changed: number, bitmap: Uint8Array): number
   /** KVM_CLEAR_DIRTY_LOG: protects again the pages whose bit is set; `first` is a multiple of 64, as `pages` unless they reach the slot's end. */
@@ -361,7 +361,7 @@ export interface NativeAddon {
   runVcpu(): void
   completeVcpu(): void
   ioctlVcpu(argument: Uint8Array): void
-  readonly vcpuWords: ArrayBuffer
+  readonly vcpuWords: SharedArrayBuffer
 }
 
 export const native: NativeAddon = loadAddon()

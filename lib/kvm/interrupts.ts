@@ -74,7 +74,7 @@ export function setGsiRouting(vm: NativeVm, routes: readonly GsiRoute[]): void {
   const argument = new Uint8Array(8 + entries.length * IrqRoutingEntry.size)
   new DataView(argument.buffer).setUint32(0, entries.length, true)
   entries.forEach((entry, place) => argument.set(entry, 8 + place * IrqRoutingEntry.size))
-  const result = vm.ioctlCounted(KVM_SET_GSI_ROUTING.number, argument, 8, IrqRoutingEntry.size)
+  const result = vm.ioctlCounted(KVM_SET_GSI_ROUTING.number, argument)
   if (result < 0) throw ioctlError(KVM_SET_GSI_ROUTING.name, result, `routing ${entries.length} interrupts`, noIrqchip)
 }
 

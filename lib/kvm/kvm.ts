@@ -73,7 +73,7 @@ export class Kvm implements Disposable {
       const memory = new Uint8Array(8 + count * CpuidEntry.size)
       const view = new DataView(memory.buffer)
       view.setUint32(0, count, true)
-      const result = this.#native.ioctlCounted(KVM_GET_SUPPORTED_CPUID.number, memory, 8, CpuidEntry.size)
+      const result = this.#native.ioctlCounted(KVM_GET_SUPPORTED_CPUID.number, memory)
       if (result < 0 && errnoName(result) !== 'E2BIG') throw ioctlError(KVM_GET_SUPPORTED_CPUID.name, result, 'asking for the supported CPUID')
       if (result >= 0)
         // Copies: whoever changes one entry, or transfers its memory away, has the others as they were.

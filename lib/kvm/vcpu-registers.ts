@@ -59,7 +59,7 @@ export abstract class VcpuRegisters {
     const mask = new DataView(new ArrayBuffer(12))
     mask.setUint32(0, 8, true)
     mask.setBigUint64(4, set & ~(1n << BigInt(native.kickSignal() - 1)), true)
-    const result = this.native.ioctlCounted(requests.KVM_SET_SIGNAL_MASK.number, new Uint8Array(mask.buffer), 4, 1)
+    const result = this.native.ioctlCounted(requests.KVM_SET_SIGNAL_MASK.number, new Uint8Array(mask.buffer))
     if (result < 0) this.#refused(result, requests.KVM_SET_SIGNAL_MASK, 'setting the signal mask of')
   }
 
@@ -191,7 +191,7 @@ export abstract class VcpuRegisters {
     const memory = new Uint8Array(8 + entries.length * entrySize)
     new DataView(memory.buffer).setUint32(0, entries.length, true)
     entries.forEach((entry, place) => memory.set(entry.bytes, 8 + place * entrySize))
-    const done = this.native.ioctlCounted(request.number, memory, 8, entrySize)
+    const done = this.native.ioctlCounted(request.number, memory)
     if (done < 0) this.#refused(done, request, 'with a list for')
     if (done < wanted)
       throw new KvmError('ioctl', `${request.name} stopped at entry ${done} of ${wanted}: this vCPU does not have that register`, {

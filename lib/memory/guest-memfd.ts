@@ -34,7 +34,7 @@ export class GuestMemfd implements Disposable {
     checkOptions('options', options, ['size', 'flags'])
     const size = checkSize('size', options.size, pageSize)
     const argument = new CreateGuestMemfd({ size, flags: BigInt(checkInteger('flags', options.flags ?? 0)) })
-    const memfd = vm.createGuestMemfd(KVM_CREATE_GUEST_MEMFD.number, argument.bytes)
+    const memfd = vm.createGuestMemfd(argument.bytes)
     if (typeof memfd !== 'number') return new GuestMemfd(memfd, size)
     const errno = errnoName(memfd)
     throw new KvmError(

@@ -1,9 +1,5 @@
 import { capabilities, describeHost, type Host, KiB, KvmError, Mapping, type Memslot, MiB } from 'node-kvm'
 import { describe, expect, type TestContext, test } from 'vitest'
-import { errnoName } from '../../lib/abi/errors.js'
-import { type NativeKvm, type NativeVm, native } from '../../lib/abi/native.js'
-import { KVM_SET_USER_MEMORY_REGION } from '../../lib/abi/requests.js'
-import { UserspaceMemoryRegion } from '../../lib/abi/structures.js'
 import { checkedError } from '../support/errors.js'
 import { patience } from '../support/patience.js'
 import { inLab, skip, withoutGuestMemfd } from '../support/skip.js'
@@ -59,15 +55,6 @@ test('A03 an unknown option is refused by name', () => {
   for (const option of ['guestmemfd', 'readOnly'])
     expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping, [option]: true }), 'argument').argument).toBe(option)
   expect(vm.memslots.length).toBe(0)
-})
-
-test('A10 deleting a slot that does not exist is EINVAL at the kernel', () => {
-  const system = native.open('/dev/kvm', true) as NativeKvm
-  const bare = system.createVm(0) as NativeVm
-  const unknown = new UserspaceMemoryRegion({ slot: 7 })
-  expect(errnoName(bare.ioctl(KVM_SET_USER_MEMORY_REGION.number, unknown.bytes))).toBe('EINVAL')
-  bare.close()
-  system.close()
 })
 
 test('A10 a second delete does nothing, other calls on a deleted slot say so', () => {

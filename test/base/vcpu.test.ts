@@ -368,7 +368,7 @@ test('an ioctl of which an argument is refused leaves the vCPU to the next', () 
   const addon = native.open('/dev/kvm', true) as NativeKvm
   const other = addon.createVm(0) as NativeVm
   const vcpu = other.createVcpu(0) as NativeVcpu
-  for (const bytes of ['no bytes', null, 5] as never[]) expect(() => vcpu.ioctlCounted(0xae88, bytes, 8, 16)).toThrow(TypeError)
+  for (const bytes of ['no bytes', null, 5] as never[]) expect(() => vcpu.ioctlCounted(0xae88, bytes)).toThrow(TypeError)
   expect(vcpu.ioctl(KVM_GET_REGS.number, new Uint8Array(144))).toBe(0)
   for (const descriptor of [vcpu, other, addon]) descriptor.close()
 })

@@ -3,7 +3,7 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writ
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { skip, skipInLab } from './support/skip.js'
+import { skip, skipInLab } from '../support/skip.js'
 
 /** The package as `npm install --ignore-scripts` leaves it, without the registry: what is published, and its dependencies beside it. */
 let folder: string

@@ -1,0 +1,82 @@
+// Which requests of KVM come through ioctl() and ioctlCounted(), and how large their arguments are. A request's number says the size of a
+// structure, and no more: neither that an array follows it, whose length stands in it, nor that it holds an address. Whatever is not
+// listed here is refused: it has a method of its own, or nobody uses it yet.
+#pragma once
+
+#include <linux/kvm.h>
+#include <sys/ioctl.h>
+
+#include <cstddef>
+
+namespace node_kvm {
+
+struct RequestLayout {
+  enum Kind {
+    kRefused,
+    kPlain,    // a structure of the size in the number; where that is 0, a number or nothing
+    kCounted,  // as long as the number says, beginning with a u32: the count of the entries behind it
+  };
+  Kind kind = kRefused;
+  size_t entry = 0;
+};
+
+// The kernel's header has other sizes for them in C++, where the empty structure in __DECLARE_FLEX_ARRAY takes room.
+constexpr unsigned long Writes(unsigned number, size_t header) { return _IOC(_IOC_WRITE, KVMIO, number, header); }
+constexpr unsigned long Both(unsigned number, size_t header) { return _IOC(_IOC_READ | _IOC_WRITE, KVMIO, number, header); }
+
+constexpr RequestLayout LayoutOf(unsigned long request) {
+  switch (request) {
+    case KVM_GET_API_VERSION:
+    case KVM_CHECK_EXTENSION:
+    case KVM_GET_VCPU_MMAP_SIZE:
+    case KVM_SET_TSS_ADDR:
+    case KVM_SET_IDENTITY_MAP_ADDR:
+    case KVM_CREATE_IRQCHIP:
+    case KVM_CREATE_PIT2:
+    case KVM_IRQ_LINE:
+    case KVM_IRQFD:
+    case KVM_SIGNAL_MSI:
+    case KVM_ENABLE_CAP:
+    case KVM_GET_REGS:
+    case KVM_SET_REGS:
+    case KVM_GET_SREGS:
+    case KVM_SET_SREGS:
+    case KVM_GET_FPU:
+    case KVM_SET_FPU:
+    case KVM_GET_DEBUGREGS:
+    case KVM_SET_DEBUGREGS:
+    case KVM_GET_MP_STATE:
+    case KVM_SET_MP_STATE:
+    case KVM_GET_VCPU_EVENTS:
+    case KVM_SET_VCPU_EVENTS:
+    case KVM_GET_LAPIC:
+    case KVM_SET_LAPIC:
+    case KVM_SET_GUEST_DEBUG:
+    case KVM_TRANSLATE:
+    case KVM_INTERRUPT:
+    case KVM_NMI:
+      return {RequestLayout::kPlain};
+    case Both(0x05, 8):    // KVM_GET_SUPPORTED_CPUID
+    case Writes(0x90, 8):  // KVM_SET_CPUID2
+    case Both(0x91, 8):    // KVM_GET_CPUID2
+      return {RequestLayout::kCounted, sizeof(kvm_cpuid_entry2)};
+    case Both(0x02, 4):  // KVM_GET_MSR_INDEX_LIST
+      return {RequestLayout::kCounted, sizeof(__u32)};
+    case Both(0x88, 8):    // KVM_GET_MSRS
+    case Writes(0x89, 8):  // KVM_SET_MSRS
+      return {RequestLayout::kCounted, sizeof(kvm_msr_entry)};
+    case Writes(0x6a, 8):  // KVM_SET_GSI_ROUTING
+      return {RequestLayout::kCounted, sizeof(kvm_irq_routing_entry)};
+    case Writes(0x8b, 4):  // KVM_SET_SIGNAL_MASK
+      return {RequestLayout::kCounted, 1};
+    default:
+      return {};
+  }
+}
+
+// KVM_ENABLE_CAP's numbers are addresses for one capability: where to store a version (api.rst 7, KVM_CAP_HYPERV_ENLIGHTENED_VMCS).
+constexpr bool TakesAddress(const kvm_enable_cap& enabled) {
+  return enabled.cap == KVM_CAP_HYPERV_ENLIGHTENED_VMCS && enabled.args[0] != 0;
+}
+
+}  // namespace node_kvm

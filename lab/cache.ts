@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto'
 import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, utimesSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { basename, join } from 'node:path'
-import { removeIn, whyNotOurs } from './beneath.js'
+import { codeOf, removeIn, whyNotOurs } from './beneath.js'
 import { explained, LabError } from './errors.js'
 import { acquire } from './lock.js'
 import { type Scratch, scratchFolder } from './scratch.js'
@@ -82,13 +82,22 @@ function prune(): void {
 /** What has this beginning of a name is an entry that is being made. */
 export const making = '.making-'
 
+function place(folder: string, path: string): void {
+  removeIn(cacheFolder(), basename(path))
+  try {
+    renameSync(folder, path)
+  } catch (error) {
+    // Who removes the file of a lock by hand lets another make the same entry. The first one to be whole is as good.
+    if (codeOf(error) !== 'ENOTEMPTY' || !isWhole(path)) throw error
+  }
+}
+
 async function build(path: string, make: (folder: string) => Promise<void>): Promise<void> {
   const scratch = await scratchFolder(cacheFolder(), basename(path) + making)
   try {
     await make(scratch.path)
     writeFileSync(join(scratch.path, listName), JSON.stringify(list(scratch.path)))
-    removeIn(cacheFolder(), basename(path))
-    renameSync(scratch.path, path)
+    place(scratch.path, path)
     prune()
   } catch (error) {
     throw explained(error, 'for the cache of the lab', 'NODE_KVM_LAB_CACHE')

@@ -52,6 +52,9 @@ export function connectIn(pid: number, ownWay: readonly string[], port: number, 
     `"$0" ifconfig lo 127.0.0.1 up && exec "$0" nc 127.0.0.1 ${port}`,
     helper
   ]
-  const { stdin, stdout } = spawn('nsenter', words, { stdio: ['pipe', 'pipe', 'inherit'] })
-  return Duplex.from({ readable: stdout, writable: stdin })
+  const child = spawn('nsenter', words, { stdio: ['pipe', 'pipe', 'ignore'] })
+  const connection = Duplex.from({ readable: child.stdout, writable: child.stdin })
+  child.on('error', (error) => connection.destroy(error))
+  connection.on('close', () => child.kill('SIGKILL'))
+  return connection
 }

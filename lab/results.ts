@@ -124,7 +124,7 @@ class Gathering {
     this.#take(inode.size)
     const fd = to.makeFile(name, inode.executable ? 0o777 : 0o666)
     try {
-      ftruncateSync(fd, inode.size)
+      if (inode.size > 0) ftruncateSync(fd, inode.size)
       for (const { position, data } of this.#disk.pieces(inode)) {
         for (let done = 0; done < data.length; ) done += writeSync(fd, data, done, data.length - done, position + done)
         await turn()

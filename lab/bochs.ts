@@ -2,10 +2,11 @@
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Emulator, files, type Images, kernelArguments, type Purpose, type Start } from './emulator.js'
+import { type Choices, type Emulator, files, type Images, kernelArguments, type Purpose, type Start } from './emulator.js'
 import { LabError } from './errors.js'
-import { bootCd } from './images.js'
+import { bootCd, findBusybox } from './images.js'
 import type { Machine } from './machine.js'
+import { connectIn, ownNetwork } from './network.js'
 import { packagesWithLibraries, unpackedProgram } from './packages.js'
 import { Screen } from './rfb.js'
 
@@ -52,7 +53,7 @@ function settings({ root, cd, purpose }: Settings): string {
   ].join('\n')
 }
 
-async function start(images: Images, purpose: Purpose): Promise<Start> {
+async function start(images: Images, purpose: Purpose, { screenOnNetwork = false }: Choices = {}): Promise<Start> {
   const unpacked = await packagesWithLibraries('trixie', names)
   const root = join(unpacked, 'root')
   const text = settings({ root, cd: await cdOf(images), purpose })
@@ -64,7 +65,8 @@ async function start(images: Images, purpose: Purpose): Promise<Start> {
     words: [...unpackedProgram(unpacked, 'usr/bin/bochs-bin'), '-q', ...from.words, '-rc', 'orders'],
     env: { ...process.env, BXSHARE: join(root, 'usr/share/bochs'), LTDL_LIBRARY_PATH: join(root, 'usr/lib/x86_64-linux-gnu/bochs/plugins') },
     // Debian's program has a debugger, which waits for an order at the start.
-    files: { ...from.files, orders: 'c\n' }
+    files: { ...from.files, orders: 'c\n' },
+    network: screenOnNetwork ? [] : await ownNetwork()
   }
 }
 
@@ -85,7 +87,7 @@ async function save(machine: Machine): Promise<void> {
   const { folder } = machine
   const port = /listening for connections on port (\d+)/.exec(readFileSync(join(folder, files.emulator), 'utf8'))?.[1]
   if (port === undefined) throw new LabError('Bochs shows no screen')
-  const screen = await Screen.open(Number(port))
+  const screen = await Screen.open(connectIn(machine.child.pid as number, machine.network, Number(port), await findBusybox()))
   try {
     let saving = false
     for (let patienceMs = 500; !saving && patienceMs <= 4000; patienceMs *= 2) saving = await nameFolder(screen, folder, patienceMs)

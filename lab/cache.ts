@@ -3,18 +3,37 @@
  * place when it is whole, with a list of its files; one that differs from its list is made anew.
  */
 import { createHash } from 'node:crypto'
-import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, utimesSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { basename, join } from 'node:path'
-import { explained } from './errors.js'
-import { undoAtExit } from './leftovers.js'
+import { codeOf, removeIn, whyNotOurs } from './beneath.js'
+import { explained, LabError } from './errors.js'
 import { acquire } from './lock.js'
+import { type Scratch, scratchFolder } from './scratch.js'
 
-export function cacheFolder(): string {
-  const base = process.env['NODE_KVM_LAB_CACHE'] ?? join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'node-kvm', 'lab')
-  mkdirSync(base, { recursive: true })
-  return base
+/**
+ * A folder of the lab's, made where it is not there. What lies in it is run, and removed by its name: one that another user made, or could put
+ * something in the place of, is refused.
+ */
+function ours(path: string): string {
+  mkdirSync(path, { recursive: true, mode: 0o700 })
+  const real = realpathSync(path)
+  const reason = whyNotOurs(real)
+  if (reason !== null)
+    throw new LabError(
+      `${reason}, so what the lab keeps in ${real} would not be safe from them. NODE_KVM_LAB_CACHE names another folder;` +
+        ' it and those above must be yours or root’s, and not open to others (chmod go-w).'
+    )
+  return real
 }
+
+export const cacheFolder = () =>
+  ours(process.env['NODE_KVM_LAB_CACHE'] ?? join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'node-kvm', 'lab'))
+
+const runsName = 'runs'
+
+/** A folder for a run. */
+export const runScratch = (): Promise<Scratch> => scratchFolder(ours(join(cacheFolder(), runsName)), 'run-')
 
 const hash = (value: unknown) => createHash('sha256').update(JSON.stringify(value)).digest('hex').slice(0, 20)
 
@@ -56,33 +75,34 @@ const unusedMs = 30 * 86_400_000
 function prune(): void {
   for (const name of readdirSync(cacheFolder())) {
     const path = join(cacheFolder(), name, listName)
-    if (existsSync(path) && Date.now() - lstatSync(path).mtimeMs > unusedMs) rmSync(join(cacheFolder(), name), { recursive: true, force: true })
+    if (existsSync(path) && Date.now() - lstatSync(path).mtimeMs > unusedMs) removeIn(cacheFolder(), name)
   }
 }
 
-const making = '.making-'
+/** What has this beginning of a name is an entry that is being made. */
+export const making = '.making-'
 
-/** What makers of this entry left that were killed; the lock on it is held. */
-function sweep(path: string): void {
-  const half = basename(path) + making
-  for (const name of readdirSync(cacheFolder()).filter((name) => name.startsWith(half)))
-    rmSync(join(cacheFolder(), name), { recursive: true, force: true })
+function place(folder: string, path: string): void {
+  removeIn(cacheFolder(), basename(path))
+  try {
+    renameSync(folder, path)
+  } catch (error) {
+    // Who removes the file of a lock by hand lets another make the same entry. The first one to be whole is as good.
+    if (codeOf(error) !== 'ENOTEMPTY' || !isWhole(path)) throw error
+  }
 }
 
 async function build(path: string, make: (folder: string) => Promise<void>): Promise<void> {
-  sweep(path)
-  const folder = mkdtempSync(path + making)
-  const clean = undoAtExit(() => rmSync(folder, { recursive: true, force: true }))
+  const scratch = await scratchFolder(cacheFolder(), basename(path) + making)
   try {
-    await make(folder)
-    writeFileSync(join(folder, listName), JSON.stringify(list(folder)))
-    rmSync(path, { recursive: true, force: true })
-    renameSync(folder, path)
+    await make(scratch.path)
+    writeFileSync(join(scratch.path, listName), JSON.stringify(list(scratch.path)))
+    place(scratch.path, path)
     prune()
   } catch (error) {
     throw explained(error, 'for the cache of the lab', 'NODE_KVM_LAB_CACHE')
   } finally {
-    clean()
+    scratch.remove()
   }
 }
 
@@ -107,7 +127,7 @@ export async function entry(kind: string, inputs: unknown, make: (folder: string
 export async function discard(path: string): Promise<void> {
   const release = await acquire(`${path}.lock`)
   try {
-    rmSync(path, { recursive: true, force: true })
+    removeIn(cacheFolder(), basename(path))
   } finally {
     release()
   }

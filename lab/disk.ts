@@ -1,4 +1,4 @@
-/** ext4 images, filled and read without mounting: no root needed. */
+/** ext4 images, filled without mounting: no root needed. How they are read back: results.ts. */
 import { closeSync, lstatSync, openSync, readdirSync, truncateSync } from 'node:fs'
 import { join } from 'node:path'
 import { command } from './command.js'
@@ -87,17 +87,4 @@ export async function makeDisk(image: string, folder: string, { label, spareMiB 
 export function blankDisk(image: string, bytes: number): void {
   closeSync(openSync(image, 'w'))
   truncateSync(image, bytes)
-}
-
-const inside = (image: string, request: string) => command('debugfs', ['-R', request, image], { from: 'e2fsprogs' })
-
-/** The text of a file in the image; null when there is none. */
-export async function readFromDisk(image: string, path: string): Promise<string | null> {
-  const listing = await inside(image, `stat ${path}`)
-  return listing.includes('Inode:') ? inside(image, `cat ${path}`) : null
-}
-
-/** Copies what a folder in the image holds. */
-export async function copyFromDisk(image: string, path: string, to: string): Promise<void> {
-  await inside(image, `rdump ${path} "${to}"`)
 }

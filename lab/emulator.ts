@@ -19,6 +19,14 @@ export interface Start {
   files: Record<string, string>
   /** Its standard input and output are a monitor that can be talked to. */
   monitor?: boolean
+  /** The beginning of a command line that gives it a network of its own, where it needs one. */
+  network?: readonly string[]
+}
+
+/** What only Bochs is told. */
+export interface Choices {
+  /** Its screen may listen on this machine's network. */
+  screenOnNetwork?: boolean
 }
 
 /** A machine boots cold, boots in order to be saved, or goes on from its saved state. */
@@ -28,7 +36,7 @@ export interface Emulator {
   name: string
   /** Downloads and builds what it needs. */
   prepare(boot: Pick<Images, 'kernel' | 'initramfs'>): Promise<void>
-  start(images: Images, purpose: Purpose): Promise<Start>
+  start(images: Images, purpose: Purpose, choices?: Choices): Promise<Start>
   /** Leaves the state of a machine that was started to be saved in the folder `state`; the machine ends. */
   save(machine: Machine): Promise<void>
 }

@@ -14,10 +14,13 @@ export class LabError extends Error {
   }
 }
 
+const noSpace = 'no disk space left'
+
 /** The error, or where it came of a full disk one that says so; `variable` names another folder. */
 export function explained(error: unknown, purpose: string, variable: string): unknown {
   const text = String((error as Error).message)
+  if (text.startsWith(noSpace)) return error
   return /ENOSPC|No space left|enough free space|Could not allocate block/i.test(text)
-    ? new LabError(`no disk space left ${purpose}; ${variable} names another folder\n${text}`)
+    ? new LabError(`${noSpace} ${purpose}; ${variable} names another folder\n${text}`)
     : error
 }

@@ -7,6 +7,8 @@ export const marks = { ready: '@@lab ready@@', start: '@@lab start@@', end: '@@l
 export const runFolder = '/lab'
 export const packageFolder = `${runFolder}/package`
 export const resultsFolder = '/results'
+/** The file on the disk of the run that takes the status of the command. */
+export const statusName = 'status'
 
 /**
  * The first process. Its first half needs nothing of the run, so that the state after it can be saved: then it looks again and again
@@ -103,7 +105,7 @@ export function runScript(command: readonly string[], environment: Record<string
     `cd ${packageFolder}`,
     `( exec ${command.map(quote).join(' ')} )`,
     // Over what stands there: a full disk refuses a new block, not this.
-    `printf '%-8s' $? | dd of=${runFolder}/status conv=notrunc 2>/dev/null`,
+    `printf '%-8s' $? | dd of=${runFolder}/${statusName} conv=notrunc 2>/dev/null`,
     ''
   ].join('\n')
 }

@@ -1,70 +1,82 @@
 /**
- * A lock between the processes of this machine: a Unix socket with an abstract name, which is bound by one process at a time (unix(7)).
+ * A lock between the processes of this machine: flock(2) on a file, in a folder that is its user's alone.
  *
- * That owners come one after the other is the kernel's doing. bind(2) takes a name or gives EADDRINUSE, under a lock of its own; the name is
- * free again when the socket is closed, by its owner or by the kernel at the owner's end, whatever that was. Nothing is left of a dead owner
- * that anybody would have to judge, and nobody can take a name from who has it: there is no step between looking and taking.
- * A waiter connects to the owner. The connection breaks when the owner lets go, and not before; then the waiter tries to bind. Of many one
- * succeeds, and the others wait for that one.
+ * The kernel gives the lock to one open file at a time and takes it back when the last descriptor of that file is closed, by its owner or at the owner's
+ * end, whatever that was. Nobody judges by whether a file is there who owns what. Node has no flock(2): the program flock of util-linux is given our
+ * descriptor, and the lock that it takes is that of the open file, which stays here. Node opens everything with O_CLOEXEC: no other program inherits it.
  *
- * Abstract names belong to a network namespace. Containers with networks of their own that share a folder do not see each other's locks.
+ * The owner removes the file before it lets go. Who waited for a file that has been removed then has the lock of nothing, sees that the path leads to
+ * another file or to none, and begins anew.
  */
-import { createHash } from 'node:crypto'
-import { realpathSync } from 'node:fs'
-import { connect, createServer, type Server, type Socket } from 'node:net'
-import { basename, dirname, join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { closeSync, constants, fstatSync, lstatSync, openSync, unlinkSync } from 'node:fs'
+import { codeOf } from './beneath.js'
+import { execute } from './command.js'
+import { LabError } from './errors.js'
 
-/** By the real path, so that links to a folder are one lock; hashed, as a name has 107 bytes at most. */
-export function lockName(path: string): string {
-  const real = join(realpathSync(dirname(path)), basename(path))
-  return `\0node-kvm-lab-${createHash('sha256').update(real).digest('hex')}`
+/** Lets go of a lock. */
+export type Release = () => void
+
+interface Wait {
+  /** Ends the waiting; what acquire() returned rejects with its reason. */
+  signal?: AbortSignal
 }
 
-/** The socket, or null when another process has the name. */
-function bind(name: string): Promise<Server | null> {
-  return new Promise((resolve, reject) => {
-    const server = createServer()
-    server.once('listening', () => resolve(server))
-    server.once('error', (error: NodeJS.ErrnoException) => (error.code === 'EADDRINUSE' ? resolve(null) : reject(error)))
-    // For this process, and not for the primary of a cluster.
-    server.listen({ path: name, exclusive: true })
-  })
+const heldByAnother = 1
+
+async function flock(fd: number, words: readonly string[], signal?: AbortSignal): Promise<boolean> {
+  const options = { from: 'util-linux', descriptor: fd, ...(signal ? { signal } : {}) }
+  const { code, err } = await execute('flock', ['--exclusive', ...words, '3'], options)
+  if (code !== 0 && code !== heldByAnother) throw new LabError(`flock cannot lock a file in the lab's folder: ${err.toString().trim()}`)
+  return code === 0
 }
 
-/** Waits until the owner lets go. It need not accept the connection: the kernel queues it, and breaks it at the end. */
-async function ended(name: string): Promise<void> {
-  const error = await new Promise<NodeJS.ErrnoException | undefined>((resolve) => {
-    const socket = connect({ path: name })
-    let failed: NodeJS.ErrnoException | undefined
-    socket.on('error', (reason) => (failed = reason)).on('close', () => resolve(failed))
-    socket.resume()
-  })
-  // So many wait already that the queue is full.
-  if (error?.code === 'EAGAIN') await sleep(100)
+/** Whether the path leads to this very file. */
+function leadsTo(path: string, fd: number): boolean {
+  const [there, own] = [lstatSync(path, { throwIfNoEntry: false }), fstatSync(fd)]
+  return there !== undefined && there.ino === own.ino && there.dev === own.dev
 }
 
-/** Waits for the lock of this name, which stands for `path`; what comes back lets go of it, as the end of the process does. */
-export async function acquire(path: string): Promise<() => void> {
-  const name = lockName(path)
-  for (;;) {
-    const server = await bind(name)
-    if (server) return hold(server)
-    await ended(name)
-  }
-}
-
-function hold(server: Server): () => void {
-  const waiters = new Set<Socket>()
-  server.unref()
-  // Where the connection cannot be accepted (EMFILE), the waiter stays in the queue.
-  server.on('error', () => {})
-  server.on('connection', (socket) => {
-    waiters.add(socket.unref())
-    socket.on('error', () => {}).on('close', () => waiters.delete(socket))
-  })
+function hold(path: string, fd: number): Release {
+  let held = true
   return () => {
-    server.close()
-    for (const socket of waiters) socket.destroy()
+    if (!held) return
+    held = false
+    try {
+      if (leadsTo(path, fd)) unlinkSync(path)
+    } catch (error) {
+      // Without its folder it needs no removing.
+      if (codeOf(error) !== 'ENOENT') throw error
+    } finally {
+      closeSync(fd)
+    }
   }
+}
+
+/** The lock, or why not: the file has been removed meanwhile or, without waiting, another has it. */
+async function attempt(path: string, words: readonly string[], signal?: AbortSignal): Promise<Release | 'gone' | 'taken'> {
+  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
+  let release: Release | undefined
+  try {
+    if (!(await flock(fd, words, signal))) return 'taken'
+    if (!leadsTo(path, fd)) return 'gone'
+    release = hold(path, fd)
+    return release
+  } finally {
+    if (!release) closeSync(fd)
+  }
+}
+
+/** Waits for the lock; what comes back lets go of it, as the end of the process does. */
+export async function acquire(path: string, { signal }: Wait = {}): Promise<Release> {
+  for (;;) {
+    signal?.throwIfAborted()
+    const answer = await attempt(path, [], signal)
+    if (typeof answer === 'function') return answer
+  }
+}
+
+/** The lock, or null where another has it. */
+export async function tryAcquire(path: string): Promise<Release | null> {
+  const answer = await attempt(path, ['--nonblock'])
+  return typeof answer === 'function' ? answer : null
 }

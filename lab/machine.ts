@@ -11,12 +11,15 @@ import { findProgram } from './libraries.js'
 export class Machine {
   readonly folder: string
   readonly child: ChildProcess
+  /** How it was given a network of its own; empty where it was not. */
+  readonly network: readonly string[]
   #closed = false
   readonly #stop: () => void
 
   /** Starts the emulator in the folder, which holds the disk of the run; `state` is the folder of a saved state to go on from. */
-  constructor({ words, env, files: texts, monitor = false }: Start, folder: string, images: Images, state?: string) {
+  constructor({ words, env, files: texts, monitor = false, network = [] }: Start, folder: string, images: Images, state?: string) {
     this.folder = folder
+    this.network = network
     // By links of this run's own: Bochs puts a lock beside each image.
     symlinkSync(images.base, join(folder, files.base))
     symlinkSync(images.modules, join(folder, files.modules))
@@ -29,7 +32,8 @@ export class Machine {
     if (!findProgram('setpriv')) throw new LabError('setpriv is not on this machine; sudo apt-get install util-linux installs it')
     const log = openSync(join(folder, files.emulator), 'a')
     // The kernel ends it when this process ends, should this process be killed in a way that it cannot notice.
-    this.child = spawn('setpriv', ['--pdeathsig', 'KILL', ...words], {
+    const [program, ...rest] = [...network, 'setpriv', '--pdeathsig', 'KILL', ...words] as [string, ...string[]]
+    this.child = spawn(program, rest, {
       cwd: folder,
       env,
       detached: true,

@@ -1,20 +1,20 @@
 /** What the lab is at, on standard error: one changing line on a terminal, a line each elsewhere. */
 export class Progress {
   readonly #terminal = process.stderr.isTTY === true
-  readonly #quiet: boolean
+  readonly #visible: (text: string) => string
   #text = ''
   #since = Date.now()
   #ticker: NodeJS.Timeout | undefined
 
-  constructor({ quiet = false } = {}) {
-    this.#quiet = quiet
+  /** @param visible makes characters seen that would act on a terminal: part of what is told the guest has said */
+  constructor(visible: (text: string) => string) {
+    this.#visible = visible
   }
 
   say(text: string): void {
-    if (this.#quiet) return
-    this.#text = text
+    this.#text = this.#visible(text)
     this.#since = Date.now()
-    if (!this.#terminal) process.stderr.write(`lab: ${text}\n`)
+    if (!this.#terminal) process.stderr.write(`lab: ${this.#text}\n`)
     else {
       this.#draw()
       this.#ticker ??= setInterval(() => this.#draw(), 1000).unref()
@@ -24,7 +24,7 @@ export class Progress {
   /** A line that stays. */
   note(text: string): void {
     this.done()
-    if (!this.#quiet) process.stderr.write(`lab: ${text}\n`)
+    process.stderr.write(`lab: ${this.#visible(text)}\n`)
   }
 
   #draw(): void {

@@ -5,7 +5,7 @@ import { basename, dirname, join, relative, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { entry } from './cache.js'
 import { diskSize, makeDisk } from './disk.js'
-import { runScript } from './guest.js'
+import { runScript, statusName } from './guest.js'
 import type { Lane } from './lanes.js'
 import { type Library, libraries } from './libraries.js'
 
@@ -70,7 +70,7 @@ export interface RunDisk {
 export function fillRun(folder: string, { project, command: words, environment }: RunDisk): void {
   cpSync(project, join(folder, 'package'), { recursive: true, verbatimSymlinks: true, filter: (path) => isWanted(project, path) })
   writeFileSync(join(folder, 'run'), runScript(words, environment))
-  writeFileSync(join(folder, 'status'), ' '.repeat(8))
+  writeFileSync(join(folder, statusName), ' '.repeat(8))
 }
 
 /** Room for the results. */

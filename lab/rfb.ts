@@ -1,21 +1,21 @@
 /** As much of a VNC client as it takes to press a button and to type: RFC 6143. */
-import { connect, type Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 
 const returnKey = 0xff0d
 
 export class Screen {
-  readonly #socket: Socket
+  readonly #socket: Duplex
   readonly width: number
 
-  private constructor(socket: Socket, width: number) {
+  private constructor(socket: Duplex, width: number) {
     this.#socket = socket
     this.width = width
     // What it draws nobody looks at.
     socket.resume()
   }
 
-  static async open(port: number): Promise<Screen> {
-    const socket = connect(port, '127.0.0.1')
+  /** @param socket the connection to the server */
+  static async open(socket: Duplex): Promise<Screen> {
     const received: Buffer[] = []
     socket.on('data', (data: Buffer) => received.push(data))
     const failure = new Promise<never>((_, reject) => {

@@ -1,23 +1,22 @@
 /** One run: a disk for it, an emulator, what the guest prints while it prints it, and what it leaves. */
-import { mkdirSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
-import { discard } from './cache.js'
+import { mkdirSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { discard, runScratch } from './cache.js'
 import { Console, type Sink, type Stage } from './console.js'
-import { copyFromDisk, readFromDisk, smallestDisk } from './disk.js'
-import { files, type Images, lastWords } from './emulator.js'
+import { smallestDisk } from './disk.js'
+import { type Choices, files, type Images, lastWords } from './emulator.js'
 import { explained, LabError, labFailed } from './errors.js'
 import { follow } from './follow.js'
-import { resultsFolder } from './guest.js'
+import { resultsFolder, statusName } from './guest.js'
 import type { Kernel, Lane } from './lanes.js'
-import { undoAtExit } from './leftovers.js'
 import { Machine } from './machine.js'
 import { emulators, prepare } from './prepare.js'
-import { Progress } from './progress.js'
+import type { Progress } from './progress.js'
 import { fillRun, findProject, runDisk, runDiskSize } from './project.js'
+import { copyFromDisk, defaultLimit, incomplete, omissions, prepareOut, readFromDisk } from './results.js'
 import { savedState } from './saved-state.js'
-import { scratchFolder } from './scratch.js'
 
-export interface RunOptions {
+export interface RunOptions extends Choices {
   lane: Lane
   kernel: Kernel
   command: readonly string[]
@@ -25,14 +24,16 @@ export interface RunOptions {
   timeoutSeconds?: number
   /** Boots from power-on although there may be a saved state. */
   cold?: boolean
-  /** Where the guest's /results go. */
+  /** Where the guest's /results go, in a folder of that name. */
   out?: string
+  /** How many bytes they may have. */
+  outLimit?: number
   project?: string
   sink?: Sink
-  progress?: Progress
+  progress: Progress
 }
 
-type Run = Required<Pick<RunOptions, 'timeoutSeconds' | 'cold' | 'sink' | 'progress' | 'project'>> & RunOptions
+type Run = Required<Pick<RunOptions, 'timeoutSeconds' | 'cold' | 'sink' | 'project' | 'outLimit'>> & RunOptions
 
 const standardStreams: Sink = { out: (data) => process.stdout.write(data), err: (data) => process.stderr.write(data) }
 /** How far the guest came, as a message says it. */
@@ -54,22 +55,30 @@ interface Ended {
   failure: LabError
 }
 
-async function collect(image: string, out: string | undefined): Promise<number | null> {
-  const status = await readFromDisk(image, '/status')
-  if (out !== undefined) {
-    mkdirSync(out, { recursive: true })
-    await copyFromDisk(image, resultsFolder, out)
+/** The status and the results, of a disk that holds whatever the guest wants it to hold. */
+async function collect(image: string, { out, outLimit, progress }: Run): Promise<number | null> {
+  const text = (await readFromDisk(image, statusName)) ?? ''
+  const status = /^\d{1,3} *$/.test(text) && Number(text) <= 255 ? Number(text) : null
+  if (out === undefined || status === null) return status
+  try {
+    const left = await copyFromDisk(image, basename(resultsFolder), out, outLimit)
+    const omitted = omissions(left)
+    if (omitted !== null) progress.note(omitted)
+    const failure = incomplete(left, out, status)
+    if (failure) throw failure
+  } catch (error) {
+    throw explained(error, 'for the results', '--out')
   }
-  return status === null || status.trim() === '' ? null : Number(status)
+  return status
 }
 
 const nameOf = ({ kernel, lane }: Pick<RunOptions, 'kernel' | 'lane'>) => `Linux ${kernel.version} in lane ${lane.name}`
 
 /** Runs the machine in the folder, which holds the disk of the run, to its end. */
 async function runMachine(options: Run, images: Images, folder: string, state: string | undefined): Promise<Ended> {
-  const { lane, timeoutSeconds, sink, progress, out } = options
+  const { lane, timeoutSeconds, sink, progress } = options
   const name = nameOf(options)
-  const start = await emulators[lane.emulator].start(images, state === undefined ? 'run' : 'restore')
+  const start = await emulators[lane.emulator].start(images, state === undefined ? 'run' : 'restore', options)
   progress.say(`${state === undefined ? 'booting' : 'restoring'} ${name}`)
   const screen = new Console(join(folder, files.console), join(folder, files.output), sink)
   const machine = new Machine(start, folder, images, state)
@@ -89,7 +98,7 @@ async function runMachine(options: Run, images: Images, folder: string, state: s
     progress.done()
     screen.close()
   }
-  const status = screen.stage === 'ended' && !trouble ? await collect(join(folder, files.run), out) : null
+  const status = screen.stage === 'ended' && !trouble ? await collect(join(folder, files.run), options) : null
   const what = trouble ? `: ${trouble.message}; it came to an end` : ' went down'
   const failure = new LabError(`${name}${what} ${stages[screen.stage]}. The end of its console:\n${lastWords(folder)}`, trouble?.status ?? labFailed)
   return { status, began: began || screen.stage === 'ended', failure }
@@ -102,8 +111,7 @@ async function attempt(
   from: (runDiskSize: number) => Promise<string | undefined>
 ): Promise<Ended & { state?: string }> {
   const { lane, project, progress, command } = options
-  const folder = scratchFolder()
-  const clean = undoAtExit(() => rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 }))
+  const { path: folder, remove } = await runScratch()
   try {
     progress.say('copying the package')
     const content = join(folder, 'content')
@@ -113,20 +121,24 @@ async function attempt(
     await runDisk(join(folder, files.run), content, lane)
     return { ...(await runMachine(options, images, folder, state)), ...(state === undefined ? {} : { state }) }
   } catch (error) {
-    throw explained(error, 'for a run of the lab', 'TMPDIR')
+    throw explained(error, 'for a run of the lab', 'NODE_KVM_LAB_CACHE')
   } finally {
     progress.done()
-    clean()
+    remove()
   }
 }
 
-type Where = Required<Pick<RunOptions, 'lane' | 'kernel' | 'project' | 'progress'>>
+type Where = Required<Pick<RunOptions, 'lane' | 'kernel' | 'project' | 'progress'>> & Choices
 
 /** The saved state, made where there is none; where that fails the run boots cold. */
-async function stateFor({ lane, progress, ...options }: Where, images: Images, runDiskSize: number): Promise<string | undefined> {
+async function stateFor(
+  { lane, progress, screenOnNetwork = false, ...options }: Where,
+  images: Images,
+  runDiskSize: number
+): Promise<string | undefined> {
   const emulator = emulators[lane.emulator]
   try {
-    return await savedState({ emulator, images, runDiskSize }, () =>
+    return await savedState({ emulator, images, runDiskSize, choices: { screenOnNetwork } }, () =>
       progress.say(`booting ${nameOf({ lane, ...options })} once, to save its state for the runs to come`)
     )
   } catch (error) {
@@ -144,8 +156,9 @@ export async function prepareRuns(where: Where): Promise<void> {
 
 /** Runs a command in a lane and returns its exit status. */
 export async function run(options: RunOptions): Promise<number> {
-  const { project = findProject(), timeoutSeconds = 600, cold = false, sink = standardStreams, progress = new Progress() } = options
-  const all = { ...options, project, timeoutSeconds, cold, sink, progress }
+  const { project = findProject(), timeoutSeconds = 600, cold = false, sink = standardStreams, outLimit = defaultLimit, progress } = options
+  const all = { ...options, project, timeoutSeconds, cold, sink, outLimit }
+  if (options.out !== undefined) prepareOut(options.out)
   const images = await prepare(options.lane, options.kernel, project, progress)
   let ended = await attempt(all, images, async (size) => (cold ? undefined : stateFor(all, images, size)))
   if (ended.state !== undefined && ended.status === null && !ended.began) {

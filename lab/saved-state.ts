@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { entry } from './cache.js'
 import { Console } from './console.js'
 import { blankDisk } from './disk.js'
-import { type Emulator, files, type Images, lastWords } from './emulator.js'
+import { type Choices, type Emulator, files, type Images, lastWords } from './emulator.js'
 import { LabError } from './errors.js'
 import { follow } from './follow.js'
 import { stamp } from './libraries.js'
@@ -19,14 +19,15 @@ interface Options {
   images: Images
   /** The guest remembers how large its disks are. */
   runDiskSize: number
+  choices: Choices
 }
 
-async function make({ emulator, images, runDiskSize }: Options, target: string): Promise<void> {
+async function make({ emulator, images, runDiskSize, choices }: Options, target: string): Promise<void> {
   const folder = mkdtempSync(join(target, 'making-'))
   const blank = join(folder, 'blank')
   blankDisk(join(folder, files.run), runDiskSize)
   blankDisk(blank, statSync(images.modules).size)
-  const machine = new Machine(await emulator.start(images, 'save'), folder, { ...images, modules: blank })
+  const machine = new Machine(await emulator.start(images, 'save', choices), folder, { ...images, modules: blank })
   const screen = new Console(join(folder, files.console), join(folder, files.output), nobody)
   try {
     await follow(machine, screen, { limit, until: 'ready' })
@@ -42,8 +43,8 @@ async function make({ emulator, images, runDiskSize }: Options, target: string):
 
 /** The folder of the state: of this emulator with these settings, this kernel and this very disk, which the guest has mounted. */
 export async function savedState(options: Options, onMake: () => void): Promise<string> {
-  const { emulator, images, runDiskSize } = options
-  const { words, files: settings } = await emulator.start(images, 'save')
+  const { emulator, images, runDiskSize, choices } = options
+  const { words, files: settings } = await emulator.start(images, 'save', choices)
   const seen = [images.kernel, images.initramfs, images.base].map(stamp)
   return entry('state', { words, settings, seen, sizes: [runDiskSize, statSync(images.modules).size], form: 2 }, async (target) => {
     onMake()

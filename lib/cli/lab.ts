@@ -3,10 +3,11 @@ import { findKernel, findLane, type Kernel, kernels, type Lane, lanes } from '..
 import { Progress } from '../../lab/progress.js'
 import { findProject } from '../../lab/project.js'
 import { prepareRuns, run } from '../../lab/run.js'
+import { visibleLines } from '../abi/text.js'
 import { command, UsageError } from './command.js'
 
-const usage = `usage: node-kvm lab run LANE [--kernel K] [--timeout SECONDS] [--out FOLDER] [--cold] -- COMMAND...
-       node-kvm lab prepare [--lane LANE] [--kernel K]
+const usage = `usage: node-kvm lab run LANE [--kernel K] [--timeout SECONDS] [--out FOLDER] [--out-limit SIZE] [--cold] [--screen-on-network] -- COMMAND...
+       node-kvm lab prepare [--lane LANE] [--kernel K] [--screen-on-network]
        node-kvm lab list [--json]
 
   run      boots the lane's machine, runs the command in a copy of this folder's package, passes its output and exit status on
@@ -15,8 +16,12 @@ const usage = `usage: node-kvm lab run LANE [--kernel K] [--timeout SECONDS] [--
 
   --kernel K         ${kernels.map(({ version }) => version).join(' or ')}; ${kernels[0]?.version} without it
   --timeout SECONDS  the whole run's limit; 600 without it
-  --out FOLDER       where the files go that the command leaves in /results
+  --out FOLDER       has a new folder FOLDER/results made of the files that the command leaves in /results; one that is there must be empty
+  --out-limit SIZE   how much that may be, holes of files included, in bytes, K, M, G or T; 1G without it
   --cold             boots from power-on; without it a run goes on from a state saved after the first boot
+  --screen-on-network
+                     in ept, lets Bochs show its screen, without a password, to whoever reaches this machine, where it cannot be
+                     given a network of its own
 
 lanes:
 ${lanes.map(({ name, says }) => `  ${name.padEnd(12)} ${says}`).join('\n')}`
@@ -26,10 +31,16 @@ const options = {
   lane: { type: 'string' },
   timeout: { type: 'string' },
   out: { type: 'string' },
+  'out-limit': { type: 'string' },
   cold: { type: 'boolean' },
+  'screen-on-network': { type: 'boolean' },
   json: { type: 'boolean' }
 } as const
-const allowed: Record<string, string[]> = { run: ['kernel', 'timeout', 'out', 'cold'], prepare: ['lane', 'kernel'], list: ['json'] }
+const allowed: Record<string, string[]> = {
+  run: ['kernel', 'timeout', 'out', 'out-limit', 'cold', 'screen-on-network'],
+  prepare: ['lane', 'kernel', 'screen-on-network'],
+  list: ['json']
+}
 
 function refuse(message: string): never {
   throw new UsageError(message)
@@ -40,7 +51,9 @@ interface Values {
   lane?: string | undefined
   timeout?: string | undefined
   out?: string | undefined
+  'out-limit'?: string | undefined
   cold?: boolean | undefined
+  'screen-on-network'?: boolean | undefined
   json?: boolean | undefined
 }
 
@@ -54,6 +67,15 @@ function seconds(text: string | undefined): number | undefined {
   return text === undefined ? undefined : value
 }
 
+/** 1G as 2^30 bytes. */
+function bytes(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined
+  const [, digits = '', unit = ''] = /^(\d+)([KMGT]?)$/.exec(text) ?? []
+  const value = Number(digits) * 1024 ** ' KMGT'.indexOf(unit || ' ')
+  if (!(digits && value > 0 && Number.isSafeInteger(value))) refuse(`--out-limit takes bytes, such as 4096, 512M or 2T, not '${text}'`)
+  return value
+}
+
 async function runCommand([name, ...more]: string[], values: Values, program: string[]): Promise<number> {
   if (name === undefined) return refuse(`a lane is needed: ${lanes.map((lane) => lane.name).join(', ')}`)
   const lane = findLane(name)
@@ -61,12 +83,16 @@ async function runCommand([name, ...more]: string[], values: Values, program: st
   if (more.length > 0) return refuse(`the command comes after --: node-kvm lab run ${name} -- ${more.join(' ')}`)
   if (program.length === 0) return refuse('a command is needed after --')
   const timeoutSeconds = seconds(values.timeout)
+  const outLimit = bytes(values['out-limit'])
   return run({
     lane,
     kernel,
     command: program,
     cold: values.cold === true,
+    screenOnNetwork: values['screen-on-network'] === true,
+    progress: new Progress(visibleLines),
     ...(timeoutSeconds === undefined ? {} : { timeoutSeconds }),
+    ...(outLimit === undefined ? {} : { outLimit }),
     ...(values.out === undefined ? {} : { out: values.out })
   })
 }
@@ -75,9 +101,11 @@ async function prepareCommand(names: string[], values: Values): Promise<number> 
   if (names.length > 0) return refuse(`prepare takes no '${names[0]}'`)
   const some: readonly Lane[] = values.lane === undefined ? lanes.slice(0, 2) : [findLane(values.lane)]
   const versions = values.kernel === undefined ? kernels : [findKernel(values.kernel)]
-  const progress = new Progress()
+  const progress = new Progress(visibleLines)
   try {
-    for (const kernel of versions) for (const lane of some) await prepareRuns({ lane, kernel, project: findProject(), progress })
+    for (const kernel of versions)
+      for (const lane of some)
+        await prepareRuns({ lane, kernel, project: findProject(), progress, screenOnNetwork: values['screen-on-network'] === true })
   } finally {
     progress.done()
   }

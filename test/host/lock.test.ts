@@ -1,10 +1,24 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, expect, test } from 'vitest'
-import { acquire } from '../../lab/lock.js'
+import { acquire, tryAcquire } from '../../lab/lock.js'
+import { skip, skipWhereSlow } from '../support/skip.js'
 
 const folder = mkdtempSync(join(tmpdir(), 'node-kvm-lock-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
@@ -26,7 +40,8 @@ const program = `
 const taker = (...args: string[]): ChildProcess =>
   spawn(process.execPath, ['--input-type=module', '-e', program, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
 
-test('owners come one after the other, whoever dies with the lock', async () => {
+test('owners come one after the other, whoever dies with the lock', async (context) => {
+  skipWhereSlow(context)
   const [path, log] = [join(folder, 'many.lock'), join(folder, 'log')]
   // What an owner of the first version left, which waiters took away from under each other.
   writeFileSync(path, '999999999 1')
@@ -76,4 +91,114 @@ test('in one process, too; links to a folder are one lock, and other names are o
   release()
   await waiting
   expect(order.map((line) => line.split(' ')[1])).toEqual(['in', 'out', 'in', 'out', 'in', 'out'])
+})
+
+/** A process that has the lock until it is killed. */
+async function owner(path: string): Promise<ChildProcess> {
+  const child = taker(path, join(folder, 'owners'))
+  await once(child.stdout as NonNullable<typeof child.stdout>, 'data')
+  return child
+}
+async function kill(child: ChildProcess): Promise<void> {
+  child.kill('SIGKILL')
+  await once(child, 'exit')
+}
+/** Waits until the process, by flock, waits for the lock of this file. */
+async function waiting(path: string): Promise<void> {
+  const inode = `:${statSync(path).ino} `
+  while (
+    !readFileSync('/proc/locks', 'utf8')
+      .split('\n')
+      .some((line) => line.includes('->') && line.includes(inode))
+  )
+    await sleep(10)
+}
+
+test('a file that is removed and made again has one owner, who knows it', async (context) => {
+  skipWhereSlow(context)
+  const path = join(folder, 'again.lock')
+  const first = await owner(path)
+  const late = acquire(path)
+  await waiting(path)
+  // The waiter has the first file open. Another takes the second one meanwhile.
+  rmSync(path)
+  const second = await owner(path)
+  const its = statSync(path).ino
+  let got = false
+  late.then(() => {
+    got = true
+  })
+  await kill(first)
+  await waiting(path)
+  expect(got).toBe(false)
+  expect(await tryAcquire(path)).toBeNull()
+  expect(statSync(path).ino).toBe(its)
+  await kill(second)
+  const release = await late
+  expect(await tryAcquire(path)).toBeNull()
+  release()
+  release()
+  expect(existsSync(path)).toBe(false)
+})
+
+test('who lets go of a file that is another’s by now leaves it', async () => {
+  const path = join(folder, 'moved.lock')
+  const release = await acquire(path)
+  renameSync(path, `${path}.aside`)
+  const next = await acquire(path)
+  release()
+  expect(await tryAcquire(path)).toBeNull()
+  next()
+  rmSync(`${path}.aside`)
+})
+
+test('waiting can be ended', async () => {
+  const path = join(folder, 'ended.lock')
+  const release = await acquire(path)
+  const controller = new AbortController()
+  const late = acquire(path, { signal: controller.signal })
+  await waiting(path)
+  controller.abort(new Error('no longer wanted'))
+  await expect(late).rejects.toThrow('no longer wanted')
+  await expect(acquire(path, { signal: AbortSignal.abort() })).rejects.toThrow('aborted')
+  release()
+  ;(await acquire(path))()
+})
+
+test('what the owner starts does not keep the lock', async (context) => {
+  skipWhereSlow(context)
+  const path = join(folder, 'inherited.lock')
+  const release = await acquire(path)
+  const child = spawn('sleep', ['1000'], { stdio: 'ignore' })
+  try {
+    const open = readdirSync(`/proc/${child.pid}/fd`).map((name) => readlinkSync(`/proc/${child.pid}/fd/${name}`))
+    expect(open.length).toBeGreaterThan(0)
+    expect(open).not.toContain(path)
+    release()
+    const next = await tryAcquire(path)
+    expect(next).not.toBeNull()
+    next?.()
+  } finally {
+    await kill(child)
+  }
+})
+
+test('it holds against processes with a network of their own', async (context) => {
+  skipWhereSlow(context)
+  const apart = ['--map-root-user', '--net']
+  if (spawnSync('unshare', [...apart, 'true']).status !== 0) return skip(context, 'this machine gives nobody a network of their own (unshare --net)')
+  const path = join(folder, 'network.lock')
+  const release = await acquire(path)
+  const attempt = `const { tryAcquire } = await import('${library}'); console.log((await tryAcquire(process.argv[1])) === null ? 'taken' : 'free')`
+  const tell = () => spawnSync('unshare', [...apart, process.execPath, '--input-type=module', '-e', attempt, path], { encoding: 'utf8' }).stdout
+  expect(tell()).toBe('taken\n')
+  release()
+  expect(tell()).toBe('free\n')
+})
+
+test('a link is not a lock, and a folder that is gone is told', async () => {
+  symlinkSync(join(folder, 'elsewhere'), join(folder, 'link.lock'))
+  await expect(acquire(join(folder, 'link.lock'))).rejects.toThrow('ELOOP')
+  await expect(acquire(join(folder, 'nowhere', 'x.lock'))).rejects.toThrow('ENOENT')
+  expect(existsSync(join(folder, 'elsewhere'))).toBe(false)
 })

@@ -1,0 +1,150 @@
+/**
+ * Folders by their descriptor. Node has no openat(2), but /proc/self/fd/N is the folder that descriptor N has open, whatever its path leads to by
+ * now (proc_pid_fd(5)). Each step down is one name, opened so that a link is refused: nobody who swaps a folder for a link leads out of it.
+ */
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fstatSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmdirSync,
+  type Stats,
+  unlinkSync
+} from 'node:fs'
+import { dirname } from 'node:path'
+
+/** One component of a path; of a name that is not UTF-8 its bytes. */
+export type Name = string | Buffer
+
+const { O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_DIRECTORY, O_NOFOLLOW } = constants
+
+export const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code
+
+export class Folder {
+  readonly #fd: number
+
+  private constructor(path: Name, flags = 0) {
+    this.#fd = openSync(path, O_RDONLY | O_DIRECTORY | flags)
+  }
+
+  /** The folder that a path leads to, by whatever links. */
+  static at(path: string): Folder {
+    return new Folder(path)
+  }
+
+  #path(name: Name): Buffer {
+    return Buffer.concat([Buffer.from(`/proc/self/fd/${this.#fd}/`), Buffer.from(name)])
+  }
+
+  folder(name: Name): Folder {
+    return new Folder(this.#path(name), O_NOFOLLOW)
+  }
+
+  makeFolder(name: Name, mode = 0o777): Folder {
+    mkdirSync(this.#path(name), { mode })
+    return this.folder(name)
+  }
+
+  /** The descriptor of a file that was not there before. */
+  makeFile(name: Name, mode: number): number {
+    return openSync(this.#path(name), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode)
+  }
+
+  rename(name: Name, to: Name): void {
+    renameSync(this.#path(name), this.#path(to))
+  }
+
+  stat(name: Name): Stats | undefined {
+    return lstatSync(this.#path(name), { throwIfNoEntry: false })
+  }
+
+  get names(): Buffer[] {
+    return readdirSync(`/proc/self/fd/${this.#fd}`, { encoding: 'buffer' }) as unknown as Buffer[]
+  }
+
+  /** Whether the name stands for this very folder. */
+  isAt(parent: Folder, name: Name): boolean {
+    const [own, there] = [fstatSync(this.#fd), parent.stat(name)]
+    return there !== undefined && own.dev === there.dev && own.ino === there.ino
+  }
+
+  /** What another user could do here is over, and its owner can remove what is in it. */
+  setMode(mode: number): void {
+    fchmodSync(this.#fd, mode)
+  }
+
+  /** Removes what has this name, and what is in it; of a link, the link. */
+  remove(name: Name): void {
+    try {
+      unlinkSync(this.#path(name))
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') return
+      if (codeOf(error) !== 'EISDIR') throw error
+      this.#removeFolder(name)
+    }
+  }
+
+  #removeFolder(name: Name): void {
+    // An emulator that was ended just now may have made another file meanwhile.
+    for (let tries = 0; ; tries++) {
+      const folder = this.folder(name)
+      try {
+        // Without the right to write in it, which its owner can give, nothing can be taken out.
+        if (fstatSync(folder.#fd).uid === process.geteuid?.()) folder.setMode(0o700)
+        for (const inside of folder.names) folder.remove(inside)
+      } finally {
+        folder.close()
+      }
+      try {
+        rmdirSync(this.#path(name))
+        return
+      } catch (error) {
+        if (codeOf(error) === 'ENOENT') return
+        if (codeOf(error) !== 'ENOTEMPTY' || tries === 10) throw error
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50)
+      }
+    }
+  }
+
+  close(): void {
+    closeSync(this.#fd)
+  }
+}
+
+/** Removes `name` in the folder at this path, if that is there. */
+export function removeIn(path: string, name: Name): void {
+  const folder = Folder.at(path)
+  try {
+    folder.remove(name)
+  } finally {
+    folder.close()
+  }
+}
+
+const ofOthers = (mode: number, bits: number) => (mode & bits) !== 0
+
+/** Why others could put something of theirs where the folder is; null where nobody could but its owner and the administrator. */
+function weakness(path: string, own: boolean): string | null {
+  const { uid, mode } = lstatSync(path)
+  // In a user namespace the administrator may have no number of its own: who owns / is trusted with all below it.
+  const trusted = own ? [process.geteuid?.()] : [process.geteuid?.(), 0, lstatSync('/').uid]
+  if (!trusted.includes(uid)) return `${path} belongs to user ${uid}`
+  // Where the folder is sticky (/tmp), others can make what is theirs and not move what is ours.
+  const open = own ? ofOthers(mode, 0o022) : ofOthers(mode, 0o002) && !ofOthers(mode, 0o1000)
+  return open ? `${path} can be written to by others (mode ${(mode & 0o7777).toString(8)})` : null
+}
+
+/** The first reason, from the folder upwards, not to keep anything there; the path has no links. */
+export function whyNotOurs(path: string): string | null {
+  let reason = weakness(path, true)
+  for (let above = path; reason === null && above !== '/'; ) {
+    above = dirname(above)
+    reason = weakness(above, false)
+  }
+  return reason
+}

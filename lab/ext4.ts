@@ -1,0 +1,185 @@
+/**
+ * Reads an ext4 file system that nobody vouches for: the guest may have written any byte of it. Every number is checked before it leads anywhere; what
+ * does not hold is a DamagedDisk, of one file where the rest can still be read. Only what mke2fs makes for the lab is understood (disk.ts): blocks of
+ * 4096 bytes, extents, no journal. The names are those of the kernel's documentation, filesystems/ext4.
+ */
+import { fstatSync, readSync } from 'node:fs'
+import { LabError } from './errors.js'
+
+/** The disk says what cannot be. */
+export class DamagedDisk extends LabError {}
+
+export const blockSize = 4096
+/** Of one piece of a file. */
+const pieceBlocks = 256
+const rootNumber = 2
+/** Of a tree of extents; and of blocks in an extent. A longer one is as long as what is beyond that, and not written. */
+const mostDepth = 5
+const mostWritten = 32768
+
+/** What a reader must know: filetype, extents, 64bit, flex_bg, csum_seed. */
+const understood = 0x2 | 0x40 | 0x80 | 0x200 | 0x2000
+const has64Bit = 0x80
+const hasExtents = 0x80000
+
+const kinds: Record<number, Kind> = {
+  1: 'fifo',
+  2: 'device',
+  4: 'folder',
+  6: 'device',
+  8: 'file',
+  10: 'symbolic link',
+  12: 'socket'
+}
+export type Kind = 'file' | 'folder' | 'symbolic link' | 'device' | 'fifo' | 'socket'
+
+export interface Inode {
+  number: number
+  kind: Kind
+  executable: boolean
+  size: number
+  /** The root of the tree of its extents. */
+  tree: Buffer
+}
+
+export interface Entry {
+  name: Buffer
+  inode: number
+}
+
+/** A part of a file that is on the disk; between such parts it is zeros. */
+export interface Piece {
+  position: number
+  data: Buffer
+}
+
+interface Extent {
+  /** In blocks of the file. */
+  logical: number
+  /** In blocks of the disk. */
+  physical: number
+  blocks: number
+  /** Otherwise it reads as zeros. */
+  written: boolean
+}
+
+function check(holds: boolean, what: string): asserts holds {
+  if (!holds) throw new DamagedDisk(what)
+}
+
+export class Ext4 {
+  readonly #fd: number
+  readonly #blocks: number
+  readonly #groups: number
+  readonly #inodes: number
+  readonly #inodesPerGroup: number
+  readonly #inodeSize: number
+  readonly #descriptorSize: number
+
+  /** @param fd the disk, which stays the caller's */
+  constructor(fd: number) {
+    this.#fd = fd
+    const { size } = fstatSync(fd)
+    check(size >= 2 * blockSize, 'there is no file system')
+    const superblock = Buffer.alloc(1024)
+    readSync(fd, superblock, 0, 1024, 1024)
+    check(superblock.readUInt16LE(56) === 0xef53, 'there is no file system')
+    const incompatible = superblock.readUInt32LE(96)
+    const wide = (incompatible & has64Bit) !== 0
+    check((incompatible & ~understood) === 0 && superblock.readUInt32LE(24) === 2, 'the file system is not the one that the lab made')
+    this.#blocks = superblock.readUInt32LE(4) + (wide ? superblock.readUInt32LE(336) * 2 ** 32 : 0)
+    check(this.#blocks <= size / blockSize, 'the file system is larger than the disk')
+    const blocksPerGroup = superblock.readUInt32LE(32)
+    this.#inodes = superblock.readUInt32LE(0)
+    this.#inodesPerGroup = superblock.readUInt32LE(40)
+    this.#inodeSize = superblock.readUInt16LE(88)
+    this.#descriptorSize = wide ? superblock.readUInt16LE(254) : 32
+    check(blocksPerGroup > 0 && this.#inodesPerGroup > 0, 'the groups of blocks are empty')
+    check([128, 256, 512, 1024, 2048, 4096].includes(this.#inodeSize), 'inodes have an impossible size')
+    check((wide ? [64, 128, 256, 512, 1024] : [32]).includes(this.#descriptorSize), 'descriptors of groups have an impossible size')
+    this.#groups = Math.ceil(this.#blocks / blocksPerGroup)
+  }
+
+  /** Bytes of the disk, all of them within the file system. */
+  #read(position: number, length: number): Buffer {
+    check(position >= 0 && position + length <= this.#blocks * blockSize, 'a block lies outside the disk')
+    const data = Buffer.alloc(length)
+    check(readSync(this.#fd, data, 0, length, position) === length, 'the disk ends too early')
+    return data
+  }
+
+  inode(number: number): Inode {
+    check(number > 0 && number <= this.#inodes, `there is no inode ${number}`)
+    const group = Math.floor((number - 1) / this.#inodesPerGroup)
+    check(group < this.#groups, `there is no inode ${number}`)
+    const descriptor = this.#read(blockSize + group * this.#descriptorSize, this.#descriptorSize)
+    const table = descriptor.readUInt32LE(8) + (this.#descriptorSize >= 64 ? descriptor.readUInt32LE(40) * 2 ** 32 : 0)
+    const bytes = this.#read(table * blockSize + ((number - 1) % this.#inodesPerGroup) * this.#inodeSize, this.#inodeSize)
+    const mode = bytes.readUInt16LE(0)
+    const kind = kinds[mode >> 12]
+    check(kind !== undefined, `inode ${number} is nothing`)
+    const size = bytes.readUInt32LE(4) + bytes.readUInt32LE(108) * 2 ** 32
+    const stored = kind === 'file' || kind === 'folder'
+    check(!stored || size === 0 || (bytes.readUInt32LE(32) & hasExtents) !== 0, 'its content is not in extents')
+    return { number, kind, executable: (mode & 0o111) !== 0, size, tree: bytes.subarray(40, 100) }
+  }
+
+  get root(): Inode {
+    return this.inode(rootNumber)
+  }
+
+  /** In the order of the file. Since each begins where the last one ended or later, there are no more of them than the file has blocks. */
+  *#extents(node: Buffer, way: { next: number; end: number }, above?: number): Generator<Extent> {
+    const [magic, entries, depth] = [node.readUInt16LE(0), node.readUInt16LE(2), node.readUInt16LE(6)]
+    const isRoot = above === undefined
+    // A node below the root that has no entries would let a tree of any size lead nowhere.
+    const fits = isRoot ? depth <= mostDepth : depth === above - 1 && entries > 0
+    check(magic === 0xf30a && fits && 12 + entries * 12 <= node.length, 'its tree of extents is damaged')
+    for (let at = 12; at < 12 + entries * 12 && way.next < way.end; at += 12) {
+      if (depth > 0) {
+        const child = node.readUInt32LE(at + 4) + node.readUInt16LE(at + 8) * 2 ** 32
+        yield* this.#extents(this.#read(child * blockSize, blockSize), way, depth)
+        continue
+      }
+      const [logical, length] = [node.readUInt32LE(at), node.readUInt16LE(at + 4)]
+      const written = length <= mostWritten
+      const blocks = written ? length : length - mostWritten
+      check(blocks > 0 && logical >= way.next, 'its extents overlap')
+      way.next = logical + blocks
+      yield { logical, physical: node.readUInt32LE(at + 8) + node.readUInt16LE(at + 6) * 2 ** 32, blocks, written }
+    }
+  }
+
+  /** What a file holds, without its holes. */
+  *pieces(inode: Inode): Generator<Piece> {
+    if (inode.size === 0) return
+    const way = { next: 0, end: Math.ceil(inode.size / blockSize) }
+    for (const { logical, physical, blocks, written } of this.#extents(inode.tree, way)) {
+      for (let done = 0; written && done < blocks; done += pieceBlocks) {
+        const position = (logical + done) * blockSize
+        const length = Math.min(Math.min(pieceBlocks, blocks - done) * blockSize, inode.size - position)
+        if (length <= 0) return
+        yield { position, data: this.#read((physical + done) * blockSize, length) }
+      }
+    }
+  }
+
+  /** What a folder holds. The index of a large one looks, to a reader who does not know it, like blocks without entries. */
+  *entries(folder: Inode): Generator<Entry> {
+    check(folder.size % blockSize === 0, 'the folder has an impossible size')
+    for (const { data } of this.pieces(folder))
+      for (let at = 0; at < data.length; at += blockSize) yield* entriesOf(data.subarray(at, at + blockSize))
+  }
+}
+
+function* entriesOf(block: Buffer): Generator<Entry> {
+  for (let at = 0; at < blockSize; ) {
+    check(at + 12 <= blockSize, 'the entries of the folder are damaged')
+    const [inode, length, nameLength] = [block.readUInt32LE(at), block.readUInt16LE(at + 4), block[at + 6] as number]
+    check(length >= 12 && length % 4 === 0 && at + length <= blockSize && nameLength + 8 <= length, 'the entries of the folder are damaged')
+    // A copy: the block, and what was read with it, is not to be kept for one name.
+    const name = Buffer.from(block.subarray(at + 8, at + 8 + nameLength))
+    if (inode !== 0 && !name.equals(Buffer.from('.')) && !name.equals(Buffer.from('..'))) yield { name, inode }
+    at += length
+  }
+}

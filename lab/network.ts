@@ -1,0 +1,60 @@
+/**
+ * Bochs can be told to save its state by its screen alone, and has no other screen than one that listens on every address of its machine,
+ * without a password. So it gets a network of its own (network_namespaces(7)), which nobody else is on.
+ */
+import { spawn } from 'node:child_process'
+import { connect } from 'node:net'
+import { Duplex } from 'node:stream'
+import { execute } from './command.js'
+import { LabError } from './errors.js'
+
+/** The beginning of a command line whose program has a network of its own. An ordinary user makes one as the root of a user namespace. */
+const ways = [
+  ['unshare', '--net'],
+  ['unshare', '--map-root-user', '--net']
+]
+
+export const screenOption = '--screen-on-network'
+
+/** Whether the network that the words would make for a program can be had, and if not, why. */
+async function refusal([program = '', ...words]: readonly string[]): Promise<string | null> {
+  const { code, err } = await execute(program, [...words, 'true'], { from: 'util-linux' })
+  return code === 0 ? null : err.toString().trim()
+}
+
+/** The beginning of a command line that gives its program a network of its own. */
+export async function ownNetwork(): Promise<readonly string[]> {
+  const reasons: string[] = []
+  for (const way of ways) {
+    const reason = await refusal(way)
+    if (reason === null) return way
+    reasons.push(`  ${way.join(' ')}: ${reason}`)
+  }
+  throw new LabError(
+    'Bochs shows its screen on every address of this machine, without a password, and this machine gives it no network of its own:\n' +
+      `${reasons.join('\n')}\nIn a container, let it make user namespaces (a seccomp profile and an AppArmor profile that allow unshare); or, where nobody else is on` +
+      ` this network, give lab run and lab prepare the option ${screenOption}.`
+  )
+}
+
+/** A connection to a port of the process's own machine, in whatever network that is; `helper` is a busybox. */
+export function connectIn(pid: number, ownWay: readonly string[], port: number, helper: string): Duplex {
+  if (ownWay.length === 0) return connect(port, '127.0.0.1')
+  const user = ownWay.includes('--map-root-user') ? ['--user', '--preserve-credentials'] : []
+  const words = [
+    '--target',
+    String(pid),
+    ...user,
+    '--net',
+    helper,
+    'sh',
+    '-c',
+    `"$0" ifconfig lo 127.0.0.1 up && exec "$0" nc 127.0.0.1 ${port}`,
+    helper
+  ]
+  const child = spawn('nsenter', words, { stdio: ['pipe', 'pipe', 'ignore'] })
+  const connection = Duplex.from({ readable: child.stdout, writable: child.stdin })
+  child.on('error', (error) => connection.destroy(error))
+  connection.on('close', () => child.kill('SIGKILL'))
+  return connection
+}

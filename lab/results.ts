@@ -1,0 +1,232 @@
+/**
+ * Copies what the guest left in its folder of results, which may be anything (ext4.ts): files and folders alone, under names that are checked, each
+ * opened beneath the one it lies in without following a link, in a folder that is new. It takes its place as DIR/results when it is whole.
+ */
+import { accessSync, closeSync, constants, ftruncateSync, mkdirSync, mkdtempSync, openSync, readdirSync, writeSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
+import { codeOf, Folder } from './beneath.js'
+import { LabError } from './errors.js'
+import { blockSize, DamagedDisk, type Entry, Ext4, type Inode, type Kind } from './ext4.js'
+import { undoAtExit } from './leftovers.js'
+
+/** In DIR. */
+const place = 'results'
+/** What each file and folder counts beside its size, so that one limit bounds their number, too. */
+const entryBytes = 4096
+const mostDepth = 64
+const mostRootBytes = 2 ** 20
+/** As many names as a message has room for. */
+const mostNames = 8
+
+export const defaultLimit = 2 ** 30
+
+export interface Left {
+  /** Neither file nor folder: how many of each kind, and the first names. */
+  special: { kinds: Map<Kind, number>; names: string[] }
+  /** What could not be copied: how many, and the first with the reasons. */
+  failed: { count: number; reasons: string[] }
+}
+
+/** For a message: in quotes, so that its end is seen and a line feed in it is none. */
+const quoted = (path: readonly Buffer[]) => {
+  const text = JSON.stringify(path.map(String).join('/'))
+  return text.length > 80 ? `${text.slice(0, 79)}…` : text
+}
+
+/** Errors of the host that concern a single name or file. */
+const ofOneName = new Set(['EEXIST', 'ENAMETOOLONG', 'EILSEQ', 'EINVAL', 'EFBIG'])
+
+class Gathering {
+  readonly left: Left = { special: { kinds: new Map(), names: [] }, failed: { count: 0, reasons: [] } }
+  readonly #disk: Ext4
+  readonly #seen = new Set<number>()
+  readonly #limit: number
+  #room: number
+
+  constructor(disk: Ext4, limit: number) {
+    this.#disk = disk
+    this.#limit = limit
+    this.#room = limit
+  }
+
+  #fail(path: readonly Buffer[], reason: string): void {
+    const { failed } = this.left
+    failed.count++
+    if (failed.reasons.length < mostNames) failed.reasons.push(`${quoted(path)}: ${reason}`)
+  }
+
+  #omit(path: readonly Buffer[], kind: Kind): void {
+    const { kinds, names } = this.left.special
+    kinds.set(kind, (kinds.get(kind) ?? 0) + 1)
+    if (names.length < mostNames) names.push(quoted(path))
+  }
+
+  /** What concerns one entry is told, and the others are copied all the same. */
+  async #each(path: readonly Buffer[], copy: () => Promise<void>): Promise<void> {
+    try {
+      await copy()
+    } catch (error) {
+      if (error instanceof DamagedDisk) this.#fail(path, error.message)
+      else if (ofOneName.has(codeOf(error) ?? '')) this.#fail(path, `this machine refuses it (${codeOf(error)})`)
+      else throw error
+    }
+  }
+
+  #take(bytes: number): void {
+    if (bytes > this.#room) throw new DamagedDisk(`more than the limit of ${this.#limit} bytes, with all before it (--out-limit sets another)`)
+    this.#room -= bytes
+  }
+
+  /** The entries of a folder; of a damaged one those before the damage. */
+  async #entries(folder: Inode, path: readonly Buffer[]): Promise<Entry[]> {
+    const entries: Entry[] = []
+    await this.#each(path, async () => {
+      this.#take(folder.size)
+      for (const entry of this.#disk.entries(folder)) {
+        this.#take(entryBytes)
+        entries.push(entry)
+      }
+    })
+    return entries
+  }
+
+  /** Files come before folders: what is deep or endless does not take the room of what is not. */
+  async folder(inode: Inode, to: Folder, path: readonly Buffer[]): Promise<void> {
+    if (this.#seen.has(inode.number)) throw new DamagedDisk('the same folder as another one')
+    this.#seen.add(inode.number)
+    if (path.length > mostDepth) throw new DamagedDisk(`deeper than ${mostDepth} folders`)
+    const folders: { name: Buffer; inode: Inode }[] = []
+    for (const { name, inode: number } of await this.#entries(inode, path)) {
+      const own = [...path, name]
+      await this.#each(own, async () => {
+        if (name.length === 0 || name.includes(0) || name.includes('/')) throw new DamagedDisk('no name that a file can have')
+        const inode = this.#disk.inode(number)
+        if (inode.kind === 'folder') folders.push({ name, inode })
+        else if (inode.kind === 'file') await this.#file(inode, to, name)
+        else this.#omit(own, inode.kind)
+      })
+    }
+    for (const { name, inode } of folders) await this.#each([...path, name], () => this.#subfolder(inode, to, path, name))
+  }
+
+  async #subfolder(inode: Inode, to: Folder, path: readonly Buffer[], name: Buffer): Promise<void> {
+    const below = to.makeFolder(name)
+    try {
+      await this.folder(inode, below, [...path, name])
+    } finally {
+      below.close()
+    }
+  }
+
+  /** Of the mode only whether it is a program is kept; holes stay holes. */
+  async #file(inode: Inode, to: Folder, name: Buffer): Promise<void> {
+    this.#take(inode.size)
+    const fd = to.makeFile(name, inode.executable ? 0o777 : 0o666)
+    try {
+      if (inode.size > 0) ftruncateSync(fd, inode.size)
+      for (const { position, data } of this.#disk.pieces(inode)) {
+        for (let done = 0; done < data.length; ) done += writeSync(fd, data, done, data.length - done, position + done)
+        await turn()
+      }
+    } catch (error) {
+      to.remove(name)
+      throw error
+    } finally {
+      closeSync(fd)
+    }
+    await turn()
+  }
+}
+
+async function onDisk<Result>(image: string, use: (disk: Ext4) => Promise<Result> | Result): Promise<Result> {
+  const fd = openSync(image, 'r')
+  try {
+    return await use(new Ext4(fd))
+  } catch (error) {
+    throw error instanceof DamagedDisk ? new DamagedDisk(`the disk that the guest left cannot be read: ${error.message}`) : error
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** In the first folder of the disk, which the lab has filled with a handful of names. */
+function find(disk: Ext4, name: string): Inode | null {
+  if (disk.root.size > mostRootBytes) throw new DamagedDisk('its first folder is too large')
+  for (const entry of disk.entries(disk.root)) if (entry.name.equals(Buffer.from(name))) return disk.inode(entry.inode)
+  return null
+}
+
+/** A file of a few bytes in the first folder of the disk; null where there is no such file. */
+export function readFromDisk(image: string, name: string): Promise<string | null> {
+  return onDisk(image, (disk) => {
+    const inode = find(disk, name)
+    if (inode?.kind !== 'file' || inode.size > blockSize) return null
+    return Buffer.concat([...disk.pieces(inode)].map(({ data }) => data)).toString('latin1')
+  })
+}
+
+/** Makes the folder where results are to go. Old ones in it are not to be taken for those of this run, nor to be removed unasked. */
+export function prepareOut(out: string): void {
+  const path = join(out, place)
+  try {
+    mkdirSync(out, { recursive: true })
+    accessSync(out, constants.W_OK | constants.X_OK)
+    if (readdirSync(path).length === 0) return
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return
+    throw new LabError(`results cannot go into ${path}: ${(error as Error).message}`, 2)
+  }
+  throw new LabError(`${path} is not empty: remove it, or name another folder, so that old results are not taken for new ones`, 2)
+}
+
+/** Copies the folder of that name on the disk to `out`/results, which must not be there or be empty. Nobody else can write to it until it is whole. */
+export async function copyFromDisk(image: string, name: string, out: string, limit = defaultLimit): Promise<Left> {
+  prepareOut(out)
+  const parent = Folder.at(out)
+  const half = basename(mkdtempSync(join(out, `.${place}-`)))
+  const clean = undoAtExit(() => parent.remove(half))
+  try {
+    const to = parent.folder(half)
+    try {
+      const left = await onDisk(image, async (disk) => {
+        const gathering = new Gathering(disk, limit)
+        const from = find(disk, name)
+        if (from?.kind !== 'folder') throw new DamagedDisk('the folder of the results is gone')
+        await gathering.folder(from, to, [])
+        return gathering.left
+      })
+      to.setMode(0o777 & ~process.umask())
+      prepareOut(out)
+      parent.rename(half, place)
+      if (!to.isAt(parent, place)) throw new LabError(`somebody else has put another folder in the place of ${join(out, place)}`)
+      return left
+    } finally {
+      to.close()
+    }
+  } finally {
+    clean()
+    parent.close()
+  }
+}
+
+/** One line about what is neither file nor folder; null where there was nothing such. */
+export function omissions({ special: { kinds, names } }: Left): string | null {
+  if (kinds.size === 0) return null
+  const counts = [...kinds].map(([kind, count]) => `${count} ${kind}${count > 1 ? 's' : ''}`)
+  const total = [...kinds.values()].reduce((sum, count) => sum + count, 0)
+  return `of the results only files and folders are copied, not ${counts.join(', ')}: ${names.join(', ')}${total > names.length ? ', and more' : ''}`
+}
+
+/** The failure that a run is whose results are not whole; null where they are. */
+export function incomplete({ failed: { count, reasons } }: Left, out: string, status: number): LabError | null {
+  if (count === 0) return null
+  const more = count > reasons.length ? [`  and ${count - reasons.length} more`] : []
+  return new LabError(
+    [
+      `the command ended with ${status}, and of its results ${count} did not arrive; the others are in ${join(out, place)}:`,
+      ...reasons.map((reason) => `  ${reason}`),
+      ...more
+    ].join('\n')
+  )
+}

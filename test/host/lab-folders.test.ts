@@ -1,0 +1,234 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { EventEmitter, once } from 'node:events'
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { Folder, removeIn } from '../../lab/beneath.js'
+import { cacheFolder, entry, runScratch } from '../../lab/cache.js'
+import { LabError } from '../../lab/errors.js'
+import { scratchFolder } from '../../lab/scratch.js'
+import { skip, skipInLab } from '../support/skip.js'
+
+const stranger = 65534
+const asRoot = process.getuid?.() === 0
+let scratch: string
+beforeEach((context) => {
+  skipInLab(context)
+  scratch = mkdtempSync(join(realpathSync(tmpdir()), 'node-kvm-folders-'))
+  vi.stubEnv('NODE_KVM_LAB_CACHE', join(scratch, 'cache'))
+})
+afterEach(() => {
+  vi.unstubAllEnvs()
+  if (scratch) rmSync(scratch, { recursive: true, force: true })
+})
+
+/** A folder with something in it that nobody may lose. */
+function precious(name = 'precious'): string {
+  const folder = join(scratch, name)
+  mkdirSync(join(folder, 'below'), { recursive: true })
+  writeFileSync(join(folder, 'below', 'file'), 'kept')
+  return folder
+}
+const isKept = (folder: string) => readFileSync(join(folder, 'below', 'file'), 'utf8') === 'kept'
+
+describe('removing', () => {
+  test('takes links for what they are, and goes where nobody may write', () => {
+    const kept = precious()
+    const tree = join(scratch, 'tree')
+    mkdirSync(join(tree, 'closed'), { recursive: true })
+    symlinkSync(kept, join(tree, 'link'))
+    symlinkSync(kept, join(tree, 'closed', 'link'))
+    writeFileSync(Buffer.concat([Buffer.from(`${tree}/`), Buffer.from([0xff, 10])]), '')
+    chmodSync(join(tree, 'closed'), 0o500)
+    removeIn(scratch, 'tree')
+    removeIn(scratch, 'tree')
+    symlinkSync(kept, join(scratch, 'itself'))
+    removeIn(scratch, 'itself')
+    expect(readdirSync(scratch)).toEqual(['precious'])
+    expect(isKept(kept)).toBe(true)
+  })
+  test('of a folder that is swapped for a link goes on in the folder', () => {
+    const kept = precious()
+    mkdirSync(join(scratch, 'tree', 'below'), { recursive: true })
+    writeFileSync(join(scratch, 'tree', 'below', 'file'), 'to go')
+    const parent = Folder.at(scratch)
+    const tree = parent.folder('tree')
+    renameSync(join(scratch, 'tree'), join(scratch, 'aside'))
+    symlinkSync(kept, join(scratch, 'tree'))
+    for (const name of tree.names) tree.remove(name)
+    expect(readdirSync(join(scratch, 'aside'))).toEqual([])
+    expect(() => parent.folder('tree')).toThrow(/ENOTDIR|ELOOP/)
+    expect(isKept(kept)).toBe(true)
+    for (const folder of [tree, parent]) folder.close()
+  })
+  test('while a stranger swaps the folder for a link removes nothing of what the link leads to', async (context) => {
+    if (!asRoot) return skip(context, 'needs root, to be another user')
+    const kept = precious()
+    const shared = join(scratch, 'shared')
+    mkdirSync(shared)
+    for (const path of [scratch, shared]) chmodSync(path, 0o777)
+    // The stranger may rename whatever lies in the folder.
+    const swapper = `
+      const { renameSync, symlinkSync, unlinkSync } = require('node:fs')
+      process.chdir(${JSON.stringify(shared)})
+      process.setgroups([]); process.setgid(${stranger}); process.setuid(${stranger})
+      console.log('ready')
+      for (;;) try {
+        renameSync('tree', 'aside'); symlinkSync(${JSON.stringify(kept)}, 'tree'); unlinkSync('tree'); renameSync('aside', 'tree')
+      } catch { try { unlinkSync('tree') } catch {} try { renameSync('aside', 'tree') } catch {} }`
+    const attacker = spawn(process.execPath, ['-e', swapper], { stdio: ['ignore', 'pipe', 'inherit'] })
+    try {
+      await once(attacker.stdout, 'data')
+      for (let round = 0; round < 500; round++) {
+        mkdirSync(join(shared, 'new', 'below'), { recursive: true })
+        writeFileSync(join(shared, 'new', 'below', 'file'), 'to go')
+        try {
+          renameSync(join(shared, 'new'), join(shared, 'tree'))
+          removeIn(shared, 'tree')
+        } catch {
+          // Swapped in the midst of it: the next round tries again.
+        }
+        expect(isKept(kept), `round ${round}`).toBe(true)
+      }
+    } finally {
+      attacker.kill('SIGKILL')
+      await once(attacker, 'exit')
+    }
+  })
+})
+
+describe('the folder of the lab', () => {
+  test('is made for its user alone', () => {
+    expect(cacheFolder()).toBe(join(scratch, 'cache'))
+    chmodSync(join(scratch, 'cache'), 0o755)
+    expect(cacheFolder()).toBe(join(scratch, 'cache'))
+  })
+  test.each([0o775, 0o777, 0o1777])('is refused with mode %o', (mode) => {
+    mkdirSync(join(scratch, 'cache'))
+    chmodSync(join(scratch, 'cache'), mode)
+    expect(cacheFolder).toThrow(LabError)
+    expect(cacheFolder).toThrow(`${scratch}/cache can be written to by others (mode ${mode.toString(8)})`)
+    expect(cacheFolder).toThrow('NODE_KVM_LAB_CACHE names another folder')
+  })
+  test('is refused below a folder where others may put another in its place', () => {
+    mkdirSync(join(scratch, 'cache'))
+    chmodSync(scratch, 0o777)
+    expect(cacheFolder).toThrow(`${scratch} can be written to by others (mode 777)`)
+    chmodSync(scratch, 0o1777)
+    expect(cacheFolder()).toBe(join(scratch, 'cache'))
+  })
+  test('may be named by a link to one, and is looked at where it is', () => {
+    const real = join(scratch, 'real')
+    mkdirSync(real)
+    symlinkSync(real, join(scratch, 'cache'))
+    expect(cacheFolder()).toBe(real)
+    chmodSync(real, 0o777)
+    expect(cacheFolder).toThrow(`${real} can be written to by others`)
+  })
+  test('is refused where it, what holds it, or what runs use in it is a stranger’s', async (context) => {
+    if (!asRoot) return skip(context, 'needs root, to make what is another user’s')
+    const kept = precious()
+    mkdirSync(join(scratch, 'cache', 'runs'), { recursive: true })
+    for (const path of [join(scratch, 'cache'), join(scratch, 'cache', 'runs'), scratch]) {
+      chownSync(path, stranger, stranger)
+      await expect(async () => runScratch()).rejects.toThrow(`${path} belongs to user ${stranger}`)
+      chownSync(path, 0, 0)
+    }
+    // What the stranger has put there before: a link, with names as of runs behind it.
+    rmSync(join(scratch, 'cache', 'runs'), { recursive: true })
+    renameSync(kept, join(scratch, 'run-precious'))
+    chownSync(scratch, stranger, stranger)
+    symlinkSync(scratch, join(scratch, 'cache', 'runs'))
+    await expect(async () => runScratch()).rejects.toThrow(LabError)
+    expect(isKept(join(scratch, 'run-precious'))).toBe(true)
+  })
+})
+
+const library = (name: string) => new URL(`../../dist/lab/${name}.js`, import.meta.url).href
+const node = (program: string, ...args: string[]): ChildProcess =>
+  spawn(process.execPath, ['--input-type=module', '-e', program, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+
+describe('a folder that is in use', () => {
+  test('stays, and goes with its process or after it', async () => {
+    const parent = cacheFolder()
+    const own = await scratchFolder(parent, 'run-')
+    const other = node(
+      `import { scratchFolder } from '${library('scratch')}'
+      console.log((await scratchFolder(process.argv[1], 'run-')).path); setInterval(() => {}, 1000)`,
+      parent
+    )
+    const [path] = await once(other.stdout as NonNullable<typeof other.stdout>, 'data')
+    const foreign = String(path).trim()
+    ;(await scratchFolder(parent, 'run-')).remove()
+    expect([own.path, foreign].map(existsSync)).toEqual([true, true])
+    other.kill('SIGKILL')
+    await once(other, 'exit')
+    expect(existsSync(foreign)).toBe(true)
+    ;(await scratchFolder(parent, 'run-')).remove()
+    expect([own.path, foreign].map(existsSync)).toEqual([true, false])
+    own.remove()
+    expect(readdirSync(parent)).toEqual([])
+  })
+
+  // Ends itself at the n-th call of node:fs, or makes the entry.
+  const maker = `
+    import fs from 'node:fs'
+    import { syncBuiltinESMExports } from 'node:module'
+    let left = Infinity
+    for (const name of Object.keys(fs).filter((name) => name.endsWith('Sync') && name !== 'readSync')) {
+      const call = fs[name]
+      fs[name] = (...args) => {
+        if (--left === 0) process.kill(process.pid, 'SIGKILL')
+        return call(...args)
+      }
+    }
+    syncBuiltinESMExports()
+    const { entry } = await import('${library('cache')}')
+    left = Number(process.argv[1])
+    await entry('thing', 1, async (folder) => fs.writeFileSync(folder + '/file', 'whole'))
+    left = Infinity
+    console.log('made')`
+
+  test('of a maker at work is not another’s to remove, though the file of the lock was, and whoever is killed at whatever step', async () => {
+    let steps = 0
+    for (let made = false; !made; ) {
+      steps++
+      vi.stubEnv('NODE_KVM_LAB_CACHE', join(scratch, `cache ${steps}`))
+      const progress = new EventEmitter()
+      const begun = once(progress, 'begun')
+      const finished = entry('thing', 1, async (folder) => {
+        writeFileSync(join(folder, 'file'), 'whole')
+        progress.emit('begun', folder)
+        await once(progress, 'end')
+      })
+      const [folder] = await begun
+      for (const name of readdirSync(cacheFolder()).filter((name) => name.endsWith('.lock'))) rmSync(join(cacheFolder(), name))
+      const other = spawnSync(process.execPath, ['--input-type=module', '-e', maker, String(steps)], { encoding: 'utf8' })
+      made = other.stdout === 'made\n'
+      expect(other.signal, other.stderr).toBe(made ? null : 'SIGKILL')
+      expect(readFileSync(join(folder, 'file'), 'utf8')).toBe('whole')
+      progress.emit('end')
+      const path = await finished
+      expect(readFileSync(join(path, 'file'), 'utf8')).toBe('whole')
+      // What the killed one left goes when the entry is made the next time.
+      rmSync(join(path, 'file'))
+      await entry('thing', 1, async (again) => writeFileSync(join(again, 'file'), 'again'))
+      expect(readdirSync(cacheFolder())).toEqual([path.slice(cacheFolder().length + 1)])
+    }
+    expect(steps).toBeGreaterThan(20)
+  })
+})

@@ -59,7 +59,7 @@ test('VMs with eventfds, rings and paged memory made and closed: the same descri
     if (pages) mapping.onMissing(() => null)
     expect(Guest.create(vm).touch(0x10_0000, 4, 'write', 1).reason).toBe('done')
   }
-  const pages = diagnose().findings.some(({ name, ok }) => name === 'userfaultfd' && ok)
+  const pages = (await diagnose()).findings.some(({ name, ok }) => name === 'userfaultfd' && ok)
   for (let made = 0; made < 5; made++) round()
   await collect()
   const before = { descriptors: descriptors(), threads: threads(), resident: resident() }
@@ -84,8 +84,9 @@ test('VMs dropped without close leak neither descriptors nor memory once collect
   expect(resident() - before.resident).toBeLessThan(32 * MiB)
 })
 
+const { findings } = await diagnose()
 describe('dropped without close, and collected', () => {
-  const found = Object.fromEntries(diagnose().findings.map(({ name, ok }) => [name, ok]))
+  const found = Object.fromEntries(findings.map(({ name, ok }) => [name, ok]))
   const withSlot = (kvm: Kvm) => {
     const vm = kvm.createVm()
     vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(64 * KiB) })

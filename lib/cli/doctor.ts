@@ -6,7 +6,7 @@ import { command, laneUsage, refuseWords } from './command.js'
 import { paint } from './paint.js'
 
 const width = 80
-const nameWidth = 16
+const nameWidth = 20
 const margin = ' '.repeat(5 + nameWidth)
 
 /** Words in lines that end before column 80, the first of which has `used` columns less. */

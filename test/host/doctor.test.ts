@@ -19,7 +19,7 @@ import { skip } from '../support/skip.js'
 /** What is not ok, of these. */
 const missing = ({ findings }: Diagnosis, among: string[]) => findings.filter(({ name, ok }) => !ok && among.includes(name)).map(({ name }) => name)
 const openDevice = 'mknod kvm c 10 232 && chmod 666 kvm && mount --bind kvm /dev/kvm'
-const privileged = ['tracepoints', 'BPF', 'frames', 'userfaultfd']
+const privileged = ['tracepoints by perf', 'BPF', 'pagemap frames', 'userfaultfd']
 
 test('every finding says what was found, and one that is not ok what to do', async () => {
   const { host, findings, capabilities, ok } = await diagnose()
@@ -45,7 +45,10 @@ describe('in a child from which something was taken', () => {
     using host = await MountNamespace.with(openDevice)
     const diagnosis = host.truthful([])
     const { kernel } = diagnosis.host
-    expect({ kernel, missing: missing(diagnosis, ['tracefs', 'frames', 'userfaultfd', 'threads', 'locked memory']) }).toEqual({ kernel, missing: [] })
+    expect({ kernel, missing: missing(diagnosis, ['tracefs', 'pagemap frames', 'userfaultfd', 'threads', 'locked memory']) }).toEqual({
+      kernel,
+      missing: []
+    })
   })
 
   test('all capabilities: each remedy opens a shell in which its finding is ok', async () => {
@@ -55,7 +58,7 @@ describe('in a child from which something was taken', () => {
     const root = host.truthful([])
     const before = host.truthful()
     expect(before.ok).toBe(true)
-    for (const name of ['BPF', 'frames']) {
+    for (const name of ['BPF', 'pagemap frames']) {
       if (!finding(root, name).ok) continue
       const { price, detail } = finding(before, name)
       expect({ name, price, detail }).toMatchObject({ name, price: expect.stringMatching(/^every program started from that shell/) })
@@ -89,15 +92,15 @@ describe('in a child from which something was taken', () => {
 
   test('tracefs and tracepoints: mounted for a group, then opened with CAP_PERFMON', async () => {
     using host = await MountNamespace.with(openDevice)
-    if (!finding(host.truthful([]), 'tracepoints').ok) expect.fail('root itself cannot trace')
+    if (!finding(host.truthful([]), 'tracepoints by perf').ok) expect.fail('root itself cannot trace')
     const before = host.truthful()
-    expect(missing(before, ['tracefs', 'tracepoints'])).toEqual(['tracefs', 'tracepoints'])
-    expect(finding(before, 'tracepoints').advice).toContain('see tracefs')
+    expect(missing(before, ['tracefs', 'tracepoints by perf'])).toEqual(['tracefs', 'tracepoints by perf'])
+    expect(finding(before, 'tracepoints by perf').advice).toContain('see tracefs')
     try {
       host.shell(remedyOf(before, 'tracefs'))
       const between = host.truthful()
       expect(finding(between, 'tracefs')).toMatchObject({ ok: true })
-      expect(finding(host.doctorInShellOf(remedyOf(between, 'tracepoints')), 'tracepoints')).toMatchObject({ ok: true })
+      expect(finding(host.doctorInShellOf(remedyOf(between, 'tracepoints by perf')), 'tracepoints by perf')).toMatchObject({ ok: true })
       expect(host.truthful(nobodyWith('perfmon'))).toMatchObject({ ok: true })
     } finally {
       // Its options are of the one tracefs that the host has.
@@ -108,25 +111,62 @@ describe('in a child from which something was taken', () => {
     }
   })
 
+  test('tracefs whose folders everybody sees, and whose formats root alone reads', async () => {
+    using host = await MountNamespace.with(openDevice)
+    // The options are of the one tracefs that the host has.
+    const mounted = 'grep -q " /sys/kernel/tracing tracefs" /proc/mounts || mount -t tracefs tracefs /sys/kernel/tracing'
+    const remount = (options: string) => host.shell(`${mounted}; mount -o remount,${options} /sys/kernel/tracing`)
+    try {
+      remount('gid=0,mode=755')
+      const before = host.truthful(nobodyWith('perfmon'))
+      expect(finding(before, 'tracefs').detail).toContain('EACCES')
+      expect(missing(before, ['tracefs', 'tracepoints by perf'])).toEqual(['tracefs', 'tracepoints by perf'])
+      host.shell(remedyOf(before, 'tracefs'))
+      expect(missing(host.truthful(nobodyWith('perfmon')), ['tracefs', 'tracepoints by perf'])).toEqual([])
+    } finally {
+      remount('gid=0,mode=700')
+    }
+  })
+
+  // What a kernel was built or booted with no command changes: what is said is all that is looked at.
+  test.for([
+    ['BTF', 'mount -t tmpfs tmpfs /sys/kernel/btf', 'the kernel has no BTF', 'CONFIG_DEBUG_INFO_BTF'],
+    [
+      'lockdown',
+      "mount -t tmpfs tmpfs /sys/kernel/security && echo 'none integrity [confidentiality]' > /sys/kernel/security/lockdown",
+      'lockdown is at the level confidentiality',
+      'lockdown=integrity'
+    ]
+  ] as const)('BPF, by the kernel: %s', async ([, preparation, why, what]) => {
+    using host = await MountNamespace.with(`${openDevice} && ${preparation}`)
+    const { ok, detail, advice, remedy } = finding(host.truthful([]), 'BPF')
+    expect({ ok, detail, advice, remedy }).toEqual({
+      ok: false,
+      detail: expect.stringContaining(why),
+      advice: expect.stringContaining(what),
+      remedy: undefined
+    })
+  })
+
   test.for([
     [[], privileged],
-    [['perfmon'], ['BPF', 'frames', 'userfaultfd']],
+    [['perfmon'], ['BPF', 'pagemap frames', 'userfaultfd']],
     [['bpf'], privileged],
     [
       ['bpf', 'perfmon'],
-      ['frames', 'userfaultfd']
+      ['pagemap frames', 'userfaultfd']
     ],
     [['sys_admin'], ['userfaultfd']],
-    [['sys_ptrace'], ['tracepoints', 'BPF', 'frames']]
+    [['sys_ptrace'], ['tracepoints by perf', 'BPF', 'pagemap frames']]
   ] as const)('with %j alone the doctor says what works', async ([names, expected], context) => {
     using host = await MountNamespace.with(`${openDevice} && mount --bind /dev/null /dev/userfaultfd`)
     const all = host.truthful([])
     const lacksItself = missing(all, privileged)
     const said = missing(host.truthful(names.length === 0 ? nobody : nobodyWith(...names)), privileged)
     // tracefs may be readable to root alone, whatever the capability.
-    const beyond = said.filter((name) => name !== 'tracepoints')
+    const beyond = said.filter((name) => name !== 'tracepoints by perf')
     if (lacksItself.length > 0) return skip(context, `root itself lacks ${lacksItself.join()} here`)
-    expect(beyond).toEqual(expected.filter((name) => name !== 'tracepoints'))
+    expect(beyond).toEqual(expected.filter((name) => name !== 'tracepoints by perf'))
   })
 
   test('capabilities that the bounding set lacks: no command from here gives them', async () => {
@@ -151,9 +191,9 @@ describe('in a child from which something was taken', () => {
       [...nobody, 'unshare', '-r']
     ]) {
       const diagnosis = host.truthful(who)
-      expect(missing(diagnosis, ['BPF', 'frames'])).toEqual(['BPF', 'frames'])
+      expect(missing(diagnosis, ['BPF', 'pagemap frames'])).toEqual(['BPF', 'pagemap frames'])
       expect(finding(diagnosis, 'BPF').detail).toContain('user namespace')
-      for (const name of ['BPF', 'frames']) expect(finding(diagnosis, name).remedy).toBeUndefined()
+      for (const name of ['BPF', 'pagemap frames']) expect(finding(diagnosis, name).remedy).toBeUndefined()
     }
   })
 
@@ -184,7 +224,7 @@ describe('in a child from which something was taken', () => {
     const who = [...nobody, 'sh', '-c', `exec ${node} "$@"`]
     const before = JSON.parse(host.run([...who, ...doctorWords]).stdout)
     expect(finding(before, '/proc/self').detail).toContain('EACCES: this process is not dumpable')
-    expect(finding(before, 'frames')).toMatchObject({ ok: false, detail: expect.stringContaining('EACCES'), advice: 'see /proc/self above' })
+    expect(finding(before, 'pagemap frames')).toMatchObject({ ok: false, detail: expect.stringContaining('EACCES'), advice: 'see /proc/self above' })
     expect(before.ok).toBe(true)
     host.shell(remedyOf(before, '/proc/self'))
     const after = JSON.parse(host.run([...who, ...doctorWords]).stdout)
@@ -200,7 +240,7 @@ describe('in a child from which something was taken', () => {
     const all = host.truthful(filtered('bpf', 'perf_event_open', 'userfaultfd'))
     for (const [name, call] of [
       ['BPF', 'bpf'],
-      ['tracepoints', 'perf_event_open'],
+      ['tracepoints by perf', 'perf_event_open'],
       ['userfaultfd', 'userfaultfd']
     ] as const) {
       if (!finding(unfiltered, name).ok) continue
@@ -224,7 +264,7 @@ describe('limits of the shell', () => {
     using host = await MountNamespace.with(openDevice)
     const limited = (remedy = ':') => [...nobody, 'prlimit', `--${option}=${low}:`, 'sh', '-c', `${remedy} && exec "$@"`, 'sh', ...doctorWords]
     const before: Diagnosis = JSON.parse(host.run(limited()).stdout)
-    expect({ name, ...finding(JSON.parse(host.run(limited(remedyOf(before, name))).stdout), name) }).toMatchObject({ name, ok: true })
+    expect(finding(JSON.parse(host.run(limited(remedyOf(before, name))).stdout), name)).toMatchObject({ name, ok: true })
   })
 
   test('open files: beyond the hard limit by root, unless root itself may not', async () => {

@@ -30,10 +30,10 @@ console.log(
   JSON.stringify({
     '/dev/kvm': opens,
     guests: await works(() => withGuest(({ vcpu }) => vcpu.run({ timeoutMs: 10_000 }).reason === 'hlt')),
-    tracepoints: await works(() => Trace.of({ spteFormat: 'x86', processes: [process.pid] }).close()),
+    'tracepoints by perf': await works(() => Trace.of({ spteFormat: 'x86', processes: [process.pid] }).close()),
     // Read from outside, the VM of this process: what its own process knows does not count.
     ...(opens && { BPF: await works(() => withGuest(() => machines().some(({ evidence }) => evidence.source === 'bpf'))) }),
-    frames: await works(() => {
+    'pagemap frames': await works(() => {
       const page = Mapping.anonymous(4096, { populate: true })
       return readPagemap(page.address)[0].hpa !== undefined
     }),

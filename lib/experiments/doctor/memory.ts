@@ -43,34 +43,41 @@ const pagingPrice = 'this user can then stop the kernel in the middle of an acce
 
 const pools = '/sys/kernel/mm/hugepages'
 
-/** The pools of huge pages: what is free, and whether a page of it can be had. */
+interface Pool {
+  bytes: number
+  pages: number
+  free: number
+  file: string
+}
+
+/** The pools of huge pages (admin-guide/mm/hugetlbpage.rst), the smallest pages first. */
+const poolsOf = (): Pool[] =>
+  foldersIn(pools)
+    .map((folder) => {
+      const read = (file: string) => Number(readOptional(`${pools}/${folder}/${file}`) ?? 0)
+      const bytes = Number(/\d+/.exec(folder)) * KiB
+      return { bytes, pages: read('nr_hugepages'), free: read('free_hugepages'), file: `${pools}/${folder}/nr_hugepages` }
+    })
+    .sort((a, b) => a.bytes - b.bytes)
+
+/** Whether a huge page can be had, not only whether one is free: a cgroup may refuse it. */
 export async function checkHugetlb({ probes }: Situation): Promise<Finding | null> {
   const name = 'hugetlb'
-  const sizes = foldersIn(pools).map((folder) => ({ folder, bytes: Number(/\d+/.exec(folder)) * KiB }))
-  if (sizes.length === 0)
-    return lacking(name, 'the kernel shows no pool of huge pages', { advice: 'a kernel with CONFIG_HUGETLBFS, and /sys mounted' })
-  const counted = sizes.map(({ folder, bytes }) => {
-    const of = (file: string) => readOptional(`${pools}/${folder}/${file}`) ?? '?'
-    return {
-      bytes,
-      text: `${of('free_hugepages')} of ${of('nr_hugepages')} pages of ${bytes / MiB} MiB are free`,
-      free: Number(of('free_hugepages'))
-    }
+  const all = poolsOf()
+  const [smallest] = all
+  if (!smallest) return lacking(name, 'the kernel shows no pool of huge pages', { advice: 'a kernel with CONFIG_HUGETLBFS, and /sys mounted' })
+  const text = all.map(({ bytes, pages, free }) => `${free} of ${pages} pages of ${bytes / MiB} MiB are free`).join(', ')
+  const usable = all.find(({ free }) => free > 0)
+  if (!usable) {
+    const more = Math.max(1, Math.ceil((128 * MiB) / smallest.bytes))
+    const price = `${(more * smallest.bytes) / MiB} MiB are taken from ordinary memory until it is set back to ${smallest.pages}, or the next boot`
+    return lacking(name, text, byRoot(`echo ${smallest.pages + more} > ${smallest.file}`, price))
+  }
+  const refusal = (await probes?.mapHugePage(usable.bytes)) ?? null
+  if (refusal === null) return found(name, text)
+  return lacking(name, `${text}; but ${whatHappened(refusal)}`, {
+    advice: "the hugetlb limit of this process's cgroup, or another limit of its memory, refuses it"
   })
-  const text = counted.map((pool) => pool.text).join(', ')
-  const usable = counted.filter(({ free }) => free > 0)
-  const refusals = await Promise.all(usable.map(({ bytes }) => probes?.mapHugePage(bytes) ?? null))
-  if (refusals.includes(null)) return found(name, text)
-  const refused = refusals.find((refusal) => refusal !== null)
-  if (refused)
-    return lacking(name, `${text}; but ${whatHappened(refused)}`, {
-      advice: "the hugetlb limit of this process's cgroup, or its size limits, refuse it"
-    })
-  return lacking(
-    name,
-    text,
-    byRoot('sysctl vm.nr_hugepages=64', '128 MiB are taken from ordinary memory until it is set back to 0, or the next boot')
-  )
 }
 
 function foldersIn(path: string): string[] {

@@ -95,7 +95,7 @@ function readFormat(): { code: 'permission'; errno: string; message: string } | 
 const paranoid = () => readOptional('/proc/sys/kernel/perf_event_paranoid') ?? 'unknown'
 
 export async function checkPerf({ probes }: Situation): Promise<Finding | null> {
-  const name = 'tracepoints'
+  const name = 'tracepoints by perf'
   const refusal = await probes?.openTrace()
   if (!probes || refusal === undefined) return null
   if (refusal === null) return found(name, `were opened by perf (perf_event_paranoid ${paranoid()})`)
@@ -129,7 +129,7 @@ function residentAddress(): number | null {
 }
 
 export function checkFrames(): Finding {
-  const name = 'frames'
+  const name = 'pagemap frames'
   const address = residentAddress()
   try {
     // Pages of the heap may be swapped: some of the first hundred are not.

@@ -15,7 +15,7 @@ function copyOf(mapping: Mapping, pages: number): Mapping {
 describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
   // 64 is a word of the bitmap: sizes below, at, and past a border.
   test.for([1, 64, 67, 130])('says exactly what a guest wrote to %i pages between two looks', (pages, context) => {
-    needsMode(context, mode)
+    needsMode(context, kvm, mode)
     vm.memslots.create({ gpa, mapping: Mapping.anonymous(pages * pageSize) })
     using log = vm.dirtyLog({ mode, ringEntries: 4096 })
     const writer = new Writer(vm, gpa, pages)
@@ -37,7 +37,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
   })
 
   test('has what the library writes too, and nothing more', (context) => {
-    needsMode(context, mode)
+    needsMode(context, kvm, mode)
     const mapping = Mapping.anonymous(256 * pageSize)
     vm.memslots.create({ gpa, mapping, size: 64 * pageSize })
     // The same memory again, elsewhere.
@@ -64,7 +64,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
   })
 
   test('run, collect, copy: in the end the copy is the memory, bit for bit', (context) => {
-    needsMode(context, mode)
+    needsMode(context, kvm, mode)
     const pages = inLab ? 259 : 2051
     const mapping = Mapping.anonymous(pages * pageSize)
     const slot = vm.memslots.create({ gpa, mapping })
@@ -93,7 +93,7 @@ const bitmapOf = (length: number, ...set: number[]) => {
 }
 
 test('F02 with manual protect, reading the bitmap clears nothing, and clearing clears what it names', (context) => {
-  needsMode(context, 'manual')
+  needsMode(context, kvm, 'manual')
   const slot: Memslot = vm.memslots.create({ gpa, mapping: Mapping.anonymous(131 * pageSize) })
   using log = vm.dirtyLog({ mode: 'manual' })
   log.collect()
@@ -116,7 +116,7 @@ test('F02 with manual protect, reading the bitmap clears nothing, and clearing c
 })
 
 test('F03 a ring that is full is an exit, after which collecting lets the guest go on', (context) => {
-  needsMode(context, 'ring')
+  needsMode(context, kvm, 'ring')
   const pages = 2048
   vm.memslots.create({ gpa, mapping: Mapping.anonymous(pages * pageSize) })
   using log = vm.dirtyLog({ mode: 'ring', ringEntries: 1024 })
@@ -139,7 +139,7 @@ test('F03 a ring that is full is an exit, after which collecting lets the guest 
 })
 
 test('F03 rings come before vCPUs, in a size the kernel takes, and stay', (context) => {
-  needsMode(context, 'ring')
+  needsMode(context, kvm, 'ring')
   for (const ringEntries of [0, 3, 2 ** 23, '8'] as never[])
     expect(checkedError(() => vm.dirtyLog({ mode: 'ring', ringEntries }), 'argument').argument).toBe('ringEntries')
   expect(checkedError(() => vm.dirtyLog({ mode: 'ring', ringEntries: 8 }), 'ioctl').errno).toBe('EINVAL')
@@ -152,7 +152,7 @@ test('F03 rings come before vCPUs, in a size the kernel takes, and stay', (conte
 })
 
 test('F03 what a vCPU wrote is told of after its end', (context) => {
-  needsMode(context, 'ring')
+  needsMode(context, kvm, 'ring')
   vm.memslots.create({ gpa, mapping: Mapping.anonymous(64 * pageSize) })
   using log = vm.dirtyLog({ mode: 'ring' })
   const guest = Guest.create(vm)

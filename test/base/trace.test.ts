@@ -7,7 +7,7 @@ import { causes, gpa, guest, hits, prepareEachTest, ram, touched } from '../supp
 import { ofKind, tellsViolations } from '../support/tracing.js'
 import { vm } from '../support/vm.js'
 
-prepareEachTest()
+prepareEachTest(() => vm)
 
 describe('what happened', () => {
   test('is in order of time, in one clock with the own calls', () => {

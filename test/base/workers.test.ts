@@ -78,7 +78,7 @@ test('a token serves once, and not after close', () => {
 })
 
 test('two Workers run a vCPU each; registers of the other are refused, kicks arrive, a second runner is refused', async () => {
-  const first = spinning()
+  const first = spinning(vm)
   vm.write(0x1800, assemble('sti; 1: jmp 1b', { mode: 'real', at: 0x1800 }))
   const second = vm.createVcpu().enter('real', { ip: 0x1800 })
   const runner = `

@@ -10,12 +10,12 @@ import { PageSet } from '../../lib/memory/page-set.js'
 import { changedPages, copyInto, gpa, modes, needsMode, pageSize, pagesOf } from '../support/dirty-log.js'
 import { checkedError } from '../support/errors.js'
 import { untilRunning } from '../support/running.js'
-import { vm } from '../support/vm.js'
+import { kvm, vm } from '../support/vm.js'
 import { Writer, wordsOf } from '../support/writer.js'
 
 describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
   test('memory behind several slots is told of at each, by whichever it was written', (context) => {
-    needsMode(context, mode)
+    needsMode(context, kvm, mode)
     const mapping = Mapping.anonymous(16 * pageSize)
     vm.memslots.create({ gpa, mapping })
     vm.memslots.create({ gpa: 2 * gpa, mapping, offset: 8 * pageSize })
@@ -62,7 +62,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
   })
 
   test('under load: a guest writes on a thread of its own all the while, and in the end the copy is the memory', async (context) => {
-    needsMode(context, mode)
+    needsMode(context, kvm, mode)
     const pages = 1027
     const mapping = Mapping.anonymous(pages * pageSize)
     vm.memslots.create({ gpa, mapping })
@@ -89,7 +89,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
   })
 
   test('a slot that is new, moved or bound elsewhere is dirty as a whole, a deleted one not at all', (context) => {
-    needsMode(context, mode)
+    needsMode(context, kvm, mode)
     const slot = vm.memslots.create({ gpa, mapping: Mapping.anonymous(4 * pageSize) })
     using log = vm.dirtyLog({ mode })
     log.collect()
@@ -112,7 +112,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
   })
 
   test.for(['here', 'elsewhere'])('logging turned off and on again %s: what was written before is told, as the whole slot is', (where, context) => {
-    needsMode(context, mode)
+    needsMode(context, kvm, mode)
     const slot = vm.memslots.create({ gpa, mapping: Mapping.anonymous(4 * pageSize) })
     using log = vm.dirtyLog({ mode })
     const guest = Guest.create(vm)
@@ -127,7 +127,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
   })
 
   test('another environment turns logging off while collect() goes through the slots: the next one makes up for it', (context) => {
-    needsMode(context, mode)
+    needsMode(context, kvm, mode)
     const slot = vm.memslots.create({ gpa, mapping: Mapping.anonymous(4 * pageSize) })
     using log = vm.dirtyLog({ mode })
     log.collect()
@@ -149,7 +149,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
   })
 
   test('closed, it leaves the slots as they were', (context) => {
-    needsMode(context, mode)
+    needsMode(context, kvm, mode)
     const logged = vm.memslots.create({ gpa, mapping: Mapping.anonymous(pageSize), logDirty: true })
     const plain = vm.memslots.create({ gpa: 2 * gpa, mapping: Mapping.anonymous(pageSize) })
     const log = vm.dirtyLog({ mode })
@@ -172,7 +172,7 @@ test('a slot of more pages than V8 has memory for their bits is an error of the 
 })
 
 test('F03 a full ring is handed back as a whole, whatever else the kernel has to do with this thread', (context) => {
-  needsMode(context, 'ring')
+  needsMode(context, kvm, 'ring')
   const pages = 2048
   vm.memslots.create({ gpa, mapping: Mapping.anonymous(pages * pageSize) })
   using log = vm.dirtyLog({ mode: 'ring', ringEntries: 1024 })
@@ -189,7 +189,7 @@ test('F03 a full ring is handed back as a whole, whatever else the kernel has to
 })
 
 test('F03 signals that come while a ring is handed back lose nothing, and are not taken for an overflow', async (context) => {
-  needsMode(context, 'ring')
+  needsMode(context, kvm, 'ring')
   const pages = 900
   vm.memslots.create({ gpa, mapping: Mapping.anonymous(pages * pageSize) })
   using log = vm.dirtyLog({ mode: 'ring', ringEntries: 4096 })

@@ -10,7 +10,7 @@ import { kvm, vm } from '../support/vm.js'
 import { answer, library, spinning, worker } from '../support/worker.js'
 
 test('closing the VM where it was made ends the runs of Workers', async () => {
-  const vcpu = spinning()
+  const vcpu = spinning(vm)
   const other = worker(`
     parentPort.postMessage('running')
     vm.vcpu(0).run()`)
@@ -25,7 +25,7 @@ test('closing the VM where it was made ends the runs of Workers', async () => {
 })
 
 test('messages to a Worker in a run do not end it, and do not lengthen its limit', async () => {
-  spinning()
+  spinning(vm)
   const other = worker(`
     parentPort.postMessage('running')
     const began = performance.now()
@@ -45,7 +45,7 @@ test('messages to a Worker in a run do not end it, and do not lengthen its limit
 })
 
 test('a Worker may start() a vCPU, and its end stops it', async () => {
-  const vcpu = spinning()
+  const vcpu = spinning(vm)
   const other = worker(`
     void vm.vcpu(0).start({})
     parentPort.postMessage(vm.vcpu(0).state)`)

@@ -7,7 +7,7 @@ import { gpa, guest, hits, prepareEachTest, ram, touched } from '../support/trac
 import { ofKind, tellsViolations } from '../support/tracing.js'
 import { vm } from '../support/vm.js'
 
-prepareEachTest()
+prepareEachTest(() => vm)
 
 describe('which events', () => {
   test('notifier calls follow the memslots: created, moved, deleted while it runs', () => {

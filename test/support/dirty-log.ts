@@ -1,14 +1,13 @@
-import { capabilities, type DirtyLogMode, type DirtyRange, KiB, MiB, type Vm } from 'node-kvm'
+import { capabilities, type DirtyLogMode, type DirtyRange, KiB, type Kvm, MiB, type Vm } from 'node-kvm'
 import type { TestContext } from 'vitest'
 import { skip } from './skip.js'
-import { kvm } from './vm.js'
 
 export const pageSize = 4 * KiB
 export const gpa = 0x20_0000
 export const modes: DirtyLogMode[] = ['bitmap', 'manual', 'ring']
 
 /** Skips where the kernel lacks the mode. */
-export function needsMode(context: TestContext, mode: DirtyLogMode): void {
+export function needsMode(context: TestContext, kvm: Kvm, mode: DirtyLogMode): void {
   if (mode === 'manual' && kvm.checkExtension(capabilities.MANUAL_DIRTY_LOG_PROTECT2) === 0)
     skip(context, 'this kernel lacks KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2')
   if (mode === 'ring' && kvm.checkExtension(capabilities.DIRTY_LOG_RING) === 0 && kvm.checkExtension(capabilities.DIRTY_LOG_RING_ACQ_REL) === 0)

@@ -1,8 +1,7 @@
 /** A guest and memory for each test of a file, where tracepoints may be used. */
-import { Guest, KiB, Mapping, type TraceEvent, type TraceKind } from 'node-kvm'
+import { Guest, KiB, Mapping, type TraceEvent, type TraceKind, type Vm } from 'node-kvm'
 import { beforeEach } from 'vitest'
 import { needsTracing, ofKind } from './tracing.js'
-import { vm } from './vm.js'
 
 export const gpa = 0x10_0000
 export const hits = (events: readonly TraceEvent[], at: number) =>
@@ -14,9 +13,11 @@ export function causes(event: TraceEvent): TraceKind[] {
 
 export let guest: Guest
 export let ram: Mapping
+let vm: Vm
 /** To be called by each file: hooks are a file's own, and this module is evaluated once for several where they share a process. */
-export function prepareEachTest(): void {
+export function prepareEachTest(vmOfTest: () => Vm): void {
   beforeEach((context) => {
+    vm = vmOfTest()
     needsTracing(context, vm)
     guest = Guest.create(vm)
     ram = Mapping.anonymous(64 * KiB, { hugePages: false })

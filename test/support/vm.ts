@@ -4,7 +4,7 @@ import { afterEach, beforeEach, expect } from 'vitest'
 import { needsKvm } from './needs.js'
 import { inLab } from './skip.js'
 
-/** A VM for each test of the file that imports this, closed after it. */
+/** A VM for each test of the file that imports this, closed after it. What files share does not import this, but is given the VM: see vitest.config.ts. */
 export let kvm: Kvm
 export let vm: Vm
 

@@ -1,7 +1,6 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
-import { assemble, Mapping, MiB, type Vcpu } from 'node-kvm'
-import { vm } from './vm.js'
+import { assemble, Mapping, MiB, type Vcpu, type Vm } from 'node-kvm'
 
 export const library = JSON.stringify(new URL('../../dist/lib/index.js', import.meta.url).href)
 
@@ -26,7 +25,7 @@ export async function answer(from: Worker): Promise<any> {
 }
 
 /** A vCPU whose guest never exits, and counts at 0x2000. */
-export function spinning(target = vm): Vcpu {
+export function spinning(target: Vm): Vcpu {
   const ram = Mapping.anonymous(2 * MiB)
   target.memslots.create({ gpa: 0, mapping: ram })
   ram.write(0x1000, assemble('sti; 1: inc %ebx; movb $1, (0x2000); jmp 1b', { mode: 'real', at: 0x1000 }))

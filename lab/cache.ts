@@ -22,7 +22,7 @@ function ours(path: string): string {
   if (reason !== null)
     throw new LabError(
       `${reason}, so what the lab keeps in ${real} would not be safe from them. NODE_KVM_LAB_CACHE names another folder;` +
-        ' it and those above must be yours or root’s, and not open to others (chmod go-w).'
+        " it must be yours, those above it yours or the administrator's, and none of them open to others (chmod go-w)."
     )
   return real
 }
@@ -30,7 +30,8 @@ function ours(path: string): string {
 export const cacheFolder = () =>
   ours(process.env['NODE_KVM_LAB_CACHE'] ?? join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'node-kvm', 'lab'))
 
-const runsName = 'runs'
+/** In the folder of the cache. */
+export const runsName = 'runs'
 
 /** A folder for a run. */
 export const runScratch = (): Promise<Scratch> => scratchFolder(ours(join(cacheFolder(), runsName)), 'run-')

@@ -1,5 +1,5 @@
 /** What an emulator must be told, and what it must tell: the same for both. */
-import { existsSync, readFileSync } from 'node:fs'
+import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import { stripVTControlCharacters } from 'node:util'
 import type { Machine } from './machine.js'
@@ -55,13 +55,24 @@ export const files = {
 export const kernelArguments = (bus: string) =>
   `console=ttyS0,115200 quiet nokaslr mitigations=off random.trust_cpu=on cryptomgr.notests tsc=reliable panic=-1 lab.bus=${bus}`
 
+/** As much of the end of a file as there may be something to say of: a guest may have written on without end. */
+function endOf(path: string): string {
+  const fd = openSync(path, 'r')
+  const end = Buffer.alloc(65_536)
+  try {
+    return end.toString('utf8', 0, readSync(fd, end, 0, end.length, Math.max(0, fstatSync(fd).size - end.length)))
+  } finally {
+    closeSync(fd)
+  }
+}
+
 /** The last lines that the guest or, where it said nothing, the emulator left. */
 export function lastWords(folder: string, lines = 15): string {
   for (const name of [files.console, files.emulator]) {
     const path = join(folder, name)
     // Bochs goes on writing where the file ended when the state was saved: nulls until there.
     const text = existsSync(path)
-      ? stripVTControlCharacters(readFileSync(path, 'utf8'))
+      ? stripVTControlCharacters(endOf(path))
           .replaceAll(/[\r\0]/g, '')
           .trim()
       : ''

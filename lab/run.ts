@@ -29,13 +29,12 @@ export interface RunOptions extends Choices {
   /** How many bytes they may have. */
   outLimit?: number
   project?: string
-  sink?: Sink
+  sink: Sink
   progress: Progress
 }
 
-type Run = Required<Pick<RunOptions, 'timeoutSeconds' | 'cold' | 'sink' | 'project' | 'outLimit'>> & RunOptions
+type Run = Required<Pick<RunOptions, 'timeoutSeconds' | 'cold' | 'project' | 'outLimit'>> & RunOptions
 
-const standardStreams: Sink = { out: (data) => process.stdout.write(data), err: (data) => process.stderr.write(data) }
 /** How far the guest came, as a message says it. */
 const stages: Record<Stage, string> = {
   booting: 'while it booted',
@@ -156,8 +155,8 @@ export async function prepareRuns(where: Where): Promise<void> {
 
 /** Runs a command in a lane and returns its exit status. */
 export async function run(options: RunOptions): Promise<number> {
-  const { project = findProject(), timeoutSeconds = 600, cold = false, sink = standardStreams, outLimit = defaultLimit, progress } = options
-  const all = { ...options, project, timeoutSeconds, cold, sink, outLimit }
+  const { project = findProject(), timeoutSeconds = 600, cold = false, outLimit = defaultLimit, progress } = options
+  const all = { ...options, project, timeoutSeconds, cold, outLimit }
   if (options.out !== undefined) prepareOut(options.out)
   const images = await prepare(options.lane, options.kernel, project, progress)
   let ended = await attempt(all, images, async (size) => (cold ? undefined : stateFor(all, images, size)))

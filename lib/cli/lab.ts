@@ -5,6 +5,7 @@ import { findProject } from '../../lab/project.js'
 import { prepareRuns, run } from '../../lab/run.js'
 import { visibleLines } from '../abi/text.js'
 import { command, UsageError } from './command.js'
+import { writer } from './terminal.js'
 
 const usage = `usage: node-kvm lab run LANE [--kernel K] [--timeout SECONDS] [--out FOLDER] [--out-limit SIZE] [--cold] [--screen-on-network] -- COMMAND...
        node-kvm lab prepare [--lane LANE] [--kernel K] [--screen-on-network]
@@ -90,6 +91,7 @@ async function runCommand([name, ...more]: string[], values: Values, program: st
     command: program,
     cold: values.cold === true,
     screenOnNetwork: values['screen-on-network'] === true,
+    sink: { out: writer(process.stdout), err: writer(process.stderr) },
     progress: new Progress(visibleLines),
     ...(timeoutSeconds === undefined ? {} : { timeoutSeconds }),
     ...(outLimit === undefined ? {} : { outLimit }),

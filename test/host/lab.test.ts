@@ -20,9 +20,10 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { cacheFolder, entry } from '../../lab/cache.js'
+import { cacheFolder, entry, making, runsName } from '../../lab/cache.js'
 import { LabError } from '../../lab/errors.js'
-import { lockName } from '../../lab/lock.js'
+import { findProgram } from '../../lab/libraries.js'
+import { tryAcquire } from '../../lab/lock.js'
 import { inLab, skip } from '../support/skip.js'
 
 // Machines that are emulated, on a machine that may be busy.
@@ -45,21 +46,21 @@ interface Ended {
   stderr: string
 }
 
-/** Processes that were started for a run of this test: its folder stands on their command line, or they work in it. */
-const left = () =>
-  readdirSync('/proc').filter((name) => {
-    try {
-      return (
-        /^\d+$/.test(name) &&
-        (readFileSync(`/proc/${name}/cmdline`, 'utf8').includes(scratch) || readlinkSync(`/proc/${name}/cwd`).startsWith(scratch))
-      )
-    } catch {
-      return false
-    }
-  })
+/** A file about a process; nothing where the process has ended. */
+function procfs(pid: string, name: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${name}`, 'utf8')
+  } catch {
+    return ''
+  }
+}
 
-function start(args: string[], env: NodeJS.ProcessEnv = {}): { child: ChildProcess; ended: Promise<Ended> } {
-  const child = spawn(process.execPath, [program, 'lab', ...args], {
+/** Processes that were started for a run of this test: they have its TMPDIR. */
+const left = () => readdirSync('/proc').filter((name) => /^\d+$/.test(name) && procfs(name, 'environ').split('\0').includes(`TMPDIR=${scratch}`))
+
+function start(args: string[], env: NodeJS.ProcessEnv = {}, before: readonly string[] = []): { child: ChildProcess; ended: Promise<Ended> } {
+  const [first, ...more] = [...before, process.execPath, program, 'lab', ...args] as [string, ...string[]]
+  const child = spawn(first, more, {
     env: { ...process.env, TMPDIR: scratch, ...env },
     stdio: ['ignore', 'pipe', 'pipe']
   })
@@ -76,23 +77,27 @@ function start(args: string[], env: NodeJS.ProcessEnv = {}): { child: ChildProce
 /** Runs the lab to its end; whatever came of it, it leaves no process and no folder. */
 async function lab(args: string[], env: NodeJS.ProcessEnv = {}): Promise<Ended> {
   const ended = await start(args, env).ended
-  expectNothingLeft(env['NODE_KVM_LAB_CACHE'])
+  await expectNothingLeft(env['NODE_KVM_LAB_CACHE'])
   return ended
 }
 
-/** Entries half made that nobody holds the lock of: others may be at work in the same cache. */
-function abandoned(cache: string): string[] {
-  const held = readFileSync('/proc/net/unix', 'latin1')
-  return readdirSync(cache).filter((name) => {
-    const entry = name.split('.making-')[0] as string
-    return entry !== name && !held.includes(`@${lockName(join(cache, `${entry}.lock`)).slice(1)}`)
-  })
+/** Folders of runs, and of entries half made, whose lock nobody has: others may be at work in the same cache. */
+async function abandoned(cache: string): Promise<string[]> {
+  const runs = join(cache, runsName)
+  const inUse = readdirSync(cache).filter((name) => name.includes(making))
+  const folders = [...inUse.map((name) => join(cache, name)), ...(existsSync(runs) ? readdirSync(runs).map((name) => join(runs, name)) : [])]
+  const found = []
+  for (const folder of folders) {
+    const release = await tryAcquire(join(folder, 'lock')).catch(() => null)
+    if (release) found.push(folder)
+    release?.()
+  }
+  return found
 }
 
-function expectNothingLeft(cache = cacheFolder()): void {
+async function expectNothingLeft(cache = cacheFolder()): Promise<void> {
   expect(left()).toEqual([])
-  expect(readdirSync(scratch).filter((name) => name.startsWith('node-kvm-lab-'))).toEqual([])
-  if (existsSync(cache)) expect(abandoned(cache)).toEqual([])
+  if (existsSync(cache)) expect(await abandoned(cache)).toEqual([])
 }
 
 const inNpt = (...command: string[]) => lab(['run', 'npt', '--timeout', '60', '--', ...command])
@@ -106,6 +111,7 @@ describe('a command line that cannot be run', () => {
     [['run', 'npt', 'true'], 'the command comes after --: node-kvm lab run npt -- true'],
     [['run', 'npt', '--timeout', '0', '--', 'true'], "--timeout takes whole seconds from 1 to 86400, not '0'"],
     [['run', 'npt', '--timeout', 'soon', '--', 'true'], "not 'soon'"],
+    [['run', 'npt', '--out-limit', '1X', '--', 'true'], "--out-limit takes bytes, such as 4096, 512M or 2T, not '1X'"],
     [['run', 'npt', '--json', '--', 'true'], 'lab run takes no --json'],
     [['prepare', '--lane', 'sun'], "there is no lane 'sun'"],
     [['list', 'more'], 'lab list takes no command'],
@@ -161,11 +167,40 @@ describe('a command in a lane', () => {
     expect(status).toBe(125)
   })
   test('leaves files in /results, which come back; two runs at once do not meet', async () => {
-    const outs = ['one', 'two'].map((name) => join(scratch, name))
-    const runs = outs.map((out) => start(['run', 'npt', '--timeout', '60', '--out', out, '--', 'sh', '-c', `echo ${out} >/results/name`]).ended)
-    expect((await Promise.all(runs)).map(({ status }) => status)).toEqual([0, 0])
-    for (const out of outs) expect(readFileSync(join(out, 'results/name'), 'utf8')).toBe(`${out}\n`)
-    expectNothingLeft()
+    const outs = ['one', "we ird'two"].map((name) => join(scratch, name))
+    const into = (out: string) => [
+      'run',
+      'npt',
+      '--timeout',
+      '60',
+      '--out',
+      out,
+      '--',
+      'sh',
+      '-c',
+      `echo "${out}" >/results/name; ln -s / /results/all`
+    ]
+    const ended = await Promise.all(outs.map((out) => start(into(out)).ended))
+    for (const [index, out] of outs.entries()) {
+      expect(ended[index]).toMatchObject({
+        status: 0,
+        stderr: expect.stringContaining('only files and folders are copied, not 1 symbolic link: "all"')
+      })
+      expect(readdirSync(out)).toEqual(['results'])
+      expect(readdirSync(join(out, 'results'))).toEqual(['name'])
+      expect(readFileSync(join(out, 'results/name'), 'utf8')).toBe(`${out}\n`)
+    }
+    // Old results are not returned for new ones.
+    expect(await lab(into(outs[0] as string))).toMatchObject({ status: 2, stderr: expect.stringContaining('/one/results is not empty: remove it') })
+    await expectNothingLeft()
+  })
+  test('leaves more than the limit: what is below it comes, and it is not taken for all', async () => {
+    const words = 'echo it >/results/good; dd if=/dev/zero of=/results/big bs=1M count=2; exit 3'
+    const { status, stderr } = await lab(['run', 'npt', '--timeout', '60', '--out', scratch, '--out-limit', '1M', '--', 'sh', '-c', words])
+    expect(readdirSync(join(scratch, 'results'))).toEqual(['good'])
+    expect(stderr).toContain('the command ended with 3, and of its results 1 did not arrive')
+    expect(stderr).toContain('"big": more than the limit of 1048576 bytes')
+    expect(status).toBe(125)
   })
 })
 
@@ -191,13 +226,59 @@ describe('a saved state', () => {
 })
 
 /** Waits until the guest is being emulated and returns the emulator's process. */
-async function emulator(child: ChildProcess): Promise<number> {
+async function emulator(child: ChildProcess, name = 'qemu-system'): Promise<number> {
   for (;;) {
-    const pids = left().filter((pid) => Number(pid) !== child.pid && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('qemu'))
+    const pids = left().filter((pid) => Number(pid) !== child.pid && procfs(pid, 'cmdline').includes(name))
     if (pids.length > 0) return Math.min(...pids.map(Number))
     await sleep(50)
   }
 }
+
+/** Inodes of the sockets that listen in the network of a process: proc_pid_net(5), state 0A. */
+const listening = (pid: number | 'self') =>
+  ['tcp', 'tcp6'].flatMap((name) =>
+    readFileSync(`/proc/${pid}/net/${name}`, 'utf8')
+      .split('\n')
+      .map((line) => line.trim().split(/\s+/))
+      .filter((fields) => fields[3] === '0A')
+      .map((fields) => fields[9])
+  )
+const socketsOf = (pid: string) =>
+  readdirSync(`/proc/${pid}/fd`).flatMap((name) => /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${name}`))?.[1] ?? [])
+
+describe('the screen of a Bochs', () => {
+  test.each([
+    ['that boots', ['--cold']],
+    ['that goes on from a saved state', []]
+  ])('%s listens where nobody is', async (_, how) => {
+    const { child, ended } = start(['run', 'ept', '--timeout', '120', ...how, '--', 'sh', '-c', 'echo up; sleep 1000'])
+    await new Promise((resolve) => child.stdout?.once('data', resolve))
+    const pid = await emulator(child, 'bochs-bin')
+    // It listens, and not in this network.
+    const own = listening(pid)
+    expect(socketsOf(String(pid)).some((socket) => own.includes(socket))).toBe(true)
+    const here = listening('self')
+    for (const each of left()) for (const socket of socketsOf(each)) expect(here).not.toContain(socket)
+    child.kill('SIGTERM')
+    expect((await ended).status).toBe(143)
+    await expectNothingLeft()
+  })
+  test('is refused where it cannot be hidden, unless that is asked for', async () => {
+    // An unshare that cannot.
+    const bin = join(scratch, 'bin')
+    mkdirSync(bin)
+    writeFileSync(join(bin, 'unshare'), '#!/bin/sh\necho unshare: it is forbidden >&2; exit 1\n', { mode: 0o755 })
+    const env = { PATH: `${bin}:${process.env['PATH']}` }
+    const refused = await lab(['run', 'ept', '--timeout', '120', '--', 'true'], env)
+    expect(refused.stderr).toContain('unshare --net: unshare: it is forbidden')
+    expect(refused.stderr).toContain('give lab run and lab prepare the option --screen-on-network')
+    expect(refused.status).toBe(125)
+    // Here, too, on a network where nobody is.
+    const apart = [findProgram('unshare') as string, '--map-root-user', '--net']
+    const { ended } = start(['run', 'ept', '--timeout', '120', '--screen-on-network', '--', 'echo', 'it runs'], env, apart)
+    expect(await ended).toMatchObject({ status: 0, stdout: Buffer.from('it runs\n') })
+  })
+})
 
 describe('what ends a run from outside', () => {
   test.each([
@@ -209,7 +290,7 @@ describe('what ends a run from outside', () => {
     child.kill(signal)
     expect((await ended).status).toBe(expected)
     await sleep(100)
-    expectNothingLeft()
+    await expectNothingLeft()
   })
   test('SIGKILL, which it cannot notice, ends the emulator all the same; the next run removes its folder', async () => {
     const { child, ended } = start(['run', 'npt', '--', 'sleep', '1000'])
@@ -217,7 +298,7 @@ describe('what ends a run from outside', () => {
     child.kill('SIGKILL')
     await ended
     while (left().length > 0) await sleep(50)
-    expect(readdirSync(scratch).filter((name) => name.startsWith('node-kvm-lab-'))).toHaveLength(1)
+    expect((await abandoned(cacheFolder())).length).toBeGreaterThan(0)
     expect((await inNpt('true')).status).toBe(0)
   })
   test('an emulator that dies', async () => {
@@ -228,25 +309,29 @@ describe('what ends a run from outside', () => {
     const { status, stderr } = await ended
     expect(stderr).toContain('Linux 6.1 in lane npt went down')
     expect(status).toBe(125)
-    expectNothingLeft()
+    await expectNothingLeft()
   })
 })
 
 describe('what is not to be had', () => {
   const empty = () => ({ NODE_KVM_LAB_CACHE: join(scratch, 'cache') })
   test('a program of this machine: its package is named', async () => {
-    const { status, stderr } = await lab(['run', 'npt', '--', 'true'], { ...empty(), PATH: scratch })
-    expect(stderr).toContain('apt-get is not on this machine; sudo apt-get install apt installs it')
-    expect(status).toBe(125)
+    const bare = () => lab(['run', 'npt', '--', 'true'], { ...empty(), PATH: scratch })
+    const missing = (name: string, from: string) => `${name} is not on this machine; sudo apt-get install ${from} installs it`
+    expect(await bare()).toMatchObject({ status: 125, stderr: expect.stringContaining(missing('flock', 'util-linux')) })
+    symlinkSync(findProgram('flock') as string, join(scratch, 'flock'))
+    expect(await bare()).toMatchObject({ status: 125, stderr: expect.stringContaining(missing('apt-get', 'apt')) })
   })
   test('room for the run', async (context) => {
     if (process.getuid?.() !== 0) return skip(context, 'needs root, to mount a disk of two megabytes')
+    const runs = join(cacheFolder(), runsName)
+    mkdirSync(runs, { recursive: true })
     const words = [
       '-m',
       'sh',
       '-c',
-      'mount -t tmpfs -o size=2m none "$TMPDIR" && exec "$@"',
-      'sh',
+      'mount -t tmpfs -o size=2m,mode=700 none "$0" && exec "$@"',
+      runs,
       process.execPath,
       program,
       'lab',
@@ -256,9 +341,9 @@ describe('what is not to be had', () => {
       'true'
     ]
     const { status, stderr } = spawnSync('unshare', words, { env: { ...process.env, TMPDIR: scratch }, encoding: 'utf8' })
-    expect(stderr).toContain('no disk space left for a run of the lab; TMPDIR names another folder')
+    expect(stderr).toContain('no disk space left for a run of the lab; NODE_KVM_LAB_CACHE names another folder')
     expect(status).toBe(125)
-    expectNothingLeft()
+    await expectNothingLeft()
   })
   test('a mirror that does not answer', async () => {
     const { status, stderr } = await lab(['prepare', '--lane', 'npt'], { ...empty(), NODE_KVM_LAB_MIRROR: 'http://127.0.0.1:9/debian' })
@@ -327,7 +412,7 @@ describe('the cache', () => {
   function borrow(kind: string): string[] {
     const real = previous ?? join(process.env['XDG_CACHE_HOME'] ?? join(process.env['HOME'] as string, '.cache'), 'node-kvm/lab')
     mkdirSync(cacheFolder(), { recursive: true })
-    const entries = readdirSync(real).filter((name) => !name.startsWith('state-') && !/\.making-/.test(name))
+    const entries = readdirSync(real).filter((name) => !name.startsWith('state-') && !name.includes(making) && name !== runsName)
     for (const name of entries) {
       if (name.startsWith(kind)) cpSync(join(real, name), join(cacheFolder(), name), { recursive: true, preserveTimestamps: true })
       else symlinkSync(join(real, name), join(cacheFolder(), name))

@@ -19,15 +19,16 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { cacheFolder, entry, making, runsName } from '../../lab/cache.js'
 import { LabError } from '../../lab/errors.js'
 import { findProgram } from '../../lab/libraries.js'
 import { tryAcquire } from '../../lab/lock.js'
+import { patience } from '../support/patience.js'
 import { inLab, skip } from '../support/skip.js'
 
-// Machines that are emulated, on a machine that may be busy.
-vi.setConfig({ testTimeout: 300_000 })
+/** For machines that are emulated, on a machine that may be busy. */
+const limit = String(patience / 1000)
 
 const program = fileURLToPath(new URL('../../dist/lib/cli/main.js', import.meta.url))
 let scratch: string
@@ -100,7 +101,7 @@ async function expectNothingLeft(cache = cacheFolder()): Promise<void> {
   if (existsSync(cache)) expect(await abandoned(cache)).toEqual([])
 }
 
-const inNpt = (...command: string[]) => lab(['run', 'npt', '--timeout', '60', '--', ...command])
+const inNpt = (...command: string[]) => lab(['run', 'npt', '--timeout', limit, '--', ...command])
 
 describe('a command line that cannot be run', () => {
   test.each([
@@ -196,7 +197,7 @@ describe('a command in a lane', () => {
   })
   test('leaves more than the limit: what is below it comes, and it is not taken for all', async () => {
     const words = 'echo it >/results/good; dd if=/dev/zero of=/results/big bs=1M count=2; exit 3'
-    const { status, stderr } = await lab(['run', 'npt', '--timeout', '60', '--out', scratch, '--out-limit', '1M', '--', 'sh', '-c', words])
+    const { status, stderr } = await lab(['run', 'npt', '--timeout', limit, '--out', scratch, '--out-limit', '1M', '--', 'sh', '-c', words])
     expect(readdirSync(join(scratch, 'results'))).toEqual(['good'])
     expect(stderr).toContain('the command ended with 3, and of its results 1 did not arrive')
     expect(stderr).toContain('"big": more than the limit of 1048576 bytes')
@@ -212,7 +213,7 @@ describe('a saved state', () => {
   ])('is gone on from in %s: each run has the hour and random numbers of its own', async (lane, module) => {
     const runs = []
     for (let count = 0; count < 2; count++) {
-      const { status, stdout, stderr } = await lab(['run', lane, '--timeout', '120', '--', 'sh', '-c', ...tell])
+      const { status, stdout, stderr } = await lab(['run', lane, '--timeout', limit, '--', 'sh', '-c', ...tell])
       expect(status).toBe(0)
       expect(stderr).toContain(`restoring Linux 6.1 in lane ${lane}`)
       const [hour, random, loaded] = stdout.toString().split('\n')
@@ -251,7 +252,7 @@ describe('the screen of a Bochs', () => {
     ['that boots', ['--cold']],
     ['that goes on from a saved state', []]
   ])('%s listens where nobody is', async (_, how) => {
-    const { child, ended } = start(['run', 'ept', '--timeout', '120', ...how, '--', 'sh', '-c', 'echo up; sleep 1000'])
+    const { child, ended } = start(['run', 'ept', '--timeout', limit, ...how, '--', 'sh', '-c', 'echo up; sleep 1000'])
     await new Promise((resolve) => child.stdout?.once('data', resolve))
     const pid = await emulator(child, 'bochs-bin')
     // It listens, and not in this network.
@@ -269,13 +270,13 @@ describe('the screen of a Bochs', () => {
     mkdirSync(bin)
     writeFileSync(join(bin, 'unshare'), '#!/bin/sh\necho unshare: it is forbidden >&2; exit 1\n', { mode: 0o755 })
     const env = { PATH: `${bin}:${process.env['PATH']}` }
-    const refused = await lab(['run', 'ept', '--timeout', '120', '--', 'true'], env)
+    const refused = await lab(['run', 'ept', '--timeout', limit, '--', 'true'], env)
     expect(refused.stderr).toContain('unshare --net: unshare: it is forbidden')
     expect(refused.stderr).toContain('give lab run and lab prepare the option --screen-on-network')
     expect(refused.status).toBe(125)
     // Here, too, on a network where nobody is.
     const apart = [findProgram('unshare') as string, '--map-root-user', '--net']
-    const { ended } = start(['run', 'ept', '--timeout', '120', '--screen-on-network', '--', 'echo', 'it runs'], env, apart)
+    const { ended } = start(['run', 'ept', '--timeout', limit, '--screen-on-network', '--', 'echo', 'it runs'], env, apart)
     expect(await ended).toMatchObject({ status: 0, stdout: Buffer.from('it runs\n') })
   })
 })
@@ -420,7 +421,7 @@ describe('the cache', () => {
     return entries.filter((name) => name.startsWith(kind)).map((name) => join(cacheFolder(), name))
   }
   const borrowed = (...args: string[]) =>
-    lab(['run', 'npt', '--timeout', '60', ...args, '--', 'echo', 'it runs'], { NODE_KVM_LAB_CACHE: cacheFolder() })
+    lab(['run', 'npt', '--timeout', limit, ...args, '--', 'echo', 'it runs'], { NODE_KVM_LAB_CACHE: cacheFolder() })
   const states = () => readdirSync(cacheFolder()).filter((name) => name.startsWith('state-'))
 
   test('of a real run, broken, is mended by the next run', async () => {

@@ -173,7 +173,7 @@ describe('a command in a lane', () => {
       'run',
       'npt',
       '--timeout',
-      '60',
+      limit,
       '--out',
       out,
       '--',

@@ -110,7 +110,7 @@ describe('dropped without close, and collected', () => {
       vm.irqfd({ gsi: 1 })
     },
     'pages from bytes': () => isOk('userfaultfd') && Mapping.anonymous(64 * KiB).onMissing({ content: new Uint8Array(10) }),
-    'a trace': (kvm) => isOk('tracefs') && isOk('tracepoints') && kvm.createVm().trace({ ringSize: 4 * KiB, kinds: ['zap-all'] }),
+    'a trace': (kvm) => isOk('tracefs') && isOk('tracepoints by perf') && kvm.createVm().trace({ ringSize: 4 * KiB, kinds: ['zap-all'] }),
     'a started vCPU': (kvm) => {
       const vm = withSlot(kvm)
       vm.write(0, new Uint8Array([0xf4]))

@@ -1,4 +1,5 @@
 /** What a test needs of the host: where it is not there, the test is skipped, and the reason is doctor's. */
+import type { Finding } from 'node-kvm'
 import { inject, type TestContext } from 'vitest'
 import './examine.js'
 import { skip } from './skip.js'
@@ -10,25 +11,30 @@ export const canRunVms = ok
 
 export const isOk = (name: string) => finding(name).ok
 
-function finding(name: string) {
-  return findings.find((each) => each.name === name) ?? { name, ok: false, detail: 'not looked at, as it takes what is missing above' }
+function finding(name: string): Finding {
+  const one = findings.find((each) => each.name === name)
+  const addon = findings.find((each) => each.name === 'add-on')
+  // Without the add-on some things are not looked at.
+  const why = one ?? (addon?.ok === false ? addon : undefined)
+  if (why === undefined) throw new Error(`the doctor has no finding '${name}'`)
+  return why
 }
 
 function need(context: TestContext, ...names: string[]): void {
   for (const name of names) {
-    const { ok, detail, ...how } = { remedy: undefined, advice: undefined, ...finding(name) }
-    if (!ok) skip(context, [`${name}: ${detail}`, how.remedy ?? how.advice].filter(Boolean).join('; '))
+    const { ok, detail, remedy, advice } = finding(name)
+    if (!ok) skip(context, [`${name}: ${detail}`, remedy ?? advice].filter(Boolean).join('; '))
   }
 }
 
 /** To create VMs and run them. */
 export const needsKvm = (context: TestContext) => need(context, '/dev/kvm', 'guests')
 /** To see the frames behind this process's pages. */
-export const needsFrames = (context: TestContext) => need(context, 'frames')
+export const needsFrames = (context: TestContext) => need(context, 'pagemap frames')
 /** To serve faults that KVM takes for a guest. */
 export const needsPaging = (context: TestContext) => need(context, 'userfaultfd')
 /** To trace. */
-export const needsTracepoints = (context: TestContext) => need(context, 'tracefs', 'tracepoints')
+export const needsTracepoints = (context: TestContext) => need(context, 'tracefs', 'tracepoints by perf')
 
 /** To become another user, mount, or write to /proc/sys. */
 export function needsRoot(context: TestContext, what: string): void {

@@ -2,10 +2,11 @@
 import { argumentError, checkInteger } from '../abi/arguments.js'
 import { checked, errnoName, exhaustion, ioctlError, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
+import { checkOurs, ours } from '../abi/internal.js'
 import { type NativeKvm, native } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_GET_API_VERSION, KVM_GET_SUPPORTED_CPUID, type Request } from '../abi/requests.js'
 import { CpuidEntry } from '../abi/structures.js'
-import { Vm } from './vm.js'
+import { makeVm, type Vm } from './vm.js'
 
 const openAdvice: Record<string, string> = {
   ENOENT: 'load kvm_intel or kvm_amd, and enable VT-x or SVM in the firmware; in a VM, nested virtualization',
@@ -23,7 +24,8 @@ const openAdvice: Record<string, string> = {
 export class Kvm implements Disposable {
   readonly #native: NativeKvm
 
-  private constructor(system: NativeKvm) {
+  private constructor(key: symbol, system: NativeKvm) {
+    checkOurs(key, 'a Kvm', 'Kvm.open()')
     this.#native = system
   }
 
@@ -47,7 +49,7 @@ export class Kvm implements Disposable {
         path
       })
     }
-    return new Kvm(system)
+    return new Kvm(ours, system)
   }
 
   /** Whether close() was called. Any other use then throws `closed`. */
@@ -93,7 +95,7 @@ export class Kvm implements Disposable {
     const vm = making(() => this.#native.createVm(type))
     if (typeof vm === 'number') throw ioctlError('KVM_CREATE_VM', vm, `creating a VM of type ${type}`)
     try {
-      return new Vm(vm).prepare()
+      return makeVm(vm)
     } catch (error) {
       vm.close()
       throw error

@@ -49,7 +49,30 @@ const coerced = () => ({
     throw new Error('asked for its text')
   }
 })
-const numbers = [0, -0, 1, 2, 7, 255, 256, 4095, 4096, 4608, 65536, -1, 0.5, NaN, Infinity, -Infinity, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 40, 2 ** 53, 2 ** 64]
+const numbers = [
+  0,
+  -0,
+  1,
+  2,
+  7,
+  255,
+  256,
+  4095,
+  4096,
+  4608,
+  65536,
+  -1,
+  0.5,
+  NaN,
+  Infinity,
+  -Infinity,
+  2 ** 31,
+  2 ** 32 - 1,
+  2 ** 32,
+  2 ** 40,
+  2 ** 53,
+  2 ** 64
+]
 const arrays = [
   () => new Uint8Array(0),
   () => new Uint8Array(8),
@@ -203,7 +226,8 @@ for (let round = 0; round < rounds; round++) {
   }
   if (round % 10 !== 9) continue
   for (const { object } of live) letGo(object)
-  for (const { object } of live) for (const { call } of members(object)) attempt(() => call.apply(object, Array.from({ length: random(6) }, anything)))
+  for (const { object } of live)
+    for (const { call } of members(object)) attempt(() => call.apply(object, Array.from({ length: random(6) }, anything)))
   live = objectsOf(makeAll())
 }
 
@@ -324,5 +348,7 @@ const told = {}
 }
 addon.watchLoop()
 addon.watchLoop()
-console.log(JSON.stringify({ ...counts, functions: functions.length, classes: new Set(live.map(({ object }) => object.constructor.name)).size, told }))
+console.log(
+  JSON.stringify({ ...counts, functions: functions.length, classes: new Set(live.map(({ object }) => object.constructor.name)).size, told })
+)
 process.exit(0)

@@ -12,6 +12,8 @@ namespace node_kvm {
 namespace {
 
 using Milliseconds = std::chrono::duration<double, std::milli>;
+// More are not a time of the clock.
+constexpr double kMostMilliseconds = 0x1p31;
 
 // V8 looks whether worker.terminate() was called when a function is entered; at the end of a loop's round only once in thousands. False
 // when it was.
@@ -94,12 +96,13 @@ napi_value VcpuCalls::Run(napi_env env, napi_callback_info info) {
   }
   RunPage* const page = entry->page.get();
   char* const area = entry->area;
-  if (IsLost(env, *entry)) {
+  const double timeout = calls->words_->timeout_ms;
+  // Not a number is no limit either.
+  if (!(timeout <= kMostMilliseconds) || IsLost(env, *entry)) {
     calls->words_->result = -EINVAL;
     return nullptr;
   }
   const LoopWatch::Run watched(page);
-  const double timeout = calls->words_->timeout_ms;
   const auto end = timeout < 0 ? Clock::time_point() : Clock::now() + std::chrono::duration_cast<Clock::duration>(Milliseconds(timeout));
   int result = page->Run(area, timeout);
   if (result == -ERESTART) result = calls->RunOn(env, watched, page, area, end);
@@ -115,14 +118,13 @@ napi_value VcpuCalls::Complete(napi_env env, napi_callback_info info) {
     calls->words_->result = -EBADF;
     return nullptr;
   }
-  char* const area = entry->area;
   if (IsLost(env, *entry)) {
     calls->words_->result = -EINVAL;
     return nullptr;
   }
   RunPage* const page = entry->page.get();
   const LoopWatch::Run watched(page);
-  calls->words_->result = page->Complete(area);
+  calls->words_->result = page->Complete(entry->area);
   return nullptr;
 }
 

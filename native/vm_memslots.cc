@@ -114,7 +114,7 @@ Napi::Value Vm::ChangeMemslots(const Napi::CallbackInfo& info) {
   const std::vector<napi_value> regions = RegionsOf(info[1]);
   size_t count = 0;
   Record* records = RecordsOf(info[0], &count);
-  if (count == 0 || count != regions.size()) throw Napi::TypeError::New(info.Env(), "a record for each region is needed");
+  if (count == 0 || count > regions.size()) throw Napi::TypeError::New(info.Env(), "a record for each region is needed");
   std::vector<Memslots::Change> changes(count);
   Memslots::Refusal refusal;
   int error = fd() < 0 ? -EBADF : 0;

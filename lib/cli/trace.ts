@@ -5,6 +5,7 @@ import { constants } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { KiB, MiB } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
+import { opening } from '../abi/exhausted.js'
 import { spteFormat } from '../abi/host.js'
 import { json as toJson, visible } from '../abi/text.js'
 import type { TraceEvent, TraceKind } from '../trace/events.js'
@@ -89,12 +90,21 @@ function traceOptions(values: Values): TraceOptions {
   }
 }
 
+function openOutput(path: string): number {
+  try {
+    return opening(`opening ${path} for the trace`, () => openSync(path, 'w'))
+  } catch (error) {
+    if (error instanceof KvmError) throw error
+    throw new KvmError('argument', `${(error as Error).message}; --out names a file that can be written`, { argument: 'out' })
+  }
+}
+
 /** Where the trace goes. Whoever reads it may leave. */
 class Output implements Disposable {
   readonly #fd: number
   #gone = false
   constructor(path: string | undefined) {
-    this.#fd = path === undefined ? 1 : openSync(path, 'w')
+    this.#fd = path === undefined ? 1 : openOutput(path)
   }
   line(text: string): void {
     if (text === '' || this.#gone) return
@@ -165,7 +175,7 @@ function summaryText(tally: Tally, trace: Trace, memslots: Memslots): string {
   return [
     `${tally.total} events in ${tally.seconds.toFixed(1)} s, ${lost}${parts.length > 0 ? `: ${parts.join(', ')}` : ''}`,
     ...(trace.unavailable.length > 0 ? [`this kernel has no events for: ${trace.unavailable.join(', ')}`] : []),
-    ...(memslots.why === undefined ? [] : [`notifier calls were not matched with memslots: ${memslots.why}`])
+    ...(memslots.why === undefined ? [] : [`notifier calls were not matched with memslots: ${visible(memslots.why)}`])
   ].join('\n')
 }
 

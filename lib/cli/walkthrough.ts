@@ -1,6 +1,6 @@
 /** `node-kvm walkthrough`: the six steps, each as the thread prints its tables. */
 import { hex } from '../abi/arguments.js'
-import { json } from '../abi/text.js'
+import { json, visible } from '../abi/text.js'
 import type { Check, Step, StepStatistics } from '../experiments/thread-step.js'
 import { runWalkthrough, type Walkthrough } from '../experiments/walkthrough.js'
 import { timeline } from '../trace/timeline.js'
@@ -67,7 +67,7 @@ function printStep(step: Step, number: number): void {
 function printEnd({ host, steps, notes, ok }: Walkthrough): void {
   const checks = steps.flatMap((step) => step.checks)
   console.log('')
-  for (const note of notes) console.log(paint('yellow', `note: ${note}`))
+  for (const note of notes) console.log(paint('yellow', `note: ${visible(note)}`))
   console.log(`host: Linux ${host.kernel}, ${host.vendor}, second stage: ${stageName()}`)
   console.log(
     ok

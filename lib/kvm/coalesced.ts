@@ -2,6 +2,7 @@
 import { AsyncResource } from 'node:async_hooks'
 import { argumentError, checkAddress, checkInteger, checkOptions, checkSize, hexRange } from '../abi/arguments.js'
 import { errnoName, ioctlError, KvmError, throwLater } from '../abi/errors.js'
+import { checkOurs, ours } from '../abi/internal.js'
 import type { NativeVm } from '../abi/native.js'
 import { KVM_REGISTER_COALESCED_MMIO } from '../abi/requests.js'
 import { CoalescedEntry, CoalescedZone as Request } from '../abi/structures.js'
@@ -30,19 +31,19 @@ export interface CoalescedWrite {
  */
 export type CoalescedHandler = (writes: readonly CoalescedWrite[]) => void
 
+let makeZone: (table: Coalescing) => CoalescedZone
+
 /** A registered range. Made by {@link Vm.coalesce}. */
 export class CoalescedZone implements Disposable {
   readonly #table: Coalescing
-  /** @internal */
-  readonly request: InstanceType<typeof Request>
-  /** @internal */
-  readonly handler: CoalescedHandler
 
-  /** @internal */
-  constructor(table: Coalescing, request: InstanceType<typeof Request>, handler: CoalescedHandler) {
+  static {
+    makeZone = (table) => new CoalescedZone(ours, table)
+  }
+
+  private constructor(key: symbol, table: Coalescing) {
+    checkOurs(key, 'a CoalescedZone', 'coalesce() of a Vm')
     this.#table = table
-    this.request = request
-    this.handler = handler
   }
 
   /** Delivers now what waits, of every range that this Worker has of the VM: for a guest that goes long without an exit. */
@@ -60,6 +61,13 @@ export class CoalescedZone implements Disposable {
   }
 }
 
+/** What is behind a zone. */
+interface Registered {
+  zone: CoalescedZone
+  request: InstanceType<typeof Request>
+  handler: CoalescedHandler
+}
+
 /** Writes of one range that follow on each other. */
 interface Batch {
   handler: CoalescedHandler
@@ -69,7 +77,7 @@ interface Batch {
 /** @internal this environment's ranges of one VM. The ring is one for all vCPUs: what any of them wrote there comes with the next drain. */
 export class Coalescing {
   readonly #vm: NativeVm
-  readonly #zones: CoalescedZone[] = []
+  readonly #zones: Registered[] = []
   readonly #entries = new Uint8Array(170 * CoalescedEntry.size)
   // What was taken out of the ring and no handler was called with yet, oldest first. A handler may run a vCPU, close a range or drain, each of
   // which hands on all that waits before it goes on: so nothing is overtaken, whichever drain() is the one that hands it on.
@@ -93,15 +101,16 @@ export class Coalescing {
       throw new KvmError('overlap', `${asked}: it overlaps a coalesced range of this VM, of this thread or another's`)
     if (result < 0)
       throw ioctlError(KVM_REGISTER_COALESCED_MMIO.name, result, asked, 'a VM has room for about 200 ranges; ports need KVM_CAP_COALESCED_PIO')
-    const zone = new CoalescedZone(this, request, bound)
-    this.#zones.push(zone)
+    const zone = makeZone(this)
+    this.#zones.push({ zone, request, handler: bound })
     return zone
   }
 
   remove(zone: CoalescedZone): void {
-    if (!this.#zones.includes(zone)) return
-    this.#sort(this.#vm.uncoalesce(zone.request.bytes, this.#entries))
-    this.#zones.splice(this.#zones.indexOf(zone), 1)
+    const registered = this.#zones.find((one) => one.zone === zone)
+    if (!registered) return
+    this.#sort(this.#vm.uncoalesce(registered.request.bytes, this.#entries))
+    this.#zones.splice(this.#zones.indexOf(registered), 1)
     this.#handOn()
   }
 
@@ -113,7 +122,7 @@ export class Coalescing {
 
   // What was moved out of the ring goes to its owners before any handler runs.
   #sort(count: number): void {
-    let owner: CoalescedZone | undefined
+    let owner: Registered | undefined
     let writes: CoalescedWrite[] = []
     for (let index = 0; index < count; index++) {
       const { phys_addr: address, len, pio, data } = CoalescedEntry.over(this.#entries.subarray(index * CoalescedEntry.size))
@@ -135,7 +144,7 @@ export class Coalescing {
       }
   }
 
-  #ownerOf(address: number, pio: number): CoalescedZone | undefined {
+  #ownerOf(address: number, pio: number): Registered | undefined {
     return this.#zones.find(({ request: { addr, size, pio: ports } }) => ports === pio && address >= addr && address < addr + size)
   }
 }

@@ -9,9 +9,10 @@ import { writeSync } from 'node:fs'
 import { Doorbell } from '../abi/doorbell.js'
 import { limitError, throwLater } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
+import { checkOurs } from '../abi/internal.js'
 import { type NativeDescriptor, type NativeWatcher, native } from '../abi/native.js'
 
-/** An eventfd of ours, to hand to KVM. */
+/** @internal an eventfd of ours, to hand to KVM. */
 export function createEventfd(): NativeDescriptor {
   const made = making(() => native.eventfd())
   if (typeof made === 'number') throw limitError('an eventfd', made)
@@ -20,7 +21,7 @@ export function createEventfd(): NativeDescriptor {
 
 const one = new Uint8Array(new BigUint64Array([1n]).buffer)
 
-/** Adds one to its count. A count that is full already says the same. */
+/** @internal adds one to its count: a count that is full already says the same. */
 export function signalEventfd({ fd }: NativeDescriptor): void {
   try {
     writeSync(fd, one)
@@ -47,10 +48,8 @@ function deliver(): void {
   const counts = watcher!.take()
   for (let at = 0; at < counts.length; at += 2)
     try {
-      listening
-        .get(counts[at]!)
-        ?.deref()
-        ?.hear(counts[at + 1]!)
+      const source = listening.get(counts[at]!)?.deref()
+      if (source) hear(source, counts[at + 1]!)
     } catch (error) {
       // The others were taken too, and must hear of it.
       throwLater(error)
@@ -72,6 +71,12 @@ interface Reader {
   wake(): void
 }
 
+/** @internal for those that are sources */
+export let listen: (source: EventSource, eventfd: NativeDescriptor) => void
+/** @internal the opposite of listen(), whether or not that was called */
+export let unlisten: (source: EventSource) => void
+let hear: (source: EventSource, count: number) => void
+
 /**
  * What the event loop hears of an eventfd: `'event'` with how often it was signalled since the last one. Also an async iterable of
  * those counts, which ends with close(); for a loop that is slow they add up. It keeps the process alive while it listens, as a socket does,
@@ -83,14 +88,20 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
   readonly #onClose: () => void
   #key: number | undefined
 
-  /** @internal */
-  constructor(onClose: () => void) {
+  static {
+    listen = (source, eventfd) => source.#listen(eventfd)
+    unlisten = (source) => source.#unlisten()
+    hear = (source, count) => source.#hear(count)
+  }
+
+  /** Made by {@link Vm.irqfd} and {@link Vm.ioeventfd} alone. */
+  protected constructor(key: symbol, onClose: () => void) {
+    checkOurs(key, 'an EventSource', 'irqfd() or ioeventfd() of a Vm')
     super()
     this.#onClose = onClose
   }
 
-  /** @internal */
-  protected listen({ fd }: NativeDescriptor): void {
+  #listen({ fd }: NativeDescriptor): void {
     const key = nextKey++
     const result = making(() => theWatcher().add(key, fd))
     if (result < 0) throw limitError('watching an eventfd', result)
@@ -100,8 +111,7 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
     this.ref()
   }
 
-  /** @internal the opposite of listen(), whether or not that was called */
-  protected unlisten(): void {
+  #unlisten(): void {
     this.unref()
     if (this.#key === undefined) return
     lost.unregister(this)
@@ -109,8 +119,8 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
     this.#key = undefined
   }
 
-  /** @internal those that iterate first: a listener that throws takes nothing from them */
-  hear(count: number): void {
+  // Those that iterate first: a listener that throws takes nothing from them.
+  #hear(count: number): void {
     for (const reader of this.#readers) {
       reader.count += count
       reader.wake()
@@ -136,7 +146,7 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
 
   /** Ends it in KVM and here; a second call does nothing. */
   close(): void {
-    this.unlisten()
+    this.#unlisten()
     this.#onClose()
     for (const reader of this.#readers) reader.wake()
     try {

@@ -1,10 +1,11 @@
 /** Interrupts with the controllers in the kernel (api.rst 4.24 to 4.26, 4.52, 4.70, 4.75): what a VMM's devices raise. */
 import { checkBoolean, checkInteger, checkList, checkOneOf, checkOptions } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { ours } from '../abi/internal.js'
 import type { NativeDescriptor, NativeVm } from '../abi/native.js'
 import { KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2, KVM_IRQ_LINE, KVM_IRQFD, KVM_SET_GSI_ROUTING, KVM_SIGNAL_MSI } from '../abi/requests.js'
 import { IrqLevel, IrqRoutingEntry, IrqRoutingIrqchip, IrqRoutingMsi, Msi, PitConfig, Irqfd as Request } from '../abi/structures.js'
-import { createEventfd, EventSource, signalEventfd } from './eventfd.js'
+import { createEventfd, EventSource, listen, signalEventfd, unlisten } from './eventfd.js'
 
 /** A message-signalled interrupt (Intel SDM volume 3, 12.11). */
 export interface MsiMessage {
@@ -21,6 +22,7 @@ const irqchips = ['pic-master', 'pic-slave', 'ioapic'] as const
 const noIrqchip = 'EINVAL or ENXIO: the VM has no interrupt controller; createIrqchip() before the first vCPU'
 const u32 = (name: string, value: unknown) => checkInteger(name, value, 0, 0xffff_ffff)
 
+/** @internal */
 export function createIrqchip(vm: NativeVm): void {
   const result = vm.ioctl(KVM_CREATE_IRQCHIP.number)
   if (result >= 0) return
@@ -28,6 +30,7 @@ export function createIrqchip(vm: NativeVm): void {
   throw ioctlError(KVM_CREATE_IRQCHIP.name, result, 'creating the interrupt controllers', advice[errnoName(result)] ?? 'the host may lack them')
 }
 
+/** @internal */
 export function createPit(vm: NativeVm, options: { speaker?: boolean }): void {
   const { speaker = false } = checkOptions('options', options, ['speaker'])
   const result = vm.ioctl(KVM_CREATE_PIT2.number, new PitConfig({ flags: checkBoolean('speaker', speaker) ? 1 : 0 }).bytes)
@@ -35,11 +38,13 @@ export function createPit(vm: NativeVm, options: { speaker?: boolean }): void {
   if (result < 0) throw ioctlError(KVM_CREATE_PIT2.name, result, 'creating the timer', advice[errnoName(result)] ?? 'the host may lack it')
 }
 
+/** @internal */
 export function setIrqLine(vm: NativeVm, gsi: number, level: boolean): void {
   const line = new IrqLevel({ irq: u32('gsi', gsi), level: checkBoolean('level', level) ? 1 : 0 })
   checked(vm.ioctl(KVM_IRQ_LINE.number, line.bytes), KVM_IRQ_LINE.name, `setting GSI ${gsi}`, noIrqchip)
 }
 
+/** @internal */
 export function signalMsi(vm: NativeVm, message: MsiMessage): boolean {
   const { address, data } = checkOptions('message', message, ['address', 'data'])
   const msi = new Msi({ ...splitAddress(address), data: u32('data', data) })
@@ -69,6 +74,7 @@ function entryOf(gsi: number, type: number, target: Uint8Array): Uint8Array {
   return new IrqRoutingEntry({ gsi, type, u }).bytes
 }
 
+/** @internal */
 export function setGsiRouting(vm: NativeVm, routes: readonly GsiRoute[]): void {
   const entries = checkList('routes', routes).map(routeEntry)
   const argument = new Uint8Array(8 + entries.length * IrqRoutingEntry.size)
@@ -88,6 +94,9 @@ export interface IrqfdOptions {
 
 const flags = { deassign: 1, resample: 2 }
 
+/** @internal */
+export let makeIrqfd: (vm: NativeVm, options: IrqfdOptions, onClose: () => void) => Irqfd
+
 /**
  * A device's interrupt line that any thread of the process can raise without a vCPU leaving the guest: KVM_IRQFD. Made by {@link Vm.irqfd}.
  * @example
@@ -103,9 +112,12 @@ export class Irqfd extends EventSource {
   readonly #resample: NativeDescriptor | undefined
   readonly #request: InstanceType<typeof Request>
 
-  /** @internal */
-  constructor(vm: NativeVm, options: IrqfdOptions, onClose: () => void) {
-    super(onClose)
+  static {
+    makeIrqfd = (...given) => new Irqfd(ours, ...given)
+  }
+
+  private constructor(key: symbol, vm: NativeVm, options: IrqfdOptions, onClose: () => void) {
+    super(key, onClose)
     const { gsi, resample = false } = checkOptions('options', options, ['gsi', 'resample'])
     checkBoolean('resample', resample)
     this.gsi = u32('gsi', gsi)
@@ -113,7 +125,7 @@ export class Irqfd extends EventSource {
     this.#eventfd = createEventfd()
     try {
       this.#resample = resample ? createEventfd() : undefined
-      if (this.#resample) this.listen(this.#resample)
+      if (this.#resample) listen(this, this.#resample)
       this.#request = new Request({
         fd: this.#eventfd.fd,
         gsi,
@@ -124,7 +136,7 @@ export class Irqfd extends EventSource {
       const result = vm.ioctl(KVM_IRQFD.number, this.#request.bytes)
       if (result < 0) throw ioctlError(KVM_IRQFD.name, result, `an irqfd for GSI ${gsi}`, noIrqchip, { gsi })
     } catch (error) {
-      this.unlisten()
+      unlisten(this)
       this.#eventfd.close()
       this.#resample?.close()
       throw error

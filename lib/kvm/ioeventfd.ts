@@ -2,10 +2,11 @@
 import { argumentError, checkAddress, checkInteger, checkOptions, hex } from '../abi/arguments.js'
 import { ioctlError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
+import { ours } from '../abi/internal.js'
 import type { NativeRegistration, NativeVm } from '../abi/native.js'
 import { KVM_IOEVENTFD } from '../abi/requests.js'
 import { IoEventfd as Request } from '../abi/structures.js'
-import { createEventfd, EventSource } from './eventfd.js'
+import { createEventfd, EventSource, listen, unlisten } from './eventfd.js'
 
 /** Of {@link Vm.ioeventfd}: a port or a GPA, and how wide the write must be. */
 export interface IoEventfdOptions {
@@ -40,6 +41,9 @@ function requestOf(options: IoEventfdOptions, fd: number): InstanceType<typeof R
   })
 }
 
+/** @internal */
+export let makeIoEventfd: (vm: NativeVm, options: IoEventfdOptions, onClose: () => void) => IoEventfd
+
 /**
  * A doorbell of the guest: its write there is counted by KVM, and heard in the event loop. Made by {@link Vm.ioeventfd}.
  * @example
@@ -49,13 +53,16 @@ function requestOf(options: IoEventfdOptions, fd: number): InstanceType<typeof R
 export class IoEventfd extends EventSource {
   readonly #registration: NativeRegistration
 
-  /** @internal */
-  constructor(vm: NativeVm, options: IoEventfdOptions, onClose: () => void) {
-    super(onClose)
+  static {
+    makeIoEventfd = (...given) => new IoEventfd(ours, ...given)
+  }
+
+  private constructor(key: symbol, vm: NativeVm, options: IoEventfdOptions, onClose: () => void) {
+    super(key, onClose)
     const eventfd = createEventfd()
     try {
       const request = requestOf(options, eventfd.fd)
-      this.listen(eventfd)
+      listen(this, eventfd)
       // Last: from here on the guest's writes are no exits.
       const made = making(() => vm.ioeventfd(request.bytes))
       if (typeof made === 'number')
@@ -64,7 +71,7 @@ export class IoEventfd extends EventSource {
         })
       this.#registration = made
     } catch (error) {
-      this.unlisten()
+      unlisten(this)
       throw error
     } finally {
       eventfd.close()

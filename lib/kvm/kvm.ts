@@ -2,10 +2,11 @@
 import { argumentError, checkInteger } from '../abi/arguments.js'
 import { checked, errnoName, exhaustion, ioctlError, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
+import { checkOurs, ours } from '../abi/internal.js'
 import { type NativeKvm, native } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_GET_API_VERSION, KVM_GET_SUPPORTED_CPUID, type Request } from '../abi/requests.js'
 import { CpuidEntry } from '../abi/structures.js'
-import { Vm } from './vm.js'
+import { makeVm, type Vm } from './vm.js'
 
 const openAdvice: Record<string, string> = {
   ENOENT: 'KVM is not loaded, or this container was not given the device: node-kvm doctor says which, and what to do',
@@ -24,7 +25,8 @@ const openAdvice: Record<string, string> = {
 export class Kvm implements Disposable {
   readonly #native: NativeKvm
 
-  private constructor(system: NativeKvm) {
+  private constructor(key: symbol, system: NativeKvm) {
+    checkOurs(key, 'a Kvm', 'Kvm.open()')
     this.#native = system
   }
 
@@ -48,7 +50,7 @@ export class Kvm implements Disposable {
         path
       })
     }
-    return new Kvm(system)
+    return new Kvm(ours, system)
   }
 
   /** Whether close() was called. Any other use then throws `closed`. */
@@ -94,7 +96,7 @@ export class Kvm implements Disposable {
     const vm = making(() => this.#native.createVm(type))
     if (typeof vm === 'number') throw ioctlError('KVM_CREATE_VM', vm, `creating a VM of type ${type}`)
     try {
-      return new Vm(vm).prepare()
+      return makeVm(vm)
     } catch (error) {
       vm.close()
       throw error

@@ -1,6 +1,7 @@
 /** KVM's own counters by the binary statistics descriptor: KVM_GET_STATS_FD (api.rst 4.131). */
 import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
+import { checkOurs, ours } from '../abi/internal.js'
 import type { NativeDescriptor } from '../abi/native.js'
 import { StatsHeader } from '../abi/structures.js'
 
@@ -40,6 +41,9 @@ function text(bytes: Uint8Array): string {
   return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end))
 }
 
+/** @internal */
+export let statisticsOf: (owner: NativeDescriptor) => Statistics
+
 /**
  * The statistics of a VM or a vCPU. Which there are differs by kernel: they are enumerated once, when this is made.
  * @example
@@ -54,19 +58,23 @@ export class Statistics implements Disposable {
   readonly #file: NativeDescriptor
   readonly #dataSize: number
 
-  /** @internal */
-  static of(owner: NativeDescriptor): Statistics {
+  static {
+    statisticsOf = (owner) => Statistics.#of(owner)
+  }
+
+  static #of(owner: NativeDescriptor): Statistics {
     const file = making(() => owner.openStatistics())
     if (typeof file === 'number') throw ioctlError('KVM_GET_STATS_FD', file, 'opening the statistics', 'kernels before 5.14 have none')
     try {
-      return new Statistics(file)
+      return new Statistics(ours, file)
     } catch (error) {
       file.close()
       throw error
     }
   }
 
-  private constructor(file: NativeDescriptor) {
+  private constructor(key: symbol, file: NativeDescriptor) {
+    checkOurs(key, 'a Statistics', 'stats of a Vm or a Vcpu')
     this.#file = file
     const header = new StatsHeader()
     this.#fill(header.bytes, 0)

@@ -1,6 +1,7 @@
 /** Registers in the run page: KVM_CAP_SYNC_REGS (api.rst, "kvm_valid_regs" and "kvm_dirty_regs"). */
 import { argumentError, checkInteger } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
+import { checkOurs, ours } from '../abi/internal.js'
 import type { NativeVcpu } from '../abi/native.js'
 import type { Struct } from '../abi/struct.js'
 import { Registers, SpecialRegisters } from '../abi/structures.js'
@@ -14,6 +15,9 @@ const dirtyOffset = 296
 const registersOffset = 304
 const specialRegistersOffset = registersOffset + Registers.size
 
+/** @internal */
+export let makeSyncRegisters: (vcpu: NativeVcpu, runPageSize: number) => SyncRegisters
+
 /**
  * Saves the ioctls around each run: KVM copies the asked-for registers out at each exit, and the dirty ones in at each entry.
  * @example
@@ -25,8 +29,12 @@ export class SyncRegisters {
   readonly #native: NativeVcpu
   readonly #runPageSize: number
 
-  /** @internal */
-  constructor(vcpu: NativeVcpu, runPageSize: number) {
+  static {
+    makeSyncRegisters = (vcpu, runPageSize) => new SyncRegisters(ours, vcpu, runPageSize)
+  }
+
+  private constructor(key: symbol, vcpu: NativeVcpu, runPageSize: number) {
+    checkOurs(key, 'a SyncRegisters', 'createVcpu() of a Vm')
     this.#native = vcpu
     this.#runPageSize = runPageSize
   }

@@ -1,6 +1,7 @@
 /** A vCPU's registers and what else is read and written by ioctl while the guest is out. */
 import { argumentError, checkBytes, checkInteger, checkList } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { checkOurs } from '../abi/internal.js'
 import { type NativeVcpu, native } from '../abi/native.js'
 import * as requests from '../abi/requests.js'
 import type { Fields, Some, StructInstance, StructType } from '../abi/struct.js'
@@ -23,28 +24,39 @@ import { ioctlVcpu } from '../abi/vcpu-calls.js'
 // KVM_VCPUEVENT_VALID_ NMI_PENDING, SHADOW and SMM: what KVM_SET_VCPU_EVENTS writes beside exception, interrupt and NMI.
 const droppedEvents = 1 | 4 | 8
 
+/** @internal what its CPUID answers now: KVM_GET_CPUID2 */
+export let cpuidOf: (vcpu: VcpuRegisters) => CpuidEntry[]
+/** @internal drops what waits to be delivered, wakes it, and takes it out of system management mode */
+export let dropEvents: (vcpu: VcpuRegisters) => void
+/** @internal */
+export function checkOpen(vcpu: VcpuRegisters): void {
+  if (vcpu.closed) throw new KvmError('closed', `vCPU ${vcpu.id} is closed`)
+}
+
 /** The part of {@link Vcpu} that is its registers. While the guest runs on another thread, each of these is refused with `busy`. */
 export abstract class VcpuRegisters {
   /** Its number: the APIC id. */
   readonly id: number
-  /** @internal */
-  protected readonly native: NativeVcpu
-  /** @internal by which ioctlVcpu() and runVcpu() know it */
-  protected abstract number: number
+  readonly #native: NativeVcpu
+  // By which ioctlVcpu() knows it.
+  readonly #number: number
 
-  /** @internal */
-  constructor(vcpu: NativeVcpu, id: number) {
-    this.native = vcpu
+  static {
+    cpuidOf = (vcpu) => vcpu.#cpuid()
+    dropEvents = (vcpu) => vcpu.#dropEvents()
+  }
+
+  /** Made by {@link Vm.createVcpu} alone. */
+  protected constructor(key: symbol, vcpu: unknown, id: number, number: number) {
+    checkOurs(key, 'a Vcpu', 'createVcpu() or vcpu() of a Vm')
+    this.#native = vcpu as NativeVcpu
+    this.#number = number
     this.id = id
   }
 
   /** Whether close() was called. Any other use then throws `closed`. */
   get closed(): boolean {
-    return this.native.fd < 0
-  }
-  /** @internal */
-  protected checkOpen(): void {
-    if (this.closed) throw new KvmError('closed', `vCPU ${this.id} is closed`)
+    return this.#native.fd < 0
   }
 
   /**
@@ -53,19 +65,19 @@ export abstract class VcpuRegisters {
    * @param blocked numbers of signal(7)
    */
   setSignalMask(blocked: Iterable<number>): void {
-    this.checkOpen()
+    checkOpen(this)
     let set = 0n
     for (const signal of checkList('blocked', blocked)) set |= 1n << BigInt(checkInteger('blocked', signal, 1, 64) - 1)
     const mask = new DataView(new ArrayBuffer(12))
     mask.setUint32(0, 8, true)
     mask.setBigUint64(4, set & ~(1n << BigInt(native.kickSignal() - 1)), true)
-    const result = this.native.ioctlCounted(requests.KVM_SET_SIGNAL_MASK.number, new Uint8Array(mask.buffer))
+    const result = this.#native.ioctlCounted(requests.KVM_SET_SIGNAL_MASK.number, new Uint8Array(mask.buffer))
     if (result < 0) this.#refused(result, requests.KVM_SET_SIGNAL_MASK, 'setting the signal mask of')
   }
 
   #get<F extends Fields>(request: requests.Request, type: StructType<F>, value = new type()): StructInstance<F> {
     if (value?.constructor !== type) throw argumentError('into', value, `an instance for ${type.structName}`)
-    const result = ioctlVcpu(this.number, request.number, value.bytes)
+    const result = ioctlVcpu(this.#number, request.number, value.bytes)
     if (result < 0) this.#refused(result, request, 'reading')
     return value
   }
@@ -76,13 +88,13 @@ export abstract class VcpuRegisters {
       whole = current ? current() : new type()
       type.assign(whole, type.structName, values)
     }
-    const result = ioctlVcpu(this.number, request.number, whole.bytes)
+    const result = ioctlVcpu(this.#number, request.number, whole.bytes)
     if (result < 0) this.#refused(result, request, 'writing', 'a field holds a value that this processor does not allow')
   }
 
   // Asked only after a failure: on the way there each call into the add-on would cost as much as the check is worth.
   #refused(result: number, request: requests.Request, doing: string, advice = ''): never {
-    this.checkOpen()
+    checkOpen(this)
     if (errnoName(result) === 'EBUSY')
       throw new KvmError('busy', `${doing} vCPU ${this.id} while it runs would wait for the guest; await pause(), or kick() it out, first`, {
         ioctl: request.name
@@ -141,9 +153,9 @@ export abstract class VcpuRegisters {
   /** The guest's own page tables: guest-virtual to guest-physical (KVM_TRANSLATE). */
   translateLinear(linear: bigint) {
     if (typeof linear !== 'bigint') throw argumentError('linear', linear, 'a bigint')
-    this.checkOpen()
+    checkOpen(this)
     const value = new Translation({ linear_address: linear })
-    const result = this.native.ioctl(requests.KVM_TRANSLATE.number, value.bytes)
+    const result = this.#native.ioctl(requests.KVM_TRANSLATE.number, value.bytes)
     if (result < 0) this.#refused(result, requests.KVM_TRANSLATE, 'translating on')
     return value
   }
@@ -156,16 +168,15 @@ export abstract class VcpuRegisters {
     const list = checkList('entries', entries).map((entry, place) => entryOf(CpuidEntry, `entries[${place}]`, entry))
     this.#counted(requests.KVM_SET_CPUID2, list, CpuidEntry.size)
   }
-  /** @internal What it answers now: KVM_GET_CPUID2. Without a count: kernels before 6.9 leave that as it was, and the rest zeros. */
-  protected cpuid(): CpuidEntry[] {
+  // Without a count: kernels before 6.9 leave that as it was, and the rest zeros.
+  #cpuid(): CpuidEntry[] {
     // KVM_MAX_CPUID_ENTRIES of arch/x86/include/asm/kvm_host.h.
     const room = Array.from({ length: 256 }, () => new CpuidEntry())
     const memory = this.#counted(requests.KVM_GET_CPUID2, room, CpuidEntry.size)
     const entries = room.map((_, place) => CpuidEntry.over(memory.subarray(8 + place * CpuidEntry.size)))
     return entries.filter(({ bytes }) => bytes.some((byte) => byte !== 0))
   }
-  /** @internal Drops what waits to be delivered, wakes it, and takes it out of system management mode. */
-  protected dropEvents(): void {
+  #dropEvents(): void {
     if (this.mpState !== 0) this.mpState = 0
     const { flags } = this.#get(requests.KVM_GET_VCPU_EVENTS, VcpuEvents)
     this.#set(requests.KVM_SET_VCPU_EVENTS, VcpuEvents, { flags: flags & droppedEvents })
@@ -187,11 +198,11 @@ export abstract class VcpuRegisters {
 
   // KVM_GET_MSRS and KVM_SET_MSRS return how many they did: fewer means that the next one was refused.
   #counted(request: requests.Request, entries: readonly { bytes: Uint8Array }[], entrySize: number, wanted = 0): Uint8Array {
-    this.checkOpen()
+    checkOpen(this)
     const memory = new Uint8Array(8 + entries.length * entrySize)
     new DataView(memory.buffer).setUint32(0, entries.length, true)
     entries.forEach((entry, place) => memory.set(entry.bytes, 8 + place * entrySize))
-    const done = this.native.ioctlCounted(request.number, memory)
+    const done = this.#native.ioctlCounted(request.number, memory)
     if (done < 0) this.#refused(done, request, 'with a list for')
     if (done < wanted)
       throw new KvmError('ioctl', `${request.name} stopped at entry ${done} of ${wanted}: this vCPU does not have that register`, {
@@ -207,14 +218,14 @@ export abstract class VcpuRegisters {
    */
   interrupt(vector: number): void {
     const { bytes } = new Interrupt({ irq: checkInteger('vector', vector, 0, 255) })
-    const result = ioctlVcpu(this.number, requests.KVM_INTERRUPT.number, bytes)
+    const result = ioctlVcpu(this.#number, requests.KVM_INTERRUPT.number, bytes)
     if (result < 0)
       this.#refused(result, requests.KVM_INTERRUPT, 'interrupting', 'EEXIST: one waits already; ENXIO: the controllers are in the kernel')
   }
   /** Delivers a non-maskable interrupt: KVM_NMI. */
   nmi(): void {
-    this.checkOpen()
-    checked(this.native.ioctl(requests.KVM_NMI.number), requests.KVM_NMI.name, `interrupting vCPU ${this.id}`)
+    checkOpen(this)
+    checked(this.#native.ioctl(requests.KVM_NMI.number), requests.KVM_NMI.name, `interrupting vCPU ${this.id}`)
   }
   /** The local APIC's registers, 1024 bytes as they lie in its page: KVM_GET_LAPIC. Needs createIrqchip(). */
   getLapic(): Uint8Array {

@@ -45,7 +45,7 @@ export type RunEnd = Exit | { reason: 'stopped' }
 /** `running` in the guest, or on its way through handlers; `parked` by pause(); `stopped` before start() and after its end. */
 export type VcpuState = 'running' | 'parked' | 'stopped'
 
-/** What a {@link VcpuThread} needs of its vCPU. */
+/** @internal what a {@link VcpuThread} needs of its vCPU. */
 export interface Driven {
   id: number
   area(): Uint8Array
@@ -90,7 +90,7 @@ function checkHandlers(handlers: ExitHandlers): void {
 
 const isPromise = (value: unknown): value is PromiseLike<unknown> => typeof (value as PromiseLike<unknown> | undefined)?.then === 'function'
 
-/** One start() of a vCPU, to its end. Everything here happens in the event loop; the thread itself only runs when told. */
+/** @internal one start() of a vCPU, to its end. Everything here happens in the event loop; the thread itself only runs when told. */
 export class VcpuThread {
   /** Settles when the run is over. */
   readonly ended: Promise<RunEnd>

@@ -2,15 +2,17 @@
 import { constants } from 'node:os'
 import { argumentError, checkBoolean, checkOptions } from '../abi/arguments.js'
 import { errnoName, ioctlError, KvmError, takeEach } from '../abi/errors.js'
+import { ours } from '../abi/internal.js'
 import type { NativeVcpu } from '../abi/native.js'
 import type { CpuidEntry } from '../abi/structures.js'
 import { completeVcpu, runVcpu } from '../abi/vcpu-calls.js'
 import { serveNow } from '../memory/demand-paging.js'
+import type { Coalescing } from './coalesced.js'
 import { type Exit, ExitReader } from './exits.js'
 import { enterMode, hasLongMode, type Mode, type ModeOptions } from './modes.js'
-import { Statistics } from './statistics.js'
-import { SyncRegisters } from './sync-registers.js'
-import { VcpuRegisters } from './vcpu-registers.js'
+import { type Statistics, statisticsOf } from './statistics.js'
+import { makeSyncRegisters, type SyncRegisters } from './sync-registers.js'
+import { checkOpen, cpuidOf, dropEvents, VcpuRegisters } from './vcpu-registers.js'
 import { type ExitHandlers, illegal, type RunEnd, type StartOptions, type VcpuState, VcpuThread } from './vcpu-thread.js'
 import type { Vm } from './vm.js'
 
@@ -29,6 +31,18 @@ const readyForInterruptOffset = 12
 const timeoutExit: Exit = Object.freeze({ reason: 'timeout' })
 const interruptedExit: Exit = Object.freeze({ reason: 'interrupted' })
 
+/** @internal what a VM hands to its vCPUs */
+export interface VcpuParts {
+  native: NativeVcpu
+  id: number
+  vm: Vm
+  runPageSize: number
+  /** What run() looks at after each exit: the VM's coalesced writes, once there are any. */
+  queues: { writes: Coalescing | undefined }
+}
+/** @internal */
+export let makeVcpu: (parts: VcpuParts) => Vcpu
+
 /**
  * A vCPU. Made by {@link Vm.createVcpu}; run by the thread that calls run().
  * @example
@@ -40,20 +54,32 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   readonly vm: Vm
   /** Registers shared through the run page instead of by ioctl (KVM_CAP_SYNC_REGS). */
   readonly syncRegisters: SyncRegisters
-  /** @internal */
-  protected number!: number
-  #exits!: ExitReader
+  readonly #native: NativeVcpu
+  // By which runVcpu() knows it.
+  readonly #number: number
+  readonly #queues: VcpuParts['queues']
+  #exits: ExitReader
   #statistics: Statistics | undefined
   #thread: VcpuThread | undefined
   // Whether run() calls the handlers of what came before its exit: nobody has seen that yet, nor answered it.
   #handingOn = false
 
-  /** @internal */
-  constructor(vcpu: NativeVcpu, id: number, vm: Vm, runPageSize: number) {
-    super(vcpu, id)
+  static {
+    makeVcpu = (parts) => {
+      const exits = new ExitReader()
+      return new Vcpu(ours, parts, exits, parts.native.useArea(exits.area))
+    }
+  }
+
+  private constructor(key: symbol, parts: VcpuParts, exits: ExitReader, number: number) {
+    super(key, parts?.native, parts?.id, number)
+    const { native, vm, runPageSize, queues } = parts
     this.vm = vm
-    this.syncRegisters = new SyncRegisters(vcpu, runPageSize)
-    this.#takeArea()
+    this.syncRegisters = makeSyncRegisters(native, runPageSize)
+    this.#native = native
+    this.#number = number
+    this.#queues = queues
+    this.#exits = exits
   }
 
   /**
@@ -65,7 +91,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   run(options?: RunOptions): Exit {
     const timeoutMs = options === undefined ? -1 : this.#limit(options)
     if (this.#thread !== undefined || this.#handingOn) this.#stoppedFor('run()')
-    return this.vm.coalescing === undefined ? this.#exit(timeoutMs) : this.#afterWrites(() => this.#exit(timeoutMs))
+    return this.#queues.writes === undefined ? this.#exit(timeoutMs) : this.#afterWrites(() => this.#exit(timeoutMs))
   }
 
   #exit(timeoutMs: number): Exit {
@@ -84,22 +110,22 @@ export class Vcpu extends VcpuRegisters implements Disposable {
    * if (end.reason === 'hlt') console.log('halted')
    */
   start(handlers: ExitHandlers, options: StartOptions = {}): Promise<RunEnd> {
-    this.checkOpen()
+    checkOpen(this)
     this.#stoppedFor('start()')
     checkOptions('options', options, ['signal', 'queued'])
     if (options.signal?.aborted) return Promise.reject(options.signal.reason)
-    if (this.native.running) throw new KvmError('busy', `vCPU ${this.id} runs on another thread`)
+    if (this.#native.running) throw new KvmError('busy', `vCPU ${this.id} runs on another thread`)
     const thread = new VcpuThread(
       {
         id: this.id,
         area: () => this.#currentArea(),
         read: (result) => this.#read(result),
-        drain: () => this.vm.coalescing?.drain(),
+        drain: () => this.#queues.writes?.drain(),
         failure: (result) => this.#failure(result, -1)
       },
       handlers,
       options,
-      this.native
+      this.#native
     )
     this.#thread = thread
     return thread.ended
@@ -116,7 +142,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
     if (this.state !== 'stopped') throw illegal(asked, this.id, this.state, 'it has a thread of its own; stop() it first')
   }
   #startedFor(asked: string): VcpuThread {
-    this.checkOpen()
+    checkOpen(this)
     if (this.#thread === undefined || this.state === 'stopped') throw illegal(asked, this.id, 'stopped', 'start() it first')
     return this.#thread
   }
@@ -150,7 +176,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
 
   #enter(timeoutMs: number): number {
     if (this.#exits.lost) this.#takeArea()
-    return runVcpu(this.number, timeoutMs)
+    return runVcpu(this.#number, timeoutMs)
   }
 
   // The writes that KVM queued are older than the exit. It is read before their handlers run, who may run other vCPUs, but not this one.
@@ -158,7 +184,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
     try {
       return exit()
     } finally {
-      this.#handOn(() => this.vm.coalescing?.drain())
+      this.#handOn(() => this.#queues.writes?.drain())
     }
   }
 
@@ -192,7 +218,8 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   // Another one when the caller transferred exit.data.buffer away: the next exits need memory of their own.
   #takeArea(): void {
     this.#exits = new ExitReader()
-    this.number = this.native.useArea(this.#exits.area)
+    // The number stays.
+    this.#native.useArea(this.#exits.area)
   }
   #currentArea(): Uint8Array {
     if (this.#exits.lost) this.#takeArea()
@@ -204,7 +231,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
     if (result === waitsForThisThread || result === mmioNotAwaited) return this.#afterWrites(() => this.#serveAndRun(result, timeoutMs))
     if (errno === 'ETIME') return timeoutExit
     if (errno === 'EINTR') return interruptedExit
-    this.checkOpen()
+    checkOpen(this)
     throw this.#failure(result, timeoutMs)
   }
 
@@ -232,7 +259,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   #serveAndRun(first: number, timeoutMs: number): Exit {
     const end = performance.now() + timeoutMs
     for (let result = first; ; ) {
-      this.#handOn(() => this.vm.coalescing?.drain())
+      this.#handOn(() => this.#queues.writes?.drain())
       if (!this.#handOn(serveNow)) throw this.#notServed('run()')
       const exit = result === mmioNotAwaited ? this.#handOn(() => this.#accessNow()) : undefined
       if (exit) return exit
@@ -257,14 +284,14 @@ export class Vcpu extends VcpuRegisters implements Disposable {
     if (ofMemory && exit.isWrite) this.vm.write(exit.gpa, exit.data)
     else if (ofMemory) exit.data.set(this.vm.read(exit.gpa, exit.length))
     // Not if it could not be made: the next run begins with it then.
-    this.native.accessMade(ofMemory)
+    this.#native.accessMade(ofMemory)
     return ofMemory ? undefined : exit
   }
 
   /** Ends the run in progress on whatever thread, or else the next one, with `{ reason: 'interrupted' }`. */
   kick(): void {
-    this.checkOpen()
-    this.native.kick()
+    checkOpen(this)
+    this.#native.kick()
   }
 
   /** Whether the last exit left the guest able to take an interrupt(); else ask for an exit when it is, by {@link requestInterruptWindow}. */
@@ -273,8 +300,8 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   }
   /** Asks run() to come back with `irq-window-open` once the guest takes interrupts, until set to false. */
   requestInterruptWindow(wanted: boolean): void {
-    this.checkOpen()
-    this.native.writeRunPage(requestWindowOffset, new Uint8Array([checkBoolean('wanted', wanted) ? 1 : 0]))
+    checkOpen(this)
+    this.#native.writeRunPage(requestWindowOffset, new Uint8Array([checkBoolean('wanted', wanted) ? 1 : 0]))
   }
 
   /**
@@ -284,12 +311,12 @@ export class Vcpu extends VcpuRegisters implements Disposable {
    * @throws KvmError `argument`; `no-memslot` where the tables of long mode would lie; `state` when CPUID has no long mode
    */
   enter<M extends Mode>(mode: M, options: ModeOptions[M]): this {
-    this.checkOpen()
+    checkOpen(this)
     enterMode(
       {
         settle: () => {
           this.#complete()
-          this.dropEvents()
+          dropEvents(this)
         },
         prepareCpuid: (entries) => this.#prepareCpuid(entries, mode),
         getSpecialRegisters: () => this.getSpecialRegisters(),
@@ -306,14 +333,14 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   // What waits for an answer: the next run would complete it in the new mode, and write the registers and RIP of the old one (api.rst 5). Of a
   // string instruction there may be many.
   #complete(): void {
-    for (let rest = completeVcpu(this.number); rest !== 0; rest = completeVcpu(this.number)) {
+    for (let rest = completeVcpu(this.#number); rest !== 0; rest = completeVcpu(this.#number)) {
       const waits = rest === waitsForThisThread || rest === mmioNotAwaited
       if (waits ? !serveNow() : rest < 0) throw waits ? this.#notServed('enter()') : this.#failure(rest, -1)
     }
   }
 
   #prepareCpuid(entries: CpuidEntry[], mode: Mode): void {
-    const known = this.cpuid()
+    const known = cpuidOf(this)
     if (known.length > 0) {
       if (mode === 'long' && !known.some(hasLongMode))
         throw new KvmError(
@@ -337,13 +364,13 @@ export class Vcpu extends VcpuRegisters implements Disposable {
 
   /** Counters of this vCPU: KVM_GET_STATS_FD. */
   get stats(): Statistics {
-    this.checkOpen()
-    return (this.#statistics ??= Statistics.of(this.native))
+    checkOpen(this)
+    return (this.#statistics ??= statisticsOf(this.#native))
   }
 
   /** Ends what start() began, and closes the descriptor; a second call does nothing. */
   close(): void {
-    takeEach([() => this.#thread?.end(), () => this.#statistics?.close(), () => this.native.close()])
+    takeEach([() => this.#thread?.end(), () => this.#statistics?.close(), () => this.#native.close()])
   }
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {

@@ -3,14 +3,15 @@ import { argumentError, checkAddress, checkBytes, checkInteger, hex } from '../a
 import { checked, errnoName, ioctlError, KvmError, takeEach } from '../abi/errors.js'
 import { making, zeroed } from '../abi/exhausted.js'
 import { spteFormat } from '../abi/host.js'
+import { checkOurs, ours } from '../abi/internal.js'
 import { type NativeVcpu, type NativeVm, native } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP, KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR, type Request } from '../abi/requests.js'
 import { EnableCap } from '../abi/structures.js'
-import { DirtyLog, type DirtyLogOptions } from '../memory/dirty-log.js'
-import { GuestMemfd, type GuestMemfdOptions } from '../memory/guest-memfd.js'
-import { Memslots } from '../memory/memslots.js'
+import { type DirtyLog, type DirtyLogOptions, makeDirtyLog } from '../memory/dirty-log.js'
+import { createGuestMemfd, type GuestMemfd, type GuestMemfdOptions } from '../memory/guest-memfd.js'
+import { type Memslots, makeMemslots, tableOf } from '../memory/memslots.js'
 import { Trace, type TraceOptions } from '../trace/trace.js'
-import { Mirror } from '../translation/mirror.js'
+import { type Mirror, makeMirror } from '../translation/mirror.js'
 import { readTables, type Subject, type TableRange, type Tables } from '../translation/tables.js'
 import { type Translation, translateIn } from '../translation/translate.js'
 import { type CoalescedHandler, type CoalescedRange, type CoalescedZone, Coalescing } from './coalesced.js'
@@ -19,16 +20,17 @@ import {
   createIrqchip,
   createPit,
   type GsiRoute,
-  Irqfd,
+  type Irqfd,
   type IrqfdOptions,
   type MsiMessage,
+  makeIrqfd,
   setGsiRouting,
   setIrqLine,
   signalMsi
 } from './interrupts.js'
-import { IoEventfd, type IoEventfdOptions } from './ioeventfd.js'
-import { Statistics } from './statistics.js'
-import { Vcpu } from './vcpu.js'
+import { type IoEventfd, type IoEventfdOptions, makeIoEventfd } from './ioeventfd.js'
+import { type Statistics, statisticsOf } from './statistics.js'
+import { makeVcpu, type Vcpu } from './vcpu.js'
 
 /** Of {@link Vm.share}, for postMessage(). */
 export interface VmToken {
@@ -45,6 +47,9 @@ export interface VmLimits {
   runPageSize: number
 }
 
+/** @internal a VM that nobody has yet */
+export let makeVm: (vm: NativeVm) => Vm
+
 /**
  * A virtual machine. Made by {@link Kvm.createVm}.
  * @example
@@ -57,28 +62,33 @@ export class Vm implements Disposable {
   readonly limits: VmLimits
   readonly #native: NativeVm
   readonly #vcpus = new Map<number, Vcpu>()
-  /** @internal what run() looks at after each exit */
-  coalescing: Coalescing | undefined
+  readonly #queues: { writes: Coalescing | undefined } = { writes: undefined }
   readonly #sources = new Set<EventSource>()
   #dirtyLog: DirtyLog | undefined
   #statistics: Statistics | undefined
   #closing = false
 
-  /** @internal */
-  constructor(vm: NativeVm) {
+  static {
+    makeVm = (vm) => {
+      const made = new Vm(ours, vm)
+      made.#prepare()
+      return made
+    }
+  }
+
+  private constructor(key: symbol, vm: NativeVm) {
+    checkOurs(key, 'a Vm', 'Kvm.createVm() or Vm.attach()')
     this.#native = vm
     // KVM_CAP_NR_MEMSLOTS, KVM_CAP_MAX_VCPUS, KVM_CAP_MAX_VCPU_ID; where there is no maximum, it is 4 (api.rst 4.7).
     const [memslots, vcpus, vcpuIds] = [10, 66, 128].map((capability) => this.checkExtension(capability)) as [number, number, number]
     this.limits = { memslots, vcpus: vcpus || 4, vcpuIds: vcpuIds || 4, runPageSize: vm.runPageSize }
-    this.memslots = new Memslots(vm, memslots)
+    this.memslots = makeMemslots(vm, memslots)
   }
 
-  /** @internal a VM that nobody has yet */
-  prepare(): this {
+  #prepare(): void {
     // KVM keeps two areas of its own for real mode without unrestricted guest (api.rst 4.37, 4.47): below 4 GiB, where firmware lies.
     this.#set(KVM_SET_IDENTITY_MAP_ADDR, new Uint8Array(new BigUint64Array([0xfffb_c000n]).buffer))
     this.#set(KVM_SET_TSS_ADDR, 0xfffb_d000)
-    return this
   }
 
   // Both are Intel's alone: elsewhere the kernel refuses them, and nothing is lost.
@@ -129,7 +139,7 @@ export class Vm implements Disposable {
   }
 
   #hold(vcpu: NativeVcpu, id: number): Vcpu {
-    const made = new Vcpu(vcpu, id, this, this.limits.runPageSize)
+    const made = makeVcpu({ native: vcpu, id, vm: this, runPageSize: this.limits.runPageSize, queues: this.#queues })
     this.#vcpus.set(id, made)
     return made
   }
@@ -173,7 +183,7 @@ export class Vm implements Disposable {
     const number = (token as Partial<VmToken> | null | undefined)?.nodeKvmVm
     if (typeof number !== 'bigint') throw argumentError('token', typeof token, 'what share() returned')
     const vm = native.attach(number)
-    if (typeof vm !== 'number') return new Vm(vm)
+    if (typeof vm !== 'number') return new Vm(ours, vm)
     if (errnoName(vm) === 'EBADF')
       throw new KvmError('closed', 'the VM of this token was closed, or the Worker that shared it ended, before it was attached')
     throw new KvmError('argument', 'token is of no VM (within one process), was used (each attach() takes a share() of its own), or its VM ended', {
@@ -187,7 +197,7 @@ export class Vm implements Disposable {
    */
   createGuestMemfd(options: GuestMemfdOptions): GuestMemfd {
     this.#open()
-    return GuestMemfd.create(this.#native, options)
+    return createGuestMemfd(this.#native, options)
   }
 
   /** The value of a KVM_CAP_ number for this VM. */
@@ -245,12 +255,12 @@ export class Vm implements Disposable {
   /** An interrupt line that any thread raises without stopping the guest: KVM_IRQFD. */
   irqfd(options: IrqfdOptions): Irqfd {
     this.#openToMore()
-    return this.#keep((onClose) => new Irqfd(this.#native, options, onClose))
+    return this.#keep((onClose) => makeIrqfd(this.#native, options, onClose))
   }
   /** A place whose writes become events of the event loop instead of exits: KVM_IOEVENTFD. */
   ioeventfd(options: IoEventfdOptions): IoEventfd {
     this.#openToMore()
-    return this.#keep((onClose) => new IoEventfd(this.#native, options, onClose))
+    return this.#keep((onClose) => makeIoEventfd(this.#native, options, onClose))
   }
 
   /**
@@ -263,7 +273,7 @@ export class Vm implements Disposable {
    */
   coalesce(range: CoalescedRange, handler: CoalescedHandler): CoalescedZone {
     this.#openToMore()
-    return (this.coalescing ??= new Coalescing(this.#native)).add(range, handler)
+    return (this.#queues.writes ??= new Coalescing(this.#native)).add(range, handler)
   }
 
   /**
@@ -272,9 +282,9 @@ export class Vm implements Disposable {
    */
   dirtyLog(options: DirtyLogOptions = {}): DirtyLog {
     this.#openToMore()
-    this.memslots.refuseInTransaction()
+    tableOf(this.memslots).refuseInTransaction()
     if (this.#dirtyLog) throw new KvmError('in-use', 'this VM has a dirty log; close it first')
-    const log = new DirtyLog(this.#native, this.memslots, options, () => {
+    const log = makeDirtyLog(this.#native, tableOf(this.memslots), options, () => {
       this.#dirtyLog = undefined
     })
     return (this.#dirtyLog = log)
@@ -289,7 +299,7 @@ export class Vm implements Disposable {
   /** Counters of the VM, without privilege: KVM_GET_STATS_FD. Enumerated once; each `read()` asks the kernel. */
   get stats(): Statistics {
     this.#openToMore()
-    return (this.#statistics ??= Statistics.of(this.#native))
+    return (this.#statistics ??= statisticsOf(this.#native))
   }
 
   /**
@@ -334,7 +344,7 @@ export class Vm implements Disposable {
    */
   mirror(): Mirror {
     this.#open()
-    return Mirror.of({
+    return makeMirror({
       fd: this.#native.fd,
       memslots: this.memslots,
       mapped: () => {
@@ -384,16 +394,16 @@ export class Vm implements Disposable {
    */
   close(): void {
     if (this.#closing) return
-    this.memslots.refuseInTransaction()
+    tableOf(this.memslots).refuseInTransaction()
     this.#closing = true
     takeEach([
       ...[...this.#sources].map((source) => () => source.close()),
       () => this.#dirtyLog?.close(),
       ...[...this.#vcpus.values()].map((vcpu) => () => vcpu.close()),
-      () => this.coalescing?.drain(),
+      () => this.#queues.writes?.drain(),
       () => this.#statistics?.close(),
       () => this.#native.close(),
-      () => this.memslots.released()
+      () => tableOf(this.memslots).released()
     ])
   }
   /** close(), at the end of a `using` block. */

@@ -1,6 +1,7 @@
 /** The guest of the thread: it reads and writes where it is told, and says when it has done so. */
 import { checkAddress, checkInteger, checkOneOf, hex, KiB, pageSize } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
+import { checkOurs, ours } from '../abi/internal.js'
 import type { Exit } from '../kvm/exits.js'
 import { longModeTablesSize } from '../kvm/modes.js'
 import type { Vcpu } from '../kvm/vcpu.js'
@@ -55,7 +56,8 @@ export class Guest {
   readonly vcpu: Vcpu
   readonly #code: number
 
-  private constructor(vm: Vm, vcpu: Vcpu, code: number) {
+  private constructor(key: symbol, vm: Vm, vcpu: Vcpu, code: number) {
+    checkOurs(key, 'a Guest', 'Guest.create()')
     this.vm = vm
     this.vcpu = vcpu
     this.#code = code
@@ -71,7 +73,7 @@ export class Guest {
     const code = base + longModeTablesSize()
     Object.values(routines).forEach((routine, index) => mapping.write(longModeTablesSize() + index * routineSpace, new Uint8Array(routine)))
     vm.memslots.create({ gpa: base, mapping })
-    return new Guest(vm, vm.createVcpu().enter('long', { ip: code, ring: 3, tables: base }), code)
+    return new Guest(ours, vm, vm.createVcpu().enter('long', { ip: code, ring: 3, tables: base }), code)
   }
 
   /** The guest reads the 64-bit word at `gpa`. */

@@ -6,6 +6,7 @@ import { argumentError, checkAddress, checkBytes, checkInteger, checkOptions, he
 import { Doorbell } from '../abi/doorbell.js'
 import { errnoName, exhaustion, KvmError, throwLater } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
+import { checkOurs, ours } from '../abi/internal.js'
 import type { FaultServiceOptions, NativeFaultService, NativeRegion } from '../abi/native.js'
 
 /** A page that a guest, or the host, touched and that is not there. */
@@ -28,7 +29,7 @@ const serving = new Set<DemandPaging>()
 
 // process.exit() waits for the Workers' threads, and they may wait for pages that nobody serves any more.
 function abandonAll(): void {
-  for (const paging of serving) paging.abandon()
+  for (const paging of serving) abandon(paging)
 }
 function serve(paging: DemandPaging): void {
   if (serving.size === 0) process.once('exit', abandonAll)
@@ -45,7 +46,7 @@ const broughtAtOnce = MiB
 /** @internal Answers what waits, for a thread that is about to wait for itself. False when an answer comes only later, from the event loop. */
 export function serveNow(): boolean {
   let answered = true
-  for (const paging of serving) answered = paging.serveWaiting() && answered
+  for (const paging of serving) answered = serveWaiting(paging) && answered
   return answered
 }
 
@@ -55,6 +56,15 @@ const later = (offset: number) =>
     `the page at offset ${hex(offset)} is not there yet, and its handler answers only from the event loop, which this call would hold up: await populate() first, or run the vCPU on another thread`,
     { offset }
   )
+
+/** @internal */
+export let makePaging: (region: NativeRegion, origin: FaultHandler | PageSource, minor: boolean) => DemandPaging
+/** @internal before the library itself touches a range on this thread; throws when some of it comes only later */
+export let providePages: (paging: DemandPaging, offset: number, length: number) => void
+/** @internal the mapping's handle is lost: nothing but a memslot, which another environment may have made, can ask for a page */
+export let dropPaging: (paging: DemandPaging) => void
+let serveWaiting: (paging: DemandPaging) => boolean
+let abandon: (paging: DemandPaging) => void
 
 /**
  * The service of a mapping's missing pages. Made by {@link Mapping.onMissing} and {@link Mapping.onMinorFault}.
@@ -83,8 +93,16 @@ export class DemandPaging implements Disposable {
   readonly #inFlight = new Map<number, Promise<number>>()
   #closed = false
 
-  /** @internal */
-  constructor(region: NativeRegion, origin: FaultHandler | PageSource, minor: boolean) {
+  static {
+    makePaging = (region, origin, minor) => new DemandPaging(ours, region, origin, minor)
+    providePages = (paging, offset, length) => paging.#provide(offset, length)
+    dropPaging = (paging) => paging.#dropped()
+    serveWaiting = (paging) => paging.#serveWaiting()
+    abandon = (paging) => paging.#native.abandon()
+  }
+
+  private constructor(key: symbol, region: NativeRegion, origin: FaultHandler | PageSource, minor: boolean) {
+    checkOurs(key, 'a DemandPaging', 'onMissing() or onMinorFault() of a Mapping')
     // In the async context of whoever asked for it, whether the event loop calls it or a run() that waits for the page.
     this.#handler = typeof origin === 'function' ? AsyncResource.bind(origin) : undefined
     this.#region = region
@@ -92,7 +110,7 @@ export class DemandPaging implements Disposable {
     this.#native = begin(region, origin, minor)
     if (!this.#handler) return
     try {
-      this.#bell = new Doorbell(this.#native.subscribe(), () => this.serveWaiting())
+      this.#bell = new Doorbell(this.#native.subscribe(), () => this.#serveWaiting())
     } catch (error) {
       this.#native.close()
       throw error
@@ -110,8 +128,8 @@ export class DemandPaging implements Disposable {
     return this.#native.served()
   }
 
-  /** @internal a handler for each fault that waits; false when one answers later, or when this thread waits for one that is at work */
-  serveWaiting(): boolean {
+  // A handler for each fault that waits; false when one answers later, or when this thread waits for one that is at work.
+  #serveWaiting(): boolean {
     const faults = this.#native.take()
     let answered = true
     for (let at = 0; at < faults.length && !this.#closed; at += 2) {
@@ -122,8 +140,7 @@ export class DemandPaging implements Disposable {
     return answered && this.#inFlight.size === 0
   }
 
-  /** @internal before the library itself touches a range on this thread; throws when some of it comes only later */
-  provide(offset: number, length: number): void {
+  #provide(offset: number, length: number): void {
     const runs = this.#native.missing(offset, length)
     for (let at = 0; at < runs.length; at += 2)
       for (let page = runs[at]!; page < runs[at]! + runs[at + 1]! && !this.#closed; ) {
@@ -251,12 +268,7 @@ export class DemandPaging implements Disposable {
     this.#bell?.close()
     this.#native.close()
   }
-  /** @internal nobody serves these pages any more, and whoever waits for one, or touches one, fails */
-  abandon(): void {
-    this.#native.abandon()
-  }
-  /** @internal the mapping's handle is lost: nothing but a memslot, which another environment may have made, can ask for a page */
-  dropped(): void {
+  #dropped(): void {
     if (this.#region.slots === 0) this.close()
   }
   /** close(), at the end of a `using` block. */

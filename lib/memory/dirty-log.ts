@@ -4,13 +4,14 @@
  */
 import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, checkSize, pageSize } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError, takeEach } from '../abi/errors.js'
+import { checkOurs, ours } from '../abi/internal.js'
 import type { NativeVm, NativeWriteRecorder } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP } from '../abi/requests.js'
 import { DirtyGfn, EnableCap } from '../abi/structures.js'
-import type { Mapping } from './mapping.js'
-import type { Memslot } from './memslot.js'
-import type { Memslots } from './memslots.js'
+import { heldRegionOf, type Mapping } from './mapping.js'
+import { type Memslot, recordOf } from './memslot.js'
 import { PageSet } from './page-set.js'
+import type { SlotTable } from './slot-table.js'
 
 /** How KVM keeps its log; what {@link DirtyLog.collect} gives is the same. */
 export type DirtyLogMode =
@@ -47,13 +48,16 @@ interface Logged {
   changed: number
   pages: PageSet
   /** Whether logging was turned on here, to be turned off again. */
-  ours: boolean
+  turnedOn: boolean
   /** Which memory is behind it, and the number of its first page there. */
   memory: number
   first: number
   /** Other slots over some of the same pages. */
   aliases: Logged[]
 }
+
+/** @internal */
+export let makeDirtyLog: (vm: NativeVm, memslots: SlotTable, options: DirtyLogOptions, onClose: () => void) => DirtyLog
 
 /**
  * The dirty log of a VM. Made by {@link Vm.dirtyLog}; one at a time.
@@ -71,14 +75,18 @@ interface Logged {
 export class DirtyLog implements Disposable {
   readonly mode: DirtyLogMode
   readonly #vm: NativeVm
-  readonly #memslots: Memslots
+  readonly #memslots: SlotTable
   readonly #logged = new Map<number, Logged>()
   readonly #recorders = new Map<Mapping, NativeWriteRecorder>()
   readonly #onClose: () => void
   #closed = false
 
-  /** @internal */
-  constructor(vm: NativeVm, memslots: Memslots, options: DirtyLogOptions, onClose: () => void) {
+  static {
+    makeDirtyLog = (...given) => new DirtyLog(ours, ...given)
+  }
+
+  private constructor(key: symbol, vm: NativeVm, memslots: SlotTable, options: DirtyLogOptions, onClose: () => void) {
+    checkOurs(key, 'a DirtyLog', 'dirtyLog() of a Vm')
     const { mode = 'bitmap', ringEntries = 65536 } = checkOptions('options', options, ['mode', 'ringEntries'])
     this.mode = checkOneOf('mode', mode, ['bitmap', 'manual', 'ring'])
     this.#vm = vm
@@ -113,13 +121,13 @@ export class DirtyLog implements Disposable {
       const known = this.#logged.get(slot.id)
       if (known && isAsAdopted(known, slot) && this.#recorders.has(slot.mapping)) continue
       // Whatever fails from here on: close() turns off what was turned on, and what is not as adopted is adopted anew.
-      const logged = loggedOf(slot, !slot.logDirty || (known?.slot === slot && known.ours))
+      const logged = loggedOf(slot, !slot.logDirty || (known?.slot === slot && known.turnedOn))
       this.#logged.set(slot.id, logged)
       if (!slot.logDirty) setLogging(slot, true)
       if (slot.deleted) continue
       // Another environment may have given it other memory, or another size, before that.
-      if (covers(logged, slot)) logged.changed = slot.changed
-      else this.#logged.set(slot.id, loggedOf(slot, logged.ours))
+      if (covers(logged, slot)) logged.changed = recordOf(slot).changed
+      else this.#logged.set(slot.id, loggedOf(slot, logged.turnedOn))
       if (!this.#recorders.has(slot.mapping)) this.#recorders.set(slot.mapping, recorderOf(slot.mapping))
       adopted++
     }
@@ -226,7 +234,7 @@ export class DirtyLog implements Disposable {
 
   #stopLogging(): void {
     if (this.#vm.fd < 0) return
-    for (const { slot, ours } of this.#logged.values()) if (ours && !slot.deleted) setLogging(slot, false)
+    for (const { slot, turnedOn } of this.#logged.values()) if (turnedOn && !slot.deleted) setLogging(slot, false)
     if (this.mode === 'manual') setManualProtect(this.#vm, 0n)
   }
 
@@ -246,17 +254,17 @@ function setLogging(slot: Memslot, logDirty: boolean): void {
 }
 
 /** What is adopted keeps a log, unless it was changed since. */
-const isAsAdopted = ({ slot, changed }: Logged, now: Memslot) => slot === now && changed === now.changed && now.logDirty
+const isAsAdopted = ({ slot, changed }: Logged, now: Memslot) => slot === now && changed === recordOf(now).changed && now.logDirty
 
 /** Which memory, and which of its pages. */
 function memoryOf(slot: Memslot) {
-  const [memory, offset] = slot.mapping.heldRegion.memory
+  const [memory, offset] = heldRegionOf(slot.mapping).memory
   return { memory, first: (offset + slot.offset) / pageSize, count: slot.size / pageSize }
 }
 
-function loggedOf(slot: Memslot, ours: boolean): Logged {
+function loggedOf(slot: Memslot, turnedOn: boolean): Logged {
   const { memory, first, count } = memoryOf(slot)
-  return { slot, changed: slot.changed, pages: new PageSet(count).fill(), ours, memory, first, aliases: [] }
+  return { slot, changed: recordOf(slot).changed, pages: new PageSet(count).fill(), turnedOn, memory, first, aliases: [] }
 }
 
 function covers(logged: Logged, slot: Memslot): boolean {
@@ -276,7 +284,7 @@ function link(all: Logged[]): void {
 }
 
 function recorderOf(mapping: Mapping): NativeWriteRecorder {
-  const recorder = mapping.heldRegion.recordWrites()
+  const recorder = heldRegionOf(mapping).recordWrites()
   if (typeof recorder === 'number') throw new KvmError('memory', `recording writes: ${errnoName(recorder)}`, { errno: errnoName(recorder) })
   return recorder
 }

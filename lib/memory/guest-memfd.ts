@@ -1,6 +1,7 @@
 /** Memory that only the guest reaches: KVM_CREATE_GUEST_MEMFD (api.rst 4.142). */
 import { checkInteger, checkOptions, checkSize, hex, pageSize } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
+import { checkOurs, ours } from '../abi/internal.js'
 import type { NativeDescriptor, NativeVm } from '../abi/native.js'
 import { KVM_CREATE_GUEST_MEMFD } from '../abi/requests.js'
 import { CreateGuestMemfd } from '../abi/structures.js'
@@ -11,6 +12,15 @@ export interface GuestMemfdOptions {
   size: number
   /** GUEST_MEMFD_FLAG_ bits; which there are says the capability GUEST_MEMFD_FLAGS. */
   flags?: number
+}
+
+/** @internal */
+export let createGuestMemfd: (vm: NativeVm, options: GuestMemfdOptions) => GuestMemfd
+/** @internal */
+export let descriptorOf: (memfd: GuestMemfd) => number
+/** @internal */
+export function checkOpen(memfd: GuestMemfd): void {
+  if (memfd.closed) throw new KvmError('closed', 'this guest_memfd is closed')
 }
 
 /**
@@ -24,18 +34,23 @@ export class GuestMemfd implements Disposable {
   readonly size: number
   readonly #native: NativeDescriptor
 
-  private constructor(memfd: NativeDescriptor, size: number) {
+  static {
+    createGuestMemfd = (vm, options) => GuestMemfd.#create(vm, options)
+    descriptorOf = (memfd) => memfd.#native.fd
+  }
+
+  private constructor(key: symbol, memfd: NativeDescriptor, size: number) {
+    checkOurs(key, 'a GuestMemfd', 'createGuestMemfd() of a Vm')
     this.#native = memfd
     this.size = size
   }
 
-  /** @internal */
-  static create(vm: NativeVm, options: GuestMemfdOptions): GuestMemfd {
+  static #create(vm: NativeVm, options: GuestMemfdOptions): GuestMemfd {
     checkOptions('options', options, ['size', 'flags'])
     const size = checkSize('size', options.size, pageSize)
     const argument = new CreateGuestMemfd({ size, flags: BigInt(checkInteger('flags', options.flags ?? 0)) })
     const memfd = vm.createGuestMemfd(argument.bytes)
-    if (typeof memfd !== 'number') return new GuestMemfd(memfd, size)
+    if (typeof memfd !== 'number') return new GuestMemfd(ours, memfd, size)
     const errno = errnoName(memfd)
     throw new KvmError(
       errno === 'ENOTTY' ? 'unavailable' : 'ioctl',
@@ -47,14 +62,6 @@ export class GuestMemfd implements Disposable {
   /** Whether close() was called. Any other use then throws `closed`. */
   get closed(): boolean {
     return this.#native.fd < 0
-  }
-  /** @internal */
-  get fd(): number {
-    return this.#native.fd
-  }
-  /** @internal */
-  checkOpen(): void {
-    if (this.closed) throw new KvmError('closed', 'this guest_memfd is closed')
   }
 
   /** Closes the handle; slots made with it keep the memory. A second call does nothing. */

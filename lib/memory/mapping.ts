@@ -16,9 +16,10 @@ import {
 } from '../abi/arguments.js'
 import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
 import { making, opening, zeroed } from '../abi/exhausted.js'
+import { checkOurs, ours } from '../abi/internal.js'
 import { type NativeRegion, native, type RegionOptions } from '../abi/native.js'
 import { announcing } from './changes.js'
-import { DemandPaging, type FaultHandler, type PageSource } from './demand-paging.js'
+import { type DemandPaging, dropPaging, type FaultHandler, makePaging, type PageSource, providePages } from './demand-paging.js'
 
 /** madvise(2) by name; numbers from <asm-generic/mman-common.h>, since older libcs lack the newer ones. */
 const adviceNumbers = {
@@ -106,7 +107,16 @@ function openBacking(path: string, mode: 'r' | 'r+'): number {
 }
 
 // Who serves pages is held by the event loop, and must not hold the mapping.
-const lostWithPaging = new FinalizationRegistry<DemandPaging>((paging) => paging.dropped())
+const lostWithPaging = new FinalizationRegistry<DemandPaging>((paging) => dropPaging(paging))
+
+/** @internal memory that another environment mapped */
+export let mappingOver: (region: NativeRegion) => Mapping
+/** @internal what a new memslot hands to the VM */
+export let regionOf: (mapping: Mapping) => NativeRegion
+/** @internal the same for a memslot that holds the memory already, even past the handle's end */
+export let heldRegionOf: (mapping: Mapping) => NativeRegion
+/** @internal a memslot let go: a handle that ended while slots held the memory lets go after the last */
+export let slotGone: (mapping: Mapping) => void
 
 /**
  * A range of host memory that can stand behind memslots. It is unmapped when no handle, no memslot and no buffer holds it.
@@ -117,7 +127,7 @@ const lostWithPaging = new FinalizationRegistry<DemandPaging>((paging) => paging
  */
 export class Mapping implements Disposable {
   /** How the memory is backed. */
-  readonly kind: RegionOptions['kind']
+  readonly kind: 'anonymous' | 'memfd' | 'hugetlb' | 'file'
   /** Bytes, whole pages. */
   readonly size: number
   /** The HVA of the first byte. */
@@ -126,16 +136,22 @@ export class Mapping implements Disposable {
   #closed = false
   #paging: DemandPaging | undefined
 
-  private constructor(region: NativeRegion, kind: RegionOptions['kind']) {
+  private constructor(key: symbol, region: NativeRegion) {
+    checkOurs(key, 'a Mapping', 'Mapping.anonymous(), memfd(), hugetlb() or file()')
     this.#region = region
-    this.kind = kind
+    this.kind = region.kind
     this.size = region.size
     this.address = region.address
   }
 
-  /** @internal memory that another environment mapped */
-  static over(region: NativeRegion): Mapping {
-    return new Mapping(region, region.kind)
+  static {
+    mappingOver = (region) => new Mapping(ours, region)
+    regionOf = (mapping) => {
+      mapping.#open()
+      return mapping.#region
+    }
+    heldRegionOf = (mapping) => mapping.#region
+    slotGone = (mapping) => mapping.#slotGone()
   }
 
   static #map(request: RegionOptions, options: MappingOptions): Mapping {
@@ -149,7 +165,7 @@ export class Mapping implements Disposable {
     )
     if (typeof region === 'number')
       throw memoryError(`mapping ${hex(request.size)} bytes of ${request.kind} memory${address === undefined ? '' : ` at ${hex(address)}`}`, region)
-    return new Mapping(region, request.kind)
+    return new Mapping(ours, region)
   }
 
   /**
@@ -193,17 +209,7 @@ export class Mapping implements Disposable {
     }
   }
 
-  /** @internal what a new memslot hands to the VM */
-  get region(): NativeRegion {
-    this.#open()
-    return this.#region
-  }
-  /** @internal the same for a memslot that holds the memory already, even past the handle's end */
-  get heldRegion(): NativeRegion {
-    return this.#region
-  }
-  /** @internal a memslot let go: a handle that ended while slots held the memory lets go after the last */
-  slotGone(): void {
+  #slotGone(): void {
     if (this.#closed && this.#region.slots === 0)
       announcing(
         () => this.#release(),
@@ -244,7 +250,7 @@ export class Mapping implements Disposable {
   #access(asked: string, offset: number, length: number, work: () => number): void {
     let result = work()
     if (this.#paging && !this.#paging.closed && errnoName(result) === 'EAGAIN') {
-      this.#paging.provide(offset, length)
+      providePages(this.#paging, offset, length)
       result = work()
     }
     this.#check(result, asked)
@@ -349,7 +355,7 @@ export class Mapping implements Disposable {
 
   #page(origin: FaultHandler | PageSource, minor: boolean): DemandPaging {
     this.#open()
-    this.#paging = new DemandPaging(this.#region, origin, minor)
+    this.#paging = makePaging(this.#region, origin, minor)
     lostWithPaging.register(this, this.#paging)
     return this.#paging
   }
@@ -391,6 +397,6 @@ export class Mapping implements Disposable {
   [Symbol.dispose](): void {
     if (this.#closed) return
     this.#closed = true
-    this.slotGone()
+    this.#slotGone()
   }
 }

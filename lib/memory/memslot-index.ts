@@ -1,6 +1,6 @@
 /** Memslots in order of GPA. */
 import BTreeModule from 'sorted-btree'
-import type { Memslot } from './memslot.js'
+import { type Memslot, recordOf, type SlotRecord } from './memslot.js'
 
 // A CommonJS module with a default export of its own.
 const BTree = ((BTreeModule as unknown as { default?: typeof BTreeModule }).default ??
@@ -14,25 +14,33 @@ export class MemslotIndex {
 
   /** Notes that a slot was created, changed or deleted. */
   note(slot: Memslot): void {
-    if (slot.gone && slot.indexedAt === -1) this.#forget(slot)
-    else if (slot.notedAt === -1) slot.notedAt = this.#noted.push(slot) - 1
+    const record = recordOf(slot)
+    if (record.gone && record.indexedAt === -1) this.#forget(slot, record)
+    else if (record.notedAt === -1) record.notedAt = this.#noted.push(slot) - 1
   }
 
-  #forget(slot: Memslot): void {
-    if (slot.notedAt === -1) return
+  #forget(slot: Memslot, record: SlotRecord): void {
+    if (record.notedAt === -1) return
     const last = this.#noted.pop() as Memslot
-    if (last !== slot) this.#noted[(last.notedAt = slot.notedAt)] = last
-    slot.notedAt = -1
+    if (last !== slot) {
+      this.#noted[record.notedAt] = last
+      recordOf(last).notedAt = record.notedAt
+    }
+    record.notedAt = -1
   }
 
   // All leave before one comes: a slot may stand where another was.
   #update(): void {
     if (this.#noted.length === 0) return
-    for (const { indexedAt } of this.#noted) if (indexedAt !== -1) this.#byGpa.delete(indexedAt)
     for (const slot of this.#noted) {
-      slot.notedAt = -1
-      slot.indexedAt = slot.gone ? -1 : slot.gpa
-      if (!slot.gone) this.#byGpa.set(slot.gpa, slot)
+      const { indexedAt } = recordOf(slot)
+      if (indexedAt !== -1) this.#byGpa.delete(indexedAt)
+    }
+    for (const slot of this.#noted) {
+      const record = recordOf(slot)
+      record.notedAt = -1
+      record.indexedAt = record.gone ? -1 : slot.gpa
+      if (!record.gone) this.#byGpa.set(slot.gpa, slot)
     }
     this.#noted.length = 0
   }

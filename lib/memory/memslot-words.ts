@@ -1,5 +1,7 @@
 /** Changes and rows of the table, in the numbers that the add-on takes and gives (native/vm_memslots.cc): eight for each. */
 import type { NativeMemslots, NativeRegion } from '../abi/native.js'
+import { descriptorOf } from './guest-memfd.js'
+import { regionOf } from './mapping.js'
 import type { Placement } from './memslot.js'
 
 /** Numbers of one record. */
@@ -24,10 +26,10 @@ export function putChange(records: Float64Array, at: number, { id, changed }: Sl
   records[at + 3] = after.size
   records[at + 4] = after.offset
   records[at + 5] = after.flags
-  records[at + 6] = after.guestMemfd === undefined ? -1 : after.guestMemfd.fd
+  records[at + 6] = after.guestMemfd === undefined ? -1 : descriptorOf(after.guestMemfd)
   records[at + 7] = after.guestMemfdOffset
   // A slot may outlive the handle of its mapping; other memory needs an open one.
-  return after.mapping === before?.mapping ? null : after.mapping.region
+  return after.mapping === before?.mapping ? null : regionOf(after.mapping)
 }
 
 /** A row that changed; `created` is 0 where there is no slot of this id any more. */

@@ -12,9 +12,10 @@ import {
   pageSize
 } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
-import { GuestMemfd } from './guest-memfd.js'
+import { checkOurs, ours } from '../abi/internal.js'
+import { checkOpen, GuestMemfd } from './guest-memfd.js'
 import { Mapping } from './mapping.js'
-import type { Memslots } from './memslots.js'
+import type { SlotTable } from './slot-table.js'
 
 const logDirtyFlag = 1
 const readonlyFlag = 2
@@ -87,7 +88,7 @@ export function checkPlacement(placement: Placement): Placement {
   checkEnd('size', size, offset, mapping.size, 'mapping')
   checkAddress('guestMemfdOffset', guestMemfdOffset, pageSize)
   if (guestMemfd === undefined) return placement
-  guestMemfd.checkOpen()
+  checkOpen(guestMemfd)
   checkEnd('guestMemfdOffset', size, guestMemfdOffset, guestMemfd.size, 'guest_memfd')
   return placement
 }
@@ -97,102 +98,99 @@ function checkEnd(argument: string, size: number, offset: number, end: number, o
     throw new KvmError('argument', `size ${hex(size)} at offset ${hex(offset)} reaches past the ${of}'s end at ${hex(end)}`, { argument })
 }
 
+/** @internal what the library knows of a slot */
+export interface SlotRecord {
+  readonly table: SlotTable
+  id: number
+  placement: Placement
+  /** Whether it was deleted. */
+  gone: boolean
+  /** The change that created it, and the last that changed it, by number (native/memslots.h). */
+  created: number
+  changed: number
+  /** Under which GPA the index of its table has it, and at which place of the changed ones; -1: it has not. */
+  indexedAt: number
+  notedAt: number
+}
+/** @internal */
+export let makeSlot: (table: SlotTable, placement: Placement) => Memslot
+/** @internal */
+export let recordOf: (slot: Memslot) => SlotRecord
+
+/** @internal null: it is deleted */
+export function place(record: SlotRecord, placement: Placement | null, changed = 0): void {
+  if (placement === null) record.gone = true
+  else {
+    record.placement = placement
+    record.changed = changed
+  }
+}
+
+/** @internal */
+export function checkAlive(slot: Memslot): void {
+  if (recordOf(slot).gone) throw new KvmError('closed', `memslot ${slot.id} is deleted, or its VM is closed`)
+}
+
 /**
  * One row of the table. Made by {@link Memslots.create}. What another environment changed is seen after the next look at the table; a change of
  * a slot that another changed meanwhile is made of the slot as it is then, and one of a slot that another deleted throws `closed`.
  */
 export class Memslot {
-  readonly #table: Memslots
-  #id = -1
-  #placement: Placement
-  #gone = false
-  /** @internal the change that created it, and the last that changed it, by number (native/memslots.h) */
-  created = 0
-  /** @internal */
-  changed = 0
-  /** @internal under which GPA the index of its table has it, and at which place of the changed ones; -1: it has not */
-  indexedAt = -1
-  /** @internal */
-  notedAt = -1
+  readonly #record: SlotRecord
 
-  /** @internal */
-  constructor(table: Memslots, placement: Placement) {
-    this.#table = table
-    this.#placement = placement
+  static {
+    makeSlot = (table, placement) => new Memslot(ours, table, placement)
+    recordOf = (slot) => slot.#record
+  }
+
+  private constructor(key: symbol, table: SlotTable, placement: Placement) {
+    checkOurs(key, 'a Memslot', 'create() of the memslots of a Vm')
+    this.#record = { table, id: -1, placement, gone: false, created: 0, changed: 0, indexedAt: -1, notedAt: -1 }
   }
 
   /** The kernel's slot number; of a slot that a transaction has yet to make, -1. */
   get id(): number {
-    return this.#id
+    return this.#record.id
   }
   /** The GPA of the first byte. */
   get gpa(): number {
-    return this.#placement.gpa
+    return this.#record.placement.gpa
   }
   /** Bytes, whole pages. */
   get size(): number {
-    return this.#placement.size
+    return this.#record.placement.size
   }
   /** The HVA of the first byte. */
   get hva(): number {
-    return this.#placement.mapping.address + this.#placement.offset
+    return this.#record.placement.mapping.address + this.#record.placement.offset
   }
   /** The memory behind it. */
   get mapping(): Mapping {
-    return this.#placement.mapping
+    return this.#record.placement.mapping
   }
   /** Where in the mapping the slot begins. */
   get offset(): number {
-    return this.#placement.offset
+    return this.#record.placement.offset
   }
   /** Its KVM_MEM_ bits. */
   get flags(): number {
-    return this.#placement.flags
+    return this.#record.placement.flags
   }
   /** Whether guest writes are MMIO exits (KVM_MEM_READONLY). */
   get readonly(): boolean {
-    return (this.#placement.flags & readonlyFlag) !== 0
+    return (this.#record.placement.flags & readonlyFlag) !== 0
   }
   /** The guest_memfd behind private pages, if it has one. */
   get guestMemfd(): GuestMemfd | undefined {
-    return this.#placement.guestMemfd
+    return this.#record.placement.guestMemfd
   }
   /** Whether KVM keeps a bitmap of written pages (KVM_MEM_LOG_DIRTY_PAGES). */
   get logDirty(): boolean {
-    return (this.#placement.flags & logDirtyFlag) !== 0
+    return (this.#record.placement.flags & logDirtyFlag) !== 0
   }
   /** Whether it was deleted, by whomever, or the VM closed. */
   get deleted(): boolean {
-    return this.#gone || this.#table.closed
-  }
-  /** @internal the same without a question to the VM */
-  get gone(): boolean {
-    return this.#gone
-  }
-  /** @internal */
-  get placement(): Placement {
-    return this.#placement
-  }
-  /** @internal */
-  get table(): object {
-    return this.#table
-  }
-  /** @internal it exists */
-  named(id: number, created: number): void {
-    this.#id = id
-    this.created = created
-  }
-  /** @internal null: it is deleted */
-  placed(placement: Placement | null, changed = 0): void {
-    if (placement === null) this.#gone = true
-    else {
-      this.#placement = placement
-      this.changed = changed
-    }
-  }
-  /** @internal */
-  checkAlive(): void {
-    if (this.#gone) throw new KvmError('closed', `memslot ${this.id} is deleted, or its VM is closed`)
+    return this.#record.gone || this.#record.table.closed
   }
 
   /**
@@ -201,7 +199,7 @@ export class Memslot {
    * @throws KvmError `argument`, `overlap`, `closed`, `ioctl`; `state` inside a transaction, as the changes below
    */
   move(gpa: number): void {
-    this.#table.change(this, 'move', (now) => ({ ...now, gpa: checkAddress('gpa', gpa, pageSize) }))
+    this.#record.table.change(this, 'move', (now) => ({ ...now, gpa: checkAddress('gpa', gpa, pageSize) }))
   }
 
   /**
@@ -211,17 +209,17 @@ export class Memslot {
   change(change: MemslotChange): void {
     checkOptions('change', change, ['gpa', 'mapping', 'offset', 'size', 'flags'])
     checkInteger('flags', change.flags ?? 0, 0, 0xffff_ffff)
-    this.#table.change(this, 'change', (now) => checkPlacement({ ...now, ...change }))
+    this.#record.table.change(this, 'change', (now) => checkPlacement({ ...now, ...change }))
   }
 
   /** Other memory at the same GPA: delete and create, in a transaction, so that a running guest sees the old memory or the new. */
   rebind(mapping: Mapping, offset = 0): void {
-    this.#table.change(this, 'rebind', (now) => checkPlacement({ ...now, mapping, offset }))
+    this.#record.table.change(this, 'rebind', (now) => checkPlacement({ ...now, mapping, offset }))
   }
 
   /** Another size over the same mapping: delete and create, in a transaction. */
   resize(size: number): void {
-    this.#table.change(this, 'resize', (now) => checkPlacement({ ...now, size }))
+    this.#record.table.change(this, 'resize', (now) => checkPlacement({ ...now, size }))
   }
 
   /** Dirty logging on or off. READONLY of a live slot cannot change (the kernel refuses it). */
@@ -229,7 +227,7 @@ export class Memslot {
     if (typeof flags === 'object' && flags !== null && 'readonly' in flags)
       throw new KvmError('argument', 'readonly of a live memslot cannot change; delete it and create it again', { argument: 'readonly' })
     checkOptions('flags', flags, ['logDirty'])
-    this.#table.change(this, 'flags', (now) => ({ ...now, flags: flagsWith(now.flags, flags) }))
+    this.#record.table.change(this, 'flags', (now) => ({ ...now, flags: flagsWith(now.flags, flags) }))
   }
 
   /**
@@ -237,7 +235,7 @@ export class Memslot {
    * Writes made by this process through the mapping are not in it: {@link Vm.dirtyLog} has both.
    */
   getDirtyLog(): Uint8Array {
-    return this.#table.dirtyLog(this)
+    return this.#record.table.dirtyLog(this)
   }
 
   /**
@@ -246,11 +244,11 @@ export class Memslot {
    * @param firstPage a multiple of 64
    */
   clearDirtyLog(bitmap: Uint8Array, firstPage = 0): void {
-    this.checkAlive()
+    checkAlive(this)
     checkInteger('firstPage', firstPage, 0, this.size / pageSize - 1)
     if (firstPage % 64 !== 0) throw argumentError('firstPage', firstPage, 'a multiple of 64')
     if (checkBytes('bitmap', bitmap).byteLength % 8 !== 0) throw argumentError('bitmap', bitmap.byteLength, 'whole 64-bit words')
-    this.#table.clearDirtyLog(this, bitmap, firstPage)
+    this.#record.table.clearDirtyLog(this, bitmap, firstPage)
   }
 
   /** The GPAs of the pages in {@link getDirtyLog}, ascending. */
@@ -264,7 +262,7 @@ export class Memslot {
 
   /** Removes the slot; the guest's accesses there become MMIO exits. A second call does nothing, wherever the first was made. */
   delete(): void {
-    if (!this.#gone) this.#table.remove(this)
+    if (!this.#record.gone) this.#record.table.remove(this)
   }
 
   /** A plain object, addresses as numbers. */

@@ -1,11 +1,23 @@
 /** Changes of a memslot table that take effect together. */
 import { checkOptions } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
+import { checkOurs, ours } from '../abi/internal.js'
 import type { MemslotChanged } from './changes.js'
 import type { Mapping } from './mapping.js'
-import { checkPlacement, flagsWith, Memslot, type MemslotFlags, type MemslotOptions, type Placement, placementOf } from './memslot.js'
+import {
+  checkAlive,
+  checkPlacement,
+  flagsWith,
+  Memslot,
+  type MemslotFlags,
+  type MemslotOptions,
+  makeSlot,
+  type Placement,
+  placementOf,
+  recordOf
+} from './memslot.js'
 import type { SlotState } from './memslot-words.js'
-import type { Memslots } from './memslots.js'
+import type { SlotTable } from './slot-table.js'
 
 /** @internal one slot's part in a transaction; null where it is absent before or after */
 export interface Staged {
@@ -20,11 +32,18 @@ export interface Staged {
 /** @internal as the slot is now */
 export const stage = (slot: Memslot, did: MemslotChanged['did'], after: Placement | null): Staged => ({
   slot,
-  state: { id: slot.id, changed: slot.changed },
-  before: slot.placement,
+  state: { id: slot.id, changed: recordOf(slot).changed },
+  before: recordOf(slot).placement,
   after,
   did
 })
+
+/** @internal */
+export let makeTransaction: (table: SlotTable) => MemslotTransaction
+/** @internal what is to be done */
+export let stagedIn: (transaction: MemslotTransaction) => Staged[]
+/** @internal done or not: what it was to create and did not is deleted */
+export let endTransaction: (transaction: MemslotTransaction) => void
 
 /**
  * Collects what is to change; nothing happens before the function that it was handed to returns. Then every vCPU of the VM leaves the guest,
@@ -32,13 +51,19 @@ export const stage = (slot: Memslot, did: MemslotChanged['did'], after: Placemen
  * Made by {@link Memslots.transaction}.
  */
 export class MemslotTransaction {
-  readonly #table: Memslots
+  readonly #table: SlotTable
   readonly #staged = new Map<Memslot, Staged>()
   readonly #created: Memslot[] = []
   #over = false
 
-  /** @internal */
-  constructor(table: Memslots) {
+  static {
+    makeTransaction = (table) => new MemslotTransaction(ours, table)
+    stagedIn = (transaction) => [...transaction.#staged.values()]
+    endTransaction = (transaction) => transaction.#end()
+  }
+
+  private constructor(key: symbol, table: SlotTable) {
+    checkOurs(key, 'a MemslotTransaction', 'transaction() of the memslots of a Vm')
     this.#table = table
   }
 
@@ -46,7 +71,7 @@ export class MemslotTransaction {
   create(options: MemslotOptions): Memslot {
     this.#alive()
     const after = checkPlacement(placementOf(options))
-    const slot = new Memslot(this.#table, after)
+    const slot = makeSlot(this.#table, after)
     this.#created.push(slot)
     this.#staged.set(slot, { ...stage(slot, 'create', after), before: null })
     return slot
@@ -74,19 +99,13 @@ export class MemslotTransaction {
     const staged = this.#staged.get(slot)
     if (staged?.before === null) {
       this.#staged.delete(slot)
-      slot.placed(null)
+      recordOf(slot).gone = true
     } else this.#staged.set(slot, { ...(staged ?? stage(slot, 'delete', null)), after: null, did: 'delete' })
   }
 
-  /** @internal what is to be done */
-  get staged(): Staged[] {
-    return [...this.#staged.values()]
-  }
-
-  /** @internal done or not: what it was to create and did not is deleted */
-  end(): void {
+  #end(): void {
     this.#over = true
-    for (const slot of this.#created) if (slot.id < 0) slot.placed(null)
+    for (const slot of this.#created) if (slot.id < 0) recordOf(slot).gone = true
   }
 
   #alive(): void {
@@ -95,12 +114,12 @@ export class MemslotTransaction {
   #check(slot: Memslot): void {
     this.#alive()
     if (!(slot instanceof Memslot)) throw new KvmError('argument', `slot is ${typeof slot}; it must be a Memslot`, { argument: 'slot' })
-    if (slot.table !== this.#table) throw new KvmError('argument', `memslot ${slot.id} belongs to another VM`, { argument: 'slot' })
+    if (recordOf(slot).table !== this.#table) throw new KvmError('argument', `memslot ${slot.id} belongs to another VM`, { argument: 'slot' })
     if (this.#staged.get(slot)?.after === null) throw new KvmError('closed', `memslot ${slot.id} is deleted in this transaction`)
-    if (!this.#staged.has(slot)) slot.checkAlive()
+    if (!this.#staged.has(slot)) checkAlive(slot)
   }
   #current(slot: Memslot): Placement {
-    return this.#staged.get(slot)?.after ?? slot.placement
+    return this.#staged.get(slot)?.after ?? recordOf(slot).placement
   }
 
   #stage(slot: Memslot, change: Partial<Placement>, did: MemslotChanged['did']): void {

@@ -1,6 +1,7 @@
 /** What the library itself did while a trace ran: its calls, and how KVM's counters grew. */
 import { type Change, type MemslotRow, watchChanges } from '../memory/changes.js'
-import type { Memslots } from '../memory/memslots.js'
+import { type Memslots, tableOf } from '../memory/memslots.js'
+import type { SlotTable } from '../memory/slot-table.js'
 import { Event } from './recorded.js'
 
 // So that a trace that was dropped without close() can be collected, and its thread and rings with it.
@@ -16,7 +17,7 @@ function watchWeakly(calls: OwnCalls): () => void {
 export class OwnCalls {
   /** Those that did not fit. */
   lost = 0
-  readonly #table: Memslots | undefined
+  readonly #table: SlotTable | undefined
   readonly #limit: number
   readonly #arrived: (change: Change) => void
   readonly #unwatch: () => void
@@ -24,7 +25,7 @@ export class OwnCalls {
 
   /** @param arrived called at each */
   constructor(table: Memslots | undefined, limit: number, arrived: (change: Change) => void) {
-    this.#table = table
+    this.#table = table && tableOf(table)
     this.#limit = limit
     this.#arrived = arrived
     this.#unwatch = watchWeakly(this)

@@ -4,6 +4,7 @@ import { argumentError, checkBoolean, checkInteger, checkOneOf, checkOptions, Mi
 import { Doorbell } from '../abi/doorbell.js'
 import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
+import { checkOurs, ours } from '../abi/internal.js'
 import { type NativeTracer, native } from '../abi/native.js'
 import type { SpteFormat } from '../abi/spte.js'
 import type { Change, MemslotRow } from '../memory/changes.js'
@@ -133,10 +134,11 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
    * not, `argument`
    */
   static of(subject: TraceSubject, options: TraceOptions = {}): Trace {
-    return new Trace(subject, checkedSettings(options))
+    return new Trace(ours, subject, checkedSettings(options))
   }
 
-  private constructor(subject: TraceSubject, settings: Settings) {
+  private constructor(key: symbol, subject: TraceSubject, settings: Settings) {
+    checkOurs(key, 'a Trace', 'trace() of a Vm, or Trace.of(),')
     const { wanted, named, everywhere, heldLimit } = settings
     this.#everywhere = everywhere
     const rows = subject.memslots ? new Rows() : null

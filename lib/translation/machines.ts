@@ -4,6 +4,7 @@ import { checkInteger } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { opening, openingOr } from '../abi/exhausted.js'
 import { readOptional } from '../abi/host.js'
+import { checkOurs, ours } from '../abi/internal.js'
 import { visible } from '../abi/text.js'
 import { type Evidence, evidence } from './evidence.js'
 import { type ReadMachine, readMachines } from './reader.js'
@@ -11,6 +12,8 @@ import { type Summary, summarize } from './summary.js'
 import { type ListedSlot, slotList } from './table-slot.js'
 import { readTables, type Subject, type TableRange, type Tables } from './tables.js'
 import { type Translation, translateIn } from './translate.js'
+
+let makeMachine: (subject: Subject, command: string, vcpus: number, memslots: ListedSlot[], how: Evidence) => Machine
 
 /** A VM that some process runs. */
 export class Machine {
@@ -23,8 +26,12 @@ export class Machine {
   readonly evidence: Evidence
   readonly #subject: Subject
 
-  /** @internal */
-  constructor(subject: Subject, command: string, vcpus: number, memslots: ListedSlot[], how: Evidence) {
+  static {
+    makeMachine = (...given) => new Machine(ours, ...given)
+  }
+
+  private constructor(key: symbol, subject: Subject, command: string, vcpus: number, memslots: ListedSlot[], how: Evidence) {
+    checkOurs(key, 'a Machine', 'machines()')
     this.pid = subject.pid
     this.command = command
     this.vcpus = vcpus
@@ -81,7 +88,7 @@ function commandOf(pid: number, fallback = ''): string {
 
 function machineOf(read: ReadMachine): Machine {
   const { pid, fd, kvm, vcpus, torn, attempts, command } = read
-  return new Machine({ pid, fd, kvm }, commandOf(pid, command), vcpus, slotList(read.slots, pid), evidence({ source: 'bpf', torn, attempts }))
+  return makeMachine({ pid, fd, kvm }, commandOf(pid, command), vcpus, slotList(read.slots, pid), evidence({ source: 'bpf', torn, attempts }))
 }
 
 /** Empty of a process that ended, or that is another user's. */
@@ -108,7 +115,7 @@ function byDescriptors(pids: number[], why: string): Machine[] {
     const links = descriptorsOf(pid)
     const vcpus = links.filter(([, target]) => target.startsWith('anon_inode:kvm-vcpu:')).length
     const how = evidence({ source: 'procfs', missing: [`the memslots were not read: ${why}`] })
-    return links.filter(([, target]) => target === 'anon_inode:kvm-vm').map(([fd]) => new Machine({ pid, fd }, commandOf(pid), vcpus, [], how))
+    return links.filter(([, target]) => target === 'anon_inode:kvm-vm').map(([fd]) => makeMachine({ pid, fd }, commandOf(pid), vcpus, [], how))
   })
 }
 

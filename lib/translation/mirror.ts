@@ -3,6 +3,7 @@ import { readdirSync, readlinkSync } from 'node:fs'
 import { KvmError } from '../abi/errors.js'
 import { opening } from '../abi/exhausted.js'
 import { describeHost, spteFormat } from '../abi/host.js'
+import { checkOurs, ours } from '../abi/internal.js'
 import type { Memslots } from '../memory/memslots.js'
 import { Trace } from '../trace/trace.js'
 import { MirroredEntries } from './mirrored-entries.js'
@@ -29,6 +30,9 @@ function vmsHere(): number {
   }).length
 }
 
+/** @internal */
+export let makeMirror: (subject: MirrorSubject) => Mirror
+
 /**
  * A VM's second stage, kept up from the events of its changes. Made by {@link Vm.mirror}, for hosts where BPF cannot read the tables
  * themselves; every answer's `evidence.secondStage` is `events`.
@@ -45,14 +49,19 @@ export class Mirror implements Disposable {
   #older: boolean
   #others = 1
 
-  /** @internal */
-  static of(subject: MirrorSubject): Mirror {
-    const why = whyNoMirror(describeHost())
-    if (why) throw new KvmError('unavailable', `the second stage cannot be mirrored from events: ${why}`)
-    return new Mirror(subject)
+  static {
+    makeMirror = (subject) => Mirror.#of(subject)
   }
 
-  private constructor({ fd, memslots, mapped }: MirrorSubject) {
+  static #of(subject: MirrorSubject): Mirror {
+    const why = whyNoMirror(describeHost())
+    if (why) throw new KvmError('unavailable', `the second stage cannot be mirrored from events: ${why}`)
+    return new Mirror(ours, subject)
+  }
+
+  private constructor(key: symbol, subject: MirrorSubject) {
+    checkOurs(key, 'a Mirror', 'mirror() of a Vm')
+    const { fd, memslots, mapped } = subject
     this.#trace = Trace.of(
       { memslots, spteFormat: spteFormat(), processes: [process.pid] },
       { kinds: ['spte-change', 'zap-all', 'notifier-unmap', 'memslot'] }

@@ -1,5 +1,5 @@
 /** The second stage as trace events tell it: what the TDP MMU wrote and dropped, one entry at a time (arch/x86/kvm/mmu/tdp_mmu.c). */
-import type { LeafColumns } from '../abi/native.js'
+import type { LeafColumns } from '../abi/columns.js'
 import { decodeSpte, levelSize, type Spte, type SpteFormat } from '../abi/spte.js'
 import type { HitRange, SpteChangeEvent, TraceEvent } from '../trace/events.js'
 

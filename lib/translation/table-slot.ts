@@ -1,6 +1,6 @@
 /** Memslots as they were read from the kernel. */
 import { inspect } from 'node:util'
-import type { SlotColumns } from '../abi/native.js'
+import type { SlotColumns } from '../abi/columns.js'
 import { type Backing, backingOf, type HostMapping, hostMappings } from './backing.js'
 
 /** A memslot as the kernel has it. */

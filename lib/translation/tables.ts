@@ -1,9 +1,10 @@
 /** The three tables of a VM, all of them at once, as columns. */
 import { checkAddress, checkInteger, checkOptions } from '../abi/arguments.js'
+import type { LeafColumns, PageColumns, SlotColumns } from '../abi/columns.js'
 import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
 import { describeHost, spteFormat } from '../abi/host.js'
-import { type LeafColumns, native, type PageColumns, type SlotColumns } from '../abi/native.js'
+import { native } from '../abi/native.js'
 import type { SpteFormat } from '../abi/spte.js'
 import type { Memslots } from '../memory/memslots.js'
 import { type Evidence, evidence } from './evidence.js'
@@ -11,7 +12,7 @@ import { type ReadMachine, readMachines } from './reader.js'
 import { whyNoMirror } from './refusal.js'
 import { type ListedSlot, slotList } from './table-slot.js'
 
-export type { LeafColumns, PageColumns } from '../abi/native.js'
+export type { LeafColumns, PageColumns } from '../abi/columns.js'
 
 /**
  * The three tables: a row for each 4 KiB page that the host has or the second stage maps, ordered by address space and GPA. An `hpa` of 0 is

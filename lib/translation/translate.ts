@@ -1,7 +1,7 @@
 /** One address through the three tables. */
 import { checkAddress, hex, pageSize } from '../abi/arguments.js'
+import type { LeafColumns, PageColumns } from '../abi/columns.js'
 import { spteFormat } from '../abi/host.js'
-import type { LeafColumns, PageColumns } from '../abi/native.js'
 import { accessText, decodeSpte, levelSize, type Spte, type SpteFormat } from '../abi/spte.js'
 import { hostMappings } from './backing.js'
 import type { Evidence } from './evidence.js'

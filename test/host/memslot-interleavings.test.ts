@@ -2,11 +2,13 @@
 // Memslots; only the add-on's table is a model (support/memslot-table.ts), whose steps are the points at which the other environment may go on.
 // An environment is put back to where it was by running it again from its beginning with the answers that it got.
 import { constants } from 'node:os'
-import { KvmError, Mapping, type Memslot } from 'node-kvm'
+import { KvmError, type Memslot } from 'node-kvm'
 import { expect, test } from 'vitest'
 import { type NativeRegion, type NativeVm, native } from '../../lib/abi/native.js'
+import { mappingOver } from '../../lib/memory/mapping.js'
+import { recordOf } from '../../lib/memory/memslot.js'
 import { recordLength } from '../../lib/memory/memslot-words.js'
-import { Memslots } from '../../lib/memory/memslots.js'
+import { type Memslots, makeMemslots } from '../../lib/memory/memslots.js'
 import { Table, type TableRow } from '../support/memslot-table.js'
 import { needsKvm } from '../support/needs.js'
 
@@ -38,14 +40,14 @@ interface Operation {
   slots(environment: Environment): (Memslot | undefined)[]
 }
 const withSlot = (rows: Rows, slot: Memslot | undefined, change: Partial<TableRow>): Rows =>
-  rows.map((row) => (row.created === slot?.created ? { ...row, ...change } : row))
-const without = (rows: Rows, slot: Memslot | undefined): Rows => rows.filter(({ created }) => created !== slot?.created)
+  rows.map((row) => (row.created === (slot && recordOf(slot).created) ? { ...row, ...change } : row))
+const without = (rows: Rows, slot: Memslot | undefined): Rows => rows.filter(({ created }) => created !== (slot && recordOf(slot).created))
 const withNew = (rows: Rows, gpa: number): Rows => [
   ...rows,
   { id: -1, created: Infinity, changed: 0, gpa, size, offset: 0, flags: 0, region: regions[2] }
 ]
-const gpaOf = (rows: Rows, slot: Memslot): number => rows.find(({ created }) => created === slot.created)?.gpa ?? Number.NaN
-const fresh = (gpa: number) => ({ gpa, mapping: Mapping.over(regions[2]) })
+const gpaOf = (rows: Rows, slot: Memslot): number => rows.find(({ created }) => created === recordOf(slot).created)?.gpa ?? Number.NaN
+const fresh = (gpa: number) => ({ gpa, mapping: mappingOver(regions[2]) })
 
 const operations = {
   create: {
@@ -76,7 +78,7 @@ const operations = {
     slots: ({ two }) => [two]
   },
   rebind: {
-    make: ({ one }) => one.rebind(Mapping.over(regions[2])),
+    make: ({ one }) => one.rebind(mappingOver(regions[2])),
     result: (rows, { one }) => withSlot(rows, one, { region: regions[2] }),
     slots: ({ one }) => [one]
   },
@@ -198,7 +200,7 @@ function run(by: number, program: readonly Name[], log: readonly Answer[], world
   const environment = {} as Environment
   const result = { replay, environment, outcomes, done: false }
   try {
-    const memslots = (environment.memslots = new Memslots(replay as unknown as NativeVm, 100))
+    const memslots = (environment.memslots = makeMemslots(replay as unknown as NativeVm, 100))
     Object.assign(environment, { one: memslots.lookup(p), two: memslots.lookup(q) })
     for (const [index, name] of program.entries()) {
       replay.operation = index
@@ -232,7 +234,7 @@ function faultOf(by: number, index: number, name: Name, { replay: { log }, envir
   const operation: Operation = operations[name]
   const { code, from, to } = outcomes[index] as Run['outcomes'][number]
   const changes = made.filter((change) => change.by === by && change.operation === index)
-  const numbers = operation.slots(environment).map((slot) => slot?.created)
+  const numbers = operation.slots(environment).map((slot) => slot && recordOf(slot).created)
   const rowsAt = (generation: number) => past.get(generation) as Rows
   const [first, last] = [log[from]?.at ?? 0, log[to]?.at ?? 0]
   const during = [...past.keys()].filter((generation) => generation >= first && generation <= last)
@@ -260,7 +262,10 @@ function faultOf(by: number, index: number, name: Name, { replay: { log }, envir
 function tableFault(by: number, program: readonly Name[], { replay }: Run, world: World): string {
   const { memslots } = run(by, program, replay.log, world, Infinity).environment
   const slots = [...memslots]
-  const seen = slots.map(({ id, created, changed, gpa, flags, mapping: { address } }) => [gpa, id, created, changed, flags, address].join())
+  const seen = slots.map((slot) => {
+    const { created, changed } = recordOf(slot)
+    return [slot.gpa, slot.id, created, changed, slot.flags, slot.mapping.address].join()
+  })
   const there = world.table.rows.map(({ id, created, changed, gpa, flags, region }) => [gpa, id, created, changed, flags, region?.address].join())
   const isWhole = memslots.length === slots.length && slots.every((slot) => !slot.deleted && memslots.lookup(slot.gpa) === slot)
   return isWhole && seen.sort().join(' ') === there.sort().join(' ') ? '' : `environment ${by} has ${seen.join(' ')}, not ${there.join(' ')}`

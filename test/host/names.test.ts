@@ -128,7 +128,13 @@ describe('of another process', () => {
     ])
     try {
       await once(idle.stdout, 'data')
-      for (const { stdout, stderr, status } of [cli('map', '--pid', String(idle.pid)), cli('trace', '--', file), cli(file), cli('map', file)]) {
+      for (const { stdout, stderr, status } of [
+        cli('map', '--pid', String(idle.pid)),
+        cli('trace', '--', file),
+        cli(file),
+        cli('map', file),
+        cli('trace', '--out', `/none/${file}`, '--', 'true')
+      ]) {
         expect(status).not.toBe(0)
         expect(actsOn(stdout + stderr)).toBeUndefined()
         expect(stderr).toMatch(/\\x1b\[31mEVIL|permission|unavailable|not mounted|tracepoints/)

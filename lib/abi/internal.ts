@@ -1,0 +1,14 @@
+/**
+ * How what is private stays so, across modules. Native objects lie in #private fields. Where another module of the library needs one, the
+ * class's own module exports a function that a static block of the class assigns, marked `@internal`: the package exports neither, and there
+ * is no way from an object to it. Constructors of public classes ask for a key.
+ */
+import { KvmError } from './errors.js'
+
+/** What the library's modules alone have. */
+export const ours = Symbol('node-kvm')
+
+/** For a constructor of a class that the library alone makes. */
+export function checkOurs(key: unknown, name: string, maker: string): void {
+  if (key !== ours) throw new KvmError('argument', `${name} is not made by new: ${maker} makes it`)
+}

@@ -3,7 +3,7 @@ import { closeSync, openSync, readdirSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { GiB, KiB, MiB } from '../../abi/arguments.js'
 import { readOptional } from '../../abi/host.js'
-import { hasCapability, inOwnNamespace, isFiltered, isInstalled, mayGainCapability } from '../../abi/privileges.js'
+import { containerKind, hasCapability, inOwnNamespace, isFiltered, isInstalled, mayGainCapability, quoted } from '../../abi/privileges.js'
 import { byRoot, type Finding, found, lacking, type Situation, whatHappened } from './finding.js'
 import { gaining } from './observing.js'
 
@@ -120,17 +120,33 @@ export function checkOpenFiles(): Finding | null {
   return free >= enough ? found('open files', detail) : lacking('open files', detail, raising('nofile', files.hard, 2 * enough))
 }
 
-/** Threads: counted for the user, all of the host's processes together (RLIMIT_NPROC in getrlimit(2)). */
+/** Of the user's threads there are so many at most (RLIMIT_NPROC in getrlimit(2)), and of the cgroup's (pids.max). */
 export function checkThreads(): Finding | null {
+  const name = 'threads'
+  const needed = 64
+  const group = pidsOf(readOptional('/proc/self/cgroup') ?? '')
+  if (group && group.most - group.current < needed)
+    return lacking(name, `the cgroup ${group.folder} may make ${group.most - group.current} more; each started vCPU, and each Worker, is one`, {
+      ...byRoot(`echo ${group.current + 4096} > ${quoted(`${group.folder}/pids.max`)}`, 'for every process of that cgroup'),
+      ...(containerKind() === null ? {} : { advice: 'or start the container with --pids-limit' })
+    })
   const processes = limit('Max processes')
   if (!processes) return null
   const uid = process.getuid?.() ?? 0
   const isExempt = uid === 0 || hasCapability('sys_resource') || hasCapability('sys_admin')
-  if (isExempt || processes.soft === Infinity) return found('threads', 'as many as memory and the cgroup allow')
+  if (isExempt || processes.soft === Infinity) return found(name, 'not limited for this user')
   const used = threadsOf(uid)
   const free = processes.soft - used
   const detail = `this user may make ${Math.max(0, free)} more (${used} of ${processes.soft}); each started vCPU, and each Worker, is one`
-  return free >= 64 ? found('threads', detail) : lacking('threads', detail, raising('nproc', processes.hard, used + 4096))
+  return free >= needed ? found(name, detail) : lacking(name, detail, raising('nproc', processes.hard, used + 4096))
+}
+
+/** The limit of this process's cgroup, of version 1 or 2; null where there is none. */
+function pidsOf(groups: string): { folder: string; most: number; current: number } | null {
+  const [, first] = /^\d+:pids:(.*)$/m.exec(groups) ?? []
+  const folder = first === undefined ? `/sys/fs/cgroup${/^0::(.*)$/m.exec(groups)?.[1] ?? ''}` : `/sys/fs/cgroup/pids${first}`
+  const most = readOptional(`${folder}/pids.max`)
+  return most === null || most === 'max' ? null : { folder, most: Number(most), current: Number(readOptional(`${folder}/pids.current`) ?? 0) }
 }
 
 function threadsOf(uid: number): number {

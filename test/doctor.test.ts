@@ -292,6 +292,16 @@ describe('limits of the shell', () => {
     expect(finding(JSON.parse(host.run(limited(remedy)).stdout), 'open files')).toMatchObject({ ok: true })
   })
 
+  test('too few files even to load what would look: one line', async () => {
+    using host = await MountNamespace.with(openDevice)
+    const { stdout, stderr, status } = host.run(['prlimit', '--nofile=28:28', ...doctorWords])
+    expect({ stdout, status, stderr: stderr.trimEnd().split('\n') }).toEqual({
+      stdout: '',
+      status: 1,
+      stderr: [expect.stringContaining('EMFILE; this process may open no more files')]
+    })
+  })
+
   test('threads', async () => {
     using host = await MountNamespace.with(openDevice)
     // Of the user, not of the process: somebody whose other processes do not count.
@@ -324,7 +334,7 @@ describe('what the host has', () => {
   beforeEach(needsRestricting)
 
   test('huge pages: the pool is filled by the remedy', async (context) => {
-    using host = await MountNamespace.with(openDevice)
+    using host = await MountNamespace.with()
     const pool = '/proc/sys/vm/nr_hugepages'
     const pages = readFileSync(pool, 'utf8').trim()
     const before = host.truthful([])
@@ -347,7 +357,7 @@ describe('what the host has', () => {
   })
 
   test('names of the environment are printed visibly', async () => {
-    using host = await MountNamespace.with(openDevice)
+    using host = await MountNamespace.with()
     const env = { SHELL: "/bin/\u001b]0;x\u0007sh'; rm x", NODE_KVM_ADDON: '/no\u001b[31m' }
     const { stdout, stderr } = host.run([...nobody, ...doctorWords.slice(0, 3)], env)
     // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not be there

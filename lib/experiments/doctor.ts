@@ -48,11 +48,11 @@ const checks: readonly Check[] = [
 ]
 
 /** Loaded here and not before: the doctor works without the add-on, whose absence is its first finding. */
-async function loadProbes(): Promise<Situation['probes']> {
+async function loadProbes(): Promise<Pick<Situation, 'probes' | 'unloaded'>> {
   try {
-    return await import('./doctor/probes.js')
+    return { probes: await import('./doctor/probes.js'), unloaded: null }
   } catch (error) {
-    if (error instanceof KvmError) return null
+    if (error instanceof KvmError) return { probes: null, unloaded: error }
     throw error
   }
 }
@@ -63,8 +63,8 @@ async function loadProbes(): Promise<Situation['probes']> {
  * const { ok, findings } = await diagnose()
  */
 export async function diagnose(): Promise<Diagnosis> {
-  const probes = await loadProbes()
-  const situation: Situation = { host: describeHost(), probes, capabilities: probes?.checkExtensions() ?? null }
+  const { probes, unloaded } = await loadProbes()
+  const situation: Situation = { host: describeHost(), probes, unloaded, capabilities: probes?.checkExtensions() ?? null }
   const findings: Finding[] = []
   // One after the other: trials of one thing must not take from another's limits.
   for (const check of checks) findings.push(...[(await check(situation)) ?? []].flat())

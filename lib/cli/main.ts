@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** The command line: find the command, let it parse, run and print; tell what went wrong. */
 import { readFileSync } from 'node:fs'
-import { KvmError } from '../abi/errors.js'
+import { exhaustion, KvmError } from '../abi/errors.js'
 import { visible, visibleLines } from '../abi/text.js'
 import { type Command, execute, UsageError } from './command.js'
 
@@ -67,9 +67,11 @@ function explain(error: unknown, name: string, command: Command | undefined): nu
     console.error(`node-kvm ${name}: ${visibleLines((error as Error).message)}`)
     return status
   }
-  if (!(error instanceof KvmError)) throw error
-  console.error(`node-kvm: ${error.message}`)
-  if (command?.inLanes && (error.code === 'unavailable' || error.code === 'permission'))
+  // Node's own, of a module that it could not open.
+  const known = error instanceof KvmError ? error : exhaustion(`loading ${name}`, String((error as NodeJS.ErrnoException).code))
+  if (!known) throw error
+  console.error(`node-kvm: ${known.message}`)
+  if (command?.inLanes && !('addon' in known) && (known.code === 'unavailable' || known.code === 'permission'))
     console.error(
       `\nAn emulated machine has one, with EPT or NPT, on any x86-64 Linux: node-kvm ${name} --lane ept${name === 'walkthrough' ? ' (here: npm start -- --lane ept)' : ''}`
     )

@@ -6,8 +6,8 @@ import { KvmError } from '../abi/errors.js'
 import { describeHost } from '../abi/host.js'
 import { json, visible } from '../abi/text.js'
 import { hostBits } from '../translation/host-page.js'
-import { type Machine, machines } from '../translation/machines.js'
-import { summarize } from '../translation/summary.js'
+import type { Machine } from '../translation/machines.js'
+import type { Summary } from '../translation/summary.js'
 import type { TableSlot } from '../translation/table-slot.js'
 import type { Tables } from '../translation/tables.js'
 import type { Translation } from '../translation/translate.js'
@@ -113,9 +113,8 @@ function pageLines(table: Tables): string[] {
   )
 }
 
-function summaryLines(table: Tables): string[] {
-  const { slots, memory, resident, swapped, hostHuge, mapped, hugeOnHostOnly, hugeInSecondStageOnly, whySmall, compared, disagreeing } =
-    summarize(table)
+function summaryLines(summary: Summary): string[] {
+  const { slots, memory, resident, swapped, hostHuge, mapped, hugeOnHostOnly, hugeInSecondStageOnly, whySmall, compared, disagreeing } = summary
   const line = (what: string, value: string) => `${what.padEnd(27)} ${value}`
   return [
     line(`memory in ${counted(slots, 'memslot')}`, bytes(memory)),
@@ -151,16 +150,24 @@ function pageObjects(table: Tables) {
   }))
 }
 
-function details(machine: Machine, options: MapOptions, gpa: number | undefined) {
+async function details(machine: Machine, options: MapOptions, gpa: number | undefined) {
+  const { summarize } = await import('../translation/summary.js')
   const wantsTables = options.pages || options.summary || options.svg !== undefined
-  return { machine, translation: gpa === undefined ? undefined : machine.translate(gpa), table: wantsTables ? machine.tables() : undefined }
+  const table = wantsTables ? machine.tables() : undefined
+  return {
+    machine,
+    translation: gpa === undefined ? undefined : machine.translate(gpa),
+    table,
+    summary: table && options.summary ? summarize(table) : undefined
+  }
 }
+type Details = Awaited<ReturnType<typeof details>>
 
-function detailObject({ machine, translation, table }: ReturnType<typeof details>, options: MapOptions) {
+function detailObject({ machine, translation, table, summary }: Details, options: MapOptions) {
   return {
     ...machine.toJSON(),
     ...(translation && { translation }),
-    ...(table && options.summary && { summary: summarize(table) }),
+    ...(summary && { summary }),
     ...(table && options.pages && { pages: pageObjects(table) }),
     ...(table && { evidence: table.evidence })
   }
@@ -173,7 +180,7 @@ function sizesOf({ vcpus, memslots, memory, evidence }: Machine): string {
   return [counted(vcpus, 'vCPU'), ...(known ? [counted(memslots.length, 'memslot'), bytes(memory)] : ['memslots unknown'])].join(', ')
 }
 
-function printDetails({ machine, translation, table }: ReturnType<typeof details>, options: MapOptions): void {
+function printDetails({ machine, translation, table, summary }: Details, options: MapOptions): void {
   const lines = [paint('bold', titleOf(machine)), sizesOf(machine)]
   if (!translation && !table)
     lines.push(
@@ -185,7 +192,7 @@ function printDetails({ machine, translation, table }: ReturnType<typeof details
   if (translation) lines.push('', ...translationLines(translation))
   if (table && options.pages)
     lines.push('', `${'GPA'.padEnd(14)} ${'HVA'.padEnd(16)} ${'HPA'.padEnd(14)} ${'host'.padEnd(14)} second stage`, ...pageLines(table))
-  if (table && options.summary) lines.push('', ...summaryLines(table))
+  if (summary) lines.push('', ...summaryLines(summary))
   lines.push(...tornWarning(table?.evidence.torn ?? false))
   lines.push(...notes([...machine.evidence.missing, ...(table?.evidence.missing ?? [])]))
   console.log(lines.join('\n'))
@@ -201,7 +208,7 @@ function list(found: Machine[], asJson: boolean): void {
 }
 
 /** A file for each VM: of several, by their descriptors. */
-function draw(path: string, all: ReturnType<typeof details>[]): void {
+function draw(path: string, all: Details[]): void {
   for (const { machine, table } of all) {
     const { dir, name, ext } = parse(path)
     const file = all.length === 1 ? path : join(dir, `${name}-${machine.fd}${ext}`)
@@ -214,17 +221,20 @@ function draw(path: string, all: ReturnType<typeof details>[]): void {
   }
 }
 
-function show(options: MapOptions): number {
+/** What needs the add-on is loaded here: --help does without it. */
+async function show(options: MapOptions): Promise<number> {
   const wantsOne = options.gpa !== undefined || options.pages || options.summary || options.svg !== undefined
   if (wantsOne && options.pid === undefined) throw new UsageError('--gpa, --pages, --summary and --svg need --pid')
   // Before anything is looked for.
   const gpa = options.gpa === undefined ? undefined : parseNumber('gpa', options.gpa)
+  const { machines } = await import('../translation/machines.js')
   const found = machines(options.pid === undefined ? {} : { pid: parseNumber('pid', options.pid) })
   if (options.pid === undefined) {
     list(found, options.json ?? false)
     return 0
   }
-  const all = found.map((machine) => details(machine, options, gpa))
+  const all: Details[] = []
+  for (const machine of found) all.push(await details(machine, options, gpa))
   if (options.svg !== undefined) draw(options.svg, all)
   if (options.json) console.log(json({ vms: all.map((each) => detailObject(each, options)) }, 2))
   else for (const each of all) printDetails(each, options)

@@ -10,9 +10,9 @@ import { spteFormat } from '../abi/host.js'
 import { json as toJson, visible } from '../abi/text.js'
 import type { TraceEvent, TraceKind } from '../trace/events.js'
 import { timeline } from '../trace/timeline.js'
-import { Trace, type TraceOptions } from '../trace/trace.js'
+import type { Trace, TraceOptions } from '../trace/trace.js'
 import { allKinds, defaultKinds, ownKinds } from '../trace/tracepoints.js'
-import { machines } from '../translation/machines.js'
+import type { Machine } from '../translation/machines.js'
 import { command, laneUsage, parseNumber, refuseWords, UsageError } from './command.js'
 import { paint } from './paint.js'
 
@@ -155,11 +155,16 @@ class Memslots {
   found = 0
   why: string | undefined
   #notBefore = 0
+  readonly #machines: () => Machine[]
+
+  constructor(machines: () => Machine[]) {
+    this.#machines = machines
+  }
 
   tell(trace: Trace, isOurs: (pid: number) => boolean): void {
     const started = Date.now()
     if (this.why !== undefined || started < this.#notBefore) return
-    const all = machines().filter(({ pid }) => isOurs(pid))
+    const all = this.#machines().filter(({ pid }) => isOurs(pid))
     this.#notBefore = Date.now() + (Date.now() - started) / readingShare
     const missing = all.find(({ evidence }) => evidence.source !== 'bpf')
     if (missing) this.why = missing.evidence.missing[0] ?? 'they were not read'
@@ -187,7 +192,8 @@ interface Watched {
 
 async function follow(trace: Trace, watched: Watched, output: Output, json: boolean): Promise<void> {
   const tally = new Tally()
-  const memslots = new Memslots()
+  const { machines } = await import('../translation/machines.js')
+  const memslots = new Memslots(machines)
   const step = () => {
     memslots.tell(trace, (pid) => watched.isOurs(pid, tally))
     const events = trace.drain()
@@ -221,10 +227,17 @@ async function interruptible<T>(stop: (signal: NodeJS.Signals) => void, work: ()
   }
 }
 
+/** What needs the add-on is loaded here: --help does without it. */
+async function open(subject: { processes: number[]; children?: true }, values: Values): Promise<Trace> {
+  const options = traceOptions(values)
+  const { Trace } = await import('../trace/trace.js')
+  return Trace.of({ ...subject, spteFormat: spteFormat() }, options)
+}
+
 async function tracePid(pid: number, values: Values): Promise<number> {
   if (!existsSync(`/proc/${pid}`)) throw new KvmError('argument', `there is no process ${pid} here; node-kvm map lists those that run VMs`, { pid })
   using output = new Output(values.out)
-  using trace = Trace.of({ processes: [pid], spteFormat: spteFormat() }, traceOptions(values))
+  using trace = await open({ processes: [pid] }, values)
   let stopped = false
   const stop = () => {
     stopped = true
@@ -251,7 +264,7 @@ const statusOf = ({ exitCode, signalCode }: ChildProcess) => exitCode ?? 128 + (
 async function traceProgram([name = '', ...args]: string[], values: Values): Promise<number> {
   using output = new Output(values.out)
   // It begins before the program, which is known by its birth.
-  using trace = Trace.of({ processes: [process.pid], children: true, spteFormat: spteFormat() }, traceOptions(values))
+  using trace = await open({ processes: [process.pid], children: true }, values)
   const child = spawn(name, args, { stdio: ['inherit', values.out === undefined ? 2 : 'inherit', 'inherit'] })
   const failed = await new Promise<Error | undefined>((resolve) => child.once('spawn', () => resolve(undefined)).once('error', resolve))
   if (failed) {

@@ -2,7 +2,7 @@
 import { hex } from '../abi/arguments.js'
 import { json, visible } from '../abi/text.js'
 import type { Check, Step, StepStatistics } from '../experiments/thread-step.js'
-import { runWalkthrough, type Walkthrough } from '../experiments/walkthrough.js'
+import type { Walkthrough } from '../experiments/walkthrough.js'
 import { timeline } from '../trace/timeline.js'
 import type { SecondStage } from '../translation/translate.js'
 import { command, laneUsage, refuseWords } from './command.js'
@@ -94,7 +94,9 @@ export const walkthrough = command({
   }
 })
 
-function replay(asJson: boolean): number {
+/** What needs the add-on is loaded here: --help does without it. */
+async function replay(asJson: boolean): Promise<number> {
+  const { runWalkthrough } = await import('../experiments/walkthrough.js')
   if (!asJson) console.log('How a guest-physical address becomes a host-physical one: the three tables of the KVM thread of October 2020.')
   const result = runWalkthrough(asJson ? undefined : printStep)
   if (asJson) console.log(json(result, 2))

@@ -5,8 +5,9 @@ import type { CapabilityName } from '../kvm/capabilities.js'
 import { checkAddon } from './doctor/addon.js'
 import { checkDevice } from './doctor/device.js'
 import type { Check, Finding, Situation } from './doctor/finding.js'
+import { checkAddressSpace, checkLockedMemory, checkOpenFiles, checkThreads } from './doctor/limits.js'
 import { checkCapabilities, checkGuest, checkSecondStage } from './doctor/machine.js'
-import { checkAddressSpace, checkHugetlb, checkLockedMemory, checkOpenFiles, checkThreads, checkUserfaultfd } from './doctor/memory.js'
+import { checkHugetlb, checkUserfaultfd } from './doctor/memory.js'
 import { checkBpf, checkFrames, checkLockdown, checkOwnProc, checkPerf, checkPidNamespace, checkTracefs } from './doctor/observing.js'
 import { checkBinutils, checkLab } from './doctor/tools.js'
 
@@ -47,11 +48,11 @@ const checks: readonly Check[] = [
 ]
 
 /** Loaded here and not before: the doctor works without the add-on, whose absence is its first finding. */
-async function loadProbes(): Promise<Situation['probes']> {
+async function loadProbes(): Promise<Pick<Situation, 'probes' | 'unloaded'>> {
   try {
-    return await import('./doctor/probes.js')
+    return { probes: await import('./doctor/probes.js'), unloaded: null }
   } catch (error) {
-    if (error instanceof KvmError) return null
+    if (error instanceof KvmError) return { probes: null, unloaded: error }
     throw error
   }
 }
@@ -62,8 +63,8 @@ async function loadProbes(): Promise<Situation['probes']> {
  * const { ok, findings } = await diagnose()
  */
 export async function diagnose(): Promise<Diagnosis> {
-  const probes = await loadProbes()
-  const situation: Situation = { host: describeHost(), probes, capabilities: probes?.checkExtensions() ?? null }
+  const { probes, unloaded } = await loadProbes()
+  const situation: Situation = { host: describeHost(), probes, unloaded, capabilities: probes?.checkExtensions() ?? null }
   const findings: Finding[] = []
   // One after the other: trials of one thing must not take from another's limits.
   for (const check of checks) findings.push(...[(await check(situation)) ?? []].flat())

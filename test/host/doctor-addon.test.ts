@@ -67,7 +67,8 @@ describe('without a native build', () => {
   test('what needs none works', () => {
     expect(command('--help')).toMatchObject({ status: 0, stdout: expect.stringContaining('usage: node-kvm') })
     expect(command('--version')).toMatchObject({ status: 0 })
-    expect(command('doctor', '--help')).toMatchObject({ status: 0, stdout: expect.stringContaining('usage: node-kvm doctor') })
+    for (const name of ['walkthrough', 'doctor', 'map', 'trace', 'lab'])
+      expect(command(name, '--help')).toMatchObject({ status: 0, stdout: expect.stringContaining(`usage: node-kvm ${name}`) })
     expect(command('lab', 'list')).toMatchObject({ status: 0, stdout: expect.stringContaining('ept') })
   })
 

@@ -169,6 +169,18 @@ describe('in a child from which something was taken', () => {
     expect(beyond).toEqual(expected.filter((name) => name !== 'tracepoints by perf'))
   })
 
+  test('where sudo is installed, remedies are its commands', async () => {
+    // It runs what follows, as sudo does for root.
+    const sudo = `mkdir bin && printf '#!/bin/sh\\n[ "$1" = -E ] && shift\\nexec "$@"\\n' > bin/sudo && chmod 755 bin/sudo`
+    using host = await MountNamespace.with(`mknod kvm c 10 232 && chmod 600 kvm && mount --bind kvm /dev/kvm && ${sudo}`)
+    const withSudo = ['env', `PATH=${host.folder}/bin:${process.env['PATH']}`]
+    const before = host.truthful([...withSudo, ...nobody])
+    for (const { name, remedy } of before.findings) if (remedy) expect({ name, remedy }).toEqual({ name, remedy: expect.stringMatching(/^sudo /) })
+    host.run([...withSudo, 'sh', '-c', remedyOf(before, '/dev/kvm')])
+    expect(host.truthful([...withSudo, ...nobody])).toMatchObject({ ok: true })
+    expect(finding(host.doctorInShellOf(remedyOf(before, 'pagemap frames'), withSudo), 'pagemap frames')).toMatchObject({ ok: true })
+  })
+
   test('capabilities that the bounding set lacks: no command from here gives them', async () => {
     using host = await MountNamespace.with(openDevice)
     const who = ['setpriv', '--bounding-set=-bpf,-perfmon,-sys_admin', ...nobody]
@@ -280,6 +292,16 @@ describe('limits of the shell', () => {
     expect(finding(JSON.parse(host.run(limited(remedy)).stdout), 'open files')).toMatchObject({ ok: true })
   })
 
+  test('too few files even to load what would look: one line', async () => {
+    using host = await MountNamespace.with(openDevice)
+    const { stdout, stderr, status } = host.run(['prlimit', '--nofile=28:28', ...doctorWords])
+    expect({ stdout, status, stderr: stderr.trimEnd().split('\n') }).toEqual({
+      stdout: '',
+      status: 1,
+      stderr: [expect.stringContaining('EMFILE; this process may open no more files')]
+    })
+  })
+
   test('threads', async () => {
     using host = await MountNamespace.with(openDevice)
     // Of the user, not of the process: somebody whose other processes do not count.
@@ -289,13 +311,30 @@ describe('limits of the shell', () => {
     expect(finding(before, 'threads').detail).toMatch(/^this user may make \d+ more \(\d+ of 40\)/)
     expect(finding(JSON.parse(host.run(limited(remedyOf(before, 'threads'))).stdout), 'threads')).toMatchObject({ ok: true })
   })
+
+  test('threads of the cgroup', async (context) => {
+    if (!/^\d+:pids:\/$/m.test(readFileSync('/proc/self/cgroup', 'utf8')))
+      return skip(context, 'no cgroup of version 1 for pids here, whose root this process is in')
+    using host = await MountNamespace.with(openDevice)
+    const cgroup = '/sys/fs/cgroup/pids/node-kvm-doctor-test'
+    host.shell(`mkdir ${cgroup} && echo 50 > ${cgroup}/pids.max`)
+    try {
+      const there = ['sh', '-c', `echo $$ > ${cgroup}/cgroup.procs && exec "$@"`, 'sh', ...nobody]
+      const before = host.truthful(there)
+      expect(finding(before, 'threads').detail).toMatch(/^the cgroup .*\/pids\/node-kvm-doctor-test may make \d+ more/)
+      host.shell(remedyOf(before, 'threads'))
+      expect(finding(host.truthful(there), 'threads')).toMatchObject({ ok: true })
+    } finally {
+      host.shell(`rmdir ${cgroup}`)
+    }
+  })
 })
 
 describe('what the host has', () => {
   beforeEach(needsRestricting)
 
   test('huge pages: the pool is filled by the remedy', async (context) => {
-    using host = await MountNamespace.with(openDevice)
+    using host = await MountNamespace.with()
     const pool = '/proc/sys/vm/nr_hugepages'
     const pages = readFileSync(pool, 'utf8').trim()
     const before = host.truthful([])
@@ -318,7 +357,7 @@ describe('what the host has', () => {
   })
 
   test('names of the environment are printed visibly', async () => {
-    using host = await MountNamespace.with(openDevice)
+    using host = await MountNamespace.with()
     const env = { SHELL: "/bin/\u001b]0;x\u0007sh'; rm x", NODE_KVM_ADDON: '/no\u001b[31m' }
     const { stdout, stderr } = host.run([...nobody, ...doctorWords.slice(0, 3)], env)
     // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not be there

@@ -2,9 +2,9 @@
 import { existsSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
-import { addonPath, loadAddon, mendingCommand } from '../../abi/addon.js'
-import { KvmError } from '../../abi/errors.js'
-import { type Finding, found, lacking } from './finding.js'
+import { addonPath, mendingCommand } from '../../abi/addon.js'
+import type { KvmError } from '../../abi/errors.js'
+import { type Finding, found, itsAdvice, lacking, type Situation, whatHappened } from './finding.js'
 import { installing, missingOf } from './install.js'
 
 /** What node-gyp starts (its README, "On Unix"): each is a Debian package of the same name. */
@@ -18,17 +18,13 @@ function hasHeaders(): boolean {
 }
 
 /** Whether it loads; without it, nothing of the library works. */
-export function checkAddon(): Finding {
-  try {
-    loadAddon()
-    return found('add-on', `loads: ${addonPath()}`)
-  } catch (error) {
-    if (!(error instanceof KvmError)) throw error
-    return notLoading(error)
-  }
+export function checkAddon({ unloaded }: Situation): Finding {
+  if (unloaded === null) return found('add-on', `loads: ${addonPath()}`)
+  if ('addon' in unloaded) return notLoading(unloaded)
+  return lacking('add-on', `it loads, and cannot begin: ${whatHappened(unloaded)}`, { advice: itsAdvice(unloaded) })
 }
 
-function notLoading({ addon, reason, message }: KvmError & { addon?: string; reason?: string }): Finding {
+function notLoading({ addon, reason, message }: KvmError & { addon?: unknown; reason?: unknown }): Finding {
   const what = addon === 'broken' ? `the native build does not load: ${reason}` : 'there is no native build'
   if (process.env['NODE_KVM_ADDON'] !== undefined) return lacking('add-on', message.split('; ', 1)[0] as string, { remedy: mendingCommand() })
   const missing = missingOf(tools)

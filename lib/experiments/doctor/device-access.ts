@@ -53,7 +53,8 @@ export function checkDenied(device: Stats): Finding {
     return lacking(path, `${what}, a group that this container has no name for and that its user is not in`, {
       advice: `start the container with --group-add ${device.gid}, as in: docker run --device ${path} --group-add ${device.gid} ...`
     })
-  return giving(groupMay ? what : `${what}: its group may not use it, so that joining one would not help`, self, own, database)
+  const unjoinable = device.gid === 0 ? 'the group root is not one to join' : 'its group may not use it, so that joining would not help'
+  return giving(groupMay ? what : `${what}: ${unjoinable}`, self, own, database)
 }
 
 const joined = 'newgrp opens a shell that has the group; a new login has it everywhere'

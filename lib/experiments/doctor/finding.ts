@@ -22,8 +22,10 @@ export interface Finding {
 /** What findings are made from. */
 export interface Situation {
   host: Host
-  /** What is tried with the add-on; null where it is absent. */
+  /** What is tried with the add-on; null where that does not load. */
   probes: typeof Probes | null
+  /** Why it does not. */
+  unloaded: KvmError | null
   /** Values of KVM_CHECK_EXTENSION; null when /dev/kvm cannot be opened. */
   capabilities: Record<CapabilityName, number> | null
 }

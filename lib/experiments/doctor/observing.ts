@@ -92,6 +92,9 @@ function readFormat(): { code: 'permission'; errno: string; message: string } | 
   return undefined
 }
 
+/** Where it counts: capabilities of another user namespace do not. */
+const holdsOneOf = (...names: LinuxCapability[]) => names.some(hasCapability) && !inOwnNamespace('user')
+
 const paranoid = () => readOptional('/proc/sys/kernel/perf_event_paranoid') ?? 'unknown'
 
 export async function checkPerf({ probes }: Situation): Promise<Finding | null> {
@@ -106,7 +109,8 @@ export async function checkPerf({ probes }: Situation): Promise<Finding | null> 
     return lacking(name, `rings of 4 MiB for each CPU are more than this process may lock (they open with 4 KiB)`, {
       advice: 'see locked memory below; or give trace() a smaller ringSize'
     })
-  return lacking(name, detail, hasCapability('perfmon') && isFiltered() ? unfiltered('perf_event_open') : gaining('perfmon'))
+  if (!holdsOneOf('perfmon', 'sys_admin')) return lacking(name, detail, gaining('perfmon'))
+  return lacking(name, detail, isFiltered() ? unfiltered('perf_event_open') : { advice: 'the kernel log may say why: sudo dmesg | tail' })
 }
 
 export function checkBpf({ probes }: Situation): Finding | null {
@@ -116,7 +120,7 @@ export function checkBpf({ probes }: Situation): Finding | null {
   if (known === null && probes === null) return null
   const why = known?.why ?? probes?.loadReader()
   if (!why) return found(name, 'the program that reads memslots and page tables was loaded')
-  const isPrivilege = host.userNamespace || why.startsWith('no CAP_') || !(hasCapability('bpf') || hasCapability('sys_admin'))
+  const isPrivilege = why.startsWith('no CAP_') || !holdsOneOf('bpf', 'sys_admin')
   if (host.kvmLoaded && host.btf && isPrivilege) return lacking(name, why, gaining('perfmon', 'bpf'))
   if (isFiltered() && /EPERM|EACCES/.test(why)) return lacking(name, why, unfiltered('bpf'))
   return lacking(name, why, { advice: known?.remedy ?? 'this kernel is not known to node-kvm: tell the maintainers which it is' })
@@ -131,10 +135,12 @@ function residentAddress(): number | null {
 export function checkFrames(): Finding {
   const name = 'pagemap frames'
   const address = residentAddress()
+  if (address === null) return lacking(name, '/proc/self/maps cannot be read', { advice: 'see /proc/self above' })
   try {
     // Pages of the heap may be swapped: some of the first hundred are not.
-    const pages = address === null ? [] : readPagemap(address, 100)
-    if (pages.some(({ hpa }) => hpa !== undefined)) return found(name, 'pagemap shows HPAs')
+    if (readPagemap(address, 100).some(({ hpa }) => hpa !== undefined)) return found(name, 'pagemap shows HPAs')
+    if (holdsOneOf('sys_admin'))
+      return lacking(name, 'pagemap hides HPAs, although CAP_SYS_ADMIN is held', { advice: 'another kernel: this is no plain Linux' })
     return lacking(name, 'pagemap hides HPAs from processes without CAP_SYS_ADMIN', gaining('sys_admin'))
   } catch (error) {
     return lacking(name, `/proc/self/pagemap: ${(error as NodeJS.ErrnoException).code}`, { advice: 'see /proc/self above' })

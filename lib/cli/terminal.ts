@@ -2,12 +2,12 @@
 import { StringDecoder } from 'node:string_decoder'
 import { visible } from '../abi/text.js'
 
-const escape = '\x1b'
+const escapeCharacter = '\x1b'
 /** Lines, tabs and colours (SGR): what is shown and does nothing else. The longest colour that anybody sends has some twenty characters. */
-const colour = `${escape}\\[[\\d;:]{0,40}`
+const colour = `${escapeCharacter}\\[[\\d;:]{0,40}`
 const harmless = new RegExp(`(${colour}m|[\\n\\r\\t])`)
 /** What may be the beginning of a colour. */
-const beginning = new RegExp(`(?:${escape}|${colour})$`)
+const beginning = new RegExp(`(?:${escapeCharacter}|${colour})$`)
 
 const shown = (text: string) =>
   text

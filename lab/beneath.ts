@@ -126,16 +126,17 @@ export function removeIn(path: string, name: Name): void {
   }
 }
 
-const ofOthers = (mode: number, bits: number) => (mode & bits) !== 0
+const has = (mode: number, bits: number) => (mode & bits) !== 0
 
 /** Why others could put something of theirs where the folder is; null where nobody could but its owner and the administrator. */
 function weakness(path: string, own: boolean): string | null {
-  const { uid, mode } = lstatSync(path)
+  const { uid, gid, mode } = lstatSync(path)
   // In a user namespace the administrator may have no number of its own: who owns / is trusted with all below it.
   const trusted = own ? [process.geteuid?.()] : [process.geteuid?.(), 0, lstatSync('/').uid]
   if (!trusted.includes(uid)) return `${path} belongs to user ${uid}`
-  // Where the folder is sticky (/tmp), others can make what is theirs and not move what is ours.
-  const open = own ? ofOthers(mode, 0o022) : ofOthers(mode, 0o002) && !ofOthers(mode, 0o1000)
+  // The user's own group, which may write where the umask is 002, has nobody else in it. Where a folder above is sticky, as /tmp is, others can make
+  // what is theirs there and not move what is ours.
+  const open = own ? has(mode, 0o022) : has(mode, gid === process.getegid?.() ? 0o002 : 0o022) && !has(mode, 0o1000)
   return open ? `${path} can be written to by others (mode ${(mode & 0o7777).toString(8)})` : null
 }
 

@@ -66,7 +66,7 @@ const npm = (script, ...args) => ['npm', ['run', '--silent', script, ...args]]
 const walkthrough = (lane, kernel) => step(`walkthrough in ${lane} ${kernel}`, ...cli('walkthrough', '--json', '--lane', lane, '--kernel', kernel))
 
 // The lab is the same on every Node: its tests run once.
-const withoutLab = ['--exclude', 'test/lab.test.ts']
+const withoutLab = ['--exclude', 'test/lab*.test.ts']
 const onNode = (version) => {
   const folder = join(scratch, String(version))
   return [

@@ -169,8 +169,9 @@ test('what the owner starts does not keep the lock', async (context) => {
   skipWhereSlow(context)
   const path = join(folder, 'inherited.lock')
   const release = await acquire(path)
-  const child = spawn('sleep', ['1000'], { stdio: 'ignore' })
+  const child = spawn('sh', ['-c', 'echo up; read line'], { stdio: ['pipe', 'pipe', 'inherit'] })
   try {
+    await once(child.stdout, 'data')
     const open = readdirSync(`/proc/${child.pid}/fd`).map((name) => readlinkSync(`/proc/${child.pid}/fd/${name}`))
     expect(open.length).toBeGreaterThan(0)
     expect(open).not.toContain(path)

@@ -73,41 +73,43 @@ export class Folder {
     return there !== undefined && own.dev === there.dev && own.ino === there.ino
   }
 
-  /** What another user could do here is over, and its owner can remove what is in it. */
   setMode(mode: number): void {
     fchmodSync(this.#fd, mode)
   }
 
   /** Removes what has this name, and what is in it; of a link, the link. */
   remove(name: Name): void {
-    try {
-      unlinkSync(this.#path(name))
-    } catch (error) {
-      if (codeOf(error) === 'ENOENT') return
-      if (codeOf(error) !== 'EISDIR') throw error
-      this.#removeFolder(name)
-    }
-  }
-
-  #removeFolder(name: Name): void {
-    // An emulator that was ended just now may have made another file meanwhile.
     for (let tries = 0; ; tries++) {
-      const folder = this.folder(name)
       try {
-        // Without the right to write in it, which its owner can give, nothing can be taken out.
-        if (fstatSync(folder.#fd).uid === process.geteuid?.()) folder.setMode(0o700)
-        for (const inside of folder.names) folder.remove(inside)
-      } finally {
-        folder.close()
-      }
-      try {
-        rmdirSync(this.#path(name))
+        this.#removeOnce(name)
         return
       } catch (error) {
         if (codeOf(error) === 'ENOENT') return
+        // An emulator that was ended just now may have made another file meanwhile.
         if (codeOf(error) !== 'ENOTEMPTY' || tries === 10) throw error
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50)
       }
+    }
+  }
+
+  #removeOnce(name: Name): void {
+    try {
+      unlinkSync(this.#path(name))
+    } catch (error) {
+      if (codeOf(error) !== 'EISDIR') throw error
+      this.#empty(name)
+      rmdirSync(this.#path(name))
+    }
+  }
+
+  #empty(name: Name): void {
+    const folder = this.folder(name)
+    try {
+      // Without the right to write in it, which its owner can give, nothing can be taken out.
+      if (fstatSync(folder.#fd).uid === process.geteuid?.()) folder.setMode(0o700)
+      for (const inside of folder.names) folder.remove(inside)
+    } finally {
+      folder.close()
     }
   }
 

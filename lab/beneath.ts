@@ -73,41 +73,43 @@ export class Folder {
     return there !== undefined && own.dev === there.dev && own.ino === there.ino
   }
 
-  /** What another user could do here is over, and its owner can remove what is in it. */
   setMode(mode: number): void {
     fchmodSync(this.#fd, mode)
   }
 
   /** Removes what has this name, and what is in it; of a link, the link. */
   remove(name: Name): void {
-    try {
-      unlinkSync(this.#path(name))
-    } catch (error) {
-      if (codeOf(error) === 'ENOENT') return
-      if (codeOf(error) !== 'EISDIR') throw error
-      this.#removeFolder(name)
-    }
-  }
-
-  #removeFolder(name: Name): void {
-    // An emulator that was ended just now may have made another file meanwhile.
     for (let tries = 0; ; tries++) {
-      const folder = this.folder(name)
       try {
-        // Without the right to write in it, which its owner can give, nothing can be taken out.
-        if (fstatSync(folder.#fd).uid === process.geteuid?.()) folder.setMode(0o700)
-        for (const inside of folder.names) folder.remove(inside)
-      } finally {
-        folder.close()
-      }
-      try {
-        rmdirSync(this.#path(name))
+        this.#removeOnce(name)
         return
       } catch (error) {
         if (codeOf(error) === 'ENOENT') return
+        // An emulator that was ended just now may have made another file meanwhile.
         if (codeOf(error) !== 'ENOTEMPTY' || tries === 10) throw error
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50)
       }
+    }
+  }
+
+  #removeOnce(name: Name): void {
+    try {
+      unlinkSync(this.#path(name))
+    } catch (error) {
+      if (codeOf(error) !== 'EISDIR') throw error
+      this.#empty(name)
+      rmdirSync(this.#path(name))
+    }
+  }
+
+  #empty(name: Name): void {
+    const folder = this.folder(name)
+    try {
+      // Without the right to write in it, which its owner can give, nothing can be taken out.
+      if (fstatSync(folder.#fd).uid === process.geteuid?.()) folder.setMode(0o700)
+      for (const inside of folder.names) folder.remove(inside)
+    } finally {
+      folder.close()
     }
   }
 
@@ -126,16 +128,17 @@ export function removeIn(path: string, name: Name): void {
   }
 }
 
-const ofOthers = (mode: number, bits: number) => (mode & bits) !== 0
+const has = (mode: number, bits: number) => (mode & bits) !== 0
 
 /** Why others could put something of theirs where the folder is; null where nobody could but its owner and the administrator. */
 function weakness(path: string, own: boolean): string | null {
-  const { uid, mode } = lstatSync(path)
+  const { uid, gid, mode } = lstatSync(path)
   // In a user namespace the administrator may have no number of its own: who owns / is trusted with all below it.
   const trusted = own ? [process.geteuid?.()] : [process.geteuid?.(), 0, lstatSync('/').uid]
   if (!trusted.includes(uid)) return `${path} belongs to user ${uid}`
-  // Where the folder is sticky (/tmp), others can make what is theirs and not move what is ours.
-  const open = own ? ofOthers(mode, 0o022) : ofOthers(mode, 0o002) && !ofOthers(mode, 0o1000)
+  // The user's own group, which may write where the umask is 002, has nobody else in it. Where a folder above is sticky, as /tmp is, others can make
+  // what is theirs there and not move what is ours.
+  const open = own ? has(mode, 0o022) : has(mode, gid === process.getegid?.() ? 0o002 : 0o022) && !has(mode, 0o1000)
   return open ? `${path} can be written to by others (mode ${(mode & 0o7777).toString(8)})` : null
 }
 

@@ -14,8 +14,6 @@ const ways = [
   ['unshare', '--map-root-user', '--net']
 ]
 
-export const screenOption = '--screen-on-network'
-
 /** Whether the network that the words would make for a program can be had, and if not, why. */
 async function refusal([program = '', ...words]: readonly string[]): Promise<string | null> {
   const { code, err } = await execute(program, [...words, 'true'], { from: 'util-linux' })
@@ -33,7 +31,7 @@ export async function ownNetwork(): Promise<readonly string[]> {
   throw new LabError(
     'Bochs shows its screen on every address of this machine, without a password, and this machine gives it no network of its own:\n' +
       `${reasons.join('\n')}\nIn a container, let it make user namespaces (a seccomp profile and an AppArmor profile that allow unshare); or, where nobody else is on` +
-      ` this network, give lab run and lab prepare the option ${screenOption}.`
+      ` this network, give lab run and lab prepare the option --screen-on-network.`
   )
 }
 

@@ -17,7 +17,7 @@ const usage = `usage: node-kvm lab run LANE [--kernel K] [--timeout SECONDS] [--
 
   --kernel K         ${kernels.map(({ version }) => version).join(' or ')}; ${kernels[0]?.version} without it
   --timeout SECONDS  the whole run's limit; 600 without it
-  --out FOLDER       has a new folder FOLDER/results made of the files that the command leaves in /results; one that is there must be empty
+  --out FOLDER       makes the folder FOLDER/results of the files that the command leaves in /results; what is there already must be empty
   --out-limit SIZE   how much that may be, holes of files included, in bytes, K, M, G or T; 1G without it
   --cold             boots from power-on; without it a run goes on from a state saved after the first boot
   --screen-on-network

@@ -16,11 +16,14 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, expect, test } from 'vitest'
+import { afterAll, beforeEach, expect, test } from 'vitest'
 import { acquire, tryAcquire } from '../../lab/lock.js'
-import { skip, skipWhereSlow } from '../support/skip.js'
+import { inLab, skip } from '../support/skip.js'
 
 const folder = mkdtempSync(join(tmpdir(), 'node-kvm-lock-'))
+beforeEach((context) => {
+  if (inLab) skip(context, 'the lab is not started within a machine of the lab, which has no flock')
+})
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 const library = new URL('../../dist/lab/lock.js', import.meta.url).href
 
@@ -40,8 +43,7 @@ const program = `
 const taker = (...args: string[]): ChildProcess =>
   spawn(process.execPath, ['--input-type=module', '-e', program, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
 
-test('owners come one after the other, whoever dies with the lock', async (context) => {
-  skipWhereSlow(context)
+test('owners come one after the other, whoever dies with the lock', async () => {
   const [path, log] = [join(folder, 'many.lock'), join(folder, 'log')]
   // What an owner of the first version left, which waiters took away from under each other.
   writeFileSync(path, '999999999 1')
@@ -114,8 +116,7 @@ async function waiting(path: string): Promise<void> {
     await sleep(10)
 }
 
-test('a file that is removed and made again has one owner, who knows it', async (context) => {
-  skipWhereSlow(context)
+test('a file that is removed and made again has one owner, who knows it', async () => {
   const path = join(folder, 'again.lock')
   const first = await owner(path)
   const late = acquire(path)
@@ -165,12 +166,12 @@ test('waiting can be ended', async () => {
   ;(await acquire(path))()
 })
 
-test('what the owner starts does not keep the lock', async (context) => {
-  skipWhereSlow(context)
+test('what the owner starts does not keep the lock', async () => {
   const path = join(folder, 'inherited.lock')
   const release = await acquire(path)
-  const child = spawn('sleep', ['1000'], { stdio: 'ignore' })
+  const child = spawn('sh', ['-c', 'echo up; read line'], { stdio: ['pipe', 'pipe', 'inherit'] })
   try {
+    await once(child.stdout, 'data')
     const open = readdirSync(`/proc/${child.pid}/fd`).map((name) => readlinkSync(`/proc/${child.pid}/fd/${name}`))
     expect(open.length).toBeGreaterThan(0)
     expect(open).not.toContain(path)
@@ -184,7 +185,6 @@ test('what the owner starts does not keep the lock', async (context) => {
 })
 
 test('it holds against processes with a network of their own', async (context) => {
-  skipWhereSlow(context)
   const apart = ['--map-root-user', '--net']
   if (spawnSync('unshare', [...apart, 'true']).status !== 0) return skip(context, 'this machine gives nobody a network of their own (unshare --net)')
   const path = join(folder, 'network.lock')

@@ -11,7 +11,7 @@ import { type NativeKvm, type NativeRegion, type NativeVcpu, type NativeVm, nati
 import { checkedError } from '../support/errors.js'
 import { kvm, vm } from '../support/vm.js'
 
-const root = fileURLToPath(new URL('..', import.meta.url))
+const root = fileURLToPath(new URL('../..', import.meta.url))
 
 /** The declarations that a user's compiler reads. */
 function declarations(): Map<string, string> {

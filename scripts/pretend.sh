@@ -27,10 +27,15 @@ group=61234
 nobody=65534
 mknod -m 660 /dev/kvm c 10 232
 chgrp $group /dev/kvm
-mount --bind . /mnt
-cd /mnt
+package=$PWD
+mount -t tmpfs -o mode=755 mnt /mnt
+mkdir -p /mnt/package /mnt/home
+chown $nobody /mnt/home
+mount --bind "$package" /mnt/package
+cd /mnt/package
 for cache in .vite .vite-temp; do
   mkdir -p node_modules/$cache
   mount -t tmpfs -o uid=$nobody cache node_modules/$cache
 done
-exec setpriv --reuid $nobody --regid $nobody --groups $group --inh-caps=-all --bounding-set=-all -- env HOME=/mnt XDG_RUNTIME_DIR= "$@"
+exec setpriv --reuid $nobody --regid $nobody --groups $group --inh-caps=-all --bounding-set=-all -- \
+  env -u XDG_RUNTIME_DIR -u XDG_CACHE_HOME HOME=/mnt/home "$@"

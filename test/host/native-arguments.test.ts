@@ -2,10 +2,12 @@
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
+import { skipWhereSlow } from './support/skip.js'
 
 const program = fileURLToPath(new URL('../faults/native-arguments.mjs', import.meta.url))
 
-test.each([1, 2, 3])('no function of the add-on crashes, whatever its this and its arguments are (seed %i)', (seed) => {
+test.for([1, 2, 3])('no function of the add-on crashes, whatever its this and its arguments are (seed %i)', (seed, context) => {
+  skipWhereSlow(context)
   const { stdout, stderr, status, signal } = spawnSync(process.execPath, [program, String(seed)], { encoding: 'utf8' })
   expect({ stderr, status, signal }).toEqual({ stderr: '', status: 0, signal: null })
   const { calls, threw, functions, classes, told } = JSON.parse(stdout)

@@ -111,6 +111,12 @@ describe('the folder of the lab', () => {
     chmodSync(scratch, 0o1777)
     expect(cacheFolder()).toBe(join(scratch, 'cache'))
   })
+  test('cannot be made where a file is', () => {
+    writeFileSync(join(scratch, 'file'), '')
+    vi.stubEnv('NODE_KVM_LAB_CACHE', join(scratch, 'file', 'cache'))
+    expect(cacheFolder).toThrow(LabError)
+    expect(cacheFolder).toThrow(/^the lab cannot make its folder \(ENOTDIR: .*\); NODE_KVM_LAB_CACHE names another$/)
+  })
   test('may be named by a link to one, and is looked at where it is', () => {
     const real = join(scratch, 'real')
     mkdirSync(real)

@@ -16,7 +16,11 @@ import { type Scratch, scratchFolder } from './scratch.js'
  * something in the place of, is refused.
  */
 function ours(path: string): string {
-  mkdirSync(path, { recursive: true, mode: 0o700 })
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 })
+  } catch (error) {
+    throw new LabError(`the lab cannot make its folder (${(error as Error).message}); NODE_KVM_LAB_CACHE names another`)
+  }
   const real = realpathSync(path)
   const reason = whyNotOurs(real)
   if (reason !== null)

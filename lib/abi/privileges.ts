@@ -10,7 +10,6 @@ const capabilityBits = {
   sys_ptrace: 19,
   sys_admin: 21,
   sys_resource: 24,
-  mknod: 27,
   perfmon: 38,
   bpf: 39
 } as const
@@ -25,8 +24,8 @@ function holds(set: 'CapEff' | 'CapBnd', capability: LinuxCapability): boolean {
   const bits = statusOf(set)
   return /^[0-9a-f]+$/.test(bits) && ((BigInt(`0x${bits}`) >> BigInt(capabilityBits[capability])) & 1n) === 1n
 }
-/** Whether this process may use it, in its user namespace. */
-export const hasCapability = (capability: LinuxCapability): boolean => holds('CapEff', capability)
+/** Whether this process may use it on the host: all that the library asks for counts in the first user namespace alone. */
+export const hasCapability = (capability: LinuxCapability): boolean => holds('CapEff', capability) && !inOwnNamespace('user')
 /** Whether a program that root starts from here could have it. */
 export const mayGainCapability = (capability: LinuxCapability): boolean => holds('CapBnd', capability)
 

@@ -25,7 +25,7 @@ export class Tracefs implements Disposable {
       const errno = errnoName(mount)
       throw new KvmError(
         errno === 'EPERM' ? 'permission' : 'unavailable',
-        `tracefs is not mounted, and mounting it privately gave ${errno}; as root: mount -t tracefs tracefs /sys/kernel/tracing`,
+        `this process can enter no mounted tracefs, and mounting one privately gave ${errno}; tracing needs root, or what node-kvm doctor says of tracefs`,
         { errno }
       )
     }

@@ -211,7 +211,7 @@ describe('in a child from which something was taken', () => {
 
   test('the PID namespace of the host', async () => {
     using host = await MountNamespace.with(openDevice)
-    const diagnosis = host.doctor(['unshare', '--pid', '--fork', '--mount-proc'])
+    const diagnosis = host.truthful(['unshare', '--pid', '--fork', '--mount-proc'])
     expect(finding(diagnosis, 'processes')).toMatchObject({ ok: false, detail: expect.stringContaining('PID namespace') })
     expect(diagnosis.ok).toBe(true)
     expect(finding(host.doctor([]), 'processes')).toMatchObject({ ok: true })
@@ -235,12 +235,18 @@ describe('in a child from which something was taken', () => {
     // By a shell in between: setpriv itself has the capabilities that the file would give, and its child gains none.
     const who = [...nobody, 'sh', '-c', `exec ${node} "$@"`]
     const before = JSON.parse(host.run([...who, ...doctorWords]).stdout)
-    expect(finding(before, '/proc/self').detail).toContain('EACCES: this process is not dumpable')
+    expect(finding(before, '/proc/self').detail).toMatch(/^EACCES: this process is not dumpable.*capabilities from its file/)
     expect(finding(before, 'pagemap frames')).toMatchObject({ ok: false, detail: expect.stringContaining('EACCES'), advice: 'see /proc/self above' })
     expect(before.ok).toBe(true)
     host.shell(remedyOf(before, '/proc/self'))
     const after = JSON.parse(host.run([...who, ...doctorWords]).stdout)
     expect(finding(after, '/proc/self')).toMatchObject({ ok: true })
+
+    host.shell(`chmod 711 ${node}`)
+    const unreadable = JSON.parse(host.run([...who, ...doctorWords]).stdout)
+    expect(finding(unreadable, '/proc/self').detail).toContain('may be run, but not read')
+    host.shell(remedyOf(unreadable, '/proc/self'))
+    expect(finding(JSON.parse(host.run([...who, ...doctorWords]).stdout), '/proc/self')).toMatchObject({ ok: true })
   })
 
   test('system calls that a filter refuses to root: the filter is named', async (context) => {

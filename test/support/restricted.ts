@@ -53,10 +53,15 @@ export class MountNamespace implements Disposable {
     const made = new MountNamespace(holder)
     // The line comes once the namespace is there; the end of its input ends the holder, also when this process dies.
     await new Promise((resolve) => holder.stdout?.once('data', resolve))
-    made.shell(`mount -t tmpfs -o mode=755,dev tmpfs ${made.folder} && cd ${made.folder}`)
-    made.shell(
-      `cd ${made.folder} && printf '#!/bin/sh\\nexec %s\\n' '${doctorWords.join(' ')}' > doctor-shell && chmod 755 doctor-shell && ${preparation}`
-    )
+    try {
+      made.shell(`mount -t tmpfs -o mode=755,dev tmpfs ${made.folder} && cd ${made.folder}`)
+      made.shell(
+        `cd ${made.folder} && printf '#!/bin/sh\\nexec %s\\n' '${doctorWords.join(' ')}' > doctor-shell && chmod 755 doctor-shell && ${preparation}`
+      )
+    } catch (error) {
+      made[Symbol.dispose]()
+      throw error
+    }
     return made
   }
 

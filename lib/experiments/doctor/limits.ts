@@ -51,7 +51,7 @@ export function checkThreads(): Finding | null {
   const processes = limit('Max processes')
   if (!processes) return null
   const uid = process.getuid?.() ?? 0
-  const isExempt = uid === 0 || hasCapability('sys_resource') || hasCapability('sys_admin')
+  const isExempt = (uid === 0 && !inOwnNamespace('user')) || hasCapability('sys_resource') || hasCapability('sys_admin')
   if (isExempt || processes.soft === Infinity) return found(name, 'not limited for this user')
   const used = threadsOf(uid)
   const free = processes.soft - used

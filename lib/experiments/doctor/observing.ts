@@ -1,5 +1,5 @@
 /** What this process may observe: tracepoints, the second stage by BPF, frames, and what stands in the way of each. */
-import { existsSync, readFileSync } from 'node:fs'
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { readOptional } from '../../abi/host.js'
 import {
   containerKind,
@@ -48,14 +48,36 @@ export function checkOwnProc(): Finding {
     readFileSync('/proc/self/auxv')
     return found(name, "this process's own files can be read")
   } catch (error) {
+    return notDumpable(name, (error as NodeJS.ErrnoException).code ?? 'EIO')
+  }
+}
+
+/** The kernel has two reasons: a program that its user may not read, and one that gains capabilities (begin_new_exec() and commit_creds()). */
+function notDumpable(name: string, errno: string): Finding {
+  const node = quoted(process.execPath)
+  const what = `${errno}: this process is not dumpable, and its /proc/self is root's: pagemap and descriptors cannot be looked at`
+  if (!isReadable(process.execPath))
     return lacking(
       name,
-      `${(error as NodeJS.ErrnoException).code}: this process is not dumpable, as node has capabilities from its file (setcap), and its /proc/self is root's: pagemap, descriptors and maps cannot be read`,
-      byRoot(
-        `setcap -r ${quoted(process.execPath)}`,
-        'node then has no capabilities of its own; the shells named below give them to programs of your choice, not to every script'
-      )
+      `${what}; the node binary may be run, but not read, by this user`,
+      byRoot(`chmod a+r ${node}`, 'everybody can read the file')
     )
+  return lacking(
+    name,
+    `${what}; node has capabilities from its file (setcap)`,
+    byRoot(
+      `setcap -r ${node}`,
+      'node then has no capabilities of its own; the shells named below give them to programs of your choice, not to every script'
+    )
+  )
+}
+
+function isReadable(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK)
+    return true
+  } catch {
+    return false
   }
 }
 
@@ -63,7 +85,8 @@ const places = ['/sys/kernel/tracing', '/sys/kernel/debug/tracing']
 
 export async function checkTracefs({ probes }: Situation): Promise<Finding | null> {
   const name = 'tracefs'
-  const mounted = /^\S+ (\S+) tracefs /m.exec(readOptional('/proc/self/mounts') ?? '')?.[1]
+  const mounts = readOptional('/proc/self/mounts') ?? ''
+  const mounted = places.find((place) => new RegExp(`^\\S+ ${place} tracefs `, 'm').test(mounts))
   const refusal = probes ? await probes.readTracepoint() : readFormat()
   if (refusal === undefined) return null
   if (refusal === null)
@@ -72,7 +95,7 @@ export async function checkTracefs({ probes }: Situation): Promise<Finding | nul
   const outside = 'tracefs belongs to the host: run this outside of the user namespace'
   const price = `group ${group} can then see which events the kernel has, and read and set what others trace by tracefs`
   if (refusal.errno === 'ENOENT') return lacking(name, 'it is there, without events of KVM: kvm is not loaded', { advice: 'see /dev/kvm above' })
-  const detail = `${whatHappened(refusal)}${mounted ? ` (${mounted})` : ''}`
+  const detail = mounted && refusal.errno === 'EPERM' ? `${mounted} is mounted, and this user may not enter it` : whatHappened(refusal)
   if (inOwnNamespace('user')) return lacking(name, detail, { advice: outside })
   const command =
     mounted === undefined ? `mount -t tracefs -o gid=${group},mode=750 tracefs ${places[0]}` : `mount -o remount,gid=${group},mode=750 ${mounted}`
@@ -92,9 +115,6 @@ function readFormat(): { code: 'permission'; errno: string; message: string } | 
   return undefined
 }
 
-/** Where it counts: capabilities of another user namespace do not. */
-const holdsOneOf = (...names: LinuxCapability[]) => names.some(hasCapability) && !inOwnNamespace('user')
-
 const paranoid = () => readOptional('/proc/sys/kernel/perf_event_paranoid') ?? 'unknown'
 
 export async function checkPerf({ probes }: Situation): Promise<Finding | null> {
@@ -109,7 +129,7 @@ export async function checkPerf({ probes }: Situation): Promise<Finding | null> 
     return lacking(name, `rings of 4 MiB for each CPU are more than this process may lock (they open with 4 KiB)`, {
       advice: 'see locked memory below; or give trace() a smaller ringSize'
     })
-  if (!holdsOneOf('perfmon', 'sys_admin')) return lacking(name, detail, gaining('perfmon'))
+  if (!hasCapability('perfmon') && !hasCapability('sys_admin')) return lacking(name, detail, gaining('perfmon'))
   return lacking(name, detail, isFiltered() ? unfiltered('perf_event_open') : { advice: 'the kernel log may say why: sudo dmesg | tail' })
 }
 
@@ -120,8 +140,8 @@ export function checkBpf({ probes }: Situation): Finding | null {
   if (known === null && probes === null) return null
   const why = known?.why ?? probes?.loadReader()
   if (!why) return found(name, 'the program that reads memslots and page tables was loaded')
-  const isPrivilege = why.startsWith('no CAP_') || !holdsOneOf('bpf', 'sys_admin')
-  if (host.kvmLoaded && host.btf && isPrivilege) return lacking(name, why, gaining('perfmon', 'bpf'))
+  const withPrivileges = { ...host, userNamespace: false, capabilities: { sysAdmin: true, bpf: true, perfmon: true } }
+  if (known && missingOnHost(withPrivileges) === null) return lacking(name, why, gaining('perfmon', 'bpf'))
   if (isFiltered() && /EPERM|EACCES/.test(why)) return lacking(name, why, unfiltered('bpf'))
   return lacking(name, why, { advice: known?.remedy ?? 'this kernel is not known to node-kvm: tell the maintainers which it is' })
 }
@@ -139,7 +159,7 @@ export function checkFrames(): Finding {
   try {
     // Pages of the heap may be swapped: some of the first hundred are not.
     if (readPagemap(address, 100).some(({ hpa }) => hpa !== undefined)) return found(name, 'pagemap shows HPAs')
-    if (holdsOneOf('sys_admin'))
+    if (hasCapability('sys_admin'))
       return lacking(name, 'pagemap hides HPAs, although CAP_SYS_ADMIN is held', { advice: 'another kernel: this is no plain Linux' })
     return lacking(name, 'pagemap hides HPAs from processes without CAP_SYS_ADMIN', gaining('sys_admin'))
   } catch (error) {

@@ -26,9 +26,19 @@ const number = (name: 'seconds' | 'sequences' | 'seed' | 'hang-seconds' | 'shrin
 const seed = number('seed', Math.floor(Math.random() * 2 ** 31))
 const seconds = number('seconds', values.sequences === undefined ? 60 : Number.POSITIVE_INFINITY)
 
+let interrupted = false
+let search: Search | undefined
+const interrupt = () => {
+  interrupted = true
+  void search?.stop()
+}
+// Before there is anything to be left behind.
+process.on('SIGINT', interrupt)
+process.on('SIGTERM', interrupt)
+
 const folder = mkdtempSync(join(tmpdir(), 'node-kvm-fuzz-'))
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
-const search = new Search(
+search = new Search(
   {
     seed,
     sequences: number('sequences', Number.POSITIVE_INFINITY),
@@ -50,11 +60,11 @@ function tell({ finding, program, alone, seed }: Found): void {
   console.error(`\n${print(program, heading)}`)
 }
 
-const interrupt = () => void search.stop()
-process.once('SIGINT', interrupt)
-process.once('SIGTERM', interrupt)
+// A signal that came while the shim was compiled arrives in a turn of its own.
+await new Promise((resolve) => setImmediate(resolve))
+if (interrupted) await search.stop()
 const shown = process.stderr.isTTY
-  ? setInterval(() => process.stderr.write(`\r${search.sequences} programs, ${search.calls} calls, ${search.found.length} faults `), 500)
+  ? setInterval(() => process.stderr.write(`\r${search?.sequences} programs, ${search?.calls} calls, ${search?.found.length} faults `), 500)
   : undefined
 await search.run()
 clearInterval(shown)

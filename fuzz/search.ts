@@ -64,6 +64,7 @@ export class Search {
   }
 
   async run(): Promise<void> {
+    if (this.#stopped) return
     try {
       const { contents } = await this.#current()
       const arbitrary = programs(hasOf(contents))

@@ -42,7 +42,8 @@ test('some programs: no fault, and its folder is gone', async () => {
 test('an interrupted run ends its processes, and counts what it did', async () => {
   const { child, ended } = start(['--seconds', '1000', '--seed', '1'])
   const children = () => readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').trim().split(' ').filter(Boolean)
-  await expect.poll(() => readdirSync(scratch).length > 0 && children().length > 0, { timeout: 30_000 }).toBe(true)
+  const isAtWork = () => readdirSync(scratch).some((folder) => existsSync(join(scratch, folder, 'log-0')))
+  await expect.poll(isAtWork, { timeout: 30_000 }).toBe(true)
   const begun = children()
   child.kill('SIGINT')
   const { status, result } = await ended
@@ -63,7 +64,7 @@ describe('a planted fault is found, and its program printed', () => {
     leak: ['leaks', /^\/\/ leak.*kvm/m]
   } as const
   test.for(Object.entries(kinds))('%s', async ([fault, [counted, heading]]) => {
-    const args = ['--sequences', '12', '--seed', '3', '--hang-seconds', '2', '--shrink-seconds', '4']
+    const args = ['--sequences', '5', '--seed', '3', '--hang-seconds', '2', '--shrink-seconds', '1']
     const { status, stderr, result } = await start(args, { NODE_KVM_FUZZ_PLANT: fault }).ended
     expect(result[counted]).toBeGreaterThan(0)
     expect({ status, ok: result['ok'] }).toEqual({ status: 1, ok: false })
@@ -72,7 +73,7 @@ describe('a planted fault is found, and its program printed', () => {
   })
 
   test('the program runs by itself', async () => {
-    const { stderr } = await start(['--sequences', '12', '--seed', '3'], { NODE_KVM_FUZZ_PLANT: 'crash' }).ended
+    const { stderr } = await start(['--sequences', '2', '--seed', '3', '--shrink-seconds', '1'], { NODE_KVM_FUZZ_PLANT: 'crash' }).ended
     const file = fileURLToPath(new URL(`../dist/fuzz-test-${process.pid}.mjs`, import.meta.url))
     writeFileSync(file, stderr.slice(stderr.indexOf('// crash')))
     try {

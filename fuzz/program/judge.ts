@@ -1,7 +1,7 @@
 /** What must hold after a program: the kernel's table is the library's, memory is what was written, promises settle, nothing is left. */
 import { readdirSync, readlinkSync } from 'node:fs'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { attempt, journal, report } from './attempt.js'
+import { attempt, journal, progress, report } from './attempt.js'
 import { judgeLedger } from './guests.js'
 import type { Library } from './library.js'
 import { end } from './workers.js'
@@ -70,7 +70,10 @@ export function judgeCopy(mapping: Mapping | undefined, offset: number, bytes: U
 /** Every promise that the library gave comes to an end once all is closed. */
 export async function judgePromises(): Promise<void> {
   const { pending } = journal()
-  for (let waited = 0; waited < 300 && pending.size > 0; waited++) await new Promise((resolve) => setTimeout(resolve, waited < 50 ? 1 : 20))
+  for (let waited = 0; waited < 300 && pending.size > 0; waited++) {
+    progress()
+    await new Promise((resolve) => setTimeout(resolve, waited < 50 ? 1 : 20))
+  }
   for (const call of pending.values()) report('hang', 'a promise never settled', call)
   pending.clear()
 }

@@ -129,10 +129,7 @@ export function hvaToGpa(table: Pick<Tables, 'slots'>, hva: number): number[] {
 }
 
 /** Every GPA that leads to an HPA, by the host page tables or by the second stage. Address space 0. */
-export function hpaToGpa(
-  table: Pick<Tables, 'slots'> & Pick<PageColumns, 'gpa' | 'hpa' | 'secondHpa' | 'slot'>,
-  wanted: number
-): number[] {
+export function hpaToGpa(table: Pick<Tables, 'slots'> & Pick<PageColumns, 'gpa' | 'hpa' | 'secondHpa' | 'slot'>, wanted: number): number[] {
   const { gpa, hpa, secondHpa, slot, slots } = checkTables('table', table, ['gpa', 'hpa', 'secondHpa', 'slot', 'slots'])
   checkAddress('hpa', wanted)
   const page = wanted - (wanted % pageSize)

@@ -58,7 +58,14 @@ Napi::Value FaultService::Of(const Napi::CallbackInfo& info, const std::shared_p
   if (request.source.get() < 0) request.server = ServingThread::OfThisThread();
   Parts parts{nullptr, region};
   if (const int error = region->ServeFaults(std::move(request), &parts.faults); error != 0) return Napi::Number::New(info.Env(), error);
-  return info.Env().GetInstanceData<AddonData>()->fault_service.New({Napi::External<Parts>::New(info.Env(), &parts)});
+  const UserFaults* begun = parts.faults.get();
+  try {
+    return info.Env().GetInstanceData<AddonData>()->fault_service.New({Napi::External<Parts>::New(info.Env(), &parts)});
+  } catch (...) {
+    // Nobody got what would end it.
+    region->EndFaults(begun);
+    throw;
+  }
 }
 
 FaultService::FaultService(const Napi::CallbackInfo& info) : Wrapped(info) {

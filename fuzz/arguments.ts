@@ -99,7 +99,7 @@ export function argumentsOf(body: fc.Arbitrary<readonly Command[]>) {
     'new DataView(new ArrayBuffer(8))',
     'new BigUint64Array(8)'
   ]
-  const live: TextArbitrary = fc.nat(5).map((index) => [`new Uint8Array(@mapping:${index}.buffer, 1, 4096)`])
+  const live: TextArbitrary = fc.nat(5).map((index) => [`live(@mapping:${index})`])
   const bytes = fc.oneof(
     { weight: 12, arbitrary: oneOf(page, 'new Uint8Array(8192)', 'new Uint8Array(16).fill(0xf4)', 'new Uint8Array(1)') },
     { weight: 4, arbitrary: oneOf(...oddBytes) },

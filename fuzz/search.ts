@@ -84,7 +84,9 @@ export class Search {
         const first = await this.#first(program)
         if (!first) return
         found = { ...first, program, seed }
-        end = first.alone ? Date.now() + this.#options.shrinkMilliseconds : 0
+        // An untyped error says by its place what it is: its program need not be the smallest.
+        const most = this.#options.shrinkMilliseconds / (first.finding.kind === 'untyped' ? 4 : 1)
+        end = first.alone ? Date.now() + most : 0
       } else {
         if (this.#stopped || Date.now() > end || !(await this.#again(program, found.finding))) return
         found.program = program

@@ -57,7 +57,14 @@ Napi::Value FaultService::Begin(const Napi::CallbackInfo& info, std::shared_ptr<
   if (request.source.get() < 0) request.server = ServingThread::OfThisThread();
   Parts parts{nullptr, region};
   if (const int error = region->ServeFaults(std::move(request), &parts.faults); error != 0) return Napi::Number::New(info.Env(), error);
-  return Make(info.Env().GetInstanceData<AddonData>()->fault_service, std::move(parts));
+  const UserFaults* begun = parts.faults.get();
+  try {
+    return Make(info.Env().GetInstanceData<AddonData>()->fault_service, std::move(parts));
+  } catch (...) {
+    // Nobody got what would end it.
+    region->EndFaults(begun);
+    throw;
+  }
 }
 
 FaultService::FaultService(const Napi::CallbackInfo& info) : Wrapped(info), parts_(Taken<Parts>(info)) {

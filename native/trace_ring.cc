@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -89,6 +88,8 @@ int TraceRing::Open(const TraceRequest& request, std::unique_ptr<TraceRing>* rin
   }
   for (const auto& cpu : made->rings_)
     for (const auto& event : cpu->events) ioctl(event.get(), PERF_EVENT_IOC_ENABLE, 0);
+  made->polled_.push_back({made->stop_.get(), POLLIN, 0});
+  for (const auto& cpu : made->rings_) made->polled_.push_back({cpu->leader.get(), POLLIN, 0});
   made->reader_ = std::thread(&TraceRing::ReadLoop, made.get());
   pthread_setname_np(made->reader_.native_handle(), "kvm-trace");
   *ring = std::move(made);
@@ -151,12 +152,10 @@ void TraceRing::ReadLoop() {
   sigset_t all;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, nullptr);
-  std::vector<pollfd> polled{{stop_.get(), POLLIN, 0}};
-  for (const auto& ring : rings_) polled.push_back({ring->leader.get(), POLLIN, 0});
   for (;;) {
-    const int ready = poll(polled.data(), polled.size(), kLatencyMilliseconds);
+    const int ready = poll(polled_.data(), polled_.size(), kLatencyMilliseconds);
     if (ready < 0 && errno != EINTR) return;
-    if (polled[0].revents != 0) return;
+    if (polled_[0].revents != 0) return;
     const std::lock_guard lock(mutex_);
     const size_t before = held_;
     try {

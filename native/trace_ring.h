@@ -3,6 +3,7 @@
 #pragma once
 
 #include <linux/perf_event.h>
+#include <poll.h>
 #include <sys/types.h>
 
 #include <atomic>
@@ -101,6 +102,8 @@ class TraceRing {
   bool counts_lost_ = true;  // PERF_FORMAT_LOST: Linux 6.0
   Doorbell bell_;
   OwnedFd stop_;
+  // Of the reader, made before it: where memory has run out, nobody would hear of it from a thread.
+  std::vector<pollfd> polled_;
   std::thread reader_;
 };
 

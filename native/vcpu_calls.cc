@@ -49,8 +49,10 @@ void VcpuCalls::Define(Napi::Object exports) {
 
 uint32_t VcpuCalls::Add(const VcpuParts& parts, char* area, napi_ref buffer) {
   if (free_.empty()) {
-    free_.push_back(static_cast<uint32_t>(entries_.size()));
+    // Room for every number comes first: what is free must be an entry, also when memory runs out here, and Remove() must not fail.
+    if (free_.capacity() <= entries_.size()) free_.reserve(2 * entries_.size() + 1);
     entries_.emplace_back();
+    free_.push_back(static_cast<uint32_t>(entries_.size() - 1));
   }
   const uint32_t number = free_.back();
   free_.pop_back();

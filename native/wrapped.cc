@@ -25,7 +25,9 @@ namespace {
 void ThrowOn(Napi::Env env) {
   try {
     throw;
-  } catch (const Napi::Error&) {
+  } catch (const Napi::Error& error) {
+    // What a constructor throws comes by way of node-addon-api, which keeps no more of it than its words.
+    if (error.Message() == std::bad_alloc().what()) ThrowExhausted(env, "memory");
     throw;
   } catch (const std::bad_alloc&) {
     ThrowExhausted(env, "memory");

@@ -1,6 +1,6 @@
 /** A vCPU on a thread of its own, while the event loop goes on. */
 import { AsyncResource } from 'node:async_hooks'
-import { argumentError, checkAddress, checkInteger, checkOptions } from '../abi/arguments.js'
+import { argumentError, checkAddress, checkInteger, checkList, checkOptions } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
 import type { NativeVcpuRunner } from '../abi/native.js'
 import type { Exit, IoOutExit, MmioExit } from './exits.js'
@@ -72,7 +72,8 @@ function* queuedExits(bytes: Uint8Array): Generator<IoOutExit | MmioExit> {
 }
 
 const rangeWords = (ranges: readonly QueuedRange[]): (boolean | number)[] =>
-  ranges.flatMap((range) => {
+  checkList('queued', ranges).flatMap((range) => {
+    if (typeof range !== 'object' || range === null) throw argumentError('queued', range, 'objects with port or gpa, and size')
     if ('port' in range) {
       checkOptions('queued', range, ['port', 'size'])
       return [true, checkInteger('port', range.port, 0, 0xffff), checkInteger('size', range.size ?? 1, 1, 0x1_0000)]
@@ -117,6 +118,7 @@ export class VcpuThread {
     native: { startThread(number: number, ranges: (boolean | number)[], notify: () => void): NativeVcpuRunner | number }
   ) {
     checkHandlers(handlers)
+    if (signal !== undefined && typeof signal?.throwIfAborted !== 'function') throw argumentError('signal', signal, 'an AbortSignal')
     signal?.throwIfAborted()
     // In the async context of start(), which a thread-safe function keeps for itself only before Node 24.
     const arrived = AsyncResource.bind(() => this.#arrived(), 'KvmVcpuThread')

@@ -205,7 +205,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   }
 
   #limit(options: RunOptions): number {
-    const { timeoutMs } = options
+    const timeoutMs = options?.timeoutMs
     if (timeoutMs === undefined) {
       checkOptions('options', options, ['timeoutMs'])
       return -1

@@ -85,7 +85,8 @@ let abandon: (paging: DemandPaging) => void
 export class DemandPaging implements Disposable {
   readonly #native: NativeFaultService
   readonly #region: NativeRegion
-  readonly #handler: FaultHandler | undefined
+  // Until close(): it may hold the mapping, for whose end this is kept (Mapping's registry of what is lost).
+  #handler: FaultHandler | undefined
   readonly #minor: boolean
   readonly #bell: Doorbell | undefined
   // Pages whose handler is on the stack, and those whose handler answers later.
@@ -264,6 +265,7 @@ export class DemandPaging implements Disposable {
   close(): void {
     if (this.#closed) return
     this.#closed = true
+    this.#handler = undefined
     serveNoMore(this)
     this.#bell?.close()
     this.#native.close()

@@ -1,6 +1,6 @@
 /** KVM's translation, watched: typed events out of tracepoints and the library's own calls, in one order. */
 import { readlinkSync } from 'node:fs'
-import { argumentError, checkBoolean, checkInteger, checkOneOf, checkOptions, MiB, pageSize } from '../abi/arguments.js'
+import { argumentError, checkBoolean, checkInteger, checkList, checkOneOf, checkOptions, MiB, pageSize } from '../abi/arguments.js'
 import { Doorbell } from '../abi/doorbell.js'
 import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
@@ -69,14 +69,15 @@ interface Settings {
 function checkedSettings(options: TraceOptions): Settings {
   checkOptions('options', options, optionNames)
   const { kinds = defaultKinds, tracepoints: named = [], everywhere = false, ringSize = 4 * MiB, heldLimit = 256 * MiB } = options
-  for (const kind of kinds) checkOneOf('kinds', kind, allKinds)
-  for (const name of named)
+  const wanted = new Set(checkList('kinds', kinds).map((kind) => checkOneOf('kinds', kind, allKinds)))
+  const names = checkList('tracepoints', named)
+  for (const name of names)
     if (typeof name !== 'string' || !/^\w+\/\w+$/.test(name)) throw argumentError('tracepoints', name, "names such as 'kvm/kvm_userspace_exit'")
   checkBoolean('everywhere', everywhere)
   checkInteger('ringSize', ringSize, pageSize, 2 ** 30)
   if (!Number.isInteger(Math.log2(ringSize))) throw argumentError('ringSize', ringSize, 'a power of two')
   checkInteger('heldLimit', heldLimit, 0, 2 ** 40)
-  return { wanted: new Set(kinds), named, everywhere, ringSize, heldLimit }
+  return { wanted, named: names, everywhere, ringSize, heldLimit }
 }
 
 /** What the kernel's errors mean for whoever opens tracepoints. */

@@ -1,6 +1,6 @@
 /** What changed between two moments. */
 import { levelSize } from '../abi/spte.js'
-import type { Tables } from './tables.js'
+import { checkTables, type Tables } from './tables.js'
 
 /** What became of a page's entry in the second stage; `host` is for a page that only the host's side changed. */
 export type ChangeKind = 'appeared' | 'vanished' | 'moved' | 'split' | 'merged' | 'permission' | 'host'
@@ -92,6 +92,9 @@ function continues(last: Change | undefined, next: Change): last is Change {
  * diff(before, vm.tables())   // [] here: the guest never touched it
  */
 export function diff(before: Tables, after: Tables): Change[] {
+  const columns = ['gpa', 'hpa', 'host', 'kind', 'level', 'secondHpa', 'slot', 'slots', 'spte'] as const
+  checkTables('before', before, columns)
+  checkTables('after', after, columns)
   const changes: Change[] = []
   for (const change of changedPages(before, after)) {
     const last = changes.at(-1)

@@ -1,6 +1,6 @@
 /** Every VM on the host, whoever runs it. */
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
-import { checkInteger } from '../abi/arguments.js'
+import { checkInteger, checkOptions } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { opening, openingOr } from '../abi/exhausted.js'
 import { readOptional } from '../abi/host.js'
@@ -157,7 +157,8 @@ function noMachine(pid: number, foreign: boolean, hidden: string | null): KvmErr
  * @example
  * for (const machine of machines()) console.log(machine.pid, machine.command, machine.memslots.length)
  */
-export function machines({ pid }: { pid?: number } = {}): Machine[] {
+export function machines(options: { pid?: number } = {}): Machine[] {
+  const { pid } = checkOptions('options', options, ['pid'])
   if (pid !== undefined) checkInteger('pid', pid, 1, 2 ** 31 - 1)
   const found = readMachines({ pid: pid ?? 0, tables: false })
   const list =

@@ -3,7 +3,7 @@
 import { levelSize } from '../abi/spte.js'
 import { hostBits } from './host-page.js'
 import type { TableSlot } from './table-slot.js'
-import type { Tables } from './tables.js'
+import { checkTables, type Tables } from './tables.js'
 import { whySmall } from './translate.js'
 
 /** Bytes, of guest memory in memslots. */
@@ -73,6 +73,7 @@ function count(summary: Summary, table: Tables, row: number): void {
  * summarize(vm.tables()).mapped.huge2M
  */
 export function summarize(table: Tables): Summary {
+  checkTables('table', table, ['gpa', 'host', 'kind', 'level', 'slot', 'slots', 'evidence'])
   const summary = empty()
   summary.slots = table.slots.length
   summary.compared = table.compared

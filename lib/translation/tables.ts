@@ -1,5 +1,5 @@
 /** The three tables of a VM, all of them at once, as columns. */
-import { checkAddress, checkInteger, checkOptions } from '../abi/arguments.js'
+import { argumentError, checkAddress, checkInteger, checkOptions } from '../abi/arguments.js'
 import type { LeafColumns, PageColumns, SlotColumns } from '../abi/columns.js'
 import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
@@ -215,8 +215,16 @@ export function readTables(subject: Subject, range: TableRange = {}): Tables {
   return { ...columns, slots: slotList(slots, subject.pid), leaves, format: spteFormat(), hugeKnown: scanned, evidence: how }
 }
 
+/** @internal what a caller hands back must be what tables() gave, as far as it is used */
+export function checkTables<T extends Partial<Tables>>(argument: string, table: T, columns: readonly (keyof T)[]): T {
+  if (typeof table !== 'object' || table === null || columns.some((column) => typeof table[column] !== 'object'))
+    throw argumentError(argument, table, 'what tables() returned')
+  return table
+}
+
 /** The row of a GPA, or -1. */
-export function rowOf({ gpa, slot, slots }: Tables, wanted: number, addressSpace = 0): number {
+export function rowOf(table: Tables, wanted: number, addressSpace = 0): number {
+  const { gpa, slot, slots } = checkTables('table', table, ['gpa', 'slot', 'slots'])
   const page = wanted - (wanted % 4096)
   let low = 0
   for (let high = gpa.length; low < high; ) {

@@ -7,7 +7,7 @@ import { hostMappings } from './backing.js'
 import type { Evidence } from './evidence.js'
 import { type HostView, hostView } from './host-page.js'
 import { slotOf, type TableSlot } from './table-slot.js'
-import { lookAtAll, type Subject, type Tables } from './tables.js'
+import { checkTables, lookAtAll, type Subject, type Tables } from './tables.js'
 
 /** The second stage's entry for a GPA, or why none is known. */
 export type SecondStage =
@@ -122,16 +122,15 @@ export function translateIn(subject: Subject, gpa: number): Translation {
 }
 
 /** The first table backwards: every GPA of an HVA, as one page may stand in several slots. Address space 0. */
-export function hvaToGpa({ slots }: Pick<Tables, 'slots'>, hva: number): number[] {
+export function hvaToGpa(table: Pick<Tables, 'slots'>, hva: number): number[] {
+  const { slots } = checkTables('table', table, ['slots'])
   checkAddress('hva', hva)
   return slots.filter((slot) => slot.addressSpace === 0 && hva >= slot.hva && hva < slot.hva + slot.size).map((slot) => slot.gpa + (hva - slot.hva))
 }
 
 /** Every GPA that leads to an HPA, by the host page tables or by the second stage. Address space 0. */
-export function hpaToGpa(
-  { gpa, hpa, secondHpa, slot, slots }: Pick<Tables, 'slots'> & Pick<PageColumns, 'gpa' | 'hpa' | 'secondHpa' | 'slot'>,
-  wanted: number
-): number[] {
+export function hpaToGpa(table: Pick<Tables, 'slots'> & Pick<PageColumns, 'gpa' | 'hpa' | 'secondHpa' | 'slot'>, wanted: number): number[] {
+  const { gpa, hpa, secondHpa, slot, slots } = checkTables('table', table, ['gpa', 'hpa', 'secondHpa', 'slot', 'slots'])
   checkAddress('hpa', wanted)
   const page = wanted - (wanted % pageSize)
   const found = new Set<number>()

@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
-import { skipWhereSlow } from './support/skip.js'
+import { skipWhereSlow } from '../support/skip.js'
 
 const program = fileURLToPath(new URL('../faults/native-arguments.mjs', import.meta.url))
 

@@ -31,6 +31,21 @@ describe('lifetimes', () => {
     expect(again.closed).toBe(true)
   })
 
+  test('a handler that holds its own mapping holds it no longer than until close()', async (context) => {
+    need(context)
+    // Where its maker ends, nothing but the handler is left.
+    const lost = (() => {
+      const ram = Mapping.anonymous(pageSize)
+      ram.onMissing(() => (ram.address === 0 ? null : undefined)).close()
+      return new WeakRef(ram)
+    })()
+    const isLost = () => {
+      globalThis.gc?.()
+      return lost.deref() === undefined
+    }
+    await expect.poll(isLost, { timeout: 20_000 }).toBe(true)
+  })
+
   test('a live buffer and a service exclude each other', (context) => {
     needsPaging(context)
     using ram = Mapping.anonymous(pageSize)

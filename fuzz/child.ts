@@ -1,0 +1,55 @@
+/** A child of the fuzzer: runs programs, a line of JSON each, and answers each with a line. What it finds is in its log, and outlives it. */
+import { createInterface } from 'node:readline'
+import { plant } from './planted.js'
+import { journal, judgeError, report } from './program/attempt.js'
+import { held, judgeLeaks } from './program/judge.js'
+import { everything } from './program/library.js'
+import { names } from './program/names.js'
+
+const AsyncFunction = (async () => {}).constructor as new (...text: string[]) => (...given: unknown[]) => Promise<void>
+
+process.on('uncaughtException', (error) => judgeError(error, 'a turn of its own'))
+
+/** Classes, their methods, and functions: so that what an older package lacks is not asked of it. */
+function contents(): string[] {
+  return Object.entries(everything).flatMap(([name, value]) => {
+    if (typeof value !== 'function') return [name]
+    const own = (of: object | undefined) => (of ? Object.getOwnPropertyNames(of) : [])
+    const inherited = value.prototype ? own(Object.getPrototypeOf(value.prototype)) : []
+    return [name, ...[...own(value), ...own(value.prototype), ...inherited].map((member) => `${name}.${member}`)]
+  })
+}
+
+async function perform(program: string): Promise<void> {
+  const run = new AsyncFunction(...Object.keys(names), `'use strict'\n${program}`)
+  try {
+    await run(...Object.values(names))
+  } catch (error) {
+    report('untyped', `the program itself: ${error instanceof Error ? error.stack : error}`)
+  }
+}
+
+/** What an environment opens once and keeps is no leak: the program that reads tables, the thread that waits for eventfds. */
+const first = `
+  const vm = attempt(() => Kvm.open().createVm()), mapping = attempt(() => Mapping.anonymous(65536))
+  attempt(() => vm.memslots.create({ gpa: 0, mapping }), vm, mapping)
+  const vcpu = attempt(() => vm.createVcpu(), vm)
+  run(vcpu, 'halt', 0)
+  attempt(() => vcpu.start({}), vcpu)
+  const all = [attempt(() => vm.ioeventfd({ port: 1, size: 1 }), vm), attempt(() => vm.trace({ ringSize: 4096 }), vm), vm]
+  judgeTable(vm, 'before all')
+  await turn()
+  await judge([], [], [...all, attempt(() => mapping.onMissing(() => null)), mapping])`
+
+await perform(first)
+plant(process.env['NODE_KVM_FUZZ_PLANT'])
+process.stdout.write(`${JSON.stringify({ contents: contents() })}\n`)
+let before = held()
+for await (const line of createInterface({ input: process.stdin })) {
+  const calls = journal().calls
+  await perform((JSON.parse(line) as { program: string }).program)
+  const left = await judgeLeaks(before)
+  before = { ...before, ...left }
+  process.stdout.write(`${JSON.stringify({ calls: journal().calls - calls, left })}\n`)
+}
+process.exit(0)

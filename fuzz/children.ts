@@ -1,0 +1,154 @@
+/** The processes in which programs run, and who watches that they end. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { closeSync, fstatSync, ftruncateSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+
+export interface Finding {
+  kind: 'crash' | 'hang' | 'untyped' | 'wrong' | 'leak'
+  what: string
+  /** The text of the call. */
+  call: string
+}
+export interface Outcome {
+  calls: number
+  findings: Finding[]
+  /** What is held at the end and was not before: a leak, if it grows each time. */
+  left: Record<string, number>
+  /** Whether the child is gone. */
+  ended: boolean
+}
+interface Answer {
+  calls: number
+  left: Record<string, number>
+}
+
+/** What of a finding stays when it is met again, in a smaller program: what happened, without numbers, and in which method. */
+export function signatureOf({ kind, what, call }: Finding): string {
+  const [method = ''] = /\.[\w.]+/.exec(call) ?? []
+  const gist = what
+    .replace(/0x[0-9a-f]+|\d+n?/g, 'N')
+    .replace(/\s+/g, ' ')
+    .slice(0, 160)
+  // An untyped error's place says more than which call led there.
+  return kind === 'untyped' ? `${kind}: ${gist}` : `${kind}: ${gist} ${method}`
+}
+
+/** Seconds of a processor that it used, and whether one of its threads waits for a processor. */
+function timeOf(pid: number): { used: number; runnable: boolean } {
+  const sum = { used: 0, runnable: false }
+  try {
+    for (const thread of readdirSync(`/proc/${pid}/task`)) {
+      const fields = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
+      sum.used += (Number(fields[11]) + Number(fields[12])) / 100
+      sum.runnable ||= fields[0] === 'R'
+    }
+  } catch {
+    // It ended, or a thread of it.
+  }
+  return sum
+}
+
+export class Child {
+  readonly #process: ChildProcess
+  readonly #logPath: string
+  readonly #log: number
+  readonly #lines: AsyncIterator<string>
+  readonly #ended: Promise<string>
+  readonly #hangSeconds: number
+  #errors = ''
+  /** What the package has, by name. */
+  contents: ReadonlySet<string> = new Set()
+  programs: string[] = []
+
+  private constructor(folder: string, number: number, environment: Record<string, string>, hangSeconds: number) {
+    this.#logPath = join(folder, `log-${number}`)
+    this.#log = openSync(this.#logPath, 'a')
+    this.#hangSeconds = hangSeconds
+    const file = fileURLToPath(new URL('./child.js', import.meta.url))
+    this.#process = spawn(process.execPath, ['--expose-gc', '--stack-trace-limit=4', file], {
+      stdio: ['pipe', 'pipe', 'pipe', this.#log],
+      env: { ...process.env, ...environment, NODE_KVM_FUZZ_LOG: '3' },
+      cwd: folder
+    })
+    const { stdin, stdout, stderr } = this.#process
+    stdin?.on('error', () => {})
+    stderr?.setEncoding('utf8').on('data', (text) => (this.#errors = (this.#errors + text).slice(-20_000)))
+    this.#lines = createInterface({ input: stdout as NodeJS.ReadableStream })[Symbol.asyncIterator]()
+    this.#ended = new Promise((resolve) => this.#process.once('close', (status, signal) => resolve(signal ?? `status ${status}`)))
+  }
+
+  static async start(folder: string, number: number, environment: Record<string, string>, hangSeconds: number): Promise<Child> {
+    const child = new Child(folder, number, environment, hangSeconds)
+    const { value } = await child.#lines.next()
+    if (value === undefined) throw new Error(`the child does not start: ${await child.#ended}\n${child.#errors}`)
+    child.contents = new Set((JSON.parse(value) as { contents: string[] }).contents)
+    return child
+  }
+
+  /** What it wrote into its log. */
+  #takeLog(): { lines: string[]; last: string } {
+    const lines = readFileSync(this.#logPath, 'utf8').split('\n').filter(Boolean)
+    return { lines: lines.filter((line) => line.startsWith('{')), last: lines.findLast((line) => line.startsWith('.'))?.slice(1) ?? '' }
+  }
+
+  /** Resolves when it made no call for so long, though it could have: time for which it had to wait for a processor is not counted. */
+  async #watch(signal: AbortSignal): Promise<'hang' | 'stopped'> {
+    const tick = 0.25
+    const pid = this.#process.pid as number
+    let size = -1
+    let idle = 0
+    let used = timeOf(pid).used
+    while (!signal.aborted) {
+      await new Promise((resolve) => setTimeout(resolve, tick * 1000))
+      const now = timeOf(pid)
+      const { size: grown } = fstatSync(this.#log)
+      if (grown !== size) idle = 0
+      else idle += now.runnable ? Math.min(tick, now.used - used) : tick
+      size = grown
+      used = now.used
+      if (idle >= this.#hangSeconds) return 'hang'
+    }
+    return 'stopped'
+  }
+
+  async run(program: string): Promise<Outcome> {
+    this.programs.push(program)
+    ftruncateSync(this.#log)
+    this.#process.stdin?.write(`${JSON.stringify({ program })}\n`)
+    const watching = new AbortController()
+    const line = this.#lines.next()
+    const ending = await Promise.race([line.then(({ value }) => (value === undefined ? this.#ended : undefined)), this.#watch(watching.signal)])
+    watching.abort()
+    const { lines, last } = this.#takeLog()
+    const reports = lines.map((text) => JSON.parse(text) as { kind: Finding['kind'] | 'leaving'; what: string; call: string })
+    const findings = reports.filter(({ kind }) => kind !== 'leaving') as Finding[]
+    if (ending === undefined) {
+      const { calls, left } = JSON.parse((await line).value as string) as Answer
+      return { calls, findings, left, ended: false }
+    }
+    const leaves = reports.some(({ kind }) => kind === 'leaving')
+    if (ending === 'hang')
+      findings.push({ kind: 'hang', what: `no call returned for ${this.#hangSeconds} s${leaves ? ' while the process ended' : ''}`, call: last })
+    else if (!leaves || ending !== 'status 0') findings.push({ kind: 'crash', what: `${ending} ${this.#tellingErrors()}`, call: last })
+    await this.end()
+    return { calls: 1, findings, left: {}, ended: true }
+  }
+
+  /** Of what it printed, the lines that say why it ended. */
+  #tellingErrors(): string {
+    const lines = this.#errors.split('\n').filter((line) => /terminate called|what\(\)|FATAL|ERROR:|SUMMARY:|#\d+ .*node_kvm|assert/i.test(line))
+    return lines.slice(0, 12).join('\n')
+  }
+
+  async end(): Promise<void> {
+    this.#process.kill('SIGKILL')
+    await this.#ended
+    try {
+      closeSync(this.#log)
+    } catch {
+      // A second end().
+    }
+  }
+}

@@ -1,0 +1,75 @@
+/** npm run fuzz -- --seconds N [--seed S] [--sequences N] [--package DIR]: see docs/fuzz.md. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { parseArgs } from 'node:util'
+import { print } from './print.js'
+import { type Found, Search } from './search.js'
+import { buildShim } from './shim.js'
+
+const { values } = parseArgs({
+  options: {
+    seconds: { type: 'string' },
+    sequences: { type: 'string' },
+    seed: { type: 'string' },
+    package: { type: 'string' },
+    'hang-seconds': { type: 'string', default: '10' },
+    'shrink-seconds': { type: 'string', default: '20' }
+  }
+})
+const number = (name: 'seconds' | 'sequences' | 'seed' | 'hang-seconds' | 'shrink-seconds', otherwise: number) => {
+  const value = values[name] === undefined ? otherwise : Number(values[name])
+  if (!(value >= 0)) throw new Error(`--${name} takes a number, and not ${values[name]}`)
+  return value
+}
+const seed = number('seed', Math.floor(Math.random() * 2 ** 31))
+const seconds = number('seconds', values.sequences === undefined ? 60 : Number.POSITIVE_INFINITY)
+
+let interrupted = false
+let search: Search | undefined
+const interrupt = () => {
+  interrupted = true
+  void search?.stop()
+}
+// Before there is anything to be left behind.
+process.on('SIGINT', interrupt)
+process.on('SIGTERM', interrupt)
+
+const folder = mkdtempSync(join(tmpdir(), 'node-kvm-fuzz-'))
+process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
+search = new Search(
+  {
+    seed,
+    sequences: number('sequences', Number.POSITIVE_INFINITY),
+    milliseconds: seconds * 1000,
+    folder,
+    environment: {
+      ...buildShim(folder),
+      ...(values.package !== undefined && { NODE_KVM_FUZZ_PACKAGE: pathToFileURL(resolve(values.package, 'dist/lib/index.js')).href })
+    },
+    hangSeconds: number('hang-seconds', 10),
+    shrinkMilliseconds: number('shrink-seconds', 20) * 1000
+  },
+  tell
+)
+
+function tell({ finding, program, alone, seed }: Found): void {
+  const heading = [`${finding.kind}, with --seed ${seed} --sequences 1: ${finding.what}`, `in ${finding.call.slice(0, 200)}`]
+  if (!alone) heading.push('It was seen once, after other programs in one process; by itself this one did not show it again.')
+  console.error(`\n${print(program, heading)}`)
+}
+
+// A signal that came while the shim was compiled arrives in a turn of its own.
+await new Promise((resolve) => setImmediate(resolve))
+if (interrupted) await search.stop()
+const shown = process.stderr.isTTY
+  ? setInterval(() => process.stderr.write(`\r${search?.sequences} programs, ${search?.calls} calls, ${search?.found.length} faults `), 500)
+  : undefined
+await search.run()
+clearInterval(shown)
+
+const { crash: crashes, hang: hangs, untyped: untypedErrors, wrong, leak: leaks } = search.counts
+const ok = crashes + hangs + untypedErrors + wrong + leaks === 0 && search.sequences > 0
+console.log(JSON.stringify({ seed, calls: search.calls, sequences: search.sequences, crashes, hangs, untypedErrors, wrong, leaks, ok }))
+process.exit(ok ? 0 : 1)

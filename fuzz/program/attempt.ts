@@ -1,0 +1,110 @@
+/**
+ * What a program of the fuzzer is written with. A child runs these functions as they are, and a printed program carries the text of those that it
+ * uses: so each names only what the others, the library and Node export.
+ */
+import { writeSync } from 'node:fs'
+import { isMainThread } from 'node:worker_threads'
+import { KvmError } from './library.js'
+
+/** What a child tells its parent, a line each: progress, a fault, or that it means to end. */
+export type Kind = 'untyped' | 'wrong' | 'hang' | 'leak' | 'leaving'
+
+/** What this thread did so far. */
+export interface Journal {
+  calls: number
+  /** Whether the last attempt threw. */
+  failed: boolean
+  faults: number
+  /** Promises that the library returned and that did not settle yet, by who returned them. */
+  pending: Map<unknown, string>
+}
+
+export function journal(): Journal {
+  return ((globalThis as { nodeKvmFuzz?: Journal }).nodeKvmFuzz ??= { calls: 0, failed: false, faults: 0, pending: new Map() })
+}
+
+/** Written at once, past any stream: the next call may be the last. */
+export function report(kind: Kind, what: string, call = ''): void {
+  if (kind !== 'leaving') journal().faults++
+  const log = process.env['NODE_KVM_FUZZ_LOG']
+  if (log) writeSync(Number(log), `${JSON.stringify({ kind, what, call })}\n`)
+  else console.error(`${kind}: ${what} ${call}`)
+}
+
+/** A line for each call: the parent's watchdog looks whether there are more, and the last says what ended the process. */
+export function progress(what = ''): void {
+  const log = process.env['NODE_KVM_FUZZ_LOG']
+  if (log) writeSync(Number(log), `.${what.slice(0, 100).replaceAll('\n', ' ')}\n`)
+}
+
+/** What adversarial code throws itself: whoever hands it on does right. */
+export function planted(): Error {
+  return Object.assign(new Error('thrown by the caller itself'), { planted: true })
+}
+
+/** What the library may throw: its own errors, several of them, and what callers threw. */
+export function isTyped(error: unknown): boolean {
+  if (error instanceof KvmError || (error as { planted?: boolean } | null)?.planted === true) return true
+  // An error of another environment came by way of a structured clone.
+  if (error instanceof AggregateError) return error.errors.every((each) => isTyped(each))
+  return false
+}
+
+/** That a method's object has not what the method needs is the language's to say. */
+export function isOfReceiver(error: unknown): boolean {
+  return error instanceof TypeError
+}
+
+export function judgeError(error: unknown, call: string): void {
+  if (isTyped(error)) return
+  const { name, message, stack = '' } = error instanceof Error ? error : { name: typeof error, message: String(error) }
+  const where = /\n\s+at (.*)/.exec(stack)?.[1] ?? ''
+  report('untyped', `${name}: ${message} (${where})`, call)
+}
+
+/** What a promise of the library comes to is judged, and that it settles before the end. */
+export function follow<T>(result: T, call: string, isAllowed: (error: unknown) => boolean = () => false): T {
+  const promise = result as PromiseLike<unknown> | null | undefined
+  if (typeof promise?.then !== 'function') return result
+  const { pending } = journal()
+  pending.set(promise, call)
+  promise.then(
+    () => pending.delete(promise),
+    (error: unknown) => {
+      pending.delete(promise)
+      if (!isAllowed(error)) judgeError(error, call)
+    }
+  )
+  return result
+}
+
+/** One call of the library. Without what it needs, since the call that should have made it failed, it is left out. */
+export function attempt<T>(call: () => T, ...needs: unknown[]): T | undefined {
+  return perform(call, () => false, needs)
+}
+
+/** The same for a method called on an object of another kind, which the language may refuse. */
+export function attemptOnOther<T>(call: () => T, ...needs: unknown[]): T | undefined {
+  return perform(call, isOfReceiver, needs)
+}
+
+export function perform<T>(call: () => T, isAllowed: (error: unknown) => boolean, needs: unknown[]): T | undefined {
+  if (needs.includes(undefined)) return undefined
+  const now = journal()
+  now.calls++
+  now.failed = false
+  progress(String(call))
+  try {
+    return follow(call(), String(call), isAllowed)
+  } catch (error) {
+    if (!isAllowed(error)) judgeError(error, String(call))
+    now.failed = true
+    return undefined
+  }
+}
+
+/** Ends the process, or the Worker, in the middle of what it does. */
+export function leave(): never {
+  if (isMainThread) report('leaving', '')
+  process.exit(0)
+}

@@ -1,0 +1,118 @@
+/** What must hold after a program: the kernel's table is the library's, memory is what was written, promises settle, nothing is left. */
+import { readdirSync, readlinkSync } from 'node:fs'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { attempt, journal, progress, report } from './attempt.js'
+import { judgeLedger } from './guests.js'
+import type { Library } from './library.js'
+import { end } from './workers.js'
+
+type Vm = Library.Vm
+type Mapping = Library.Mapping
+
+/** The memslots that the library says there are, against those in the kernel's memory. */
+export function judgeTable(vm: Vm | undefined, when: string): void {
+  if (!vm || vm.closed) return
+  const tables = attempt(() => vm.tables({ gpa: 0, size: 4096 }), vm)
+  if (!tables) return
+  if (tables.slots === undefined || tables.gpa === undefined) report('wrong', 'tables() lacks its columns')
+  if (tables.evidence?.source !== 'bpf') return
+  const row = ({ id, gpa, size, hva, flags }: Record<'id' | 'gpa' | 'size' | 'hva' | 'flags', number>) =>
+    `${id}: ${gpa.toString(16)}+${size.toString(16)} at ${hva.toString(16)} flags ${flags}`
+  const kernel = tables.slots.filter(({ addressSpace }) => addressSpace === 0).map(row)
+  const own = attempt(() => [...vm.memslots].map(row))
+  if (own && own.sort().join() !== kernel.sort().join())
+    report('wrong', `memslots ${when}: the library has [${own.join('; ')}], the kernel [${kernel.join('; ')}]`)
+}
+
+/** How a mapping answers to a reading and a writing of what it holds. */
+export function probe(mapping: Mapping | undefined): string {
+  const answerOf = (call: () => void) => {
+    try {
+      call()
+      return 'worked'
+    } catch (error) {
+      return String((error as { code?: string }).code)
+    }
+  }
+  if (!mapping || mapping.closed) return 'closed'
+  let byte: Uint8Array = new Uint8Array(1)
+  return [answerOf(() => void (byte = mapping.read(0, 1))), answerOf(() => mapping.write(0, byte))].join()
+}
+
+/** A call that fails leaves a mapping as it was. */
+export function undone<T>(mapping: Mapping | undefined, call: () => T): T | undefined {
+  const before = probe(mapping)
+  const result = call()
+  if (!journal().failed || before === 'closed') return result
+  const after = probe(mapping)
+  if (after !== before && after !== 'closed')
+    report('wrong', `a call that failed left a mapping with ${after} for read and write; before: ${before}`, String(call))
+  return result
+}
+
+/** Some of the mapping's memory itself, where it has a live buffer. */
+export function live(mapping: Mapping | undefined): Uint8Array | undefined {
+  const memory = attempt(() => mapping?.buffer, mapping)
+  return memory && new Uint8Array(memory, 1, Math.min(5000, memory.byteLength - 1))
+}
+
+/** What was written is read. */
+export function judgeCopy(mapping: Mapping | undefined, offset: number, bytes: Uint8Array | undefined): void {
+  if (!mapping || !bytes) return
+  const wanted = bytes.slice()
+  const written = attempt(() => {
+    mapping.write(offset, bytes)
+    return mapping.read(offset, wanted.length)
+  })
+  if (written && Buffer.compare(written, wanted) !== 0) report('wrong', `${wanted.length} bytes written at ${offset} are read as others`)
+}
+
+/** Every promise that the library gave comes to an end once all is closed. */
+export async function judgePromises(): Promise<void> {
+  const { pending } = journal()
+  for (let waited = 0; waited < 300 && pending.size > 0; waited++) {
+    progress()
+    await new Promise((resolve) => setTimeout(resolve, waited < 50 ? 1 : 20))
+  }
+  for (const call of pending.values()) report('hang', 'a promise never settled', call)
+  pending.clear()
+}
+
+/** Descriptors and threads of this process that the library could have left. */
+export function held(): Record<string, number> {
+  const counts: Record<string, number> = {}
+  for (const fd of readdirSync('/proc/self/fd')) {
+    try {
+      const name = readlinkSync(`/proc/self/fd/${fd}`).replace(/\d+/g, '')
+      if (/kvm|perf|event|userfault|bpf|memfd|socket/.test(name)) counts[name] = (counts[name] ?? 0) + 1
+    } catch {
+      // It was the listing's own.
+    }
+  }
+  counts['threads'] = readdirSync('/proc/self/task').length
+  return counts
+}
+
+/** Once nothing is in use any more: what is held beyond `before`, after collecting what was dropped. */
+export async function judgeLeaks(before: Record<string, number>): Promise<Record<string, number>> {
+  const more = () => Object.entries(held()).filter(([name, count]) => count > (before[name] ?? 0))
+  for (let tries = 0; tries < 12 && more().length > 0; tries++) {
+    ;(globalThis as { gc?: () => void }).gc?.()
+    await new Promise((resolve) => setTimeout(resolve, tries * 5))
+    await nextTurn()
+  }
+  return Object.fromEntries(more())
+}
+
+/** The end of every program. */
+export async function judge(vms: (Vm | undefined)[], crews: Parameters<typeof end>[0][], closable: unknown[]): Promise<void> {
+  for (const crew of crews) await end(crew)
+  await nextTurn()
+  for (const vm of vms) {
+    judgeTable(vm, 'at the end')
+    judgeLedger(vm)
+  }
+  for (const one of closable.reverse()) if (one !== undefined) attempt(() => (one as { close(): void }).close())
+  await nextTurn()
+  await judgePromises()
+}

@@ -1,0 +1,12 @@
+/** The library that is examined: this one's build, or that of another checkout. */
+import type * as Library from 'node-kvm'
+
+export type * as Library from 'node-kvm'
+
+const library: typeof Library = await import(process.env['NODE_KVM_FUZZ_PACKAGE'] ?? 'node-kvm')
+
+export const { assemble, capabilities, describeEvent, diff, GiB, Guest, hpaToGpa, hvaToGpa, KiB, Kvm, KvmError, longModeTablesSize } = library
+export const { machines, Mapping, Memslot, MiB, readPagemap, summarize, timeline, Vm } = library
+
+/** All of it. */
+export const everything: Readonly<Record<string, unknown>> = { ...library }

@@ -1,0 +1,83 @@
+/** Calls of the library with too little of something. Each limit is there for the call alone. */
+import { execFileSync } from 'node:child_process'
+import { closeSync, mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync, writeSync } from 'node:fs'
+import { constants } from 'node:os'
+
+/** With so many descriptors free, and no more. */
+export function withDescriptors<T>(free: number, call: () => T): T {
+  const filler: number[] = []
+  try {
+    for (;;) filler.push(openSync('/dev/null', 'r'))
+  } catch {
+    // The process may open no more.
+  }
+  try {
+    for (const fd of filler.splice(0, free)) closeSync(fd)
+    return call()
+  } finally {
+    for (const fd of filler) closeSync(fd)
+  }
+}
+
+/** Without another thread, where this process may make a cgroup with the pids controller; else as it is. */
+export function withoutThreads<T>(call: () => T): T {
+  const cgroups = '/sys/fs/cgroup/pids'
+  const group = `${cgroups}/node-kvm-fuzz-${process.pid}`
+  try {
+    mkdirSync(group)
+  } catch {
+    return call()
+  }
+  try {
+    writeFileSync(`${group}/cgroup.procs`, String(process.pid))
+    writeFileSync(`${group}/pids.max`, readFileSync(`${group}/pids.current`, 'utf8'))
+    return call()
+  } finally {
+    writeFileSync(`${cgroups}/cgroup.procs`, String(process.pid))
+    rmdirSync(group)
+  }
+}
+
+/** With a soft limit of this process set by prlimit(1), and taken back. */
+export function withLimit<T>(option: string, value: number, call: () => T): T {
+  const set = (to: number | string) => execFileSync('prlimit', ['--pid', String(process.pid), `--${option}=${to}:`])
+  set(value)
+  try {
+    return call()
+  } finally {
+    set('unlimited')
+  }
+}
+
+/** With room for so many more bytes of address space. V8 needs some itself, and ends the process where it finds none. */
+export function withAddressSpace<T>(bytes: number, call: () => T): T {
+  const kib = Number(/VmSize:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1])
+  return withLimit('as', kib * 1024 + bytes, call)
+}
+
+export function withFileSize<T>(bytes: number, call: () => T): T {
+  return withLimit('fsize', bytes, call)
+}
+
+/** With the n-th call of a C function by the add-on failing (shim.c), where the shim was loaded; else as it is. */
+export function withFailing<T>(name: string, nth: number, errno: string, call: () => T): T {
+  const path = process.env['NODE_KVM_FUZZ_SHIM']
+  if (!path) return call()
+  const fd = openSync(path, 'r+')
+  const arm = (text: string, words: number[]) => {
+    const record = Buffer.alloc(32)
+    record.writeInt32LE(words[0] as number, 0)
+    record.writeInt32LE(words[1] as number, 4)
+    record.write(text, 8, 'latin1')
+    // The countdown last: it is what the shim looks at.
+    writeSync(fd, record, 4, 28, 4)
+    writeSync(fd, record, 0, 4, 0)
+  }
+  arm(name, [nth, (constants.errno as Record<string, number>)[errno] ?? 12])
+  try {
+    return call()
+  } finally {
+    arm('', [0, 0])
+    closeSync(fd)
+  }
+}

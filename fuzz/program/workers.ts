@@ -1,0 +1,84 @@
+/** Other environments, whose steps this one orders. */
+import { setTimeout as later } from 'node:timers/promises'
+import { runInThisContext } from 'node:vm'
+import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
+import { attempt, journal, progress, report } from './attempt.js'
+import { type Library, Vm } from './library.js'
+
+/** A Worker that does what it is told; the shared words say at which step it is, and how many orders it carried out. */
+export interface Crew {
+  worker: Worker
+  words: Int32Array
+  ordered: number
+}
+
+/** Every Worker is on its way to its end, or there. */
+export async function end(crew: Crew | undefined): Promise<void> {
+  if (!crew) return
+  progress()
+  await crew.worker.terminate()
+}
+
+/** A Worker with the same VM. */
+export async function startWorker(vm: Library.Vm | undefined, file: URL): Promise<Crew | undefined> {
+  const token = attempt(() => vm?.share(), vm)
+  if (token === undefined) return undefined
+  const words = new Int32Array(new SharedArrayBuffer(16))
+  const worker = new Worker(file, { workerData: { token, words } })
+  worker.on('error', (error) => report('untyped', `in a Worker: ${error.message}`))
+  const crew = { worker, words, ordered: 0 }
+  await Promise.race([new Promise((resolve) => worker.once('message', resolve)), later(5000, undefined, { ref: false })])
+  return crew
+}
+
+/** Has it do something, and waits for the end of it, in this thread's own turn, but not for ever: it may wait for this one. */
+export function tell(crew: Crew | undefined, text: string, waits = true): void {
+  if (!crew) return
+  const before = Atomics.load(crew.words, 1)
+  crew.worker.postMessage(text)
+  crew.ordered++
+  if (waits) Atomics.wait(crew.words, 1, before, 1000)
+}
+
+/** Has it do something, and ends it once it is at that step. */
+export async function endAt(crew: Crew | undefined, text: string, step: number): Promise<void> {
+  if (!crew) return
+  const reached = Atomics.load(crew.words, 0) + step
+  tell(crew, text, false)
+  for (let tries = 0; tries < 20 && Atomics.load(crew.words, 0) < reached && Atomics.load(crew.words, 1) < crew.ordered; tries++)
+    Atomics.wait(crew.words, 0, Atomics.load(crew.words, 0), 5)
+  await end(crew)
+}
+
+/** Called by a Worker between its calls. */
+export function step(): void {
+  const words = (workerData as { words?: Int32Array } | null)?.words
+  if (isMainThread || !words) return
+  Atomics.add(words, 0, 1)
+  Atomics.notify(words, 0)
+}
+
+/** Others come and go, so that stacks and thread-local memory of those that ended are given away again. */
+export async function crowd(count: number): Promise<void> {
+  const others = Array.from({ length: count }, () => new Worker('', { eval: true }))
+  await Promise.all(others.map((other) => new Promise((resolve) => other.once('exit', resolve))))
+  progress()
+}
+
+/** What a Worker is: `names` is what the text of its orders may use. */
+export function serve(names: Readonly<Record<string, unknown>>): void {
+  const { token, words } = workerData as { token: Parameters<typeof Vm.attach>[0]; words: Int32Array }
+  const own = attempt(() => Vm.attach(token))
+  Object.assign(globalThis, names, { own })
+  process.on('uncaughtException', (error) => report('untyped', `in a Worker: ${error.message}`))
+  parentPort?.on('message', async (text: string) => {
+    try {
+      // In the global scope: the next order finds the variables again.
+      await runInThisContext(text)
+    } finally {
+      Atomics.add(words, 1, 1)
+      Atomics.notify(words, 1)
+    }
+  })
+  parentPort?.postMessage(journal().calls)
+}

@@ -1,0 +1,72 @@
+/** A C function that the add-on calls fails at its n-th call: the error is the library's, nothing is left of what was begun, the process lives. */
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { skip, skipInLab } from '../support/skip.js'
+import { library } from '../support/worker.js'
+
+const limits = JSON.stringify(new URL('../../dist/fuzz/program/limits.js', import.meta.url).href)
+/** What each makes is closed afterwards, where nothing fails. */
+const calls: Record<string, string> = {
+  'kvm.createVm()': 'kvm.createVm()',
+  'vm.createVcpu()': 'vm.createVcpu()',
+  'vm.ioeventfd()': 'vm.ioeventfd({ port: 1, size: 1 })',
+  'vm.trace()': 'vm.trace({ ringSize: 4096 })',
+  'onMissing(handler)': 'mapping.onMissing(() => null)',
+  'onMissing(content)': 'mapping.onMissing({ content: new Uint8Array(4096) })',
+  'vm.dirtyLog()': 'vm.dirtyLog()',
+  'vm.tables()': '(vm.tables(), undefined)',
+  'memslots.transaction()': 'vm.memslots.transaction((tx) => void tx.create({ gpa: 0x10_0000, mapping }))',
+  'mapping.remap()': 'mapping.remap(0, 4096)'
+}
+
+let folder: string
+let shim: Record<string, string>
+beforeAll(async () => {
+  const { buildShim } = await import(new URL('../../dist/fuzz/shim.js', import.meta.url).href)
+  folder = mkdtempSync(join(tmpdir(), 'node-kvm-failing-'))
+  shim = buildShim(folder)
+})
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+test.for(Object.entries(calls))('%s', ([name, call], context) => {
+  skipInLab(context)
+  if (process.env['ASAN_OPTIONS']) skip(context, 'AddressSanitizer ends a process that has no memory')
+  if (!shim['LD_PRELOAD']) skip(context, 'there is no C compiler')
+  const program = `
+    import { Kvm, KvmError, Mapping } from ${library}
+    import { withFailing } from ${limits}
+    const kvm = Kvm.open(), vm = kvm.createVm(), mapping = Mapping.anonymous(65536)
+    vm.memslots.create({ gpa: 0, mapping })
+    const call = () => ${call}
+    const undo = (made) => {
+      made?.close()
+      for (const slot of [...vm.memslots].slice(1)) slot.delete()
+    }
+    let refused
+    try { undo(call()) } catch (error) { refused = error }
+    let failed = 0
+    const isTyped = (error) => error instanceof KvmError || (error instanceof AggregateError && error.errors.every(isTyped))
+    const errnos = { malloc: 'ENOMEM', mmap: 'ENOMEM', ioctl: 'EINVAL', eventfd: 'EMFILE', socketpair: 'EMFILE', epoll_create1: 'EMFILE',
+      epoll_ctl: 'ENOSPC', pthread_create: 'EAGAIN', memfd_create: 'EMFILE', madvise: 'ENOMEM', mincore: 'EAGAIN', syscall: 'EMFILE' }
+    for (const [name, errno] of Object.entries(errnos))
+      for (let nth = 1; nth <= 8; nth++) {
+        let made
+        try { made = withFailing(name, nth, errno, call) }
+        catch (error) { failed++; if (!isTyped(error)) console.log(name, nth, String(error)) }
+        undo(made)
+        try { if (!refused) undo(call()) } catch (error) { console.log('after', name, nth, String(error)) }
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+    console.log(failed > 0, refused?.code)
+    process.exit(0)`
+  const { stdout, stderr, status, signal } = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
+    encoding: 'utf8',
+    env: { ...process.env, ...shim }
+  })
+  const refusal = /^true (permission|unavailable)\n$/.exec(stdout)
+  if (refusal) skip(context, `${name} takes a permission that this process has not, or a kernel that this is not`)
+  expect({ stdout, stderr, status, signal }).toEqual({ stdout: 'true undefined\n', stderr: '', status: 0, signal: null })
+})

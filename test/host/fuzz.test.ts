@@ -1,0 +1,87 @@
+/** The fuzzer finds nothing in a few programs of a known seed, and would find each kind of fault that there can be. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { skipInLab } from '../support/skip.js'
+
+beforeEach(skipInLab)
+
+const main = fileURLToPath(new URL('../../dist/fuzz/main.js', import.meta.url))
+let scratch: string
+beforeEach(() => {
+  scratch = mkdtempSync(join(tmpdir(), 'node-kvm-fuzz-test-'))
+})
+afterEach(() => rmSync(scratch, { recursive: true, force: true }))
+
+function start(args: string[], environment: Record<string, string> = {}) {
+  const child = spawn(process.execPath, [main, ...args], {
+    env: { ...process.env, TMPDIR: scratch, ...environment },
+    stdio: ['ignore', 'pipe', 'pipe']
+  })
+  const output = { stdout: '', stderr: '' }
+  for (const stream of ['stdout', 'stderr'] as const) child[stream].setEncoding('utf8').on('data', (text) => (output[stream] += text))
+  const ended = once(child, 'close').then(([status, signal]) => {
+    const line = output.stdout.trim().split('\n').at(-1) as string
+    return { status, signal, ...output, result: JSON.parse(line) as Record<string, number | boolean> }
+  })
+  return { child, ended }
+}
+
+test('some programs: no fault, and its folder is gone', async () => {
+  const { status, stderr, result } = await start(['--sequences', '25', '--seed', '1']).ended
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+  expect(result).toEqual({ seed: 1, calls: expect.any(Number), sequences: 25, crashes: 0, hangs: 0, untypedErrors: 0, wrong: 0, leaks: 0, ok: true })
+  expect(result['calls']).toBeGreaterThan(100)
+  expect(readdirSync(scratch)).toEqual([])
+})
+
+test('an interrupted run ends its processes, and counts what it did', async () => {
+  const { child, ended } = start(['--seconds', '1000', '--seed', '1'])
+  const children = () => readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').trim().split(' ').filter(Boolean)
+  const isAtWork = () => readdirSync(scratch).some((folder) => existsSync(join(scratch, folder, 'log-0')))
+  await expect.poll(isAtWork, { timeout: 30_000 }).toBe(true)
+  const begun = children()
+  child.kill('SIGINT')
+  const { status, result } = await ended
+  expect(status).not.toBeNull()
+  expect(result['seed']).toBe(1)
+  await expect.poll(() => begun.filter((pid) => existsSync(`/proc/${pid}`)), { timeout: 30_000 }).toEqual([])
+  expect(readdirSync(scratch)).toEqual([])
+})
+
+describe('a planted fault is found, and its program printed', () => {
+  const kinds = {
+    untyped: ['untypedErrors', /^\/\/ untyped.*Cannot read properties of undefined/m],
+    crash: ['crashes', /^\/\/ crash.*SIGABRT/m],
+    hang: ['hangs', /^\/\/ hang.*no call returned/m],
+    sleep: ['hangs', /^\/\/ hang.*no call returned/m],
+    promise: ['hangs', /^\/\/ hang.*a promise never settled/m],
+    wrong: ['wrong', /^\/\/ wrong.*memslots/m],
+    leak: ['leaks', /^\/\/ leak.*kvm/m]
+  } as const
+  test.for(Object.entries(kinds))('%s', async ([fault, [counted, heading]]) => {
+    const args = ['--sequences', '5', '--seed', '3', '--hang-seconds', '2', '--shrink-seconds', '1']
+    const { status, stderr, result } = await start(args, { NODE_KVM_FUZZ_PLANT: fault }).ended
+    expect(result[counted]).toBeGreaterThan(0)
+    expect({ status, ok: result['ok'] }).toEqual({ status: 1, ok: false })
+    expect(stderr).toMatch(heading)
+    expect(stderr).toMatch(/^async function program\(\) {$/m)
+  })
+
+  test('the program runs by itself', async () => {
+    const { stderr } = await start(['--sequences', '2', '--seed', '3', '--shrink-seconds', '1'], { NODE_KVM_FUZZ_PLANT: 'crash' }).ended
+    const file = fileURLToPath(new URL(`../../dist/fuzz-test-${process.pid}.mjs`, import.meta.url))
+    writeFileSync(file, stderr.slice(stderr.indexOf('// crash')))
+    try {
+      const child = spawn(process.execPath, [file], { stdio: 'inherit' })
+      // The fault is in the fuzzer alone.
+      expect(await once(child, 'close')).toEqual([0, null])
+    } finally {
+      rmSync(file)
+    }
+  })
+})

@@ -1,0 +1,33 @@
+import { diff, hpaToGpa, hvaToGpa, Mapping, machines, rowOf, summarize, type Tables } from 'node-kvm'
+import { expect, test } from 'vitest'
+import { checkedError } from '../support/errors.js'
+import { vm } from '../support/vm.js'
+
+const junk = [null, 0.5, '1', 1n, [], () => 1, Object.create(null)] as any[]
+
+test('what tables() did not return is an argument error wherever tables are taken', () => {
+  for (const value of [undefined, ...junk])
+    for (const call of [summarize, rowOf, hvaToGpa, hpaToGpa, (table: Tables) => diff(table, table)] as ((value: unknown, at: number) => unknown)[])
+      checkedError(() => call(value, 0), 'argument')
+})
+
+test('what is no list, no options and no signal is an argument error', () => {
+  const vcpu = vm.createVcpu()
+  for (const value of junk) {
+    if (typeof value === 'object' && value !== null) continue
+    checkedError(() => machines(value), 'argument')
+    checkedError(() => vm.trace({ kinds: value }), 'argument')
+  }
+  checkedError(() => machines(null as any), 'argument')
+  checkedError(() => vm.trace({ tracepoints: 4 as any }), 'argument')
+  checkedError(() => vcpu.run(null as any), 'argument')
+})
+
+test('start() refuses what is no signal and no range, and the vCPU can be started after it', async () => {
+  vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) })
+  vm.write(0, new Uint8Array([0xf4]))
+  const vcpu = vm.createVcpu().enter('real', { ip: 0 })
+  for (const options of [{ signal: {} }, { signal: null }, { queued: 4 }, { queued: [null] }] as any[])
+    checkedError(() => vcpu.start({}, options), 'argument')
+  expect((await vcpu.start({})).reason).toBe('hlt')
+})

@@ -32,7 +32,7 @@ describe('lifetimes', () => {
   })
 
   test('a handler that holds its own mapping holds it no longer than until close()', async (context) => {
-    need(context)
+    needsPaging(context)
     // Where its maker ends, nothing but the handler is left.
     const lost = (() => {
       const ram = Mapping.anonymous(pageSize)

@@ -24,6 +24,8 @@ export const nobodyWith = (...names: string[]) => {
 export function needsRestricting(context: TestContext): void {
   if (inLab) skip(context, 'the lab has no setpriv, unshare and nsenter to take rights with')
   if (process.getuid?.() !== 0) skip(context, 'needs root, to become somebody else')
+  if (process.env['ASAN_OPTIONS'])
+    skip(context, 'AddressSanitizer itself needs what is taken here: /proc, address space, LD_PRELOAD in what gains privileges')
   const [program = '', ...words] = nobody
   const { status } = spawnSync(program, [...words, process.execPath, '-e', `fs.accessSync(${JSON.stringify(main)})`])
   if (status !== 0) skip(context, 'another user may not read this folder, or that of the Node binary; or there is no setpriv')

@@ -1,5 +1,6 @@
 /** What this process may observe: tracepoints, the second stage by BPF, frames, and what stands in the way of each. */
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
+import { pageSize } from '../../abi/arguments.js'
 import { readOptional } from '../../abi/host.js'
 import {
   containerKind,
@@ -146,10 +147,12 @@ export function checkBpf({ probes }: Situation): Finding | null {
   return lacking(name, why, { advice: known?.remedy ?? 'this kernel is not known to node-kvm: tell the maintainers which it is' })
 }
 
-/** An address where this process has a page: the top of what is its heap. */
+const looked = 16
+
+/** Where this process has pages: at the stack's upper end, where the kernel puts arguments and environment. Null without /proc. */
 function residentAddress(): number | null {
-  const heap = /^([0-9a-f]+)-[0-9a-f]+ .*\[heap\]$/m.exec(readOptional('/proc/self/maps') ?? '')
-  return heap ? Number.parseInt(heap[1] as string, 16) : null
+  const stack = /^[0-9a-f]+-([0-9a-f]+) .*\[stack\]$/m.exec(readOptional('/proc/self/maps') ?? '')
+  return stack ? Number.parseInt(stack[1] as string, 16) - looked * pageSize : null
 }
 
 export function checkFrames(): Finding {
@@ -157,8 +160,7 @@ export function checkFrames(): Finding {
   const address = residentAddress()
   if (address === null) return lacking(name, '/proc/self/maps cannot be read', { advice: 'see /proc/self above' })
   try {
-    // Pages of the heap may be swapped: some of the first hundred are not.
-    if (readPagemap(address, 100).some(({ hpa }) => hpa !== undefined)) return found(name, 'pagemap shows HPAs')
+    if (readPagemap(address, looked).some(({ hpa }) => hpa !== undefined)) return found(name, 'pagemap shows HPAs')
     if (hasCapability('sys_admin'))
       return lacking(name, 'pagemap hides HPAs, although CAP_SYS_ADMIN is held', { advice: 'another kernel: this is no plain Linux' })
     return lacking(name, 'pagemap hides HPAs from processes without CAP_SYS_ADMIN', gaining('sys_admin'))

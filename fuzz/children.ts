@@ -122,8 +122,8 @@ export class Child {
     const ending = await Promise.race([line.then(({ value }) => (value === undefined ? this.#ended : undefined)), this.#watch(watching.signal)])
     watching.abort()
     const { lines, last } = this.#takeLog()
-    const reports = lines.map((text) => JSON.parse(text) as { kind: Finding['kind'] | 'leaving'; what: string; call: string })
-    const findings = reports.filter(({ kind }) => kind !== 'leaving') as Finding[]
+    const reports = lines.map((text) => JSON.parse(text) as { kind: Finding['kind'] | 'leaving' | 'lacking' | 'enough'; what: string; call: string })
+    const findings = reports.filter(({ kind }) => !['leaving', 'lacking', 'enough'].includes(kind)) as Finding[]
     if (ending === undefined) {
       const { calls, left } = JSON.parse((await line).value as string) as Answer
       return { calls, findings, left, ended: false }
@@ -131,9 +131,15 @@ export class Child {
     const leaves = reports.some(({ kind }) => kind === 'leaving')
     if (ending === 'hang')
       findings.push({ kind: 'hang', what: `no call returned for ${this.#hangSeconds} s${leaves ? ' while the process ended' : ''}`, call: last })
-    else if (!leaves || ending !== 'status 0') findings.push({ kind: 'crash', what: `${ending} ${this.#tellingErrors()}`, call: last })
+    else if ((!leaves || ending !== 'status 0') && !this.#isOutOfMemory(reports.at(-1)?.kind))
+      findings.push({ kind: 'crash', what: `${ending} ${this.#tellingErrors()}`, call: last })
     await this.end()
     return { calls: 1, findings, left: {}, ended: true }
+  }
+
+  /** V8 ends a process whose address space was limited, where it finds none for itself. */
+  #isOutOfMemory(last: string | undefined): boolean {
+    return last === 'lacking' && /out of memory|javascript OOM/i.test(this.#errors)
   }
 
   /** Of what it printed, the lines that say why it ended. */

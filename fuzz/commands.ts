@@ -1,14 +1,12 @@
 /** What programs are made of, and how often. */
 import fc from 'fast-check'
 import { type Call, callsOf, classes } from './api.js'
-import { type Arguments, argumentsOf, oneOf } from './arguments.js'
+import { type Arguments, argumentsOf } from './arguments.js'
+import { always, type Commands, compositionsOf, every, index, machine, orders, plain, topOf, type Weighted, withFault } from './compositions.js'
 import type { Command, Fault, Kind, Text } from './sequence.js'
 
 /** Whether the package that is examined has it: `Vm.share`, `machines`. */
 export type Has = (name: string) => boolean
-type Weighted = { weight: number; arbitrary: fc.Arbitrary<readonly Command[]> }
-
-const index = fc.nat(5)
 
 /** C functions that the add-on calls, by which errno they may fail. */
 const failing = {
@@ -48,7 +46,6 @@ const faults: fc.Arbitrary<Fault | undefined> = fc.oneof(
   }
 )
 
-const withFault = (fault: Fault | undefined) => (fault ? { fault } : {})
 const join = (texts: Text[]): Text => texts.flatMap((text, at) => (at === 0 ? text : [', ', ...text]))
 
 /** The expression of a call of `self`. */
@@ -93,169 +90,67 @@ function onOther(call: Call, kinds: Kind[]): fc.Arbitrary<readonly Command[]> {
   })
 }
 
-const plain = (...text: string[]): Command => ({ text, how: 'plain' })
-const awaited = (...text: string[]): Command => ({ text, how: 'awaited' })
-const always = (...commands: Command[]) => fc.constant<readonly Command[]>(commands)
+/** Of the calls, those by which the most becomes of others. */
+const lively = /^(run|start|stop|kick|close|drain|memslots\.create|move|rebind|delete|resize|onMissing|populate)$/
 
-/** What is made of several calls, or takes the ledger. None waits for the event loop. */
-function othersOf(a: Arguments): Weighted[] {
-  const guests = fc.tuple(
-    index,
-    fc.constantFrom('spin', 'read', 'read', 'write', 'outs', 'outs', 'count', 'halt'),
-    fc.constantFrom('0x10000', '0x20000', '0x30000', '0x1000')
-  )
-  const writes = a.handler('writes', 'return', 'return')
-  return [
-    {
-      weight: 16,
-      arbitrary: always(
-        { text: ['Kvm.open().createVm()'], how: 'call', makes: 'vm' },
-        { text: ['Mapping.anonymous(65536)'], how: 'call', makes: 'mapping' },
-        { text: ['@vm:last.memslots.create({ gpa: 0, mapping: @mapping:last })'], how: 'call', makes: 'slot' }
-      )
-    },
-    { weight: 10, arbitrary: index.map((vm) => [{ text: [`@vm:${vm}.createVcpu()`], how: 'call', makes: 'vcpu' }, plain('emit(@vcpu:last)')]) },
-    { weight: 4, arbitrary: index.map((vcpu) => [plain(`emit(@vcpu:${vcpu})`)]) },
-    {
-      weight: 10,
-      arbitrary: guests.map(([vm, how, at]) => [
-        { text: [`@vm:${vm}.createVcpu()`], how: 'call', makes: 'vcpu' },
-        plain(`run(@vcpu:last, '${how}', ${at})`)
-      ])
-    },
-    {
-      weight: 6,
-      arbitrary: fc
-        .tuple(index, a.body)
-        .map(([vm, body]) => [
-          { text: [`@vm:${vm}.memslots.transaction((tx) => { @new:transaction = tx`, body, '})'], how: 'call', around: ['', `; disturb(@vm:${vm})`] }
-        ])
-    },
-    {
-      weight: 6,
-      arbitrary: fc.tuple(index, oneOf('0x10', '0x11', '0x12', '0x20'), faults).map(([vm, [port], fault]) => [
-        {
-          text: [`@vm:${vm}.ioeventfd({ port: ${port}, size: 1 })`],
-          how: 'call',
-          makes: 'ioeventfd',
-          around: [`swallow(@vm:${vm}, ${port}, `, ')'],
-          ...withFault(fault)
-        }
-      ])
-    },
-    {
-      weight: 1,
-      arbitrary: fc
-        .tuple(index, a.options({}, { port: oneOf('0x30'), gpa: a.gpa, size: a.small, datamatch: a.big }))
-        .map(([vm, options]) => [{ text: [`@vm:${vm}.ioeventfd(`, ...options, ')'], how: 'call', makes: 'ioeventfd' }])
-    },
-    {
-      weight: 6,
-      arbitrary: fc
-        .tuple(index, oneOf('0x10', '0x11', '0x12'), fc.constantFrom(1, 1, 3), writes, faults)
-        .map(([vm, [port], size, [head, ...rest], fault]) => [
-          {
-            text: [`@vm:${vm}.coalesce({ port: ${port}, size: ${size} }, `, `${head} hearWrites(@vm:${vm}, writes); `, ...rest, ')'],
-            how: 'call',
-            makes: 'zone',
-            ...withFault(fault)
-          }
-        ])
-    },
-    {
-      weight: 3,
-      arbitrary: fc
-        .tuple(index, index, fc.constantFrom('0', '4096'), fc.boolean())
-        .map(([on, value, offset, live]) => [
-          plain(
-            `judgeCopy(@mapping:${on}, ${offset}, ${live ? `live(@mapping:${on})` : `new Uint8Array(100).fill(${value + 1})`}); disturb(@mapping:${on})`
-          )
-        ])
-    },
-    { weight: 2, arbitrary: index.map((on) => [plain(`judgeTable(@vm:${on}, 'in between')`)]) },
-    {
-      weight: 2,
-      arbitrary: fc
-        .constantFrom('mapping', 'vm', 'vcpu', 'paging', 'log', 'slot', 'trace', 'ioeventfd')
-        .chain((kind) => index.map((on) => [plain(`@${kind}:${on} = undefined`)]))
-    },
-    { weight: 2, arbitrary: always(plain('globalThis.gc?.()')) },
-    { weight: 2, arbitrary: always(plain('block(50)')) }
-  ]
+interface Known {
+  a: Arguments
+  all: Weighted[]
+  lively: Weighted[]
+  /** Of memslots, and of transactions of them. */
+  slots: Weighted[]
+  staged: Weighted[]
 }
 
-/** What waits, or orders Workers: only at the top, where a program may await. */
-function topOf(inner: fc.Arbitrary<readonly Command[]>): Weighted[] {
-  const toldBody = fc.array(inner, { maxLength: 5 }).map((all) => all.flat())
-  const order = (how: 'plain' | 'awaited', head: string, body: readonly Command[], tail: string): Command => ({
-    text: [head, body, tail],
-    how,
-    worker: true
-  })
-  return [
-    { weight: 16, arbitrary: always(awaited('turn()')) },
-    { weight: 4, arbitrary: always(awaited('sleep(20)')) },
-    {
-      weight: 4,
-      arbitrary: fc
-        .tuple(index, toldBody)
-        .map(([vm, body]) => [
-          { text: [`startWorker(@vm:${vm}, workerFile); disturb(@vm:${vm})`], how: 'awaited', makes: 'crew' },
-          order('plain', 'tell(@crew:last, ', body, ')')
-        ])
-    },
-    { weight: 3, arbitrary: fc.tuple(index, toldBody).map(([crew, body]) => [order('plain', `tell(@crew:${crew}, `, body, ')')]) },
-    { weight: 2, arbitrary: fc.tuple(index, toldBody).map(([crew, body]) => [order('plain', `tell(@crew:${crew}, `, body, ', false)')]) },
-    {
-      weight: 2,
-      arbitrary: fc.tuple(index, toldBody, fc.nat(5)).map(([crew, body, at]) => [order('awaited', `endAt(@crew:${crew}, `, body, `, ${at})`)])
-    },
-    { weight: 2, arbitrary: index.map((crew) => [awaited(`end(@crew:${crew})`)]) },
-    { weight: 1, arbitrary: always(awaited('crowd(14)')) },
-    { weight: 3, arbitrary: fc.constantFrom('trace', 'ioeventfd').chain((kind) => index.map((on) => [plain(`iterate(@${kind}:${on})`)])) },
-    {
-      weight: 1,
-      arbitrary: fc.tuple(index, fc.constantFrom('protect', 'advise', 'remap')).map(([on, way]) => [plain(`stripe(@huge:${on}, '${way}')`)])
-    }
-  ]
-}
-
-const every = (weighted: Weighted[]) => fc.oneof(...weighted)
-
-/** An order for a Worker inside a callback: what it does there happens meanwhile. */
-const ordersInside = (inner: fc.Arbitrary<readonly Command[]>): Weighted[] => [
-  {
-    weight: 20,
-    arbitrary: fc
-      .tuple(index, fc.array(inner, { minLength: 1, maxLength: 3 }))
-      .map(([crew, body]) => [{ text: [`tell(@crew:${crew}, `, body.flat(), ')'], how: 'plain', worker: true }])
-  }
-]
-
-function callsWith(body: fc.Arbitrary<readonly Command[]>, has: Has): { a: Arguments; calls: Weighted[] } {
+/** The calls that a package has, with callbacks that do `body`. */
+function callsWith(body: Commands, has: Has): Known {
   const a = argumentsOf(body)
-  const known = callsOf(a).filter(
-    ({ of, name }) =>
-      has(of === undefined ? name : `${classes[of]}.${(name.split(' ').at(-1) as string).split('.')[0]}`) || of === undefined || !classes[of]
-  )
+  const isThere = ({ of, name }: Call) => {
+    const member = (name.split(' ').at(-1) as string).split('.')[0]
+    return of === undefined || classes[of] === undefined || has(`${classes[of]}.${member}`)
+  }
+  const known = callsOf(a).filter(isThere)
+  const weigh = (calls: Call[], times: number) => calls.map((call) => ({ weight: (call.weight ?? 1) * times, arbitrary: callOf(call) }))
   const borrowable = known.filter(({ of, name }) => of !== undefined && classes[of] !== undefined && !name.includes('.'))
-  const calls = known.map((call) => ({ weight: (call.weight ?? 1) * 2, arbitrary: callOf(call) }))
-  const other = fc.constantFrom(...borrowable).chain((call) => onOther(call, ['vm', 'vcpu', 'mapping', 'slot', 'kvm', 'paging']))
-  return { a, calls: [...calls, { weight: 3, arbitrary: other }] }
+  const onOthers = fc.constantFrom(...borrowable).chain((call) => onOther(call, ['vm', 'vcpu', 'mapping', 'slot', 'kvm', 'paging']))
+  return {
+    a,
+    all: [...weigh(known, 2), { weight: 3, arbitrary: onOthers }],
+    lively: weigh(
+      known.filter(({ name }) => lively.test(name)),
+      2
+    ),
+    slots: weigh(
+      known.filter(({ of }) => of === 'slot'),
+      2
+    ),
+    staged: weigh(
+      known.filter(({ of }) => of === 'transaction'),
+      6
+    )
+  }
+}
+
+/** Everything that needs no await, where callbacks do `body`, and transactions what is theirs. */
+function level({ a, all, lively, slots, staged }: Known, body: Commands): { any: Commands; callback: Commands } {
+  const inTransaction = fc.array(every([...staged, ...slots, { weight: 12, arbitrary: body }]), { maxLength: 4 }).map((list) => list.flat())
+  const commands = [...all, ...compositionsOf(a, { transaction: inTransaction, writes: body }, faults)]
+  const callback = fc.array(every([...commands, ...lively, ...lively, ...lively]), { maxLength: 3 }).map((list) => list.flat())
+  return { any: every(commands), callback }
 }
 
 /** Programs: lists of commands, each of which may stand for several. */
 export function programs(has: Has): fc.Arbitrary<readonly (readonly Command[])[]> {
-  const leaving: Weighted = { weight: 1, arbitrary: always(plain('leave()')) }
-  const innermost = callsWith(fc.constant([]), has)
-  const simple = every([...innermost.calls, ...othersOf(innermost.a)])
-  const body = fc
-    .array(every([...innermost.calls, ...othersOf(innermost.a), ...ordersInside(simple), leaving]), { maxLength: 3 })
-    .map((all) => all.flat())
-  const seldom = fc.oneof({ weight: 2, arbitrary: fc.constant<readonly Command[]>([]) }, { weight: 1, arbitrary: body })
-  const outer = callsWith(seldom, has)
-  const inner = every([...outer.calls, ...othersOf(outer.a)])
-  const machine = fc.option(othersOf(outer.a)[0]?.arbitrary as fc.Arbitrary<readonly Command[]>, { nil: [], freq: 6 })
-  const rest = fc.array(every([...outer.calls, ...othersOf(outer.a), ...topOf(inner)]), { maxLength: 40, size: 'max' })
-  return fc.tuple(machine, rest).map(([first, all]) => [first, ...all])
+  const nothing: Commands = fc.constant([])
+  const innermost = level(callsWith(nothing, has), nothing)
+  const body = fc.oneof(
+    { weight: 20, arbitrary: nothing },
+    { weight: 16, arbitrary: innermost.callback },
+    { weight: 3, arbitrary: orders(innermost.any, 3) },
+    { weight: 1, arbitrary: always(plain('leave()')) }
+  )
+  const outer = callsWith(body, has)
+  const { any } = level(outer, body)
+  const rest = fc.array(fc.oneof({ weight: 12, arbitrary: any }, { weight: 1, arbitrary: every(topOf(any)) }), { maxLength: 40, size: 'max' })
+  return fc.tuple(fc.option(machine, { nil: [], freq: 6 }), rest).map(([first, all]) => [first, ...all])
 }

@@ -6,29 +6,27 @@ import { writeSync } from 'node:fs'
 import { isMainThread } from 'node:worker_threads'
 import { KvmError } from './library.js'
 
-/** What a child tells its parent, a line each: progress, a fault, or that it means to end. */
-export type Kind = 'untyped' | 'wrong' | 'hang' | 'leak' | 'leaving'
+/** What a child tells its parent, a line each: a fault; that it means to end; that it lacks memory from now on, and no longer. */
+export type Kind = 'untyped' | 'wrong' | 'hang' | 'leak' | 'leaving' | 'lacking' | 'enough'
 
 /** What this thread did so far. */
 export interface Journal {
   calls: number
   /** Whether the last attempt threw. */
   failed: boolean
-  faults: number
   /** Promises that the library returned and that did not settle yet, by who returned them. */
   pending: Map<unknown, string>
 }
 
 export function journal(): Journal {
-  return ((globalThis as { nodeKvmFuzz?: Journal }).nodeKvmFuzz ??= { calls: 0, failed: false, faults: 0, pending: new Map() })
+  return ((globalThis as { nodeKvmFuzz?: Journal }).nodeKvmFuzz ??= { calls: 0, failed: false, pending: new Map() })
 }
 
 /** Written at once, past any stream: the next call may be the last. */
 export function report(kind: Kind, what: string, call = ''): void {
-  if (kind !== 'leaving') journal().faults++
   const log = process.env['NODE_KVM_FUZZ_LOG']
   if (log) writeSync(Number(log), `${JSON.stringify({ kind, what, call })}\n`)
-  else console.error(`${kind}: ${what} ${call}`)
+  else if (what) console.error(`${kind}: ${what} ${call}`)
 }
 
 /** A line for each call: the parent's watchdog looks whether there are more, and the last says what ended the process. */

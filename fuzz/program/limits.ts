@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process'
 import { closeSync, mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync, writeSync } from 'node:fs'
 import { constants } from 'node:os'
+import { report } from './attempt.js'
 
 /** With so many descriptors free, and no more. */
 export function withDescriptors<T>(free: number, call: () => T): T {
@@ -52,7 +53,12 @@ export function withLimit<T>(option: string, value: number, call: () => T): T {
 /** With room for so many more bytes of address space. V8 needs some itself, and ends the process where it finds none. */
 export function withAddressSpace<T>(bytes: number, call: () => T): T {
   const kib = Number(/VmSize:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1])
-  return withLimit('as', kib * 1024 + bytes, call)
+  report('lacking', '')
+  try {
+    return withLimit('as', kib * 1024 + bytes, call)
+  } finally {
+    report('enough', '')
+  }
 }
 
 export function withFileSize<T>(bytes: number, call: () => T): T {

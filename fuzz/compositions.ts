@@ -1,0 +1,182 @@
+/** Commands that stand for several calls, that use the ledger of guests, or that order Workers. */
+import fc from 'fast-check'
+import { type Arguments, oneOf } from './arguments.js'
+import type { Command, Fault } from './sequence.js'
+
+export type Commands = fc.Arbitrary<readonly Command[]>
+export type Weighted = { weight: number; arbitrary: Commands }
+
+/** What callbacks do. */
+export interface Bodies {
+  /** Of a transaction. */
+  transaction: Commands
+  /** Of a handler of a guest's writes. */
+  writes: Commands
+}
+
+export const index = fc.nat(5)
+export const withFault = (fault: Fault | undefined) => (fault ? { fault } : {})
+export const plain = (...text: string[]): Command => ({ text, how: 'plain' })
+export const always = (...commands: Command[]): Commands => fc.constant(commands)
+export const every = (weighted: readonly Weighted[]): Commands => fc.oneof(...weighted)
+const awaited = (...text: string[]): Command => ({ text, how: 'awaited' })
+const makesVcpu = (vm: number): Command => ({ text: [`@vm:${vm}.createVcpu()`], how: 'call', makes: 'vcpu' })
+
+/** A VM with memory at 0. */
+export const machine = always(
+  { text: ['Kvm.open().createVm()'], how: 'call', makes: 'vm' },
+  { text: ['Mapping.anonymous(65536)'], how: 'call', makes: 'mapping' },
+  { text: ['@vm:last.memslots.create({ gpa: 0, mapping: @mapping:last })'], how: 'call', makes: 'slot' }
+)
+
+const places = fc.constantFrom('0x10000', '0x10000', '0x20000', '0x30000', '0x1000')
+
+/** Memory whose pages come when they are touched, where guests touch it. */
+function servedMemory(a: Arguments): Commands {
+  const native = fc.constant(['{ content: new Uint8Array(4096).fill(7) }'] as const)
+  const origin = fc.oneof({ weight: 3, arbitrary: a.pageContent }, { weight: 1, arbitrary: native })
+  return fc.tuple(index, places, origin, fc.constantFrom('anonymous', 'anonymous', 'memfd')).map(([vm, gpa, served, kind]): readonly Command[] => [
+    { text: [`Mapping.${kind}(65536)`], how: 'call', makes: 'mapping' },
+    { text: ['@mapping:last.onMissing(', ...served, ')'], how: 'call', makes: 'paging', around: ['', '; disturb(@mapping:last)'] },
+    { text: [`@vm:${vm}.memslots.create({ gpa: ${gpa}, mapping: @mapping:last })`], how: 'call', makes: 'slot' }
+  ])
+}
+
+/** A guest, which may be started at once. */
+function guest(a: Arguments): Commands {
+  const hows = fc.constantFrom('spin', 'read', 'read', 'write', 'outs', 'outs', 'count', 'halt')
+  const handlers = a.handler('exit', 'return undefined')
+  return fc.tuple(index, hows, places, fc.option(handlers, { nil: undefined })).map(([vm, how, at, handler]): readonly Command[] => [
+    makesVcpu(vm),
+    plain(`run(@vcpu:last, '${how}', ${at})`),
+    ...(handler
+      ? [
+          {
+            text: [
+              "@vcpu:last.start({ 'io-out': ",
+              ...handler.map((piece) => (typeof piece === 'string' ? piece.replaceAll('@self', '@vcpu:last') : piece)),
+              ' })'
+            ],
+            how: 'call',
+            around: ['hear(@vcpu:last, ', ')']
+          } as const
+        ]
+      : [])
+  ])
+}
+
+/** Writes to ports that are queued for a handler, which may run vCPUs. */
+function coalesced(writes: Commands, faults: fc.Arbitrary<Fault | undefined>): Commands {
+  const ends = fc.constantFrom('', '', '', '', 'throw planted()')
+  return fc
+    .tuple(index, fc.constantFrom('0x10', '0x11', '0x12'), fc.constantFrom(1, 1, 3), writes, ends, faults)
+    .map(([vm, port, size, body, end, fault]) => [
+      {
+        text: [`@vm:${vm}.coalesce({ port: ${port}, size: ${size} }, (writes) => { hearWrites(@vm:${vm}, writes); `, body, `${end} })`],
+        how: 'call',
+        makes: 'zone',
+        ...withFault(fault)
+      }
+    ])
+}
+
+function ioeventfds(a: Arguments, faults: fc.Arbitrary<Fault | undefined>): Weighted[] {
+  const anyhow = a.options({}, { port: oneOf('0x30'), gpa: a.gpa, size: a.small, datamatch: a.big })
+  return [
+    {
+      weight: 6,
+      arbitrary: fc.tuple(index, fc.constantFrom('0x10', '0x11', '0x12', '0x20'), faults).map(([vm, port, fault]) => [
+        {
+          text: [`@vm:${vm}.ioeventfd({ port: ${port}, size: 1 })`],
+          how: 'call',
+          makes: 'ioeventfd',
+          around: [`swallow(@vm:${vm}, ${port}, `, ')'],
+          ...withFault(fault)
+        }
+      ])
+    },
+    {
+      weight: 1,
+      arbitrary: fc
+        .tuple(index, anyhow)
+        .map(([vm, options]) => [{ text: [`@vm:${vm}.ioeventfd(`, ...options, ')'], how: 'call', makes: 'ioeventfd' }])
+    }
+  ]
+}
+
+const copies: Commands = fc.tuple(index, index, fc.constantFrom('0', '4096'), fc.boolean()).map(([on, value, offset, isLive]) => {
+  const bytes = isLive ? `live(@mapping:${on})` : `new Uint8Array(100).fill(${value + 1})`
+  return [plain(`judgeCopy(@mapping:${on}, ${offset}, ${bytes}); disturb(@mapping:${on})`)]
+})
+
+/** What does not wait for the event loop. */
+export function compositionsOf(a: Arguments, bodies: Bodies, faults: fc.Arbitrary<Fault | undefined>): Weighted[] {
+  const lost = fc.constantFrom('mapping', 'vm', 'vcpu', 'paging', 'log', 'slot', 'trace', 'ioeventfd')
+  return [
+    { weight: 16, arbitrary: machine },
+    { weight: 10, arbitrary: index.map((vm) => [makesVcpu(vm), plain('emit(@vcpu:last)')]) },
+    { weight: 4, arbitrary: index.map((vcpu) => [plain(`emit(@vcpu:${vcpu})`)]) },
+    { weight: 16, arbitrary: guest(a) },
+    { weight: 10, arbitrary: servedMemory(a) },
+    {
+      weight: 10,
+      arbitrary: fc
+        .tuple(index, bodies.transaction)
+        .map(([vm, body]) => [
+          { text: [`@vm:${vm}.memslots.transaction((tx) => { @new:transaction = tx`, body, '})'], how: 'call', around: ['', `; disturb(@vm:${vm})`] }
+        ])
+    },
+    ...ioeventfds(a, faults),
+    { weight: 10, arbitrary: coalesced(bodies.writes, faults) },
+    { weight: 3, arbitrary: copies },
+    { weight: 2, arbitrary: index.map((on) => [plain(`judgeTable(@vm:${on}, 'in between')`)]) },
+    { weight: 2, arbitrary: lost.chain((kind) => index.map((on) => [plain(`@${kind}:${on} = undefined`)])) },
+    { weight: 2, arbitrary: always(plain('globalThis.gc?.()')) },
+    { weight: 6, arbitrary: always(plain('block(50)')) }
+  ]
+}
+
+const order = (how: 'plain' | 'awaited', head: string, body: readonly Command[], tail: string): Command => ({
+  text: [head, body, tail],
+  how,
+  worker: true
+})
+
+/** A Worker is told to do something, and it is done before the next step here. */
+export const orders = (inner: Commands, most: number): Commands =>
+  fc
+    .tuple(index, fc.array(inner, { minLength: 1, maxLength: most }))
+    .map(([crew, body]) => [order('plain', `tell(@crew:${crew}, `, body.flat(), ')')])
+
+/** What waits, or makes Workers: only at the top, where a program may await. */
+export function topOf(inner: Commands): Weighted[] {
+  const told = fc.array(inner, { maxLength: 5 }).map((all) => all.flat())
+  // What a Worker knows of the table that it got.
+  const lookups = ['0', '0x10000'].map((gpa): Command => ({ text: [`@vm:0.memslots.lookup(${gpa})`], how: 'call', makes: 'slot' }))
+  return [
+    { weight: 16, arbitrary: always(awaited('turn()')) },
+    { weight: 4, arbitrary: always(awaited('sleep(20)')) },
+    {
+      weight: 6,
+      arbitrary: fc
+        .tuple(index, told)
+        .map(([vm, body]) => [
+          { text: [`startWorker(@vm:${vm}, workerFile); disturb(@vm:${vm})`], how: 'awaited', makes: 'crew' },
+          order('plain', 'tell(@crew:last, ', [...lookups, ...body], ')')
+        ])
+    },
+    { weight: 3, arbitrary: orders(inner, 5) },
+    { weight: 2, arbitrary: fc.tuple(index, told).map(([crew, body]) => [order('plain', `tell(@crew:${crew}, `, body, ', false)')]) },
+    {
+      weight: 2,
+      arbitrary: fc.tuple(index, told, fc.nat(5)).map(([crew, body, at]) => [order('awaited', `endAt(@crew:${crew}, `, body, `, ${at})`)])
+    },
+    { weight: 2, arbitrary: index.map((crew) => [awaited(`end(@crew:${crew})`)]) },
+    { weight: 1, arbitrary: always(awaited('crowd(14)')) },
+    { weight: 3, arbitrary: fc.constantFrom('trace', 'ioeventfd').chain((kind) => index.map((on) => [plain(`iterate(@${kind}:${on})`)])) },
+    {
+      weight: 1,
+      arbitrary: fc.tuple(index, fc.constantFrom('protect', 'advise', 'remap')).map(([on, way]) => [plain(`stripe(@huge:${on}, '${way}')`)])
+    }
+  ]
+}

@@ -37,7 +37,7 @@ const faults: fc.Arbitrary<Fault | undefined> = fc.oneof(
   { weight: 5, arbitrary: fc.integer({ min: 0, max: 4 }).map((free): Fault => ({ lack: 'descriptors', free })) },
   { weight: 1, arbitrary: fc.constant<Fault>({ lack: 'threads' }) },
   { weight: 1, arbitrary: fc.constantFrom(64, 256).map((mib): Fault => ({ lack: 'address-space', bytes: mib * 2 ** 20 })) },
-  { weight: 1, arbitrary: fc.constant<Fault>({ lack: 'file-size', bytes: 65536 }) },
+  { weight: 1, arbitrary: fc.constant<Fault>({ lack: 'file-size', bytes: 2 ** 26 }) },
   {
     weight: 8,
     arbitrary: fc

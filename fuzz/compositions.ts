@@ -104,10 +104,13 @@ function ioeventfds(a: Arguments, faults: fc.Arbitrary<Fault | undefined>): Weig
   ]
 }
 
-const copies: Commands = fc.tuple(index, index, fc.constantFrom('0', '4096'), fc.boolean()).map(([on, value, offset, isLive]) => {
-  const bytes = isLive ? `live(@mapping:${on})` : `new Uint8Array(100).fill(${value + 1})`
-  return [plain(`judgeCopy(@mapping:${on}, ${offset}, ${bytes}); disturb(@mapping:${on})`)]
-})
+/** Of memory that nothing else touches. */
+const copies: Commands = fc
+  .tuple(index, fc.constantFrom('0', '4096'), fc.boolean())
+  .map(([value, offset, isLive]) => [
+    { text: ['Mapping.anonymous(65536)'], how: 'call', makes: 'mapping' },
+    plain(`judgeCopy(@mapping:last, ${offset}, ${isLive ? 'live(@mapping:last)' : `new Uint8Array(100).fill(${value + 1})`})`)
+  ])
 
 /** What does not wait for the event loop. */
 export function compositionsOf(a: Arguments, bodies: Bodies, faults: fc.Arbitrary<Fault | undefined>): Weighted[] {

@@ -50,7 +50,7 @@ export function isTyped(error: unknown): boolean {
 
 /** That a method's object has not what the method needs is the language's to say. */
 export function isOfReceiver(error: unknown): boolean {
-  return error instanceof TypeError
+  return error instanceof TypeError || (error instanceof AggregateError && error.errors.every(isOfReceiver))
 }
 
 export function judgeError(error: unknown, call: string): void {

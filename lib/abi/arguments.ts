@@ -49,6 +49,9 @@ export function checkAddress(argument: string, value: unknown, alignment = 1): n
   return value as number
 }
 
+/** The bytes behind an offset: what a length is when there is none. Checked before it is subtracted, which would call an object's valueOf(). */
+export const restAfter = (offset: unknown, size: number): number => size - checkInteger('offset', offset)
+
 /** A byte count: above 0, and whole pages where it must be. */
 export function checkSize(argument: string, value: unknown, alignment = 1): number {
   checkInteger(argument, value, 1, 2 ** 52)

@@ -2,7 +2,7 @@
 import { AsyncResource } from 'node:async_hooks'
 import { closeSync, openSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
-import { argumentError, checkAddress, checkBytes, checkInteger, checkOptions, hex, MiB, pageSize } from '../abi/arguments.js'
+import { argumentError, checkAddress, checkBytes, checkInteger, checkOptions, hex, MiB, pageSize, restAfter } from '../abi/arguments.js'
 import { Doorbell } from '../abi/doorbell.js'
 import { errnoName, exhaustion, KvmError, throwLater } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
@@ -159,7 +159,7 @@ export class DemandPaging implements Disposable {
    * Asks for the pages of a range that are missing, and waits until they are there: before a read(), or ahead of the guest.
    * @throws KvmError `closed`, `argument`
    */
-  async populate(offset = 0, length = this.#region.size - offset): Promise<void> {
+  async populate(offset = 0, length = restAfter(offset, this.#region.size)): Promise<void> {
     if (this.#closed) throw new KvmError('closed', 'this demand paging is closed')
     checkAddress('offset', offset)
     const end = Math.min(offset + checkInteger('length', length), this.#region.size)

@@ -12,7 +12,8 @@ import {
   hex,
   hexRange,
   MiB,
-  pageSize
+  pageSize,
+  restAfter
 } from '../abi/arguments.js'
 import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
 import { making, opening, zeroed } from '../abi/exhausted.js'
@@ -281,7 +282,7 @@ export class Mapping implements Disposable {
   }
 
   /** Sets bytes to one value. */
-  fill(value: number, offset = 0, length = this.size - offset): void {
+  fill(value: number, offset = 0, length = restAfter(offset, this.size)): void {
     checkInteger('value', value, 0, 255)
     this.#range(offset, length)
     this.#access('fill', offset, length, () => this.#region.fill(offset, length, value))
@@ -298,7 +299,7 @@ export class Mapping implements Disposable {
    * @example
    * mapping.remap(0, 4096)
    */
-  remap(offset = 0, length = this.size - offset, content?: Uint8Array): void {
+  remap(offset = 0, length = restAfter(offset, this.size), content?: Uint8Array): void {
     const step = this.kind === 'hugetlb' ? 2 * MiB : pageSize
     this.#range(offset, length, step)
     if (length === 0) throw argumentError('length', length, 'above 0')
@@ -308,7 +309,7 @@ export class Mapping implements Disposable {
   }
 
   /** madvise(2): `dontneed` gives pages back, `hugepage` asks for huge ones, `collapse` makes them now. */
-  advise(advice: Advice, offset = 0, length = this.size - offset): void {
+  advise(advice: Advice, offset = 0, length = restAfter(offset, this.size)): void {
     checkOneOf('advice', advice, Object.keys(adviceNumbers) as Advice[])
     this.#range(offset, length, pageSize)
     this.#change(`advise(${advice})`, offset, length, () => this.#region.advise(offset, length, adviceNumbers[advice]))
@@ -319,13 +320,13 @@ export class Mapping implements Disposable {
    * them, too.
    * @throws KvmError `memory` for other kinds, and for a memfd of which a part was remapped; `advise('remove')` serves there
    */
-  punchHole(offset = 0, length = this.size - offset): void {
+  punchHole(offset = 0, length = restAfter(offset, this.size)): void {
     this.#range(offset, length, pageSize)
     this.#change('punchHole', offset, length, () => this.#region.punchHole(offset, length))
   }
 
   /** mprotect(2). Refused while a live buffer exists, unless the memory stays readable and writable. */
-  protect(protection: Protection, offset = 0, length = this.size - offset): void {
+  protect(protection: Protection, offset = 0, length = restAfter(offset, this.size)): void {
     checkOneOf('protection', protection, Object.keys(protections) as Protection[])
     this.#range(offset, length, pageSize)
     this.#change(`protect(${protection})`, offset, length, () => this.#region.protect(offset, length, protections[protection]))

@@ -9,7 +9,8 @@ import {
   checkSize,
   hex,
   hexRange,
-  pageSize
+  pageSize,
+  restAfter
 } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { checkOurs, ours } from '../abi/internal.js'
@@ -73,7 +74,7 @@ export function placementOf(options: MemslotOptions): Placement {
     (checkBoolean('logDirty', logDirty) ? logDirtyFlag : 0) |
     (checkBoolean('readonly', readonly) ? readonlyFlag : 0) |
     (guestMemfd ? guestMemfdFlag : 0)
-  const size = options.size ?? mapping.size - offset
+  const size = options.size ?? restAfter(offset, mapping.size)
   return { gpa, mapping, offset, size, guestMemfd, guestMemfdOffset, flags: (named | checkInteger('flags', flags, 0, 0xffff_ffff)) >>> 0 }
 }
 

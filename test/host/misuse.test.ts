@@ -31,3 +31,20 @@ test('start() refuses what is no signal and no range, and the vCPU can be starte
     checkedError(() => vcpu.start({}, options), 'argument')
   expect((await vcpu.start({})).reason).toBe('hlt')
 })
+
+test('an offset is checked before it is used, and what it does when it is asked for its value is not done', () => {
+  const mapping = Mapping.anonymous(8192)
+  const closing = { valueOf: () => mapping.close() }
+  for (const offset of [1n, -1n, Symbol('1'), closing, '0', null] as any[]) {
+    for (const call of [
+      mapping.remap,
+      mapping.punchHole,
+      () => mapping.fill(1, offset),
+      () => mapping.advise('dontneed', offset),
+      () => mapping.protect('rw', offset)
+    ])
+      checkedError(() => call.call(mapping, offset), 'argument')
+    checkedError(() => vm.memslots.create({ gpa: 0, mapping, offset }), 'argument')
+  }
+  expect(mapping.closed).toBe(false)
+})

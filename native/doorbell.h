@@ -44,8 +44,10 @@ class Listeners {
       if (SocketAt(fd) == inode) close(fd);
   }
   int Give(int fd) {
-    if (fd >= 0) given_[fd] = SocketAt(fd);
-    return fd;
+    if (fd < 0) return fd;
+    OwnedFd until_noted(fd);
+    given_[fd] = SocketAt(fd);
+    return until_noted.Release();
   }
 
  private:

@@ -90,9 +90,10 @@ std::vector<std::shared_ptr<RunPage>> VmState::Vcpus() {
 int VmState::CreateVcpu(uint32_t id, std::shared_ptr<RunPage>* page) {
   const Locked lock(mutex_);
   if (ended_) return -EBADF;
+  // Before there is a descriptor, which nobody would close.
+  auto made = std::make_shared<RunPage>();
   const int fd = IoctlUninterrupted(this->fd(), KVM_CREATE_VCPU, id);
   if (fd < 0) return -errno;
-  auto made = std::make_shared<RunPage>();
   if (const int error = made->Open(fd, run_page_size_); error != 0) return error;
   coalesced_ring_.Attach(made->fd());
   if (const int error = dirty_rings_.Add(made->fd()); error != 0) return error;

@@ -36,6 +36,7 @@ test.for(Object.entries(calls))('%s', ([name, call], context) => {
   if (process.env['ASAN_OPTIONS']) skip(context, 'AddressSanitizer ends a process that has no memory')
   if (!shim['LD_PRELOAD']) skip(context, 'there is no C compiler')
   const program = `
+    import { readdirSync } from 'node:fs'
     import { Kvm, KvmError, Mapping } from ${library}
     import { withFailing } from ${limits}
     const kvm = Kvm.open(), vm = kvm.createVm(), mapping = Mapping.anonymous(65536)
@@ -48,6 +49,8 @@ test.for(Object.entries(calls))('%s', ([name, call], context) => {
     let refused
     try { undo(call()) } catch (error) { refused = error }
     let failed = 0
+    const descriptors = () => readdirSync('/proc/self/fd').length
+    const before = descriptors()
     const isTyped = (error) => error instanceof KvmError || (error instanceof AggregateError && error.errors.every(isTyped))
     const errnos = { malloc: 'ENOMEM', mmap: 'ENOMEM', ioctl: 'EINVAL', eventfd: 'EMFILE', socketpair: 'EMFILE', epoll_create1: 'EMFILE',
       epoll_ctl: 'ENOSPC', pthread_create: 'EAGAIN', memfd_create: 'EMFILE', madvise: 'ENOMEM', mincore: 'EAGAIN', syscall: 'EMFILE' }
@@ -60,9 +63,14 @@ test.for(Object.entries(calls))('%s', ([name, call], context) => {
         try { if (!refused) undo(call()) } catch (error) { console.log('after', name, nth, String(error)) }
         await new Promise((resolve) => setImmediate(resolve))
       }
+    for (let rounds = 0; rounds < 100 && descriptors() > before; rounds++) {
+      gc()
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    if (descriptors() > before) console.log(descriptors() - before, 'descriptors left')
     console.log(failed > 0, refused?.code)
     process.exit(0)`
-  const { stdout, stderr, status, signal } = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
+  const { stdout, stderr, status, signal } = spawnSync(process.execPath, ['--expose-gc', '--input-type=module', '-e', program], {
     encoding: 'utf8',
     env: { ...process.env, ...shim }
   })

@@ -85,6 +85,7 @@ const here = [
   suite('without /dev/kvm', ...pretend('without-kvm')),
   step('build with AddressSanitizer', ...npm('build:asan')),
   suite('under AddressSanitizer', ...npm('test:asan', '--', base)),
+  step('fuzz under AddressSanitizer', ...npm('fuzz:asan', '--', '--seconds', '60')),
   ...nodes.map((version) => suite(`on node ${version}`, 'scripts/on-node.sh', [String(version), ...vitest(base)])),
   step('stress', ...npm('stress', '--', '--seconds', '10'))
 ]

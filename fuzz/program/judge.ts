@@ -112,7 +112,9 @@ export async function judge(vms: (Vm | undefined)[], crews: Parameters<typeof en
     judgeTable(vm, 'at the end')
     judgeLedger(vm)
   }
-  for (const one of closable.reverse()) if (one !== undefined) attempt(() => (one as { close(): void }).close())
+  // Twice: a mapping that a slot holds closes after the slot's VM.
+  for (let round = 0; round < 2; round++)
+    for (const one of closable.reverse()) if (one !== undefined) attempt(() => (one as { close(): void }).close())
   await nextTurn()
   await judgePromises()
 }

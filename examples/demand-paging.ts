@@ -8,7 +8,9 @@ import { Guest, Kvm, Mapping, MiB } from 'node-kvm'
 const pageSize = 4096
 const pages = 512
 
-const folder = mkdtempSync(join(tmpdir(), 'demand-paging-'))
+const folder = mkdtempSync(join(tmpdir(), 'node-kvm-demand-paging-'))
+// On exit, so that it also goes where a page service is refused.
+process.on('exit', () => rmSync(folder, { recursive: true }))
 const file = join(folder, 'table')
 const table = new BigUint64Array((pages * pageSize) / 8)
 for (let page = 0; page < pages; page++) table[(page * pageSize) / 8] = BigInt(page * page)
@@ -46,4 +48,3 @@ using maker = madeUp.onMissing(({ offset }) => {
 })
 vm.memslots.create({ gpa: 32 * MiB, mapping: madeUp })
 console.log(`made up: ${sum(32 * MiB, [1, 2, 3, 400, 2])}, ${maker.served} pages made`)
-rmSync(folder, { recursive: true })

@@ -2,10 +2,10 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { assemble, type IoEventfd, Mapping, MiB, type Vcpu, type Vm } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
+import { library } from '../support/built.js'
 import { checkedError } from '../support/errors.js'
 import { kernelIsAtLeast } from '../support/kernel.js'
 import { patience } from '../support/patience.js'
@@ -25,8 +25,6 @@ function realMode(source: string, handler?: { vector: number; source: string }, 
   }
   return machine.createVcpu().enter('real', { ip: 0x1000, sp: 0x8000 })
 }
-
-const addon = JSON.stringify(fileURLToPath(new URL('../../dist/lib/index.js', import.meta.url)))
 
 describe('ioeventfd', () => {
   test('a write that matches is an event and no exit; any other is an exit', async () => {
@@ -165,7 +163,7 @@ describe('ioeventfd', () => {
 
   test('holds the process open until unref() or close(), and an exit in mid-listening is clean', () => {
     const program = (end: string) =>
-      `import { Kvm } from ${addon}; const vm = Kvm.open().createVm(); const doorbell = vm.ioeventfd({ port: 1, size: 1 })
+      `import { Kvm } from ${library}; const vm = Kvm.open().createVm(); const doorbell = vm.ioeventfd({ port: 1, size: 1 })
       doorbell.on('event', () => {}); const timer = setTimeout(() => { console.log('still here'); process.exit(0) }, 2000); timer.unref(); ${end}`
     const outcome = (end: string) => {
       const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', program(end)], {
@@ -184,7 +182,7 @@ describe('ioeventfd', () => {
 
   test('a Worker that ends while it listens leaves nothing', async () => {
     const source = `const { parentPort } = require('node:worker_threads')
-      import(${addon}).then(({ Kvm, Mapping, assemble }) => {
+      import(${library}).then(({ Kvm, Mapping, assemble }) => {
         const vm = Kvm.open().createVm()
         vm.createIrqchip()
         globalThis.held = [vm.ioeventfd({ port: 1, size: 1 }), vm.irqfd({ gsi: 5, resample: true }), vm.ioeventfd({ gpa: 0x1000, size: 1 })]

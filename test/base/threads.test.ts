@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { assemble, type Exit, Guest, KiB, Mapping, type MemoryError, MiB, type Vcpu } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
+import { library } from '../support/built.js'
 import { checkedError } from '../support/errors.js'
 import { kernelIsAtLeast } from '../support/kernel.js'
 import { patience } from '../support/patience.js'
@@ -331,7 +332,7 @@ describe('queued writes', () => {
 /** A process of its own, with `vcpu` running a guest that never exits: how it ended, and what it said. */
 async function processWithVcpu(then: string): Promise<{ status: number | null; signal: string | null; stdout: string }> {
   const source = `
-    import { Kvm, Mapping } from ${JSON.stringify(new URL('../../dist/lib/index.js', import.meta.url).href)}
+    import { Kvm, Mapping } from ${library}
     const vm = Kvm.open().createVm()
     const ram = Mapping.anonymous(4096)
     ram.write(0, new Uint8Array([0xfb, 0xeb, 0xfe]))

@@ -5,6 +5,7 @@ import { describe, expect, test } from 'vitest'
 import type { NativeKvm, NativeVcpu, NativeVm } from '../../lib/abi/native.js'
 import { native } from '../../lib/abi/native.js'
 import { KVM_GET_REGS } from '../../lib/abi/requests.js'
+import { library } from '../support/built.js'
 import { checkedError } from '../support/errors.js'
 import { patience } from '../support/patience.js'
 import { kvm, vm } from '../support/vm.js'
@@ -335,7 +336,7 @@ describe('lifetimes', () => {
   test('a Worker that ends in mid-use releases what it held, and two may load the add-on', async () => {
     const source = `
       const { parentPort } = require('node:worker_threads')
-      import(${JSON.stringify(new URL('../../dist/lib/index.js', import.meta.url).href)}).then(({ Guest, Kvm, Mapping }) => {
+      import(${library}).then(({ Guest, Kvm, Mapping }) => {
         globalThis.kept = Kvm.open()
         const vm = (globalThis.vm = kept.createVm())
         const guest = Guest.create(vm)

@@ -1,16 +1,14 @@
 import { once } from 'node:events'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { type IoEventfd, Mapping } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
+import { library } from '../support/built.js'
 import { checkedError } from '../support/errors.js'
 import { ownDescriptors } from '../support/process.js'
 import { skipWhereSlow } from '../support/skip.js'
 import { Uncaught } from '../support/uncaught.js'
 import { kvm, vm } from '../support/vm.js'
-
-const addon = JSON.stringify(fileURLToPath(new URL('../../dist/lib/index.js', import.meta.url)))
 
 test('a listener that throws stops nothing: all is closed, and its error is uncaught', async () => {
   using uncaught = new Uncaught()
@@ -84,7 +82,7 @@ test('whose creator closed it: a Worker closes what it made of it, and ends', as
   skipWhereSlow(context)
   const worker = new Worker(
     `const { parentPort, workerData } = require('node:worker_threads')
-    import(${addon}).then(({ Vm }) => {
+    import(${library}).then(({ Vm }) => {
       const vm = Vm.attach(workerData), doorbell = vm.ioeventfd({ port: 1, size: 1 })
       parentPort.postMessage('ready')
       parentPort.once('message', () => { const before = vm.closed; vm.close(); parentPort.postMessage([before, doorbell.closed]) })

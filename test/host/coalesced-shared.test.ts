@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { assemble, capabilities, Mapping, MiB, type Vcpu, Vm } from 'node-kvm'
 import { expect, type TestContext, test } from 'vitest'
+import { library } from '../support/built.js'
 import { checkedError } from '../support/errors.js'
 import { skip } from '../support/skip.js'
 import { kvm, vm } from '../support/vm.js'
@@ -87,7 +88,7 @@ test("when one closes the VM, or its Worker ends, the guest's writes are exits a
   expect(toNextLap()).toEqual([0x20, 0x21, 0x30])
   const worker = new Worker(
     `const { parentPort, workerData } = require('node:worker_threads')
-    import(${JSON.stringify(new URL('../../dist/lib/index.js', import.meta.url).href)}).then(({ Vm }) => {
+    import(${library}).then(({ Vm }) => {
       globalThis.vm = Vm.attach(workerData)
       ;(${make})(vm)
       parentPort.on('message', () => {}).postMessage('ready')

@@ -2,8 +2,8 @@ import { spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { skip, skipInLab } from '../support/skip.js'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { skip } from '../support/skip.js'
 
 /** The package as `npm install --ignore-scripts` leaves it, without the registry: what is published, and its dependencies beside it. */
 let folder: string
@@ -17,7 +17,6 @@ beforeAll(() => {
   for (const name of Object.keys(dependencies)) symlinkSync(resolve('node_modules', name), join(folder, 'node_modules', name))
 })
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
-beforeEach(skipInLab)
 
 function node(words: string[], env: NodeJS.ProcessEnv = {}) {
   const { NODE_KVM_ADDON: _, ...inherited } = process.env

@@ -1,12 +1,11 @@
 import { spawnSync } from 'node:child_process'
 import { beforeEach, expect, test } from 'vitest'
+import { library } from '../support/built.js'
 import { needsKvm } from '../support/needs.js'
 import { patience } from '../support/patience.js'
 import { skip } from '../support/skip.js'
 
 beforeEach(needsKvm)
-
-const library = new URL('../../dist/lib/index.js', import.meta.url).href
 
 /** The lines that a program of its own prints, each as JSON. */
 function run(program: string, limits = ':'): unknown[] {
@@ -22,7 +21,7 @@ function run(program: string, limits = ':'): unknown[] {
 }
 
 const prologue = `
-  import { Kvm, Mapping } from ${JSON.stringify(library)}
+  import { Kvm, Mapping } from ${library}
   import { closeSync, openSync, readdirSync } from 'node:fs'
   import { spawnSync } from 'node:child_process'
   // Held, so that nothing is lost that could be collected instead.

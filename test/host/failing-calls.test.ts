@@ -4,10 +4,10 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { skip, skipInLab } from '../support/skip.js'
-import { library } from '../support/worker.js'
+import { built, importable, library } from '../support/built.js'
+import { skip } from '../support/skip.js'
 
-const limits = JSON.stringify(new URL('../../dist/fuzz/program/limits.js', import.meta.url).href)
+const limits = importable('fuzz/program/limits.js')
 /** What each makes is closed afterwards, where nothing fails. */
 const calls: Record<string, string> = {
   'kvm.createVm()': 'kvm.createVm()',
@@ -25,14 +25,13 @@ const calls: Record<string, string> = {
 let folder: string
 let shim: Record<string, string>
 beforeAll(async () => {
-  const { buildShim } = await import(new URL('../../dist/fuzz/shim.js', import.meta.url).href)
+  const { buildShim } = await import(built('fuzz/shim.js'))
   folder = mkdtempSync(join(tmpdir(), 'node-kvm-failing-'))
   shim = buildShim(folder)
 })
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 test.for(Object.entries(calls))('%s', ([name, call], context) => {
-  skipInLab(context)
   if (process.env['ASAN_OPTIONS']) skip(context, 'AddressSanitizer ends a process that has no memory')
   if (!shim['LD_PRELOAD']) skip(context, 'there is no C compiler')
   const program = `

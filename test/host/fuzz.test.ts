@@ -4,13 +4,10 @@ import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { skipInLab } from '../support/skip.js'
+import { built } from '../support/built.js'
 
-beforeEach(skipInLab)
-
-const main = fileURLToPath(new URL('../../dist/fuzz/main.js', import.meta.url))
+const main = built('fuzz/main.js')
 let scratch: string
 beforeEach(() => {
   scratch = mkdtempSync(join(tmpdir(), 'node-kvm-fuzz-test-'))
@@ -74,7 +71,7 @@ describe('a planted fault is found, and its program printed', () => {
 
   test('the program runs by itself', async () => {
     const { stderr } = await start(['--sequences', '2', '--seed', '3', '--shrink-seconds', '1'], { NODE_KVM_FUZZ_PLANT: 'crash' }).ended
-    const file = fileURLToPath(new URL(`../../dist/fuzz-test-${process.pid}.mjs`, import.meta.url))
+    const file = built(`fuzz-test-${process.pid}.mjs`)
     writeFileSync(file, stderr.slice(stderr.indexOf('// crash')))
     try {
       const child = spawn(process.execPath, [file], { stdio: 'inherit' })

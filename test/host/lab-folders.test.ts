@@ -21,13 +21,13 @@ import { Folder, removeIn } from '../../lab/beneath.js'
 import { cacheFolder, entry, runScratch } from '../../lab/cache.js'
 import { LabError } from '../../lab/errors.js'
 import { scratchFolder } from '../../lab/scratch.js'
-import { skip, skipInLab } from '../support/skip.js'
+import { importable } from '../support/built.js'
+import { skip } from '../support/skip.js'
 
 const stranger = 65534
 const asRoot = process.getuid?.() === 0
 let scratch: string
-beforeEach((context) => {
-  skipInLab(context)
+beforeEach(() => {
   scratch = mkdtempSync(join(realpathSync(tmpdir()), 'node-kvm-folders-'))
   vi.stubEnv('NODE_KVM_LAB_CACHE', join(scratch, 'cache'))
 })
@@ -144,7 +144,6 @@ describe('the folder of the lab', () => {
   })
 })
 
-const library = (name: string) => new URL(`../../dist/lab/${name}.js`, import.meta.url).href
 const node = (program: string, ...args: string[]): ChildProcess =>
   spawn(process.execPath, ['--input-type=module', '-e', program, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
 
@@ -153,7 +152,7 @@ describe('a folder that is in use', () => {
     const parent = cacheFolder()
     const own = await scratchFolder(parent, 'run-')
     const other = node(
-      `import { scratchFolder } from '${library('scratch')}'
+      `import { scratchFolder } from ${importable('lab/scratch.js')}
       console.log((await scratchFolder(process.argv[1], 'run-')).path); setInterval(() => {}, 1000)`,
       parent
     )
@@ -183,7 +182,7 @@ describe('a folder that is in use', () => {
       }
     }
     syncBuiltinESMExports()
-    const { entry } = await import('${library('cache')}')
+    const { entry } = await import(${importable('lab/cache.js')})
     left = Number(process.argv[1])
     await entry('thing', 1, async (folder) => fs.writeFileSync(folder + '/file', 'whole'))
     left = Infinity

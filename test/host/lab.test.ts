@@ -18,22 +18,20 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { cacheFolder, entry, making, runsName } from '../../lab/cache.js'
 import { LabError } from '../../lab/errors.js'
 import { findProgram } from '../../lab/libraries.js'
 import { tryAcquire } from '../../lab/lock.js'
+import { commandLine } from '../support/built.js'
 import { patience } from '../support/patience.js'
-import { inLab, skip } from '../support/skip.js'
+import { skip } from '../support/skip.js'
 
 /** For machines that are emulated, on a machine that may be busy. */
 const limit = String(patience / 1000)
 
-const program = fileURLToPath(new URL('../../dist/lib/cli/main.js', import.meta.url))
 let scratch: string
 beforeEach((context) => {
-  if (inLab) skip(context, 'the lab is not started within a machine of the lab')
   if (process.env['NODE_KVM_ADDON']) skip(context, 'the lab loads no add-on here: another build of it makes no difference')
   scratch = mkdtempSync(join(tmpdir(), 'node-kvm-lab-test-'))
 })
@@ -60,7 +58,7 @@ function procfs(pid: string, name: string): string {
 const left = () => readdirSync('/proc').filter((name) => /^\d+$/.test(name) && procfs(name, 'environ').split('\0').includes(`TMPDIR=${scratch}`))
 
 function start(args: string[], env: NodeJS.ProcessEnv = {}, before: readonly string[] = []): { child: ChildProcess; ended: Promise<Ended> } {
-  const [first, ...more] = [...before, process.execPath, program, 'lab', ...args] as [string, ...string[]]
+  const [first, ...more] = [...before, process.execPath, commandLine, 'lab', ...args] as [string, ...string[]]
   const child = spawn(first, more, {
     env: { ...process.env, TMPDIR: scratch, ...env },
     stdio: ['ignore', 'pipe', 'pipe']
@@ -334,7 +332,7 @@ describe('what is not to be had', () => {
       'mount -t tmpfs -o size=2m,mode=700 none "$0" && exec "$@"',
       runs,
       process.execPath,
-      program,
+      commandLine,
       'lab',
       'run',
       'npt',

@@ -16,21 +16,19 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, beforeEach, expect, test } from 'vitest'
+import { afterAll, expect, test } from 'vitest'
 import { acquire, tryAcquire } from '../../lab/lock.js'
-import { inLab, skip } from '../support/skip.js'
+import { importable } from '../support/built.js'
+import { skip } from '../support/skip.js'
 
 const folder = mkdtempSync(join(tmpdir(), 'node-kvm-lock-'))
-beforeEach((context) => {
-  if (inLab) skip(context, 'the lab is not started within a machine of the lab, which has no flock')
-})
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
-const library = new URL('../../dist/lab/lock.js', import.meta.url).href
+const lock = importable('lab/lock.js')
 
 // Writes down when it has the lock and when it lets go. One that stays is killed with the lock.
 const program = `
   const { appendFileSync } = await import('node:fs')
-  const { acquire } = await import('${library}')
+  const { acquire } = await import(${lock})
   const [, path, log, rounds] = process.argv
   for (let round = 0; round < Number(rounds || Infinity); round++) {
     const release = await acquire(path)
@@ -189,7 +187,7 @@ test('it holds against processes with a network of their own', async (context) =
   if (spawnSync('unshare', [...apart, 'true']).status !== 0) return skip(context, 'this machine gives nobody a network of their own (unshare --net)')
   const path = join(folder, 'network.lock')
   const release = await acquire(path)
-  const attempt = `const { tryAcquire } = await import('${library}'); console.log((await tryAcquire(process.argv[1])) === null ? 'taken' : 'free')`
+  const attempt = `const { tryAcquire } = await import(${lock}); console.log((await tryAcquire(process.argv[1])) === null ? 'taken' : 'free')`
   const tell = () => spawnSync('unshare', [...apart, process.execPath, '--input-type=module', '-e', attempt, path], { encoding: 'utf8' }).stdout
   expect(tell()).toBe('taken\n')
   release()

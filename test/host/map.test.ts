@@ -2,12 +2,12 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { describeHost, KiB, MiB, machines } from 'node-kvm'
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { execute } from '../../lib/cli/command.js'
 import { map } from '../../lib/cli/map.js'
 import { fitLabels, layAxis } from '../../lib/cli/map-axis.js'
+import { commandLine } from '../support/built.js'
 import { checkedError } from '../support/errors.js'
 import { canRunVms, needsKvm } from '../support/needs.js'
 import { patience } from '../support/patience.js'
@@ -15,10 +15,9 @@ import { skip } from '../support/skip.js'
 import { needsAll } from '../support/tables.js'
 import { Target } from '../support/target.js'
 
-const main = fileURLToPath(new URL('../../dist/lib/cli/main.js', import.meta.url))
 /** In a process of its own, as people run it. */
 const spawned = (args: string[], before: string[] = [], options: object = {}) => {
-  const [command = '', ...words] = [...before, process.execPath, main, 'map', ...args]
+  const [command = '', ...words] = [...before, process.execPath, commandLine, 'map', ...args]
   return spawnSync(command, words, { encoding: 'utf8', timeout: patience, maxBuffer: 2 ** 28, ...options })
 }
 /** Here, for what it prints. */

@@ -2,9 +2,9 @@
 
 import { spawnSync } from 'node:child_process'
 import { setImmediate as turn } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { type DirtyLogMode, KiB, type KvmErrorCode, Mapping, type Memslot, MiB, Vm } from 'node-kvm'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { built, library } from '../support/built.js'
 import { checkedError } from '../support/errors.js'
 import { expectOneTable } from '../support/memslots.js'
 import { patience } from '../support/patience.js'
@@ -13,7 +13,7 @@ import { untilRunning } from '../support/running.js'
 import { skip } from '../support/skip.js'
 import { refused } from '../support/tables.js'
 import { kvm, vm } from '../support/vm.js'
-import { answer, library, sourceOf, worker } from '../support/worker.js'
+import { answer, sourceOf, worker } from '../support/worker.js'
 
 const page = () => Mapping.anonymous(4 * KiB)
 const [here, there, elsewhere] = [0x1_0000, 0x2_0000, 0x3_0000]
@@ -324,7 +324,7 @@ describe('a token', () => {
 })
 
 test("four Workers change the same memslots: none is lost or doubled, and the tables are the kernel's", () => {
-  const program = fileURLToPath(new URL('../../dist/bench/memslots-stress.js', import.meta.url))
+  const program = built('bench/memslots-stress.js')
   const { stdout, stderr, status } = spawnSync(process.execPath, [program, '--seconds', '2'], { encoding: 'utf8', timeout: patience })
   expect(stderr).toBe('')
   expect(JSON.parse(stdout)).toMatchObject({ lost: 0, double: 0, equalToKernel: refused ? null : true, ok: true })

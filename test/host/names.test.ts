@@ -5,13 +5,13 @@ import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { Kvm, KvmError, Mapping, MiB } from 'node-kvm'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { json, visible, visibleLines, xml } from '../../lib/abi/text.js'
 import { drawTables } from '../../lib/cli/map-drawing.js'
 import { commandWords } from '../../lib/cli/words.js'
 import { hostMappings } from '../../lib/translation/backing.js'
+import { commandLine } from '../support/built.js'
 import { checkedError } from '../support/errors.js'
 import { canRunVms, needsKvm } from '../support/needs.js'
 import { patience } from '../support/patience.js'
@@ -74,8 +74,7 @@ test('a drawing is well-formed XML, whatever the process is called', () => {
 describe('of another process', () => {
   const folder = mkdtempSync(join(tmpdir(), 'node-kvm-names-'))
   const path = join(folder, file.replaceAll('/', ''))
-  const main = fileURLToPath(new URL('../../dist/lib/cli/main.js', import.meta.url))
-  const cli = (...args: string[]) => spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', timeout: patience })
+  const cli = (...args: string[]) => spawnSync(process.execPath, [commandLine, ...args], { encoding: 'utf8', timeout: patience })
   let target: Target
   beforeEach(needsKvm)
   beforeAll(async () => {

@@ -1,14 +1,9 @@
 // Whoever loads the add-on by its path gets errors, whatever they call it with; under AddressSanitizer, too (npm run test:asan).
-import { spawnSync } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
-import { skipWhereSlow } from '../support/skip.js'
+import { runFault } from '../support/fault.js'
 
-const program = fileURLToPath(new URL('../faults/native-arguments.mjs', import.meta.url))
-
-test.for([1, 2, 3])('no function of the add-on crashes, whatever its this and its arguments are (seed %i)', (seed, context) => {
-  skipWhereSlow(context)
-  const { stdout, stderr, status, signal } = spawnSync(process.execPath, [program, String(seed)], { encoding: 'utf8' })
+test.for([1, 2, 3])('no function of the add-on crashes, whatever its this and its arguments are (seed %i)', async (seed) => {
+  const { stdout, stderr, status, signal } = await runFault('native-arguments', [String(seed)])
   expect({ stderr, status, signal }).toEqual({ stderr: '', status: 0, signal: null })
   const { calls, threw, functions, classes, told } = JSON.parse(stdout)
   // Of the calls many are refused, and some work: else nothing was tried.

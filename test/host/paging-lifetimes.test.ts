@@ -1,9 +1,9 @@
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { Guest, Mapping } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
+import { library } from '../support/built.js'
 import { withDescriptors } from '../support/descriptors.js'
 import { checkedError } from '../support/errors.js'
 import { needsPaging } from '../support/needs.js'
@@ -57,13 +57,11 @@ describe('lifetimes', () => {
     expect(view[0]).toBe(0)
   })
 
-  const addon = JSON.stringify(fileURLToPath(new URL('../../dist/lib/index.js', import.meta.url)))
-
   test('a Worker that ends in the middle of a fault, or a process that does, ends', async (context) => {
     needsPaging(context)
     const source = (then: string) => `
       const { parentPort } = require('node:worker_threads')
-      import(${addon}).then(({ Guest, Kvm, Mapping }) => {
+      import(${library}).then(({ Guest, Kvm, Mapping }) => {
         const vm = Kvm.open().createVm()
         const ram = Mapping.anonymous(65536)
         const paging = ram.onMissing(() => new Promise(() => {}))
@@ -90,7 +88,7 @@ describe('lifetimes', () => {
 
   test('a native source outlives the handle of its mapping and holds no process open', (context) => {
     needsPaging(context)
-    const program = `import { Mapping } from ${addon}; const ram = Mapping.anonymous(65536)
+    const program = `import { Mapping } from ${library}; const ram = Mapping.anonymous(65536)
       ram.onMissing({ content: new Uint8Array(4096).fill(7) }); console.log(ram.read(0, 1)[0])`
     const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', timeout: patience })
     expect({ stdout, stderr, status }).toEqual({ stdout: '7\n', stderr: '', status: 0 })

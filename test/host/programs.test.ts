@@ -1,13 +1,12 @@
 import { spawnSync } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
 import { beforeEach, describe, expect, test } from 'vitest'
+import { built, commandLine } from '../support/built.js'
 import { needsKvm, needsPaging, needsRoot } from '../support/needs.js'
 import { patience } from '../support/patience.js'
 import { skip } from '../support/skip.js'
 
-const file = (path: string) => fileURLToPath(new URL(`../../dist/${path}`, import.meta.url))
 const run = (path: string, args: string[] = [], options: object = {}) =>
-  spawnSync(process.execPath, [file(path), ...args], { encoding: 'utf8', timeout: patience, ...options })
+  spawnSync(process.execPath, [built(path), ...args], { encoding: 'utf8', timeout: patience, ...options })
 const command = (...args: string[]) => run('lib/cli/main.js', args)
 
 const outputs: Record<string, (string | RegExp)[]> = {
@@ -106,7 +105,7 @@ describe('node-kvm walkthrough where BPF cannot read the third table', () => {
   beforeEach(needsKvm)
   test('without privilege says what it cannot show, and goes on', (context) => {
     needsRoot(context, 'give capabilities up')
-    const args = ['--bounding-set=-bpf,-perfmon,-sys_admin', process.execPath, file('lib/cli/main.js'), 'walkthrough']
+    const args = ['--bounding-set=-bpf,-perfmon,-sys_admin', process.execPath, commandLine, 'walkthrough']
     const { stdout, status } = spawnSync('setpriv', args, { encoding: 'utf8', timeout: patience })
     expect(status).toBe(0)
     expect(stdout).toMatch(/note: the third table is not shown: .*no CAP_BPF and no CAP_PERFMON/)
@@ -118,7 +117,7 @@ describe('node-kvm walkthrough where BPF cannot read the third table', () => {
   test('on a kernel without BTF mirrors it from events, or says why that would not be exact', (context) => {
     needsRoot(context, 'hide the BTF in a mount namespace of its own')
     const hidden = 'mount -t tmpfs none /sys/kernel/btf && exec "$@"'
-    const args = ['-m', 'sh', '-c', hidden, 'sh', process.execPath, file('lib/cli/main.js'), 'walkthrough', '--json']
+    const args = ['-m', 'sh', '-c', hidden, 'sh', process.execPath, commandLine, 'walkthrough', '--json']
     const { stdout, stderr, status } = spawnSync('unshare', args, { encoding: 'utf8', timeout: patience })
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
     const { steps, notes, host } = JSON.parse(stdout)

@@ -2,11 +2,11 @@
 
 import { spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { type Machine, machines } from 'node-kvm'
 import { afterAll, beforeAll, expect, type TestContext, test } from 'vitest'
 import { prepareQemu } from '../../lab/qemu.js'
 import { tryReading } from '../../lib/translation/reader.js'
+import { commandLine } from '../support/built.js'
 import { canRunVms, needsFrames, needsKvm } from '../support/needs.js'
 import { patience } from '../support/patience.js'
 import { Qemu } from '../support/qemu.js'
@@ -102,9 +102,8 @@ test('every page that the second stage maps is the frame that its monitor says',
 
 test('node-kvm trace --pid shows what its firmware does when it runs again', async (context) => {
   const monitor = running(context)
-  const main = fileURLToPath(new URL('../../dist/lib/cli/main.js', import.meta.url))
   const kinds = 'spte-set,zap-all,pio,mmio'
-  const child = spawn(process.execPath, [main, 'trace', '--pid', String(monitor.pid), '--json', '--kinds', kinds], {
+  const child = spawn(process.execPath, [commandLine, 'trace', '--pid', String(monitor.pid), '--json', '--kinds', kinds], {
     stdio: ['ignore', 'pipe', 'inherit']
   })
   let text = ''

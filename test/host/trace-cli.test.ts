@@ -3,21 +3,20 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { KiB, MiB } from 'node-kvm'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { execute, UsageError } from '../../lib/cli/command.js'
 import { trace as command } from '../../lib/cli/trace.js'
 import { tryReading } from '../../lib/translation/reader.js'
+import { built, commandLine } from '../support/built.js'
 import { patience } from '../support/patience.js'
 import { skip } from '../support/skip.js'
 import { Target } from '../support/target.js'
 import { needsTracing } from '../support/tracing.js'
 import { vm } from '../support/vm.js'
 
-const main = fileURLToPath(new URL('../../dist/lib/cli/main.js', import.meta.url))
-const example = fileURLToPath(new URL('../../dist/examples/memslot-move.js', import.meta.url))
-const trace = (...args: string[]) => spawnSync(process.execPath, [main, 'trace', ...args], { encoding: 'utf8', timeout: patience })
+const example = built('examples/memslot-move.js')
+const trace = (...args: string[]) => spawnSync(process.execPath, [commandLine, 'trace', ...args], { encoding: 'utf8', timeout: patience })
 const objects = (text: string) =>
   text
     .trim()
@@ -78,7 +77,7 @@ describe('a process that runs already', () => {
 
   /** Attaches, calls `work` when events flow, and ends it by `end`. */
   async function attached(args: string[], work: (child: ChildProcess, seen: () => string) => Promise<void>, end: () => unknown) {
-    const child = spawn(process.execPath, [main, 'trace', '--pid', String(target.pid), ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+    const child = spawn(process.execPath, [commandLine, 'trace', '--pid', String(target.pid), ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
     let stdout = ''
     child.stdout.setEncoding('utf8').on('data', (text) => (stdout += text))
     const done = new Promise<number | null>((resolve) => child.once('close', resolve))

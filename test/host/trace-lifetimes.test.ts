@@ -3,6 +3,7 @@ import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
 import { Guest, KiB, Mapping, MiB, type TraceEvent } from 'node-kvm'
 import { beforeEach, describe, expect, test } from 'vitest'
+import { library } from '../support/built.js'
 import { checkedError } from '../support/errors.js'
 import { needsRoot } from '../support/needs.js'
 import { patience } from '../support/patience.js'
@@ -11,7 +12,6 @@ import { skip } from '../support/skip.js'
 import { needsTracing, ofKind } from '../support/tracing.js'
 import { vm } from '../support/vm.js'
 
-const library = new URL('../../dist/lib/index.js', import.meta.url).href
 let guest: Guest
 beforeEach((context) => {
   needsTracing(context, vm)
@@ -129,7 +129,7 @@ describe('lifetimes', () => {
 
   test('a program that left the loop without close ends', () => {
     const program = `
-      import { Kvm, Mapping } from ${JSON.stringify(library)}
+      import { Kvm, Mapping } from ${library}
       const vm = Kvm.open().createVm(), mapping = Mapping.anonymous(4096), trace = vm.trace()
       setTimeout(() => vm.memslots.create({ gpa: 0, mapping }), 1)
       for await (const event of trace) { console.log(event.kind); break }`
@@ -155,7 +155,7 @@ describe('lifetimes', () => {
 
   test('a Worker that ends while it traces leaves no thread and no descriptor', async () => {
     const program = `
-      import { Kvm, Mapping } from ${JSON.stringify(library)}
+      import { Kvm, Mapping } from ${library}
       import { parentPort } from 'node:worker_threads'
       const vm = Kvm.open().createVm(), trace = vm.trace()
       vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) })
@@ -202,7 +202,7 @@ describe('bad input', () => {
   })
   test('no descriptors left: an error that says so, and none stays open', () => {
     const program = `
-      import { Kvm } from ${JSON.stringify(library)}
+      import { Kvm } from ${library}
       import { closeSync, openSync, readdirSync } from 'node:fs'
       const vm = Kvm.open().createVm(), open = []
       console.log('begin')
@@ -216,7 +216,7 @@ describe('bad input', () => {
   })
   test('no descriptors left for what comes after the tracepoints: the trace is undone, a loop is refused, and both work the next time', () => {
     const program = `
-      import { Kvm, Mapping } from ${JSON.stringify(library)}
+      import { Kvm, Mapping } from ${library}
       import { closeSync, openSync, readdirSync } from 'node:fs'
       // Held, so that nothing is lost that could be collected instead.
       const kvm = (globalThis.kvm = Kvm.open()), vm = kvm.createVm(), kept = vm.trace({ kinds: ['memslot'] })
@@ -249,7 +249,7 @@ describe('bad input', () => {
   test('without privilege: what grants it', (context) => {
     needsRoot(context, 'become somebody else')
     const program = `
-      import { Trace } from ${JSON.stringify(library)}
+      import { Trace } from ${library}
       try { Trace.of({ processes: [process.pid], spteFormat: 'x86' }); console.log('opened') } catch (error) { console.log(error.code + ': ' + error.message) }`
     const { stdout, stderr, error } = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
       encoding: 'utf8',

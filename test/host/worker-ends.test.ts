@@ -3,11 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
 import { assemble, Kvm, Mapping, MiB, Vm } from 'node-kvm'
 import { expect, test } from 'vitest'
+import { importable, library } from '../support/built.js'
 import { checkedError } from '../support/errors.js'
 import { descriptors, resident, threads } from '../support/process.js'
 import { untilRunning } from '../support/running.js'
 import { kvm, vm } from '../support/vm.js'
-import { answer, library, spinning, worker } from '../support/worker.js'
+import { answer, spinning, worker } from '../support/worker.js'
 
 test('closing the VM where it was made ends the runs of Workers', async () => {
   const vcpu = spinning(vm)
@@ -198,7 +199,7 @@ test('transactions of two environments at once keep both tables whole', async ()
 })
 
 test('a Worker that ends between a subscription and the socket for it leaves no descriptor', async () => {
-  const native = JSON.stringify(new URL('../../dist/lib/abi/native.js', import.meta.url).href)
+  const native = importable('lib/abi/native.js')
   const ending = async (source: string) => {
     const worker = new Worker(`import(${native}).then(({ native }) => { globalThis.listener = native.watchEventfds().subscribe(); ${source} })`, {
       eval: true

@@ -1,8 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { expect } from 'vitest'
+import { library } from './built.js'
 import { patience } from './patience.js'
-
-const library = JSON.stringify(new URL('../../dist/lib/index.js', import.meta.url).href)
 
 /** What a program prints, a line each, that runs after `shell` did something to its process. */
 export function outputOf(program: string, { shell = ':', flags = [] as string[] } = {}): string[] {

@@ -6,12 +6,12 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Diagnosis, Finding } from 'node-kvm'
 import { expect, type TestContext } from 'vitest'
-import { inLab, skip } from './skip.js'
+import { commandLine } from './built.js'
+import { skip } from './skip.js'
 
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url))
-const main = here('../../dist/lib/cli/main.js')
 const trials = here('trials.mjs')
-export const doctorWords = [process.execPath, main, 'doctor', '--json']
+export const doctorWords = [process.execPath, commandLine, 'doctor', '--json']
 
 /** Somebody without any right of their own. */
 export const nobody = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups']
@@ -22,12 +22,11 @@ export const nobodyWith = (...names: string[]) => {
 }
 
 export function needsRestricting(context: TestContext): void {
-  if (inLab) skip(context, 'the lab has no setpriv, unshare and nsenter to take rights with')
   if (process.getuid?.() !== 0) skip(context, 'needs root, to become somebody else')
   if (process.env['ASAN_OPTIONS'])
     skip(context, 'AddressSanitizer itself needs what is taken here: /proc, address space, LD_PRELOAD in what gains privileges')
   const [program = '', ...words] = nobody
-  const { status } = spawnSync(program, [...words, process.execPath, '-e', `fs.accessSync(${JSON.stringify(main)})`])
+  const { status } = spawnSync(program, [...words, process.execPath, '-e', `fs.accessSync(${JSON.stringify(commandLine)})`])
   if (status !== 0) skip(context, 'another user may not read this folder, or that of the Node binary; or there is no setpriv')
   if (spawnSync('unshare', ['-m', 'true']).status !== 0) skip(context, 'no mount namespace can be made here (unshare -m)')
 }

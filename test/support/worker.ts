@@ -1,8 +1,7 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { assemble, Mapping, MiB, type Vcpu, type Vm } from 'node-kvm'
-
-export const library = JSON.stringify(new URL('../../dist/lib/index.js', import.meta.url).href)
+import { library } from './built.js'
 
 /** What a Worker runs that attaches the VM it is posted and does `source` with `vm`, `library` and `parentPort`. */
 export const sourceOf = (source: string) => `

@@ -1,0 +1,14 @@
+/** What tsc made of the sources, for child processes and Workers: vitest does not transform what they load. */
+import { fileURLToPath, pathToFileURL } from 'node:url'
+
+/** The path of a file in dist, such as 'bench/main.js'. */
+export const built = (path: string) => fileURLToPath(new URL(`../../dist/${path}`, import.meta.url))
+
+/** The same as a literal for the text of a program, which imports it. */
+export const importable = (path: string) => JSON.stringify(pathToFileURL(built(path)).href)
+
+/** The library as such a literal. */
+export const library = importable('lib/index.js')
+
+/** The program `node-kvm`. */
+export const commandLine = built('lib/cli/main.js')

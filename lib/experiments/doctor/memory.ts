@@ -29,7 +29,7 @@ export async function checkUserfaultfd({ probes }: Situation): Promise<Finding |
     `vm.unprivileged_userfaultfd is ${readOptional('/proc/sys/vm/unprivileged_userfaultfd') ?? 'unknown'}`,
     `${pagingDevice} ${device === null ? 'opens' : `gives ${device}`}`
   ].join(', ')
-  if (refusal === null) return found(name, `a page fault's service was registered: ${ways}`)
+  if (refusal === null) return found(name, `page faults can be served: ${ways}`)
   const detail = `${whatHappened(refusal)}: ${ways}`
   const passOn = `docker run --device ${pagingDevice} ..., with the device readable and writable for its user`
   if (hasCapability('sys_ptrace') && isFiltered())

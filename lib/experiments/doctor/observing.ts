@@ -122,7 +122,7 @@ export async function checkPerf({ probes }: Situation): Promise<Finding | null> 
   const name = 'tracepoints by perf'
   const refusal = await probes?.openTrace()
   if (!probes || refusal === undefined) return null
-  if (refusal === null) return found(name, `were opened by perf (perf_event_paranoid ${paranoid()})`)
+  if (refusal === null) return found(name, `they open (perf_event_paranoid ${paranoid()})`)
   const detail = `${whatHappened(refusal)}; perf_event_paranoid is ${paranoid()}`
   if (await probes.readTracepoint()) return lacking(name, detail, { advice: 'see tracefs above first' })
   if (refusal.errno === 'EMFILE') return lacking(name, detail, { advice: 'see open files below: each event takes one for each CPU' })
@@ -178,7 +178,7 @@ export function checkPidNamespace(): Finding {
 }
 
 export function checkLockdown(): Finding {
-  const level = /\[(\w+)\]/.exec(readOptional('/sys/kernel/security/lockdown') ?? '')?.[1] ?? 'not reported'
+  const level = /\[(\w+)\]/.exec(readOptional('/sys/kernel/security/lockdown') ?? '')?.[1] ?? 'this kernel reports none'
   return level === 'confidentiality'
     ? lacking('lockdown', 'confidentiality, which refuses BPF reads of kernel memory, and tracefs', {
         advice: 'boot with lockdown=integrity, or none'

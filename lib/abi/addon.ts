@@ -71,11 +71,10 @@ function unloadable({ code, message }: NodeJS.ErrnoException): KvmError {
   // The first line is the dynamic loader's; a stack of require() calls follows.
   const reason = isAbsent ? '' : shorten(message.split('\n', 1)[0] as string, 300)
   const what = otherBuild === undefined ? 'the native add-on of node-kvm' : `the native add-on that NODE_KVM_ADDON names (${otherBuild})`
-  const remedy =
-    otherBuild === undefined ? `build it, which needs python3, make and g++: ${mendingCommand()}` : `to load the usual one instead: ${mendingCommand()}`
+  const remedy = otherBuild === undefined ? 'build it, which needs python3, make and g++' : 'to load the usual one instead'
   return new KvmError(
     'unavailable',
-    `${what} ${isAbsent ? 'is missing' : `does not load here: ${reason}`}; ${remedy}; npx node-kvm doctor says more`,
+    `${what} ${isAbsent ? 'is missing' : `does not load here: ${reason}`}; ${remedy}: ${mendingCommand()}; npx node-kvm doctor says more`,
     { addon: isAbsent ? 'absent' : 'broken', reason, ...(code === undefined ? {} : { errno: code }) }
   )
 }

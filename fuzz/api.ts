@@ -11,7 +11,7 @@ export interface Call {
   arguments?: TextArbitrary[]
   makes?: Kind
   weight?: number
-  /** Around the attempt, where `@self` stands for the object. */
+  /** Text before and behind the attempt, in which `@self` stands for the object. */
   around?: [string, string]
 }
 
@@ -19,7 +19,7 @@ const disturbs = (what = '@self'): [string, string] => ['', `; disturb(${what})`
 const undoes: [string, string] = ['undone(@self, () => ', '); disturb(@self)']
 const hears: [string, string] = ['hear(@self, ', ')']
 
-/** Classes by which it is seen whether a package has a method. */
+/** The class of each kind of object: whether a package has a method is looked up in it. */
 export const classes: Partial<Record<Kind, string>> = {
   kvm: 'Kvm',
   vm: 'Vm',

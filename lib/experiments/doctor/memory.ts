@@ -18,7 +18,7 @@ function openError(path: string): string | null {
   }
 }
 
-/** The three ways to a userfaultfd that serves faults in the kernel (admin-guide/mm/userfaultfd.rst), each looked at. */
+/** Looks at each of the three ways to a userfaultfd that serves faults of the kernel (admin-guide/mm/userfaultfd.rst). */
 export async function checkUserfaultfd({ probes }: Situation): Promise<Finding | null> {
   const name = 'userfaultfd'
   const refusal = await probes?.servePageFaults()

@@ -103,7 +103,7 @@ export async function checkTracefs({ probes }: Situation): Promise<Finding | nul
   return lacking(name, detail, byRoot(command, price))
 }
 
-/** Without the add-on: as the library would, where it is mounted; undefined where only the add-on could mount it. */
+/** Reads a format without the add-on, where tracefs is mounted; undefined where only the add-on could mount it. */
 function readFormat(): { code: 'permission'; errno: string; message: string } | null | undefined {
   for (const place of places)
     try {

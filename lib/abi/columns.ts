@@ -31,7 +31,7 @@ export interface PageColumns {
   hpa: Float64Array
   secondHpa: Float64Array
   spte: BigUint64Array
-  /** The row of its memslot in {@link SlotColumns}. */
+  /** The row of its memslot among the slots. */
   slot: Uint32Array
   host: Uint16Array
   level: Uint8Array

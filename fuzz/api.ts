@@ -11,7 +11,7 @@ export interface Call {
   arguments?: TextArbitrary[]
   makes?: Kind
   weight?: number
-  /** Around the attempt, where `@self` stands for the object. */
+  /** Text before and behind the attempt, in which `@self` stands for the object. */
   around?: [string, string]
 }
 
@@ -19,7 +19,7 @@ const disturbs = (what = '@self'): [string, string] => ['', `; disturb(${what})`
 const undoes: [string, string] = ['undone(@self, () => ', '); disturb(@self)']
 const hears: [string, string] = ['hear(@self, ', ')']
 
-/** Classes by which it is seen whether a package has a method. */
+/** The class of each kind of object: whether a package has a method is looked up in it. */
 export const classes: Partial<Record<Kind, string>> = {
   kvm: 'Kvm',
   vm: 'Vm',
@@ -135,34 +135,11 @@ function slotCalls(a: Arguments): Call[] {
   ]
 }
 
-function vmCalls(a: Arguments): Call[] {
+/** What a VM has to observe itself by: dirty logs, statistics, traces, tables. */
+function observingCalls(a: Arguments): Call[] {
   const of = 'vm'
   const kinds = a.mostly(oneOf("['memslot']", "['violation']", "['change', 'notifier']", '[]', "['none']"))
-  const msi = a.options({ address: oneOf('0xfee00000', '-1', '2 ** 32'), data: a.small })
-  const capability = a.mostly(oneOf('0', '10', '66', '168', '192', '188'))
   return [
-    { name: 'Kvm.open', makes: 'kvm' },
-    { name: 'Kvm.open', arguments: [a.mostly(oneOf("'/dev/kvm'", "'/dev/null'", "'/nowhere'"))], makes: 'kvm' },
-    { of: 'kvm', name: 'createVm', makes: of, weight: 3 },
-    { of: 'kvm', name: 'createVm', arguments: [a.small], makes: of },
-    { of: 'kvm', name: 'checkExtension', arguments: [capability] },
-    { of: 'kvm', name: 'supportedCpuid' },
-    { of: 'kvm', name: 'close' },
-    { of, name: 'createVcpu', makes: 'vcpu', weight: 3 },
-    { of, name: 'createVcpu', arguments: [a.small], makes: 'vcpu' },
-    { of, name: 'vcpu', arguments: [a.small], makes: 'vcpu' },
-    { of, name: 'share', makes: 'token' },
-    { name: 'Vm.attach', arguments: [a.mostly(reference('token'))], makes: of },
-    { of, name: 'createGuestMemfd', arguments: [a.options({ size: a.size }, { flags: a.small })], makes: 'memfd' },
-    { of: 'memfd', name: 'close' },
-    { of, name: 'checkExtension', arguments: [capability] },
-    { of, name: 'enableCapability', arguments: [capability, a.big], around: disturbs() },
-    { of, name: 'createIrqchip' },
-    { of, name: 'createPit', arguments: [a.options({}, { speaker: a.boolean })] },
-    { of, name: 'setIrqLine', arguments: [a.small, a.boolean], around: disturbs() },
-    { of, name: 'signalMsi', arguments: [msi], around: disturbs() },
-    { of, name: 'setGsiRouting', arguments: [a.mostly(oneOf('[]', "[{ gsi: 1, irqchip: 'ioapic', pin: 1 }]", 'shrinking([{}, {}])'))] },
-    { of, name: 'irqfd', arguments: [a.options({ gsi: a.small }, { resample: a.boolean })], makes: 'irqfd', around: disturbs() },
     { of, name: 'dirtyLog', makes: 'log', weight: 2 },
     {
       of,
@@ -193,7 +170,38 @@ function vmCalls(a: Arguments): Call[] {
     { of: 'mirror', name: 'close' },
     { of, name: 'translate', arguments: [a.gpa], weight: 2 },
     { of, name: 'tables', makes: 'tables', weight: 2 },
-    { of, name: 'tables', arguments: [a.options({}, { gpa: a.gpa, size: a.size })], makes: 'tables' },
+    { of, name: 'tables', arguments: [a.options({}, { gpa: a.gpa, size: a.size })], makes: 'tables' }
+  ]
+}
+
+function vmCalls(a: Arguments): Call[] {
+  const of = 'vm'
+  const msi = a.options({ address: oneOf('0xfee00000', '-1', '2 ** 32'), data: a.small })
+  const capability = a.mostly(oneOf('0', '10', '66', '168', '192', '188'))
+  return [
+    { name: 'Kvm.open', makes: 'kvm' },
+    { name: 'Kvm.open', arguments: [a.mostly(oneOf("'/dev/kvm'", "'/dev/null'", "'/nowhere'"))], makes: 'kvm' },
+    { of: 'kvm', name: 'createVm', makes: of, weight: 3 },
+    { of: 'kvm', name: 'createVm', arguments: [a.small], makes: of },
+    { of: 'kvm', name: 'checkExtension', arguments: [capability] },
+    { of: 'kvm', name: 'supportedCpuid' },
+    { of: 'kvm', name: 'close' },
+    { of, name: 'createVcpu', makes: 'vcpu', weight: 3 },
+    { of, name: 'createVcpu', arguments: [a.small], makes: 'vcpu' },
+    { of, name: 'vcpu', arguments: [a.small], makes: 'vcpu' },
+    { of, name: 'share', makes: 'token' },
+    { name: 'Vm.attach', arguments: [a.mostly(reference('token'))], makes: of },
+    { of, name: 'createGuestMemfd', arguments: [a.options({ size: a.size }, { flags: a.small })], makes: 'memfd' },
+    { of: 'memfd', name: 'close' },
+    { of, name: 'checkExtension', arguments: [capability] },
+    { of, name: 'enableCapability', arguments: [capability, a.big], around: disturbs() },
+    { of, name: 'createIrqchip' },
+    { of, name: 'createPit', arguments: [a.options({}, { speaker: a.boolean })] },
+    { of, name: 'setIrqLine', arguments: [a.small, a.boolean], around: disturbs() },
+    { of, name: 'signalMsi', arguments: [msi], around: disturbs() },
+    { of, name: 'setGsiRouting', arguments: [a.mostly(oneOf('[]', "[{ gsi: 1, irqchip: 'ioapic', pin: 1 }]", 'shrinking([{}, {}])'))] },
+    { of, name: 'irqfd', arguments: [a.options({ gsi: a.small }, { resample: a.boolean })], makes: 'irqfd', around: disturbs() },
+    ...observingCalls(a),
     { of, name: 'read', arguments: [a.gpa, a.length] },
     { of, name: 'write', arguments: [a.gpa, a.bytes], around: disturbs() },
     { of, name: 'close', weight: 2 },

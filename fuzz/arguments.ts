@@ -38,14 +38,17 @@ const otherKinds = [
   'new Number(4096)'
 ]
 
-/** Everything that has arguments of its own kinds, with what callbacks do in it. */
+/**
+ * Arbitraries of arguments, by what they are for.
+ * @param body what callbacks, getters and conversions do when they are called
+ */
 export function argumentsOf(body: fc.Arbitrary<readonly Command[]>) {
   const throwing = oneOf(
     '{ valueOf() { throw planted() } }',
     '{ [Symbol.toPrimitive]() { throw planted() } }',
     'new Proxy({}, { get() { throw planted() }, ownKeys() { throw planted() } })'
   )
-  /** Asked for its value it does something else first. */
+  /** An object that does something else first when it is asked for its value. */
   const acting: TextArbitrary = fc
     .tuple(fc.constantFrom('valueOf()', '[Symbol.toPrimitive]()', 'toString()'), body)
     .map(([method, commands]) => [`{ ${method} {`, commands, 'return 4096 } }'])

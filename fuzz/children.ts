@@ -24,7 +24,7 @@ interface Answer {
   left: Record<string, number>
 }
 
-/** What of a finding stays when it is met again, in a smaller program: what happened, without numbers, and in which method. */
+/** By what a finding is known when a smaller program shows it again: what happened, without numbers, and in which method. */
 export function signatureOf({ kind, what, call }: Finding): string {
   const [method = ''] = /\.[\w.]+/.exec(call) ?? []
   const gist = what
@@ -35,7 +35,7 @@ export function signatureOf({ kind, what, call }: Finding): string {
   return kind === 'untyped' ? `${kind}: ${gist}` : `${kind}: ${gist} ${method}`
 }
 
-/** Seconds of a processor that it used, and whether one of its threads waits for a processor. */
+/** How many seconds of a processor a process has used, and whether one of its threads runs or waits for a processor. */
 function timeOf(pid: number): { used: number; runnable: boolean } {
   const sum = { used: 0, runnable: false }
   try {
@@ -58,7 +58,7 @@ export class Child {
   readonly #ended: Promise<string>
   readonly #hangSeconds: number
   #errors = ''
-  /** What the package has, by name. */
+  /** The names of the classes, methods and functions that the package has. */
   contents: ReadonlySet<string> = new Set()
   programs: string[] = []
 
@@ -87,13 +87,13 @@ export class Child {
     return child
   }
 
-  /** What it wrote into its log. */
+  /** Reads its log: the reports, and the text of the last call. */
   #takeLog(): { lines: string[]; last: string } {
     const lines = readFileSync(this.#logPath, 'utf8').split('\n').filter(Boolean)
     return { lines: lines.filter((line) => line.startsWith('{')), last: lines.findLast((line) => line.startsWith('.'))?.slice(1) ?? '' }
   }
 
-  /** Resolves when it made no call for so long, though it could have: time for which it had to wait for a processor is not counted. */
+  /** Resolves with `hang` when it has made no call for too long. Time for which it had to wait for a processor is not counted. */
   async #watch(signal: AbortSignal): Promise<'hang' | 'stopped'> {
     const tick = 0.25
     const pid = this.#process.pid as number
@@ -142,7 +142,7 @@ export class Child {
     return last === 'lacking' && /out of memory|javascript OOM/i.test(this.#errors)
   }
 
-  /** Of what it printed, the lines that say why it ended. */
+  /** The lines of its standard error that say why it ended. */
   #tellingErrors(): string {
     const lines = this.#errors.split('\n').filter((line) => /terminate called|what\(\)|FATAL|ERROR:|SUMMARY:|#\d+ .*node_kvm|assert/i.test(line))
     return lines.slice(0, 12).join('\n')

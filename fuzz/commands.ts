@@ -1,14 +1,14 @@
-/** What programs are made of, and how often. */
+/** Which commands programs are made of, and how often each comes. */
 import fc from 'fast-check'
 import { type Call, callsOf, classes } from './api.js'
 import { type Arguments, argumentsOf } from './arguments.js'
 import { always, type Commands, compositionsOf, every, index, machine, orders, plain, topOf, type Weighted, withFault } from './compositions.js'
 import type { Command, Fault, Kind, Text } from './sequence.js'
 
-/** Whether the package that is examined has it: `Vm.share`, `machines`. */
+/** Whether the package that is examined has a class, method or function of this name: `Vm.share`, `machines`. */
 export type Has = (name: string) => boolean
 
-/** C functions that the add-on calls, by which errno they may fail. */
+/** The C functions that the add-on calls, each with the errors it may fail with. */
 const failing = {
   pthread_create: ['EAGAIN'],
   mmap: ['ENOMEM', 'EAGAIN'],
@@ -72,7 +72,7 @@ function callOf(call: Call): fc.Arbitrary<readonly Command[]> {
   })
 }
 
-/** What a callback does may name the object as well. */
+/** Puts the object in the place of `@self` in commands of a callback, too. */
 const withSelf = (commands: readonly Command[], put: (text: string) => string): readonly Command[] =>
   commands.map((command) => ({ ...command, text: command.text.map((piece) => (typeof piece === 'string' ? put(piece) : withSelf(piece, put))) }))
 
@@ -90,15 +90,16 @@ function onOther(call: Call, kinds: Kind[]): fc.Arbitrary<readonly Command[]> {
   })
 }
 
-/** Of the calls, those by which the most becomes of others. */
+/** The calls that change most for others: callbacks make them more often. */
 const lively = /^(run|start|stop|kick|close|drain|memslots\.create|move|rebind|delete|resize|onMissing|populate)$/
 
 interface Known {
   a: Arguments
   all: Weighted[]
   lively: Weighted[]
-  /** Of memslots, and of transactions of them. */
+  /** The methods of memslots. */
   slots: Weighted[]
+  /** The methods of transactions. */
   staged: Weighted[]
 }
 

@@ -6,11 +6,11 @@ import type { Command, Fault } from './sequence.js'
 export type Commands = fc.Arbitrary<readonly Command[]>
 export type Weighted = { weight: number; arbitrary: Commands }
 
-/** What callbacks do. */
+/** Commands for what callbacks do. */
 export interface Bodies {
-  /** Of a transaction. */
+  /** In a transaction's callback. */
   transaction: Commands
-  /** Of a handler of a guest's writes. */
+  /** In a handler of a guest's writes. */
   writes: Commands
 }
 
@@ -112,7 +112,7 @@ const copies: Commands = fc
     plain(`judgeCopy(@mapping:last, ${offset}, ${isLive ? 'live(@mapping:last)' : `new Uint8Array(100).fill(${value + 1})`})`)
   ])
 
-/** What does not wait for the event loop. */
+/** Compositions that do not wait for the event loop. */
 export function compositionsOf(a: Arguments, bodies: Bodies, faults: fc.Arbitrary<Fault | undefined>): Weighted[] {
   const lost = fc.constantFrom('mapping', 'vm', 'vcpu', 'paging', 'log', 'slot', 'trace', 'ioeventfd')
   return [
@@ -151,7 +151,7 @@ export const orders = (inner: Commands, most: number): Commands =>
     .tuple(index, fc.array(inner, { minLength: 1, maxLength: most }))
     .map(([crew, body]) => [order('plain', `tell(@crew:${crew}, `, body.flat(), ')')])
 
-/** What waits, or makes Workers: only at the top, where a program may await. */
+/** Compositions that wait, or start Workers. They stand only at the top of a program, where it may await. */
 export function topOf(inner: Commands): Weighted[] {
   const told = fc.array(inner, { maxLength: 5 }).map((all) => all.flat())
   // What a Worker knows of the table that it got.

@@ -41,7 +41,7 @@ export class Search {
   readonly #onFound: (found: Found) => void
   readonly #end: number
   #child: Child | undefined
-  /** In which programs are made smaller. */
+  /** The process in which programs are made smaller. */
   #second: Child | undefined
   #children = 0
   #stopped = false
@@ -179,7 +179,7 @@ export class Search {
 
 const leakOf = ({ left }: Outcome): Finding => ({ kind: 'leak', what: `left behind each time: ${Object.keys(left).sort().join(', ')}`, call: '' })
 
-/** Of an older package: only what it has. */
+/** An older package is only asked for what it has. */
 const hasOf =
   (contents: ReadonlySet<string>): Has =>
   (name) =>

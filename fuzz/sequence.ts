@@ -1,6 +1,6 @@
 /** Programs as data: what is generated, kept as JSON, shrunk, and made into the text that runs. */
 
-/** What the objects are that commands make and use. */
+/** The kinds of objects that commands make and use. */
 export type Kind =
   | 'kvm'
   | 'vm'
@@ -28,7 +28,7 @@ export type Kind =
 /** Source text, in which `@vm:3` stands for one of the VMs made before, and commands for what a callback does. */
 export type Text = readonly (string | readonly Command[])[]
 
-/** What a call must do with too little of. */
+/** What is scarce while a call is made. */
 export type Fault =
   | { lack: 'descriptors'; free: number }
   | { lack: 'threads' }
@@ -43,9 +43,9 @@ export interface Command {
   how: 'call' | 'other' | 'plain' | 'awaited'
   makes?: Kind
   fault?: Fault
-  /** Around the attempt: what is judged of it. */
+  /** Text before and behind the attempt, which judges it. */
   around?: readonly [string, string]
-  /** Of a Worker: the text is what it is told. */
+  /** Whether the text is an order to a Worker. */
   worker?: boolean
 }
 
@@ -77,7 +77,7 @@ class Scope {
     this.names.set(kind, [...known, name])
     return name
   }
-  /** One of them by number, whatever there are, or the `last`. */
+  /** The name of one object of a kind: the `last` one, or one by a number, which wraps around. */
   pick(kind: Kind, index: string): string | undefined {
     const known = this.names.get(kind) ?? []
     return index === 'last' ? known.at(-1) : known[Number(index) % known.length]
@@ -85,7 +85,7 @@ class Scope {
   all(...kinds: Kind[]): string[] {
     return kinds.flatMap((kind) => this.names.get(kind) ?? [])
   }
-  /** What the Worker of that name has; its VM is there from the start. */
+  /** The names in the Worker of that name, which has its VM from the start. */
   of(worker: string): Scope {
     const known = this.workers.get(worker)
     if (known) return known
@@ -98,7 +98,7 @@ class Scope {
 
 const indent = (lines: readonly string[]) => lines.map((line) => `  ${line.replaceAll('\n', '\n  ')}`)
 
-/** With names for places: `@vm:3` is one that was made before, `@new:vm` one that is made here. Tells also what is used, and whether it lacks. */
+/** Puts names in the place of `@vm:3`, a VM that was made before, and `@new:vm`, one that is made here. Tells also which names are used, and whether one is missing. */
 function named(text: string, scope: Scope): { text: string; used: string[]; lacks: boolean } {
   const found = { text: '', used: [] as string[], lacks: false }
   found.text = text.replace(/@(\w+):(\w+)/g, (_, kind: string, index: string) => {
@@ -154,7 +154,7 @@ function lineOf(command: Command, scope: Scope): string | undefined {
   return command.makes ? `${scope.declare(command.makes)} = ${call}` : call
 }
 
-/** What a Worker is told, as the text of a script that keeps its variables for the next. */
+/** An order to a Worker: a script whose variables are there for the next order, too. */
 function orderOf({ text, how }: Command, scope: Scope): string | undefined {
   const [head, body, tail] = text as [string, readonly Command[], string]
   const { text: start, used } = named(head, scope)
@@ -172,7 +172,7 @@ function linesOf(commands: readonly Command[], scope: Scope): string[] {
   return commands.flatMap((command) => lineOf(command, scope) ?? [])
 }
 
-/** The body of an async function that does it all, and is judged at its end. */
+/** The text of a program: the body of an async function that runs all commands and then judges what they left. */
 export function programOf(commands: readonly Command[]): string {
   const scope = new Scope()
   const lines = linesOf(commands, scope)

@@ -18,7 +18,7 @@ import {
 } from 'node:fs'
 import { dirname } from 'node:path'
 
-/** One component of a path; of a name that is not UTF-8 its bytes. */
+/** One component of a path, as bytes where it is not UTF-8. */
 export type Name = string | Buffer
 
 const { O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_DIRECTORY, O_NOFOLLOW } = constants

@@ -34,7 +34,7 @@ function ours(path: string): string {
 export const cacheFolder = () =>
   ours(process.env['NODE_KVM_LAB_CACHE'] ?? join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'node-kvm', 'lab'))
 
-/** In the folder of the cache. */
+/** The name of the folder, in that of the cache, in which runs have theirs. */
 export const runsName = 'runs'
 
 /** A folder for a run. */

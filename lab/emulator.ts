@@ -23,7 +23,7 @@ export interface Start {
   network?: readonly string[]
 }
 
-/** What only Bochs is told. */
+/** Choices that only Bochs knows. */
 export interface Choices {
   /** Its screen may listen on this machine's network. */
   screenOnNetwork?: boolean
@@ -55,7 +55,7 @@ export const files = {
 export const kernelArguments = (bus: string) =>
   `console=ttyS0,115200 quiet nokaslr mitigations=off random.trust_cpu=on cryptomgr.notests tsc=reliable panic=-1 lab.bus=${bus}`
 
-/** As much of the end of a file as there may be something to say of: a guest may have written on without end. */
+/** The end of a file, 64 KiB at the most: a guest may have written on without end. */
 function endOf(path: string): string {
   const fd = openSync(path, 'r')
   const end = Buffer.alloc(65_536)

@@ -6,18 +6,19 @@
 import { fstatSync, readSync } from 'node:fs'
 import { LabError } from './errors.js'
 
-/** The disk says what cannot be. */
+/** What is thrown where the disk says something impossible. */
 export class DamagedDisk extends LabError {}
 
 export const blockSize = 4096
-/** Of one piece of a file. */
+/** How many blocks of a file are read at a time. */
 const pieceBlocks = 256
 const rootNumber = 2
-/** Of a tree of extents; and of blocks in an extent. A longer one is as long as what is beyond that, and not written. */
+/** How deep the kernel lets a tree of extents be. */
 const mostDepth = 5
+/** The longest extent that is written, in blocks. A greater length stands for one that is not: it is as long as the excess, and reads as zeros. */
 const mostWritten = 32768
 
-/** What a reader must know: filetype, extents, 64bit, flex_bg, csum_seed. */
+/** The incompatible features that this reader knows: filetype, extents, 64bit, flex_bg, csum_seed. */
 const understood = 0x2 | 0x40 | 0x80 | 0x200 | 0x2000
 const has64Bit = 0x80
 const hasExtents = 0x80000
@@ -38,7 +39,7 @@ export interface Inode {
   kind: Kind
   executable: boolean
   size: number
-  /** The root of the tree of its extents. */
+  /** The root node of its tree of extents, which the inode holds itself. */
   tree: Buffer
 }
 
@@ -47,19 +48,19 @@ export interface Entry {
   inode: number
 }
 
-/** A part of a file that is on the disk; between such parts it is zeros. */
+/** A part of a file that is on the disk; between such parts the file is zeros. */
 export interface Piece {
   position: number
   data: Buffer
 }
 
 interface Extent {
-  /** In blocks of the file. */
+  /** Where it begins in the file, in blocks. */
   logical: number
-  /** In blocks of the disk. */
+  /** Where it begins on the disk, in blocks. */
   physical: number
   blocks: number
-  /** Otherwise it reads as zeros. */
+  /** Whether its blocks were written; otherwise it reads as zeros. */
   written: boolean
 }
 
@@ -128,7 +129,7 @@ export class Ext4 {
     return this.inode(rootNumber)
   }
 
-  /** In the order of the file. Since each begins where the last one ended or later, there are no more of them than the file has blocks. */
+  /** The extents below a node, in the order of the file. Since each begins where the last one ended or later, there are no more of them than the file has blocks. */
   *#extents(node: Buffer, way: { next: number; end: number }, above?: number): Generator<Extent> {
     const [magic, entries, depth] = [node.readUInt16LE(0), node.readUInt16LE(2), node.readUInt16LE(6)]
     const isRoot = above === undefined
@@ -164,7 +165,7 @@ export class Ext4 {
     }
   }
 
-  /** What a folder holds. The index of a large one looks, to a reader who does not know it, like blocks without entries. */
+  /** The entries of a folder. The index of a large one looks, to a reader who does not know it, like blocks without entries. */
   *entries(folder: Inode): Generator<Entry> {
     check(folder.size % blockSize === 0, 'the folder has an impossible size')
     for (const { data } of this.pieces(folder))

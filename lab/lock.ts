@@ -52,7 +52,7 @@ function hold(path: string, fd: number): Release {
   }
 }
 
-/** The lock, or why not: the file has been removed meanwhile or, without waiting, another has it. */
+/** Takes the lock, or says why not: its file has been removed meanwhile or, without waiting, another process has it. */
 async function attempt(path: string, words: readonly string[], signal?: AbortSignal): Promise<Release | 'gone' | 'taken'> {
   const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
   let release: Release | undefined
@@ -66,7 +66,7 @@ async function attempt(path: string, words: readonly string[], signal?: AbortSig
   }
 }
 
-/** Waits for the lock; what comes back lets go of it, as the end of the process does. */
+/** Waits for the lock. What it returns lets go of the lock, and so does the end of the process. */
 export async function acquire(path: string, { signal }: Wait = {}): Promise<Release> {
   for (;;) {
     signal?.throwIfAborted()

@@ -8,19 +8,19 @@ import { Duplex } from 'node:stream'
 import { execute } from './command.js'
 import { LabError } from './errors.js'
 
-/** The beginning of a command line whose program has a network of its own. An ordinary user makes one as the root of a user namespace. */
+/** Command lines that give the program behind them a network of its own. An ordinary user makes one as the root of a user namespace. */
 const ways = [
   ['unshare', '--net'],
   ['unshare', '--map-root-user', '--net']
 ]
 
-/** Whether the network that the words would make for a program can be had, and if not, why. */
+/** Why such a command line does not work here; null where it does. */
 async function refusal([program = '', ...words]: readonly string[]): Promise<string | null> {
   const { code, err } = await execute(program, [...words, 'true'], { from: 'util-linux' })
   return code === 0 ? null : err.toString().trim()
 }
 
-/** The beginning of a command line that gives its program a network of its own. */
+/** The first of these command lines that works here. */
 export async function ownNetwork(): Promise<readonly string[]> {
   const reasons: string[] = []
   for (const way of ways) {
@@ -35,7 +35,11 @@ export async function ownNetwork(): Promise<readonly string[]> {
   )
 }
 
-/** A connection to a port of the process's own machine, in whatever network that is; `helper` is a busybox. */
+/**
+ * Connects to a port on the loopback address of the network that a process is in.
+ * @param ownWay what ownNetwork() returned for it, or nothing where it is in this machine's network
+ * @param helper a busybox, whose nc carries the bytes
+ */
 export function connectIn(pid: number, ownWay: readonly string[], port: number, helper: string): Duplex {
   if (ownWay.length === 0) return connect(port, '127.0.0.1')
   const user = ownWay.includes('--map-root-user') ? ['--user', '--preserve-credentials'] : []

@@ -10,25 +10,25 @@ import { LabError } from './errors.js'
 import { blockSize, DamagedDisk, type Entry, Ext4, type Inode, type Kind } from './ext4.js'
 import { undoAtExit } from './leftovers.js'
 
-/** In DIR. */
+/** The folder in DIR that results are copied to. */
 const place = 'results'
 /** What each file and folder counts beside its size, so that one limit bounds their number, too. */
 const entryBytes = 4096
 const mostDepth = 64
 const mostRootBytes = 2 ** 20
-/** As many names as a message has room for. */
+/** How many names a message has room for. */
 const mostNames = 8
 
 export const defaultLimit = 2 ** 30
 
 export interface Left {
-  /** Neither file nor folder: how many of each kind, and the first names. */
+  /** What is neither file nor folder: how many there were of each kind, and the first names. */
   special: { kinds: Map<Kind, number>; names: string[] }
   /** What could not be copied: how many, and the first with the reasons. */
   failed: { count: number; reasons: string[] }
 }
 
-/** For a message: in quotes, so that its end is seen and a line feed in it is none. */
+/** A path for a message. It stands in quotes, so that its end is seen and a line feed in it breaks no line. */
 const quoted = (path: readonly Buffer[]) => {
   const text = JSON.stringify(path.map(String).join('/'))
   return text.length > 80 ? `${text.slice(0, 79)}…` : text
@@ -62,7 +62,7 @@ class Gathering {
     if (names.length < mostNames) names.push(quoted(path))
   }
 
-  /** What concerns one entry is told, and the others are copied all the same. */
+  /** Copies one entry; what is wrong with it is noted, and the others are copied all the same. */
   async #each(path: readonly Buffer[], copy: () => Promise<void>): Promise<void> {
     try {
       await copy()
@@ -78,7 +78,7 @@ class Gathering {
     this.#room -= bytes
   }
 
-  /** The entries of a folder; of a damaged one those before the damage. */
+  /** The entries of a folder. Of a damaged folder these are the ones before the damage. */
   async #entries(folder: Inode, path: readonly Buffer[]): Promise<Entry[]> {
     const entries: Entry[] = []
     await this.#each(path, async () => {
@@ -119,7 +119,7 @@ class Gathering {
     }
   }
 
-  /** Of the mode only whether it is a program is kept; holes stay holes. */
+  /** Copies a file. Of its mode only whether it is a program is kept; its holes stay holes. */
   async #file(inode: Inode, to: Folder, name: Buffer): Promise<void> {
     this.#take(inode.size)
     const fd = to.makeFile(name, inode.executable ? 0o777 : 0o666)
@@ -150,7 +150,7 @@ async function onDisk<Result>(image: string, use: (disk: Ext4) => Promise<Result
   }
 }
 
-/** In the first folder of the disk, which the lab has filled with a handful of names. */
+/** Looks a name up in the first folder of the disk, which the lab has filled with a handful of names. */
 function find(disk: Ext4, name: string): Inode | null {
   if (disk.root.size > mostRootBytes) throw new DamagedDisk('its first folder is too large')
   for (const entry of disk.entries(disk.root)) if (entry.name.equals(Buffer.from(name))) return disk.inode(entry.inode)

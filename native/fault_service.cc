@@ -61,7 +61,7 @@ Napi::Value FaultService::Begin(const Napi::CallbackInfo& info, std::shared_ptr<
   try {
     return Make(info.Env().GetInstanceData<AddonData>()->fault_service, std::move(parts));
   } catch (...) {
-    // Nobody got what would end it.
+    // The caller gets no object by which the service could be ended.
     region->EndFaults(begun);
     throw;
   }

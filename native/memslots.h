@@ -13,7 +13,7 @@
 //     change anew or tells its caller of the conflict.
 // Hence every change is made whole, on the state that its maker knew; a slot is never taken for another that has its id; a copy that has
 // followed equals the table. Whoever is refused was overtaken by a change that was made, so that somebody always gets on. All orders of
-// two environments are tried by test/memslot-interleavings.test.ts.
+// two environments are tried by test/host/memslot-interleavings.test.ts.
 #pragma once
 
 #include <atomic>

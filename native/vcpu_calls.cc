@@ -12,7 +12,7 @@ namespace node_kvm {
 namespace {
 
 using Milliseconds = std::chrono::duration<double, std::milli>;
-// More are not a time of the clock.
+// The longest timeout that run() takes, some 24 days: far below what a timespec of the clock can hold.
 constexpr double kMostMilliseconds = 0x1p31;
 
 // V8 looks whether worker.terminate() was called when a function is entered; at the end of a loop's round only once in thousands. False
@@ -99,7 +99,7 @@ napi_value VcpuCalls::Run(napi_env env, napi_callback_info info) {
   RunPage* const page = entry->page.get();
   char* const area = entry->area;
   const double timeout = calls->words_->timeout_ms;
-  // Not a number is no limit either.
+  // The comparison is false for NaN as well, which is refused.
   if (!(timeout <= kMostMilliseconds) || IsLost(env, *entry)) {
     calls->words_->result = -EINVAL;
     return nullptr;

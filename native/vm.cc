@@ -103,7 +103,7 @@ Napi::Value Vm::RunPageSize(const Napi::CallbackInfo& info) {
 
 Napi::Value Vm::EnableDirtyRing(const Napi::CallbackInfo& info) {
   const auto capability = static_cast<uint32_t>(WholeNumber(info[0], "capability", UINT32_MAX));
-  // Any other would be taken for a ring that is not there.
+  // With any other capability the add-on would look for a ring that is not there.
   if (capability != kDirtyLogRing && capability != kDirtyLogRingAcquireRelease) return Napi::Number::New(info.Env(), -EINVAL);
   const uint64_t bytes = WholeNumber(info[1], "bytes", 1 << 30);
   return Napi::Number::New(info.Env(), state_ == nullptr ? -EBADF : state_->dirty_rings().Enable(fd(), capability, bytes));

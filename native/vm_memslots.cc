@@ -69,7 +69,7 @@ Record* RecordsOf(const Napi::Value& value, size_t* count) {
   return static_cast<Record*>(data);
 }
 
-// None is null.
+// The members of an array of regions; a null in it stands for no region.
 std::vector<napi_value> RegionsOf(const Napi::Value& value) {
   if (!value.IsArray()) throw Napi::TypeError::New(value.Env(), "an array is needed");
   const auto array = value.As<Napi::Array>();

@@ -1,8 +1,7 @@
 // The base of every object that TypeScript holds. It sees to these for all of them:
 //   - What C++ throws where memory or threads have run out becomes a KvmError, in every method that is defined through it.
-//   - An object that JavaScript has lost lets go of what it holds when others are made, before its finalizer's turn in the event loop,
-//   which
-//     a loop that makes many never comes to.
+//   - An object that JavaScript has lost lets go of what it holds when others are made, before its finalizer's turn in the event
+//     loop, which a loop that makes many never comes to.
 //   - V8 knows what an object costs outside its heap, so that lost ones are collected in time.
 //   - No object is taken for one of another class, and none is made by JavaScript: what is given to a method may be anything.
 #pragma once
@@ -99,7 +98,7 @@ class Wraps {
 };
 std::shared_ptr<Wraps> WrapsOf(Napi::Env env);
 
-// Another one at each call, in this process: also of another copy of the add-on that is loaded in it.
+// A type tag that no other call in this process returns, not even in another copy of the add-on.
 napi_type_tag NewTypeTag();
 
 template <class Derived>
@@ -174,7 +173,7 @@ class Wrapped : public Napi::ObjectWrap<Derived>, private Wraps::Member {
     return napi_check_object_type_tag(env, value, &TypeTag(), &ours) == napi_ok && ours;
   }
 
-  // What is thrown becomes JavaScript's.
+  // What C++ throws becomes an exception of JavaScript.
   template <class Work>
   static napi_value Throwing(napi_env env, Work work) {
     try {

@@ -9,7 +9,7 @@ import { KvmError } from './library.js'
 /** What a child tells its parent, a line each: a fault; that it means to end; that it lacks memory from now on, and no longer. */
 export type Kind = 'untyped' | 'wrong' | 'hang' | 'leak' | 'leaving' | 'lacking' | 'enough'
 
-/** What this thread did so far. */
+/** What this thread has done so far. */
 export interface Journal {
   calls: number
   /** Whether the last attempt threw. */
@@ -48,7 +48,7 @@ export function isTyped(error: unknown): boolean {
   return false
 }
 
-/** That a method's object has not what the method needs is the language's to say. */
+/** Whether the language itself refused the object that a method was called on. */
 export function isOfReceiver(error: unknown): boolean {
   return error instanceof TypeError || (error instanceof AggregateError && error.errors.every(isOfReceiver))
 }
@@ -60,7 +60,7 @@ export function judgeError(error: unknown, call: string): void {
   report('untyped', `${name}: ${message} (${where})`, call)
 }
 
-/** What a promise of the library comes to is judged, and that it settles before the end. */
+/** Judges how a promise of the library ends. That it does end is judged at the end of the program. */
 export function follow<T>(result: T, call: string, isAllowed: (error: unknown) => boolean = () => false): T {
   const promise = result as PromiseLike<unknown> | null | undefined
   if (typeof promise?.then !== 'function') return result
@@ -76,7 +76,7 @@ export function follow<T>(result: T, call: string, isAllowed: (error: unknown) =
   return result
 }
 
-/** One call of the library. Without what it needs, since the call that should have made it failed, it is left out. */
+/** Makes one call of the library. It is left out where something that it needs is missing, because the call that should have made that failed. */
 export function attempt<T>(call: () => T, ...needs: unknown[]): T | undefined {
   return perform(call, () => false, needs)
 }

@@ -30,7 +30,7 @@ export function ledgerOf(vm: Vm): Ledger {
   return ledger
 }
 
-/** Something was done to it that may make a guest write otherwise than its script says: registers, memory, a slot. */
+/** Notes that something was done to these objects, to registers, memory or a slot, by which a guest may write otherwise than its script says. */
 export function disturb(...all: unknown[]): void {
   const disturbed = ((globalThis as { nodeKvmDisturbed?: WeakSet<object> }).nodeKvmDisturbed ??= new WeakSet())
   for (const one of all) if (typeof one === 'object' && one !== null) disturbed.add(one)
@@ -40,7 +40,7 @@ export function isDisturbed(...all: unknown[]): boolean {
   return disturbed !== undefined && all.some((one) => typeof one === 'object' && one !== null && disturbed.has(one))
 }
 
-/** Puts code where no other guest's is, and the vCPU before it. */
+/** Puts code where no other guest has its own, and lets the vCPU begin there. */
 export function enterCode(vcpu: Vcpu, code: number[]): number | undefined {
   const ledger = ledgerOf(vcpu.vm)
   const ip = 0x4000 + 0x40 * ledger.guests++
@@ -52,7 +52,7 @@ export function enterCode(vcpu: Vcpu, code: number[]): number | undefined {
   return entered && ip
 }
 
-/** A guest whose writes are in the ledger. */
+/** Prepares a guest whose writes are in the ledger. */
 export function emit(vcpu: Vcpu | undefined): void {
   if (!vcpu) return
   const ledger = ledgerOf(vcpu.vm)
@@ -67,7 +67,7 @@ export function emit(vcpu: Vcpu | undefined): void {
   if (ip !== undefined) ledger.scripts.push({ vcpu, code: new Uint8Array(code), ip, writes, told: new Map() })
 }
 
-/** A guest that touches memory at an address: by itself, or by an instruction that KVM emulates. */
+/** Prepares a guest that touches memory at an address: by itself, or by an instruction that KVM emulates. */
 export function run(vcpu: Vcpu | undefined, how: 'spin' | 'read' | 'write' | 'outs' | 'count' | 'halt', at: number): void {
   if (!vcpu) return
   const segment = (at >> 4) & 0xffff
@@ -88,7 +88,7 @@ export function run(vcpu: Vcpu | undefined, how: 'spin' | 'read' | 'write' | 'ou
   enterCode(vcpu, codes[how])
 }
 
-/** An exit was told: by run(), a handler, or the end of a started run. */
+/** Notes an exit that was told, by run(), by a handler, or by the end of a started run. */
 export function hear<T extends Exit | Promise<Exit | undefined>>(vcpu: Vcpu | undefined, told: T | undefined): T | undefined {
   if (!vcpu || told === undefined) return told
   if (told instanceof Promise)

@@ -9,7 +9,7 @@ import { end } from './workers.js'
 type Vm = Library.Vm
 type Mapping = Library.Mapping
 
-/** The memslots that the library says there are, against those in the kernel's memory. */
+/** Compares the memslots that the library names with those in the kernel's memory. */
 export function judgeTable(vm: Vm | undefined, when: string): void {
   if (!vm || vm.closed) return
   const tables = attempt(() => vm.tables({ gpa: 0, size: 4096 }), vm)
@@ -24,7 +24,7 @@ export function judgeTable(vm: Vm | undefined, when: string): void {
     report('wrong', `memslots ${when}: the library has [${own.join('; ')}], the kernel [${kernel.join('; ')}]`)
 }
 
-/** How a mapping answers to a reading and a writing of what it holds. */
+/** What becomes of reading a byte of a mapping, and of writing it back. */
 export function probe(mapping: Mapping | undefined): string {
   const answerOf = (call: () => void) => {
     try {
@@ -56,7 +56,7 @@ export function live(mapping: Mapping | undefined): Uint8Array | undefined {
   return memory && new Uint8Array(memory, 1, Math.min(5000, memory.byteLength - 1))
 }
 
-/** What was written is read. */
+/** Judges that what was written is read. */
 export function judgeCopy(mapping: Mapping | undefined, offset: number, bytes: Uint8Array | undefined): void {
   if (!mapping || !bytes) return
   const wanted = bytes.slice()
@@ -93,7 +93,7 @@ export function held(): Record<string, number> {
   return counts
 }
 
-/** Once nothing is in use any more: what is held beyond `before`, after collecting what was dropped. */
+/** What is held beyond `before` once nothing is in use and what was dropped has been collected. */
 export async function judgeLeaks(before: Record<string, number>): Promise<Record<string, number>> {
   const more = () => Object.entries(held()).filter(([name, count]) => count > (before[name] ?? 0))
   for (let tries = 0; tries < 12 && more().length > 0; tries++) {

@@ -4,7 +4,7 @@ import { closeSync, mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync,
 import { constants } from 'node:os'
 import { report } from './attempt.js'
 
-/** With so many descriptors free, and no more. */
+/** Makes a call with so many descriptors free, and no more. */
 export function withDescriptors<T>(free: number, call: () => T): T {
   const filler: number[] = []
   try {
@@ -20,7 +20,7 @@ export function withDescriptors<T>(free: number, call: () => T): T {
   }
 }
 
-/** Without another thread, where this process may make a cgroup with the pids controller; else as it is. */
+/** Makes a call that can start no thread, where this process may make a cgroup with the pids controller; elsewhere an ordinary call. */
 export function withoutThreads<T>(call: () => T): T {
   const cgroups = '/sys/fs/cgroup/pids'
   const group = `${cgroups}/node-kvm-fuzz-${process.pid}`
@@ -39,7 +39,7 @@ export function withoutThreads<T>(call: () => T): T {
   }
 }
 
-/** With a soft limit of this process set by prlimit(1), and taken back. */
+/** Makes a call under a soft limit, which prlimit(1) sets and takes back. */
 export function withLimit<T>(option: string, value: number, call: () => T): T {
   const set = (to: number | string) => execFileSync('prlimit', ['--pid', String(process.pid), `--${option}=${to}:`])
   set(value)
@@ -50,7 +50,7 @@ export function withLimit<T>(option: string, value: number, call: () => T): T {
   }
 }
 
-/** With room for so many more bytes of address space. V8 needs some itself, and ends the process where it finds none. */
+/** Makes a call with room for so many more bytes of address space. V8 needs some itself, and ends the process where it finds none. */
 export function withAddressSpace<T>(bytes: number, call: () => T): T {
   const kib = Number(/VmSize:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1])
   report('lacking', '')
@@ -65,7 +65,7 @@ export function withFileSize<T>(bytes: number, call: () => T): T {
   return withLimit('fsize', bytes, call)
 }
 
-/** With the n-th call of a C function by the add-on failing (shim.c), where the shim was loaded; else as it is. */
+/** Makes a call during which the add-on's n-th call of a C function fails (shim.c). Without the shim it is an ordinary call. */
 export function withFailing<T>(name: string, nth: number, errno: string, call: () => T): T {
   const path = process.env['NODE_KVM_FUZZ_SHIM']
   if (!path) return call()

@@ -1,4 +1,4 @@
-/** What the text of a program may use. */
+/** The names that the text of a program may use. */
 import * as attempts from './attempt.js'
 import * as guests from './guests.js'
 import * as judges from './judge.js'
@@ -8,7 +8,7 @@ import * as steps from './steps.js'
 import * as values from './values.js'
 import * as workers from './workers.js'
 
-/** Functions of the fuzzer's own, by name. */
+/** The fuzzer's own functions, by name. */
 export const helpers: Readonly<Record<string, (...given: never[]) => unknown>> = {
   ...attempts,
   ...guests,
@@ -19,7 +19,7 @@ export const helpers: Readonly<Record<string, (...given: never[]) => unknown>> =
   ...workers
 }
 
-/** With the library's, and the file that a Worker starts with. */
+/** The same with what the library exports, and the file that a Worker starts with. */
 export const names: Readonly<Record<string, unknown>> = {
   ...library.everything,
   everything: library.everything,

@@ -20,13 +20,13 @@ export function block(milliseconds: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds)
 }
 
-/** The guest's writes to that port are no exits from now on. */
+/** Notes that the guest's writes to that port are no exits from now on. */
 export function swallow<T>(vm: Library.Vm | undefined, port: number, source: T | undefined): T | undefined {
   if (vm && source !== undefined) ledgerOf(vm).swallowed.add(port)
   return source
 }
 
-/** Asks for all that comes, until its end. */
+/** Iterates over a source until its end. */
 export function iterate(source: AsyncIterable<unknown> | undefined): void {
   if (!source) return
   const all = async () => {

@@ -1,14 +1,14 @@
 /** Arrays that are not what they seem. */
 import { runInNewContext } from 'node:vm'
 
-/** Its memory was transferred away. */
+/** An array whose memory was transferred away. */
 export function detached(length: number): Uint8Array {
   const bytes = new Uint8Array(length)
   structuredClone(bytes.buffer, { transfer: [bytes.buffer] })
   return bytes
 }
 
-/** Follows its memory, which shrinks below it. */
+/** An array that follows the length of its memory, which has shrunk. */
 export function tracking(length: number): Uint8Array {
   const memory = new (ArrayBuffer as any)(length, { maxByteLength: length * 2 })
   const bytes = new Uint8Array(memory)
@@ -16,7 +16,7 @@ export function tracking(length: number): Uint8Array {
   return bytes
 }
 
-/** Of a fixed length that its memory no longer has. */
+/** An array of a fixed length that its memory no longer has. */
 export function outOfBounds(length: number): Uint8Array {
   const memory = new (ArrayBuffer as any)(length, { maxByteLength: length * 2 })
   const bytes = new Uint8Array(memory, 0, length)
@@ -28,12 +28,12 @@ export function sharedBytes(length: number): Uint8Array {
   return new Uint8Array(new SharedArrayBuffer(length))
 }
 
-/** An Uint8Array of another realm is one as well, though not by instanceof. */
+/** A Uint8Array of another realm is one as well, though not by instanceof. */
 export function foreign(length: number): Uint8Array {
   return runInNewContext(`new Uint8Array(${length})`)
 }
 
-/** Says that it is longer, or of other properties, than it is. */
+/** An array that says it is longer than it is. */
 export function lying(length: number): Uint8Array {
   const bytes = new Uint8Array(8)
   for (const name of ['length', 'byteLength']) Object.defineProperty(bytes, name, { value: length })

@@ -1,4 +1,4 @@
-/** Other environments, whose steps this one orders. */
+/** Workers, whose steps the main thread orders. */
 import { setTimeout as later } from 'node:timers/promises'
 import { runInThisContext } from 'node:vm'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
@@ -12,7 +12,7 @@ export interface Crew {
   ordered: number
 }
 
-/** Every Worker is on its way to its end, or there. */
+/** Ends a Worker, unless it is ended already. */
 export async function end(crew: Crew | undefined): Promise<void> {
   if (!crew) return
   progress()
@@ -31,7 +31,7 @@ export async function startWorker(vm: Library.Vm | undefined, file: URL): Promis
   return crew
 }
 
-/** Has it do something, and waits for the end of it, in this thread's own turn, but not for ever: it may wait for this one. */
+/** Has a Worker do something, and blocks this thread until that is done; but not for ever, as the Worker may wait for this thread. */
 export function tell(crew: Crew | undefined, text: string, waits = true): void {
   if (!crew) return
   const before = Atomics.load(crew.words, 1)
@@ -40,7 +40,7 @@ export function tell(crew: Crew | undefined, text: string, waits = true): void {
   if (waits) Atomics.wait(crew.words, 1, before, 1000)
 }
 
-/** Has it do something, and ends it once it is at that step. */
+/** Has a Worker do something, and ends it once it is at that step. */
 export async function endAt(crew: Crew | undefined, text: string, step: number): Promise<void> {
   if (!crew) return
   const reached = Atomics.load(crew.words, 0) + step
@@ -58,14 +58,14 @@ export function step(): void {
   Atomics.notify(words, 0)
 }
 
-/** Others come and go, so that stacks and thread-local memory of those that ended are given away again. */
+/** Lets other Workers come and go, so that stacks and thread-local memory of those that ended are given away again. */
 export async function crowd(count: number): Promise<void> {
   const others = Array.from({ length: count }, () => new Worker('', { eval: true }))
   await Promise.all(others.map((other) => new Promise((resolve) => other.once('exit', resolve))))
   progress()
 }
 
-/** What a Worker is: `names` is what the text of its orders may use. */
+/** Runs in a Worker: carries out orders, whose text may use `names`. */
 export function serve(names: Readonly<Record<string, unknown>>): void {
   const { token, words } = workerData as { token: Parameters<typeof Vm.attach>[0]; words: Int32Array }
   const own = attempt(() => Vm.attach(token))

@@ -1,4 +1,4 @@
-/** Where the add-on is, how it is loaded, and which command makes one where there is none or it does not load. */
+/** Finds and loads the add-on, and knows the command that builds it where it is missing or does not load. */
 import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { resolve, sep } from 'node:path'
@@ -22,8 +22,8 @@ type Finder = { (folder: string): NativeAddon; resolve(folder: string): string }
 export const addonPath = (): string => otherBuild ?? (require('node-gyp-build') as Finder).resolve(packageRoot)
 
 /**
- * Compiles the add-on: in the folder that the package is installed in, or in its own checkout. Or lets go of the build that was named
- * instead. To be pasted into a shell.
+ * The shell command that compiles the add-on, in the folder that the package is installed in or in its own checkout. Where NODE_KVM_ADDON
+ * names another build, it is the command that goes back to the usual one.
  */
 export function mendingCommand(): string {
   if (otherBuild !== undefined) return 'unset NODE_KVM_ADDON'
@@ -50,8 +50,8 @@ export function loadAddon(): NativeAddon {
 }
 
 /**
- * A file that a full disk or an interrupted linker left short: the dynamic loader maps what is not there, and the process dies by SIGBUS.
- * The table of sections is what stands last in an ELF file (elf(5)).
+ * Refuses a file that a full disk or an interrupted linker left short: the dynamic loader would map what is not there, and the process would die
+ * by SIGBUS. The table of sections is the last thing in an ELF file (elf(5)), so its end is the length that the file must have.
  */
 function refuseCutOff(path: string): void {
   const header = new DataView(new ArrayBuffer(64))
@@ -71,10 +71,10 @@ function unloadable({ code, message }: NodeJS.ErrnoException): KvmError {
   // The first line is the dynamic loader's; a stack of require() calls follows.
   const reason = isAbsent ? '' : shorten(message.split('\n', 1)[0] as string, 300)
   const what = otherBuild === undefined ? 'the native add-on of node-kvm' : `the native add-on that NODE_KVM_ADDON names (${otherBuild})`
-  const how = otherBuild === undefined ? 'makes one, with python3, make and g++' : 'has the usual one loaded'
+  const remedy = otherBuild === undefined ? 'build it, which needs python3, make and g++' : 'to load the usual one instead'
   return new KvmError(
     'unavailable',
-    `${what} ${isAbsent ? 'is not there' : `does not load here: ${reason}`}; ${mendingCommand()} ${how}; node-kvm doctor says more`,
+    `${what} ${isAbsent ? 'is missing' : `does not load here: ${reason}`}; ${remedy}: ${mendingCommand()}; npx node-kvm doctor says more`,
     { addon: isAbsent ? 'absent' : 'broken', reason, ...(code === undefined ? {} : { errno: code }) }
   )
 }

@@ -19,28 +19,28 @@ export interface LeafColumns {
   role: Uint32Array
   level: Uint8Array
   addressSpace: Uint8Array
-  /** 1 a TDP MMU's, 2 a shadow page's, 3 one's whose GPAs it keeps beside, 4 a note that the page is MMIO. */
+  /** 1: an entry of the TDP MMU. 2: of a shadow page. 3: of a shadow page that keeps its GPAs beside the entries. 4: a note that the page is MMIO. */
   kind: Uint8Array
 }
 
-/** joinTables(): a row for each page, ordered by slot and GPA. */
+/** What joinTables() returns: a row for each page, ordered by slot and GPA. */
 export interface PageColumns {
   gpa: Float64Array
   hva: Float64Array
-  /** 0 where unknown or absent. */
+  /** 0 where it is unknown or absent. */
   hpa: Float64Array
   secondHpa: Float64Array
   spte: BigUint64Array
-  /** The row in the slots. */
+  /** The row of its memslot among the slots. */
   slot: Uint32Array
   host: Uint16Array
   level: Uint8Array
   kind: Uint8Array
   framesHidden: boolean
   scanned: boolean
-  /** Large mappings that have no page of their own were passed over, as the kernel knows no ranges of pages: they may map the page of zeros. */
+  /** Whether large mappings without a page of their own were passed over, because this kernel lists no ranges of pages: they may map the page of zeros. */
   passedOver: boolean
-  /** Slots that were left out, as no memslot can be so: what was read was being changed. */
+  /** How many slots were left out because no memslot can be like that: the table was being changed as it was read. */
   impossibleSlots: number
   compared: number
   disagreeing: number

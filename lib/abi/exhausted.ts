@@ -8,10 +8,10 @@ import { errnoName, exhaustion, KvmError } from './errors.js'
 import type { NativeAddon } from './native.js'
 
 type Reclaimer = Pick<NativeAddon, 'mayCollect' | 'reclaim'>
-/** The add-on, once it is loaded: who asks what host this is does so without it, too, when there is nothing to reclaim. */
+/** The add-on, once it is loaded. Before that there is nothing to reclaim, and questions about the host work without it. */
 let addon: Reclaimer | undefined
 
-/** For ./native.ts alone. */
+/** Hands the add-on over; ./native.ts calls it once. */
 export function reclaimBy(loaded: Reclaimer): void {
   addon = loaded
 }

@@ -5,10 +5,10 @@
  */
 import { KvmError } from './errors.js'
 
-/** What the library's modules alone have. */
+/** The key that such constructors ask for; only the library's modules have it. */
 export const ours = Symbol('node-kvm')
 
-/** For a constructor of a class that the library alone makes. */
+/** Refuses a call of a constructor whose class the library alone makes. */
 export function checkOurs(key: unknown, name: string, maker: string): void {
   if (key !== ours) throw new KvmError('argument', `${name} is not made by new: ${maker} makes it`)
 }

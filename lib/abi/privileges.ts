@@ -17,7 +17,7 @@ const capabilityBits = {
 export type LinuxCapability = keyof typeof capabilityBits
 const capabilityNames = Object.keys(capabilityBits) as LinuxCapability[]
 
-/** A line of /proc/self/status; empty where /proc is not there. */
+/** The value of a field of /proc/self/status; empty where there is no /proc. */
 const statusOf = (field: string): string => new RegExp(`^${field}:\\s*(.*)$`, 'm').exec(readOptional('/proc/self/status') ?? '')?.[1] ?? ''
 
 function holds(set: 'CapEff' | 'CapBnd', capability: LinuxCapability): boolean {
@@ -26,7 +26,7 @@ function holds(set: 'CapEff' | 'CapBnd', capability: LinuxCapability): boolean {
 }
 /** Whether this process may use it on the host: all that the library asks for counts in the first user namespace alone. */
 export const hasCapability = (capability: LinuxCapability): boolean => holds('CapEff', capability) && !inOwnNamespace('user')
-/** Whether a program that root starts from here could have it. */
+/** Whether a program that root starts from here could have the capability. */
 export const mayGainCapability = (capability: LinuxCapability): boolean => holds('CapBnd', capability)
 
 /** Whether setuid programs such as sudo gain nothing here (PR_SET_NO_NEW_PRIVS). */
@@ -37,7 +37,7 @@ export const isFiltered = (): boolean => statusOf('Seccomp') === '2'
 /** PROC_USER_INIT_INO and PROC_PID_INIT_INO of the kernel: its first namespaces have the same numbers on every host. */
 const firstNamespaces = { user: 'user:[4026531837]', pid: 'pid:[4026531836]' } as const
 
-/** Whether this process is in a namespace that somebody made, instead of the kernel's first. */
+/** Whether this process is in a namespace that somebody made, and not in the kernel's first. */
 export function inOwnNamespace(kind: keyof typeof firstNamespaces): boolean {
   try {
     return readlinkSync(`/proc/self/ns/${kind}`) !== firstNamespaces[kind]
@@ -67,7 +67,7 @@ export function isInstalled(program: string, path = `${process.env['PATH'] ?? ''
   })
 }
 
-/** One word of a shell's command line. */
+/** Quotes a word for a shell's command line, where it must be. */
 export const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)
 
 /**

@@ -9,7 +9,7 @@ const width = 80
 const nameWidth = 20
 const margin = ' '.repeat(5 + nameWidth)
 
-/** Words in lines that end before column 80, the first of which has `used` columns less. */
+/** Breaks a text into lines that end before column 80; all but the first begin with `indent`. */
 function wrap(text: string, indent: string): string {
   const lines = ['']
   for (const word of visible(text).split(' ')) {
@@ -20,7 +20,7 @@ function wrap(text: string, indent: string): string {
   return lines.join(`\n${indent}`)
 }
 
-/** A command stays in one line, at the margin's left, so that it can be copied whole. */
+/** A finding as text. Its command stays in one line, left of the margin, so that it can be copied whole. */
 function describe({ name, ok, detail, remedy, advice, price }: Finding): string {
   const mark = ok ? paint('green', 'yes') : paint('yellow', 'no ')
   const lines = [`${mark}  ${visible(name).padEnd(nameWidth)}${wrap(detail, margin)}`]

@@ -1,12 +1,13 @@
-/** What a guest prints, on its way to this machine's terminal. */
+/** Passes on what a guest prints, without letting it act on this machine's terminal. */
 import { StringDecoder } from 'node:string_decoder'
 import { visible } from '../abi/text.js'
 
 const escapeCharacter = '\x1b'
-/** Lines, tabs and colours (SGR): what is shown and does nothing else. The longest colour that anybody sends has some twenty characters. */
+/** Colours (SGR). The longest that anybody sends has some twenty characters. */
 const colour = `${escapeCharacter}\\[[\\d;:]{0,40}`
+/** What a terminal shows without doing anything else. */
 const harmless = new RegExp(`(${colour}m|[\\n\\r\\t])`)
-/** What may be the beginning of a colour. */
+/** The end of a text that may be the beginning of a colour. */
 const beginning = new RegExp(`(?:${escapeCharacter}|${colour})$`)
 
 const shown = (text: string) =>
@@ -16,8 +17,8 @@ const shown = (text: string) =>
     .join('')
 
 /**
- * Writes to a stream what is not to act on a terminal: titles, the clipboard, questions that the terminal answers as if they were typed. Where
- * the stream is no terminal it gets every byte as it is.
+ * Returns a function that writes to a stream. Where that is a terminal, everything is made visible that would act on it: titles, the clipboard,
+ * questions that the terminal answers as if they were typed. Where it is none, it gets every byte as it is.
  */
 export function writer(stream: NodeJS.WriteStream): (data: Uint8Array) => void {
   if (!stream.isTTY) return (data) => stream.write(data)

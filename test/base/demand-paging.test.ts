@@ -10,6 +10,7 @@ import { needsPaging } from '../support/needs.js'
 import { gpa, pageSize, pattern, patternOf, wordOf } from '../support/paging.js'
 import { patience } from '../support/patience.js'
 import { inLab, skip } from '../support/skip.js'
+import { Uncaught } from '../support/uncaught.js'
 import { kvm, vm } from '../support/vm.js'
 import { Writer } from '../support/writer.js'
 
@@ -224,18 +225,12 @@ describe('a handler that answers later', () => {
 })
 
 describe('a service that fails', () => {
-  /** The errors thrown later meanwhile. */
-  async function uncaught(work: () => unknown): Promise<string[]> {
-    const listeners = process.listeners('uncaughtException')
-    process.removeAllListeners('uncaughtException')
-    const errors: string[] = []
-    const listen = (error: Error) => errors.push(error.message)
-    process.on('uncaughtException', listen)
+  /** The messages of errors that are thrown in a later turn than the one that `work` ends in. */
+  async function thrownLater(work: () => unknown): Promise<string[]> {
+    using uncaught = new Uncaught()
     await work()
     await sleep(1)
-    process.off('uncaughtException', listen)
-    for (const listener of listeners) process.on('uncaughtException', listener)
-    return errors
+    return uncaught.messages
   }
 
   test.for<[string, FaultHandler, string]>([
@@ -255,7 +250,7 @@ describe('a service that fails', () => {
       needsPaging(context)
       using ram = Mapping.anonymous(8 * pageSize)
       using _paging = ram.onMissing(handler)
-      const errors = await uncaught(() => {
+      const errors = await thrownLater(() => {
         expect(checkedError(() => ram.read(4 * pageSize, 1), 'memory').errno).toBe('EFAULT')
       })
       expect(errors).toEqual([expect.stringContaining(message)])
@@ -266,7 +261,7 @@ describe('a service that fails', () => {
     needsPaging(context)
     using ram = Mapping.anonymous(pageSize)
     using _paging = ram.onMissing(() => ram.read(0, pageSize))
-    const errors = await uncaught(() => checkedError(() => ram.read(0, 1), 'memory'))
+    const errors = await thrownLater(() => checkedError(() => ram.read(0, 1), 'memory'))
     expect(errors).toEqual([expect.stringContaining('it is what this handler was asked for')])
   })
 })

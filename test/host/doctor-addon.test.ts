@@ -60,7 +60,9 @@ describe('without a native build', () => {
   test.each([['walkthrough'], ['map'], ['trace', '--', 'true']])('%s says it in a line, and ends with 1', (...words) => {
     const { stdout, stderr, status } = command(...words)
     expect({ stdout, status }).toEqual({ stdout: '', status: 1 })
-    expect(stderr.trimEnd().split('\n')).toEqual([expect.stringContaining(`native add-on of node-kvm is not there; ${rebuild()} makes one`)])
+    expect(stderr.trimEnd().split('\n')).toEqual([
+      expect.stringContaining(`native add-on of node-kvm is missing; build it, which needs python3, make and g++: ${rebuild()}`)
+    ])
   })
 
   test('what needs none works', () => {

@@ -1,6 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import {
-  appendFileSync,
   cpSync,
   existsSync,
   mkdirSync,
@@ -19,8 +18,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { cacheFolder, entry, making, runsName } from '../../lab/cache.js'
-import { LabError } from '../../lab/errors.js'
+import { cacheFolder, making, runsName } from '../../lab/cache.js'
 import { findProgram } from '../../lab/libraries.js'
 import { tryAcquire } from '../../lab/lock.js'
 import { commandLine } from '../support/built.js'
@@ -352,7 +350,7 @@ describe('what is not to be had', () => {
   })
 })
 
-describe('the cache', () => {
+describe('the cache of a run', () => {
   const previous = process.env['NODE_KVM_LAB_CACHE']
   beforeEach(() => {
     process.env['NODE_KVM_LAB_CACHE'] = join(scratch, 'cache')
@@ -360,52 +358,6 @@ describe('the cache', () => {
   afterEach(() => {
     if (previous === undefined) delete process.env['NODE_KVM_LAB_CACHE']
     else process.env['NODE_KVM_LAB_CACHE'] = previous
-  })
-  const write = (text: string) => async (folder: string) => writeFileSync(join(folder, 'file'), text)
-
-  test('makes an entry once, and another for other inputs', async () => {
-    const first = await entry('thing', { input: 1 }, write('first'))
-    expect(await entry('thing', { input: 1 }, () => expect.fail('made twice'))).toBe(first)
-    expect(await entry('thing', { input: 2 }, write('second'))).not.toBe(first)
-  })
-  test.each([
-    ['a file cut off', (folder: string) => truncateSync(join(folder, 'file'), 2)],
-    ['a file written to', (folder: string) => appendFileSync(join(folder, 'file'), 'more')],
-    ['a file gone', (folder: string) => rmSync(join(folder, 'file'))],
-    ['a file too many', (folder: string) => writeFileSync(join(folder, 'stray'), '')],
-    ['its list gone', (folder: string) => rmSync(join(folder, 'contents.json'))]
-  ])('with %s makes the entry anew', async (_, damage) => {
-    damage(await entry('thing', 1, write('whole')))
-    const folder = await entry('thing', 1, write('whole'))
-    expect(readFileSync(join(folder, 'file'), 'utf8')).toBe('whole')
-    expect(readdirSync(folder).sort()).toEqual(['contents.json', 'file'])
-  })
-  test('drops what nobody asked for in a month', async () => {
-    const [old, used] = [await entry('thing', 1, write('old')), await entry('thing', 2, write('used'))]
-    for (const folder of [old, used]) utimesSync(join(folder, 'contents.json'), 0, 0)
-    await entry('thing', 2, write('used'))
-    await entry('thing', 3, write('new'))
-    expect([existsSync(old), existsSync(used)]).toEqual([false, true])
-  })
-  test('keeps nothing of an entry that failed, and says when the disk is full', async () => {
-    const full = entry('thing', 1, async (folder) => {
-      await write('half')(folder)
-      throw new Error('ENOSPC: no space left on device, write')
-    })
-    await expect(full).rejects.toThrow(LabError)
-    await expect(full).rejects.toThrow('no disk space left')
-    expect(readdirSync(cacheFolder())).toEqual([])
-  })
-  test('makes an entry once for two who ask at once', async () => {
-    let made = 0
-    const make = async (folder: string) => {
-      made++
-      await sleep(200)
-      await write('one')(folder)
-    }
-    const [first, second] = await Promise.all([entry('thing', 1, make), entry('thing', 1, make)])
-    expect(first).toBe(second)
-    expect(made).toBe(1)
   })
   /** A cache of this test's own, with the entries of the real one: links to them, and copies of one kind. */
   function borrow(kind: string): string[] {
@@ -422,7 +374,7 @@ describe('the cache', () => {
     lab(['run', 'npt', '--timeout', limit, ...args, '--', 'echo', 'it runs'], { NODE_KVM_LAB_CACHE: cacheFolder() })
   const states = () => readdirSync(cacheFolder()).filter((name) => name.startsWith('state-'))
 
-  test('of a real run, broken, is mended by the next run', async () => {
+  test('broken, is mended by the next run', async () => {
     for (const folder of borrow('base-')) truncateSync(join(folder, 'base.img'), 1 << 20)
     const { status, stdout } = await borrowed('--cold')
     expect(stdout.toString()).toBe('it runs\n')

@@ -13,7 +13,7 @@ interface Group {
   members: string[]
 }
 
-/** group(5), or what else the name service has (getent is a program; this file is what most have). */
+/** The groups of group(5). A name service may have more, which only the program getent would say. */
 const groups = (): Group[] =>
   (readOptional('/etc/group') ?? '').split('\n').map((line) => {
     const [name = '', , gid, members = ''] = line.split(':')

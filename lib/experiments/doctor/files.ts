@@ -1,4 +1,4 @@
-/** What the kernel shows as files. */
+/** Folders of /proc and /sys, in which the kernel shows what there is. */
 import { readdirSync } from 'node:fs'
 
 /** The names in a folder, in order; none where it is not there or cannot be read. */

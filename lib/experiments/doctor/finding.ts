@@ -24,16 +24,16 @@ export interface Situation {
   host: Host
   /** What is tried with the add-on; null where that does not load. */
   probes: typeof Probes | null
-  /** Why it does not. */
+  /** Why the add-on does not load. */
   unloaded: KvmError | null
   /** Values of KVM_CHECK_EXTENSION; null when /dev/kvm cannot be opened. */
   capabilities: Record<CapabilityName, number> | null
 }
 
-/** Null: this finding would need the add-on. */
+/** Looks at one thing. Null where that would need the add-on, which is not loaded. */
 export type Check = (situation: Situation) => Finding | Finding[] | null | Promise<Finding | null>
 
-/** What a trial came to: null when it worked. */
+/** Why a trial failed; null when it worked. */
 export type Refusal = Pick<KvmError, 'code' | 'errno' | 'message'> | null
 
 export const found = (name: string, detail: string): Finding => ({ name, ok: true, detail })
@@ -44,7 +44,7 @@ export const lacking = (name: string, detail: string, how: Pick<Finding, 'remedy
   ...how
 })
 
-/** What root would do about it: from here where that is possible, else as advice. */
+/** A command that takes root: a remedy where it can be run from here, else advice. */
 export function byRoot(command: string, price?: string): Pick<Finding, 'remedy' | 'advice' | 'price'> {
   const cost = price === undefined ? {} : { price }
   if (inOwnNamespace('user')) return { advice: `outside of this user namespace, as root: ${command}`, ...cost }
@@ -53,7 +53,7 @@ export function byRoot(command: string, price?: string): Pick<Finding, 'remedy' 
   return { remedy: asRoot(command), ...cost }
 }
 
-/** What the library's error said happened, without its advice. */
+/** The first part of a message of the library: what happened, without its advice. */
 export const whatHappened = ({ message }: NonNullable<Refusal>): string => message.split('; ', 1)[0] as string
-/** And its advice, which findings have more exactly where they know the cause. */
+/** The rest of such a message: its advice. A finding that knows the cause says it more exactly. */
 export const itsAdvice = ({ message }: NonNullable<Refusal>): string => message.split('; ').slice(1).join('; ') || 'see dmesg | tail'

@@ -1,4 +1,4 @@
-/** Programs that the library and its build start, and how they come to this machine. */
+/** Looks for programs that the library and its build start, and says how they are installed. */
 import { isInstalled } from '../../abi/privileges.js'
 import { byRoot, type Finding } from './finding.js'
 

@@ -13,7 +13,7 @@ function limit(row: string): { soft: number; hard: number } | null {
   return match && { soft: number(match[1] as string), hard: number(match[2] as string) }
 }
 
-/** By prlimit(1), as not every shell's ulimit has every limit; `$$` is the process id of the shell that it is pasted into. */
+/** Raises a limit by prlimit(1), as not every shell's ulimit has every limit. `$$` is the process id of the shell that the command is pasted into. */
 function raising(option: string, hard: number, enough: number): Pick<Finding, 'remedy' | 'price' | 'advice'> {
   const price = 'for this shell, and what is started from it'
   const value = enough === Infinity ? 'unlimited' : String(enough)
@@ -38,7 +38,7 @@ export function checkOpenFiles(): Finding | null {
   return free >= enough ? found('open files', detail) : lacking('open files', detail, raising('nofile', files.hard, 2 * enough))
 }
 
-/** Of the user's threads there are so many at most (RLIMIT_NPROC in getrlimit(2)), and of the cgroup's (pids.max). */
+/** Threads are limited for the user (RLIMIT_NPROC in getrlimit(2)) and for the cgroup (pids.max). */
 export function checkThreads(): Finding | null {
   const name = 'threads'
   const needed = 64

@@ -13,7 +13,7 @@ export async function checkGuest({ probes }: Situation): Promise<Finding | null>
   return lacking('guests', whatHappened(refusal), { advice: busy ?? itsAdvice(refusal) })
 }
 
-/** Modules that can do better with another parameter. */
+/** The parameter by which a module was told not to use its second stage. */
 const parameters: Record<string, string> = { kvm_intel: 'ept', kvm_amd: 'npt' }
 
 export function checkSecondStage({ host: { mmu, module, tdpMmu } }: Situation): Finding {

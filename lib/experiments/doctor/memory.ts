@@ -18,7 +18,7 @@ function openError(path: string): string | null {
   }
 }
 
-/** The three ways to a userfaultfd that serves faults in the kernel (admin-guide/mm/userfaultfd.rst), each looked at. */
+/** Looks at each of the three ways to a userfaultfd that serves faults of the kernel (admin-guide/mm/userfaultfd.rst). */
 export async function checkUserfaultfd({ probes }: Situation): Promise<Finding | null> {
   const name = 'userfaultfd'
   const refusal = await probes?.servePageFaults()
@@ -29,7 +29,7 @@ export async function checkUserfaultfd({ probes }: Situation): Promise<Finding |
     `vm.unprivileged_userfaultfd is ${readOptional('/proc/sys/vm/unprivileged_userfaultfd') ?? 'unknown'}`,
     `${pagingDevice} ${device === null ? 'opens' : `gives ${device}`}`
   ].join(', ')
-  if (refusal === null) return found(name, `a page fault's service was registered: ${ways}`)
+  if (refusal === null) return found(name, `page faults can be served: ${ways}`)
   const detail = `${whatHappened(refusal)}: ${ways}`
   const passOn = `docker run --device ${pagingDevice} ..., with the device readable and writable for its user`
   if (hasCapability('sys_ptrace') && isFiltered())

@@ -103,7 +103,7 @@ export async function checkTracefs({ probes }: Situation): Promise<Finding | nul
   return lacking(name, detail, byRoot(command, price))
 }
 
-/** Without the add-on: as the library would, where it is mounted; undefined where only the add-on could mount it. */
+/** Reads a format without the add-on, where tracefs is mounted; undefined where only the add-on could mount it. */
 function readFormat(): { code: 'permission'; errno: string; message: string } | null | undefined {
   for (const place of places)
     try {
@@ -122,7 +122,7 @@ export async function checkPerf({ probes }: Situation): Promise<Finding | null> 
   const name = 'tracepoints by perf'
   const refusal = await probes?.openTrace()
   if (!probes || refusal === undefined) return null
-  if (refusal === null) return found(name, `were opened by perf (perf_event_paranoid ${paranoid()})`)
+  if (refusal === null) return found(name, `they open (perf_event_paranoid ${paranoid()})`)
   const detail = `${whatHappened(refusal)}; perf_event_paranoid is ${paranoid()}`
   if (await probes.readTracepoint()) return lacking(name, detail, { advice: 'see tracefs above first' })
   if (refusal.errno === 'EMFILE') return lacking(name, detail, { advice: 'see open files below: each event takes one for each CPU' })
@@ -178,7 +178,7 @@ export function checkPidNamespace(): Finding {
 }
 
 export function checkLockdown(): Finding {
-  const level = /\[(\w+)\]/.exec(readOptional('/sys/kernel/security/lockdown') ?? '')?.[1] ?? 'not reported'
+  const level = /\[(\w+)\]/.exec(readOptional('/sys/kernel/security/lockdown') ?? '')?.[1] ?? 'this kernel reports none'
   return level === 'confidentiality'
     ? lacking('lockdown', 'confidentiality, which refuses BPF reads of kernel memory, and tracefs', {
         advice: 'boot with lockdown=integrity, or none'

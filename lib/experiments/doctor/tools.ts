@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { type Finding, found, lacking } from './finding.js'
 import { installing, missingOf } from './install.js'
 
-/** Each is run: a program may be there and not start. */
+/** Runs each program: one may be installed and yet not start. */
 export function checkBinutils(): Finding {
   const failing = ['as', 'ld'].filter((program) => spawnSync(program, ['--version'], { stdio: 'ignore' }).status !== 0)
   return failing.length === 0
@@ -11,13 +11,16 @@ export function checkBinutils(): Finding {
     : lacking('binutils', `${failing.join(' and ')} cannot be run, which assemble() needs`, installing(['binutils']))
 }
 
-/** What lab/ starts, with Debian's package of it. */
+/** The programs that lab/ starts, each with the Debian package that has it. */
 const ofLab: Record<string, string> = {
   'apt-get': 'apt',
   dpkg: 'dpkg',
+  ldd: 'libc-bin',
   mke2fs: 'e2fsprogs',
-  debugfs: 'e2fsprogs',
-  setpriv: 'util-linux'
+  flock: 'util-linux',
+  setpriv: 'util-linux',
+  unshare: 'util-linux',
+  nsenter: 'util-linux'
 }
 
 export function checkLab(): Finding {

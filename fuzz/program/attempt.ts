@@ -44,13 +44,14 @@ export function planted(): Error {
 export function isTyped(error: unknown): boolean {
   if (error instanceof KvmError || (error as { planted?: boolean } | null)?.planted === true) return true
   // An error of another environment came by way of a structured clone.
-  if (error instanceof AggregateError) return error.errors.every((each) => isTyped(each))
+  if (error instanceof AggregateError) return error.errors.length > 0 && error.errors.every((each) => isTyped(each))
   return false
 }
 
-/** That a method's object has not what the method needs is the language's to say. */
+/** That a method's object is of another class is the language's to say: it lacks the private members, or a method. No other TypeError is. */
 export function isOfReceiver(error: unknown): boolean {
-  return error instanceof TypeError
+  const { message } = error as Error
+  return error instanceof TypeError && /private (member|method|field)|^Receiver must be|^this\.\w+ is not a function$/.test(message)
 }
 
 export function judgeError(error: unknown, call: string): void {

@@ -2,8 +2,8 @@ import { existsSync, readFileSync } from 'node:fs'
 import { type Diagnosis, diagnose, MiB } from 'node-kvm'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { mayGainCapability } from '../../lib/abi/privileges.js'
+import { compile } from '../support/compile.js'
 import {
-  compileRefuser,
   doctorWords,
   finding,
   MountNamespace,
@@ -251,7 +251,7 @@ describe('in a child from which something was taken', () => {
 
   test('system calls that a filter refuses to root: the filter is named', async (context) => {
     using host = await MountNamespace.with(`${openDevice} && ${withoutPagingDevice}`)
-    const refuse = compileRefuser(context, host.folder)
+    const refuse = compile(context, 'refuse', host.folder)
     const program = `/proc/${process.pid}/root${refuse}`
     const filtered = (...names: (keyof typeof systemCalls)[]) => [program, ...names.map((name) => String(systemCalls[name])), '--']
     const unfiltered = host.truthful(filtered())

@@ -16,7 +16,7 @@ const ofLab: Record<string, string> = {
   'apt-get': 'apt',
   dpkg: 'dpkg',
   mke2fs: 'e2fsprogs',
-  debugfs: 'e2fsprogs',
+  flock: 'util-linux',
   setpriv: 'util-linux'
 }
 

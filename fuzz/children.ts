@@ -10,6 +10,8 @@ export interface Finding {
   what: string
   /** The text of the call. */
   call: string
+  /** By a clock that does not know what the process got of a processor: believed once it is seen again. */
+  byClock?: boolean
 }
 export interface Outcome {
   calls: number
@@ -123,7 +125,8 @@ export class Child {
     watching.abort()
     const { lines, last } = this.#takeLog()
     const reports = lines.map((text) => JSON.parse(text) as { kind: Finding['kind'] | 'leaving' | 'lacking' | 'enough'; what: string; call: string })
-    const findings = reports.filter(({ kind }) => !['leaving', 'lacking', 'enough'].includes(kind)) as Finding[]
+    const told = reports.filter(({ kind }) => !['leaving', 'lacking', 'enough'].includes(kind)) as Finding[]
+    const findings = told.map((finding): Finding => (finding.kind === 'hang' ? { ...finding, byClock: true } : finding))
     if (ending === undefined) {
       const { calls, left } = JSON.parse((await line).value as string) as Answer
       return { calls, findings, left, ended: false }

@@ -8,23 +8,34 @@ import { print } from './print.js'
 import { type Found, Search } from './search.js'
 import { buildShim } from './shim.js'
 
-const { values } = parseArgs({
-  options: {
-    seconds: { type: 'string' },
-    sequences: { type: 'string' },
-    seed: { type: 'string' },
-    package: { type: 'string' },
-    'hang-seconds': { type: 'string', default: '10' },
-    'shrink-seconds': { type: 'string', default: '20' }
+function refuse(message: string): never {
+  console.error(`fuzz: ${message}`)
+  process.exit(2)
+}
+
+const numbers = ['seconds', 'sequences', 'seed', 'hang-seconds', 'shrink-seconds'] as const
+
+function parse() {
+  try {
+    const options = Object.fromEntries([...numbers, 'package'].map((name) => [name, { type: 'string' as const }]))
+    return parseArgs({ options }).values as Partial<Record<(typeof numbers)[number] | 'package', string>>
+  } catch (error) {
+    return refuse((error as Error).message.replaceAll('\n', ' '))
   }
-})
-const number = (name: 'seconds' | 'sequences' | 'seed' | 'hang-seconds' | 'shrink-seconds', otherwise: number) => {
-  const value = values[name] === undefined ? otherwise : Number(values[name])
-  if (!(value >= 0)) throw new Error(`--${name} takes a number, and not ${values[name]}`)
-  return value
+}
+
+const values = parse()
+const number = (name: (typeof numbers)[number], otherwise: number) => {
+  const text = values[name]
+  if (text !== undefined && !/^\d{1,15}$/.test(text)) refuse(`--${name} takes a whole number, and not '${text}'`)
+  return text === undefined ? otherwise : Number(text)
 }
 const seed = number('seed', Math.floor(Math.random() * 2 ** 31))
+if (seed >= 2 ** 31) refuse(`--seed is below ${2 ** 31}`)
 const seconds = number('seconds', values.sequences === undefined ? 60 : Number.POSITIVE_INFINITY)
+
+const sequences = number('sequences', Number.POSITIVE_INFINITY)
+const [hangSeconds, shrinkMilliseconds] = [number('hang-seconds', 10), number('shrink-seconds', 20) * 1000]
 
 let interrupted = false
 let search: Search | undefined
@@ -41,15 +52,15 @@ process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
 search = new Search(
   {
     seed,
-    sequences: number('sequences', Number.POSITIVE_INFINITY),
+    sequences,
     milliseconds: seconds * 1000,
     folder,
     environment: {
       ...buildShim(folder),
       ...(values.package !== undefined && { NODE_KVM_FUZZ_PACKAGE: pathToFileURL(resolve(values.package, 'dist/lib/index.js')).href })
     },
-    hangSeconds: number('hang-seconds', 10),
-    shrinkMilliseconds: number('shrink-seconds', 20) * 1000
+    hangSeconds,
+    shrinkMilliseconds
   },
   tell
 )

@@ -137,8 +137,7 @@ export class Search {
       const signature = signatureOf(finding)
       const isNew = !this.#known.has(signature)
       const alone = isNew && (finding.kind === 'leak' || (await this.#alone(text, signature)))
-      // A process that had too little of the machine may seem to hang; that is seen only when it does so again.
-      if (finding.kind === 'hang' && isNew && !alone) continue
+      if (finding.byClock && isNew && !alone) continue
       this.counts[finding.kind]++
       // Of several that are new one is told; another will be met again.
       if (!isNew || fresh) continue

@@ -14,6 +14,7 @@ import {
   renameSync,
   rmdirSync,
   type Stats,
+  statSync,
   unlinkSync
 } from 'node:fs'
 import { dirname } from 'node:path'
@@ -115,6 +116,18 @@ export class Folder {
 
   close(): void {
     closeSync(this.#fd)
+  }
+}
+
+/** Makes a folder, and those above it. Node's own way never comes to an end where a folder denies that it is there, as /proc does. */
+export function makeFolders(path: string, mode = 0o777): void {
+  const above = dirname(path)
+  if (above !== path && !statSync(above, { throwIfNoEntry: false })) makeFolders(above, mode)
+  try {
+    mkdirSync(path, { mode })
+  } catch (error) {
+    // It was there, or another has made it meanwhile.
+    if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) throw error
   }
 }
 

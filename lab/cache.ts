@@ -3,10 +3,10 @@
  * place when it is whole, with a list of its files; one that differs from its list is made anew.
  */
 import { createHash } from 'node:crypto'
-import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, utimesSync, writeFileSync } from 'node:fs'
+import { existsSync, lstatSync, readdirSync, readFileSync, realpathSync, renameSync, utimesSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { basename, join } from 'node:path'
-import { codeOf, removeIn, whyNotOurs } from './beneath.js'
+import { codeOf, makeFolders, removeIn, whyNotOurs } from './beneath.js'
 import { explained, LabError } from './errors.js'
 import { acquire } from './lock.js'
 import { type Scratch, scratchFolder } from './scratch.js'
@@ -17,7 +17,7 @@ import { type Scratch, scratchFolder } from './scratch.js'
  */
 function ours(path: string): string {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 })
+    makeFolders(path, 0o700)
   } catch (error) {
     throw new LabError(`the lab cannot make its folder (${(error as Error).message}); NODE_KVM_LAB_CACHE names another`)
   }
@@ -31,8 +31,28 @@ function ours(path: string): string {
   return real
 }
 
+/** Whoever has no entry in passwd(5) has a home only where HOME says so. */
+function home(): string {
+  try {
+    return homedir()
+  } catch {
+    throw new LabError('this user has no home folder for the lab to keep its files in; NODE_KVM_LAB_CACHE names another folder')
+  }
+}
+
+/** A variable that is empty says nothing (XDG Base Directory Specification). */
 export const cacheFolder = () =>
-  ours(process.env['NODE_KVM_LAB_CACHE'] ?? join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'node-kvm', 'lab'))
+  ours(process.env['NODE_KVM_LAB_CACHE'] || join(process.env['XDG_CACHE_HOME'] || join(home(), '.cache'), 'node-kvm', 'lab'))
+
+/** What the system refused while the lab worked, as a failure that tells what to do; any other error as it is. */
+export function refused(error: unknown): unknown {
+  const { syscall, path, message } = error as NodeJS.ErrnoException
+  if (error instanceof LabError || syscall === undefined) return error
+  const isOurs = path !== undefined && `${path}/`.startsWith(`${cacheFolder()}/`)
+  return new LabError(
+    isOurs ? `the lab cannot use its folder (${message}); NODE_KVM_LAB_CACHE names another` : `the system refuses what the lab needs: ${message}`
+  )
+}
 
 /** The name of the folder, in that of the cache, in which runs have theirs. */
 export const runsName = 'runs'

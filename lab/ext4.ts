@@ -122,7 +122,8 @@ export class Ext4 {
     const size = bytes.readUInt32LE(4) + bytes.readUInt32LE(108) * 2 ** 32
     const stored = kind === 'file' || kind === 'folder'
     check(!stored || size === 0 || (bytes.readUInt32LE(32) & hasExtents) !== 0, 'its content is not in extents')
-    return { number, kind, executable: (mode & 0o111) !== 0, size, tree: bytes.subarray(40, 100) }
+    // A copy: there may be a hundred thousand of them at once, and all that was read would stay with each.
+    return { number, kind, executable: (mode & 0o111) !== 0, size, tree: Buffer.from(bytes.subarray(40, 100)) }
   }
 
   get root(): Inode {
@@ -173,14 +174,16 @@ export class Ext4 {
   }
 }
 
+const [own, above] = [Buffer.from('.'), Buffer.from('..')]
+
 function* entriesOf(block: Buffer): Generator<Entry> {
   for (let at = 0; at < blockSize; ) {
     check(at + 12 <= blockSize, 'the entries of the folder are damaged')
     const [inode, length, nameLength] = [block.readUInt32LE(at), block.readUInt16LE(at + 4), block[at + 6] as number]
     check(length >= 12 && length % 4 === 0 && at + length <= blockSize && nameLength + 8 <= length, 'the entries of the folder are damaged')
+    const name = block.subarray(at + 8, at + 8 + nameLength)
     // A copy: the block, and what was read with it, is not to be kept for one name.
-    const name = Buffer.from(block.subarray(at + 8, at + 8 + nameLength))
-    if (inode !== 0 && !name.equals(Buffer.from('.')) && !name.equals(Buffer.from('..'))) yield { name, inode }
+    if (inode !== 0 && !name.equals(own) && !name.equals(above)) yield { name: Buffer.from(name), inode }
     at += length
   }
 }

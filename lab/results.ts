@@ -2,10 +2,10 @@
  * Copies what the guest left in its folder of results, which may be anything (ext4.ts): files and folders alone, under names that are checked, each
  * opened beneath the one it lies in without following a link, in a folder that is new. It takes its place as DIR/results when it is whole.
  */
-import { accessSync, closeSync, constants, ftruncateSync, mkdirSync, mkdtempSync, openSync, readdirSync, writeSync } from 'node:fs'
+import { accessSync, closeSync, constants, ftruncateSync, lstatSync, mkdtempSync, openSync, readdirSync, writeSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
-import { codeOf, Folder } from './beneath.js'
+import { codeOf, Folder, makeFolders } from './beneath.js'
 import { LabError } from './errors.js'
 import { blockSize, DamagedDisk, type Entry, Ext4, type Inode, type Kind } from './ext4.js'
 import { undoAtExit } from './leftovers.js'
@@ -170,14 +170,15 @@ export function readFromDisk(image: string, name: string): Promise<string | null
 export function prepareOut(out: string): void {
   const path = join(out, place)
   try {
-    mkdirSync(out, { recursive: true })
+    makeFolders(out)
     accessSync(out, constants.W_OK | constants.X_OK)
-    if (readdirSync(path).length === 0) return
+    const there = lstatSync(path, { throwIfNoEntry: false })
+    // A link, though it leads to nothing, cannot be replaced by a folder: better said now than after the run.
+    if (!there || (there.isDirectory() && readdirSync(path).length === 0)) return
   } catch (error) {
-    if (codeOf(error) === 'ENOENT') return
     throw new LabError(`results cannot go into ${path}: ${(error as Error).message}`, 2)
   }
-  throw new LabError(`${path} is not empty: remove it, or name another folder, so that old results are not taken for new ones`, 2)
+  throw new LabError(`${path} is not an empty folder: remove it, or name another folder, so that old results are not taken for new ones`, 2)
 }
 
 /** Copies the folder of that name on the disk to `out`/results, which must not be there or be empty. Nobody else can write to it until it is whole. */

@@ -1,7 +1,7 @@
 /** One run: a disk for it, an emulator, what the guest prints while it prints it, and what it leaves. */
 import { mkdirSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { discard, runScratch } from './cache.js'
+import { discard, refused, runScratch } from './cache.js'
 import { Console, type Sink, type Stage } from './console.js'
 import { smallestDisk } from './disk.js'
 import { type Choices, files, type Images, lastWords } from './emulator.js'
@@ -149,12 +149,24 @@ async function stateFor(
 
 /** What runs in a lane need and share, with the saved state that most of them go on from. */
 export async function prepareRuns(where: Where): Promise<void> {
-  const images = await prepare(where.lane, where.kernel, where.project, where.progress)
-  await stateFor(where, images, smallestDisk)
+  try {
+    const images = await prepare(where.lane, where.kernel, where.project, where.progress)
+    await stateFor(where, images, smallestDisk)
+  } catch (error) {
+    throw refused(error)
+  }
 }
 
 /** Runs a command in a lane and returns its exit status. */
 export async function run(options: RunOptions): Promise<number> {
+  try {
+    return await runToEnd(options)
+  } catch (error) {
+    throw refused(error)
+  }
+}
+
+async function runToEnd(options: RunOptions): Promise<number> {
   const { project = findProject(), timeoutSeconds = 600, cold = false, outLimit = defaultLimit, progress } = options
   const all = { ...options, project, timeoutSeconds, cold, outLimit }
   if (options.out !== undefined) prepareOut(options.out)

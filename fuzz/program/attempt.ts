@@ -44,13 +44,15 @@ export function planted(): Error {
 export function isTyped(error: unknown): boolean {
   if (error instanceof KvmError || (error as { planted?: boolean } | null)?.planted === true) return true
   // An error of another environment came by way of a structured clone.
-  if (error instanceof AggregateError) return error.errors.every((each) => isTyped(each))
+  if (error instanceof AggregateError) return error.errors.length > 0 && error.errors.every((each) => isTyped(each))
   return false
 }
 
-/** Whether the language itself refused the object that a method was called on. */
+/** Whether the language itself refused the object that a method was called on: it lacks the private members, or a method. */
 export function isOfReceiver(error: unknown): boolean {
-  return error instanceof TypeError || (error instanceof AggregateError && error.errors.every(isOfReceiver))
+  if (error instanceof AggregateError) return error.errors.every(isOfReceiver)
+  const { message } = error as Error
+  return error instanceof TypeError && /private (member|method|field)|^Receiver must be|^this\.\w+ is not a function$/.test(message)
 }
 
 export function judgeError(error: unknown, call: string): void {

@@ -12,3 +12,11 @@ export const ours = Symbol('node-kvm')
 export function checkOurs(key: unknown, name: string, maker: string): void {
   if (key !== ours) throw new KvmError('argument', `${name} is not made by new: ${maker} makes it`)
 }
+
+/**
+ * For a class whose constructor hands something private to the one that it extends: super() calls whatever the class inherits from at that time,
+ * which Object.setPrototypeOf() would make anybody's.
+ */
+export function fixParent(derived: object): void {
+  Object.preventExtensions(derived)
+}

@@ -5,8 +5,8 @@ import type { CapabilityName } from '../kvm/capabilities.js'
 import { checkAddon } from './doctor/addon.js'
 import { checkDevice } from './doctor/device.js'
 import type { Check, Finding, Situation } from './doctor/finding.js'
-import { checkAddressSpace, checkLockedMemory, checkOpenFiles, checkThreads } from './doctor/limits.js'
-import { checkCapabilities, checkGuest, checkSecondStage } from './doctor/machine.js'
+import { checkAddressSpace, checkFileSize, checkLockedMemory, checkOpenFiles, checkThreads } from './doctor/limits.js'
+import { checkCapabilities, checkGuest, checkSecondStage, checkSysfs } from './doctor/machine.js'
 import { checkHugetlb, checkUserfaultfd } from './doctor/memory.js'
 import { checkBpf, checkFrames, checkLockdown, checkOwnProc, checkPerf, checkPidNamespace, checkTracefs } from './doctor/observing.js'
 import { checkBinutils, checkLab } from './doctor/tools.js'
@@ -28,6 +28,7 @@ const checks: readonly Check[] = [
   checkAddon,
   checkDevice,
   checkGuest,
+  checkSysfs,
   checkSecondStage,
   checkCapabilities,
   checkOwnProc,
@@ -42,6 +43,7 @@ const checks: readonly Check[] = [
   checkOpenFiles,
   checkThreads,
   checkAddressSpace,
+  checkFileSize,
   checkLockedMemory,
   checkBinutils,
   checkLab

@@ -1,7 +1,7 @@
 /** Interrupts with the controllers in the kernel (api.rst 4.24 to 4.26, 4.52, 4.70, 4.75): what a VMM's devices raise. */
 import { checkBoolean, checkInteger, checkList, checkOneOf, checkOptions } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError } from '../abi/errors.js'
-import { ours } from '../abi/internal.js'
+import { fixParent, ours } from '../abi/internal.js'
 import type { NativeDescriptor, NativeVm } from '../abi/native.js'
 import { KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2, KVM_IRQ_LINE, KVM_IRQFD, KVM_SET_GSI_ROUTING, KVM_SIGNAL_MSI } from '../abi/requests.js'
 import { IrqLevel, IrqRoutingEntry, IrqRoutingIrqchip, IrqRoutingMsi, Msi, PitConfig, Irqfd as Request } from '../abi/structures.js'
@@ -113,6 +113,7 @@ export class Irqfd extends EventSource {
   readonly #request: InstanceType<typeof Request>
 
   static {
+    fixParent(Irqfd)
     makeIrqfd = (...given) => new Irqfd(ours, ...given)
   }
 

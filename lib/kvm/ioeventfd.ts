@@ -2,7 +2,7 @@
 import { argumentError, checkAddress, checkInteger, checkOptions, hex } from '../abi/arguments.js'
 import { ioctlError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
-import { ours } from '../abi/internal.js'
+import { fixParent, ours } from '../abi/internal.js'
 import type { NativeRegistration, NativeVm } from '../abi/native.js'
 import { KVM_IOEVENTFD } from '../abi/requests.js'
 import { IoEventfd as Request } from '../abi/structures.js'
@@ -54,6 +54,7 @@ export class IoEventfd extends EventSource {
   readonly #registration: NativeRegistration
 
   static {
+    fixParent(IoEventfd)
     makeIoEventfd = (...given) => new IoEventfd(ours, ...given)
   }
 

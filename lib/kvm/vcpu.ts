@@ -2,7 +2,7 @@
 import { constants } from 'node:os'
 import { argumentError, checkBoolean, checkOptions } from '../abi/arguments.js'
 import { errnoName, ioctlError, KvmError, takeEach } from '../abi/errors.js'
-import { ours } from '../abi/internal.js'
+import { fixParent, ours } from '../abi/internal.js'
 import type { NativeVcpu } from '../abi/native.js'
 import type { CpuidEntry } from '../abi/structures.js'
 import { completeVcpu, runVcpu } from '../abi/vcpu-calls.js'
@@ -65,6 +65,7 @@ export class Vcpu extends VcpuRegisters implements Disposable {
   #handingOn = false
 
   static {
+    fixParent(Vcpu)
     makeVcpu = (parts) => {
       const exits = new ExitReader()
       return new Vcpu(ours, parts, exits, parts.native.useArea(exits.area))

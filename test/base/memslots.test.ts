@@ -1,5 +1,10 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { constants, tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { capabilities, describeHost, type Host, KiB, KvmError, Mapping, type Memslot, MiB } from 'node-kvm'
 import { describe, expect, type TestContext, test } from 'vitest'
+import { compile } from '../support/compile.js'
 import { checkedError } from '../support/errors.js'
 import { patience } from '../support/patience.js'
 import { inLab, skip, withoutGuestMemfd } from '../support/skip.js'
@@ -55,6 +60,16 @@ test('A03 an unknown option is refused by name', () => {
   for (const option of ['guestmemfd', 'readOnly'])
     expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping, [option]: true }), 'argument').argument).toBe(option)
   expect(vm.memslots.length).toBe(0)
+})
+
+test('A10 deleting a slot that does not exist is EINVAL at the kernel', (context) => {
+  const folder = mkdtempSync(join(tmpdir(), 'node-kvm-memslots-'))
+  try {
+    const program = compile(context, 'delete-unknown', folder)
+    expect(Number(execFileSync(program))).toBe(constants.errno.EINVAL)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
 })
 
 test('A10 a second delete does nothing, other calls on a deleted slot say so', () => {

@@ -1,9 +1,9 @@
 import { existsSync, readFileSync } from 'node:fs'
-import { type Diagnosis, diagnose, MiB } from 'node-kvm'
+import { type Diagnosis, diagnose, KiB, MiB } from 'node-kvm'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { mayGainCapability } from '../../lib/abi/privileges.js'
+import { compile } from '../support/compile.js'
 import {
-  compileRefuser,
   doctorWords,
   finding,
   MountNamespace,
@@ -251,7 +251,7 @@ describe('in a child from which something was taken', () => {
 
   test('system calls that a filter refuses to root: the filter is named', async (context) => {
     using host = await MountNamespace.with(`${openDevice} && ${withoutPagingDevice}`)
-    const refuse = compileRefuser(context, host.folder)
+    const refuse = compile(context, 'refuse', host.folder)
     const program = `/proc/${process.pid}/root${refuse}`
     const filtered = (...names: (keyof typeof systemCalls)[]) => [program, ...names.map((name) => String(systemCalls[name])), '--']
     const unfiltered = host.truthful(filtered())
@@ -277,7 +277,8 @@ describe('limits of the shell', () => {
 
   test.for([
     ['locked memory', 'memlock', 65_536],
-    ['address space', 'as', 1900 * MiB]
+    ['address space', 'as', 1900 * MiB],
+    ['file size', 'fsize', 64 * KiB]
   ] as const)('%s: raised up to the hard limit by the user', async ([name, option, low]) => {
     using host = await MountNamespace.with(openDevice)
     const limited = (remedy = ':') => [...nobody, 'prlimit', `--${option}=${low}:`, 'sh', '-c', `${remedy} && exec "$@"`, 'sh', ...doctorWords]
@@ -330,8 +331,13 @@ describe('limits of the shell', () => {
       expect(finding(before, 'threads').detail).toMatch(/^the cgroup .*\/pids\/node-kvm-doctor-test may make \d+ more/)
       host.shell(remedyOf(before, 'threads'))
       expect(finding(host.truthful(there), 'threads')).toMatchObject({ ok: true })
+      // The limits of those above count as well.
+      host.shell(`mkdir ${cgroup}/below && echo 50 > ${cgroup}/pids.max`)
+      const below = ['sh', '-c', `echo $$ > ${cgroup}/below/cgroup.procs && exec "$@"`, 'sh', ...nobody]
+      const { detail } = finding(host.doctor(below), 'threads')
+      expect(detail).toMatch(/^the cgroup .*\/pids\/node-kvm-doctor-test may make \d+ more/)
     } finally {
-      host.shell(`rmdir ${cgroup}`)
+      host.shell(`rmdir ${cgroup}/below ${cgroup} || rmdir ${cgroup}`)
     }
   })
 })
@@ -353,13 +359,24 @@ describe('what the host has', () => {
     }
   })
 
+  test('/sys: where it is not mounted, nothing is said to be missing in the kernel', async () => {
+    using host = await MountNamespace.with('mount -t tmpfs tmpfs /sys')
+    const diagnosis = host.doctor([])
+    for (const name of ['second stage', 'BPF']) expect(finding(diagnosis, name)).toMatchObject({ ok: false, advice: 'see /sys above' })
+    expect(JSON.stringify(diagnosis)).not.toMatch(/modprobe|is not loaded|no other kernel/)
+    host.shell(remedyOf(diagnosis, '/sys'))
+    const after = host.truthful([])
+    expect(finding(after, '/sys')).toMatchObject({ ok: true })
+    expect(finding(after, 'second stage').detail).not.toContain('/sys')
+  })
+
   test('binutils, and what the lab needs: the package of what is missing is named', async () => {
     using host = await MountNamespace.with('mkdir empty')
     const diagnosis = host.doctor(['env', `PATH=${host.folder}/empty`])
     expect(finding(diagnosis, 'binutils')).toMatchObject({ ok: false, detail: expect.stringContaining('as and ld') })
     const { remedy, advice } = finding(diagnosis, 'binutils')
     expect(remedy ?? advice).toContain('binutils')
-    expect(finding(diagnosis, 'lab')).toMatchObject({ ok: false })
+    expect(finding(diagnosis, 'lab')).toMatchObject({ ok: false, detail: expect.stringContaining('flock, setpriv') })
   })
 
   test('names of the environment are printed visibly', async () => {

@@ -16,6 +16,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Folder, removeIn } from '../../lab/beneath.js'
 import { cacheFolder, entry, runScratch } from '../../lab/cache.js'
@@ -116,6 +117,43 @@ describe('the folder of the lab', () => {
     vi.stubEnv('NODE_KVM_LAB_CACHE', join(scratch, 'file', 'cache'))
     expect(cacheFolder).toThrow(LabError)
     expect(cacheFolder).toThrow(/^the lab cannot make its folder \(ENOTDIR: .*\); NODE_KVM_LAB_CACHE names another$/)
+  })
+  test('cannot be made in /proc, which is said at once', () => {
+    vi.stubEnv('NODE_KVM_LAB_CACHE', '/proc/self/none/cache')
+    expect(cacheFolder).toThrow(/^the lab cannot make its folder \(ENOENT: .*\); NODE_KVM_LAB_CACHE names another$/)
+  })
+  test('is not sought where an empty variable says', () => {
+    vi.stubEnv('NODE_KVM_LAB_CACHE', '')
+    vi.stubEnv('XDG_CACHE_HOME', '')
+    vi.stubEnv('HOME', scratch)
+    expect(cacheFolder()).toBe(join(scratch, '.cache/node-kvm/lab'))
+  })
+
+  /** The command line, as another user where that is possible. */
+  const labAs = (user: number, cache: NodeJS.ProcessEnv) => {
+    const [program, ...words] = asRoot ? ['setpriv', '--reuid', String(user), '--regid', String(user), '--clear-groups'] : ['env']
+    const main = fileURLToPath(new URL('../../dist/lib/cli/main.js', import.meta.url))
+    const env = { PATH: process.env['PATH'], ...cache }
+    return spawnSync(program as string, [...words, process.execPath, main, 'lab', 'run', 'npt', '--', 'true'], { encoding: 'utf8', env })
+  }
+  const cannotRun = (stderr: string) => /Cannot find module|execvp|failed to execute/.test(stderr)
+
+  test('that its user may not write to is told with what to do', (context) => {
+    const cache = join(scratch, 'cache')
+    mkdirSync(cache, { mode: 0o500 })
+    chmodSync(scratch, 0o755)
+    if (asRoot) chownSync(cache, stranger, stranger)
+    const { status, stderr } = labAs(stranger, { NODE_KVM_LAB_CACHE: cache })
+    if (cannotRun(stderr)) return skip(context, 'another user may not read this folder')
+    expect(stderr).toMatch(/^node-kvm lab: the lab cannot use its folder \(EACCES: .*\); NODE_KVM_LAB_CACHE names another$/m)
+    expect(status).toBe(125)
+  })
+  test('has no place where its user has no home, which is told as well', (context) => {
+    if (!asRoot) return skip(context, 'needs root, to become a user without an entry in /etc/passwd')
+    const { status, stderr } = labAs(54_321, {})
+    if (cannotRun(stderr)) return skip(context, 'another user may not read this folder')
+    expect(stderr).toMatch(/^node-kvm lab: this user has no home folder .*; NODE_KVM_LAB_CACHE names another folder$/m)
+    expect(status).toBe(125)
   })
   test('may be named by a link to one, and is looked at where it is', () => {
     const real = join(scratch, 'real')

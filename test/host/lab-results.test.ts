@@ -222,12 +222,19 @@ describe('the results of a guest', () => {
     mkdirSync(result(), { recursive: true })
     await gather(disk)
     expect(readdirSync(result())).toEqual(['new'])
-    await expect(copyFromDisk(disk.image, 'results', out)).rejects.toThrow(`${result()} is not empty: remove it, or name another folder`)
+    await expect(copyFromDisk(disk.image, 'results', out)).rejects.toThrow(`${result()} is not an empty folder: remove it, or name another folder`)
     expect(() => prepareOut(out)).toThrow(LabError)
     rmSync(result(), { recursive: true })
     symlinkSync(join(scratch, 'victim'), result())
-    await expect(copyFromDisk(disk.image, 'results', out)).rejects.toThrow('is not empty')
+    await expect(copyFromDisk(disk.image, 'results', out)).rejects.toThrow('is not an empty folder')
     expect(readlinkSync(result())).toBe(join(scratch, 'victim'))
+    // A run must not find out at its end that a link is in the place of its results.
+    mkdirSync(join(scratch, 'nothing'))
+    for (const target of ['nothing', 'nowhere']) {
+      rmSync(result())
+      symlinkSync(join(scratch, target), result())
+      expect(() => prepareOut(out), target).toThrow('is not an empty folder')
+    }
     expect(readdirSync(out)).toEqual(['results'])
   })
 })

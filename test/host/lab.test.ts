@@ -188,7 +188,10 @@ describe('a command in a lane', () => {
       expect(readFileSync(join(out, 'results/name'), 'utf8')).toBe(`${out}\n`)
     }
     // Old results are not returned for new ones.
-    expect(await lab(into(outs[0] as string))).toMatchObject({ status: 2, stderr: expect.stringContaining('/one/results is not empty: remove it') })
+    expect(await lab(into(outs[0] as string))).toMatchObject({
+      status: 2,
+      stderr: expect.stringContaining('/one/results is not an empty folder: remove it')
+    })
     await expectNothingLeft()
   })
   test('leaves more than the limit: what is below it comes, and it is not taken for all', async () => {

@@ -179,4 +179,29 @@ test('what holds native state is made by the library alone, and says by whom', (
   }
 })
 
+test('a class that is given another parent does not tell that one what is private', () => {
+  vm.createIrqchip()
+  const told: unknown[] = []
+  class Stranger {
+    constructor(...given: unknown[]) {
+      told.push(...given)
+    }
+  }
+  const makers = [() => vm.createVcpu(), () => vm.irqfd({ gsi: 5 }), () => vm.ioeventfd({ gpa: 0xd000_0000 })]
+  for (const make of makers) {
+    const type = make().constructor
+    if (type === vm.vcpus.get(0)?.constructor) for (const vcpu of vm.vcpus.values()) vcpu.close()
+    const parent = Object.getPrototypeOf(type) as object
+    try {
+      Reflect.setPrototypeOf(type, Stranger)
+      make()
+    } catch {
+      // What such a parent makes is no object of the class.
+    } finally {
+      Reflect.setPrototypeOf(type, parent)
+    }
+  }
+  expect(told).toEqual([])
+})
+
 const guestVcpu = () => [...vm.vcpus.values()][0] as object

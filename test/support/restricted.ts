@@ -132,11 +132,3 @@ export function remedyOf(diagnosis: Diagnosis, name: string): string {
 
 /** The numbers of system calls that a filter refuses (x86-64). */
 export const systemCalls = { bpf: 321, perf_event_open: 298, userfaultfd: 323 } as const
-
-/** The program that sets such a filter, compiled into a folder. */
-export function compileRefuser(context: TestContext, folder: string): string {
-  const program = join(folder, 'refuse')
-  const { status, error } = spawnSync('gcc', ['-o', program, here('refuse.c')])
-  if (error || status !== 0) skip(context, 'no gcc here, to compile the program that sets a seccomp filter')
-  return program
-}

@@ -13,8 +13,18 @@ const tools = ['python3', 'make', 'g++']
 /** Where node-gyp looks for Node's headers before it fetches them. */
 function hasHeaders(): boolean {
   const near = join(process.execPath, '../..')
-  const cached = join(homedir(), '.cache/node-gyp', process.versions.node)
+  const home = homeOf()
+  const cached = home && join(home, '.cache/node-gyp', process.versions.node)
   return [process.env['npm_config_nodedir'], near, cached].some((folder) => folder && existsSync(join(folder, 'include/node/node_api.h')))
+}
+
+/** Node throws where neither HOME nor passwd(5) says it. */
+function homeOf(): string | undefined {
+  try {
+    return homedir()
+  } catch {
+    return undefined
+  }
 }
 
 /** Whether it loads; without it, nothing of the library works. */

@@ -1,4 +1,5 @@
 /** What a finding is, and what findings are made from. */
+import { existsSync } from 'node:fs'
 import type { KvmError } from '../../abi/errors.js'
 import type { Host } from '../../abi/host.js'
 import { asRoot, gainsNothing, inOwnNamespace } from '../../abi/privileges.js'
@@ -52,6 +53,8 @@ export function byRoot(command: string, price?: string): Pick<Finding, 'remedy' 
     return { advice: `in another session, as this one can gain no privileges (no_new_privs): ${asRoot(command)}`, ...cost }
   return { remedy: asRoot(command), ...cost }
 }
+
+export const hasSysfs = () => existsSync('/sys/module')
 
 /** The first part of a message of the library: what happened, without its advice. */
 export const whatHappened = ({ message }: NonNullable<Refusal>): string => message.split('; ', 1)[0] as string

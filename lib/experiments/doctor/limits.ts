@@ -1,5 +1,6 @@
 /** The limits that this process inherited: open files, threads, address space, locked memory. */
 import { availableParallelism } from 'node:os'
+import { dirname, join } from 'node:path'
 import { GiB, KiB, MiB } from '../../abi/arguments.js'
 import { readOptional } from '../../abi/host.js'
 import { containerKind, hasCapability, inOwnNamespace, isInstalled, mayGainCapability, quoted } from '../../abi/privileges.js'
@@ -59,12 +60,18 @@ export function checkThreads(): Finding | null {
   return free >= needed ? found(name, detail) : lacking(name, detail, raising('nproc', processes.hard, used + 4096))
 }
 
-/** The limit of this process's cgroup, of version 1 or 2; null where there is none. */
+/** The tightest limit of this process's cgroup, of version 1 or 2, and of those above it, which count as well; null where there is none. */
 function pidsOf(groups: string): { folder: string; most: number; current: number } | null {
   const [, first] = /^\d+:pids:(.*)$/m.exec(groups) ?? []
-  const folder = first === undefined ? `/sys/fs/cgroup${/^0::(.*)$/m.exec(groups)?.[1] ?? ''}` : `/sys/fs/cgroup/pids${first}`
-  const most = readOptional(`${folder}/pids.max`)
-  return most === null || most === 'max' ? null : { folder, most: Number(most), current: Number(readOptional(`${folder}/pids.current`) ?? 0) }
+  const root = first === undefined ? '/sys/fs/cgroup' : '/sys/fs/cgroup/pids'
+  let tightest: ReturnType<typeof pidsOf> = null
+  for (let folder = join(root, first ?? /^0::(.*)$/m.exec(groups)?.[1] ?? ''); folder.startsWith(root); folder = dirname(folder)) {
+    const most = readOptional(`${folder}/pids.max`)
+    if (most === null || most === 'max') continue
+    const one = { folder: folder.replace(/\/$/, ''), most: Number(most), current: Number(readOptional(`${folder}/pids.current`) ?? 0) }
+    if (tightest === null || one.most - one.current < tightest.most - tightest.current) tightest = one
+  }
+  return tightest
 }
 
 function threadsOf(uid: number): number {
@@ -87,6 +94,15 @@ export async function checkAddressSpace({ probes }: Situation): Promise<Finding 
   const mapped = probes ? (await probes.mapMemory(GiB)) === null : free >= 1024
   const detail = `${free} MiB are left below the limit (ulimit -v), of which guest memory and threads take theirs`
   return mapped ? found('address space', detail) : lacking('address space', detail, raising('as', space.hard, Infinity))
+}
+
+/** A memfd is a file, and its size is the mapping's (setrlimit(2), RLIMIT_FSIZE). */
+export function checkFileSize(): Finding | null {
+  const files = limit('Max file size')
+  if (!files) return null
+  if (files.soft === Infinity) return found('file size', 'not limited')
+  const detail = `files may have ${Math.floor(files.soft / MiB)} MiB (ulimit -f), and so may Mapping.memfd()`
+  return files.soft >= GiB ? found('file size', detail) : lacking('file size', detail, raising('fsize', files.hard, Infinity))
 }
 
 /** What rings of trace events take: beyond perf_event_mlock_kb for each CPU it counts against RLIMIT_MEMLOCK (perf_event_open(2)). */

@@ -2,7 +2,7 @@
 import { release } from 'node:os'
 import type { Host } from '../../abi/host.js'
 import type { CapabilityName } from '../../kvm/capabilities.js'
-import { byRoot, type Finding, found, itsAdvice, lacking, type Situation, whatHappened } from './finding.js'
+import { byRoot, type Finding, found, hasSysfs, itsAdvice, lacking, type Situation, whatHappened } from './finding.js'
 
 export async function checkGuest({ probes }: Situation): Promise<Finding | null> {
   const refusal = await probes?.runGuest()
@@ -11,6 +11,13 @@ export async function checkGuest({ probes }: Situation): Promise<Finding | null>
   if (refusal.message.startsWith('opening /dev/kvm')) return lacking('guests', whatHappened(refusal), { advice: 'see /dev/kvm above' })
   const busy = refusal.errno === 'EBUSY' ? 'another hypervisor (VirtualBox, VMware) has the processor: end its VMs, or unload its modules' : null
   return lacking('guests', whatHappened(refusal), { advice: busy ?? itsAdvice(refusal) })
+}
+
+/** Whether the kernel can be asked what is loaded: where /sys is not mounted, nothing is seen there, though it is there. */
+export function checkSysfs(): Finding {
+  const name = '/sys'
+  if (hasSysfs()) return found(name, 'says what the kernel has loaded')
+  return lacking(name, 'not mounted: what the kernel has loaded cannot be seen, nor read by BPF', byRoot('mount -t sysfs sysfs /sys'))
 }
 
 /** The parameter by which a module was told not to use its second stage. */
@@ -27,6 +34,7 @@ export function checkSecondStage({ host: { mmu, module, tdpMmu } }: Situation): 
       `${detail}: the module was loaded with ${parameter}=0, or the processor lacks it`,
       byRoot(`modprobe -r ${module} && modprobe ${module} ${parameter}=1`, 'every VM of this host must have ended before')
     )
+  if (!hasSysfs()) return lacking(name, 'cannot be seen without /sys', { advice: 'see /sys above' })
   if (mmu === 'unknown') return lacking(name, detail, { advice: 'see /dev/kvm above' })
   return lacking(name, `${detail}: this module has no EPT or NPT, as it uses neither VT-x nor SVM`, {
     advice: 'a host with VT-x or SVM, or an emulated one: node-kvm doctor --lane ept'
@@ -59,6 +67,7 @@ function isOlderThan([major, minor]: readonly [number, number]): boolean {
 function whyMissing(name: CapabilityName, { mmu }: Host): { why: string; advice: string } {
   const { since, tdp, option } = wanted[name] as NonNullable<(typeof wanted)[CapabilityName]>
   if (isOlderThan(since)) return { why: `${name} came with Linux ${since.join('.')}`, advice: `Linux ${since.join('.')} has ${name}` }
+  if (tdp && mmu === 'unknown') return { why: `${name} needs EPT or NPT`, advice: `whether the second stage here is one of them: see second stage` }
   if (tdp && mmu !== 'ept' && mmu !== 'npt')
     return { why: `${name} needs EPT or NPT, and the second stage here is ${mmu}`, advice: `no other kernel helps for ${name}: see second stage` }
   return option

@@ -16,7 +16,7 @@ import {
 } from '../../abi/privileges.js'
 import { readPagemap } from '../../translation/pagemap.js'
 import { missingOnHost, readingHost } from '../../translation/refusal.js'
-import { byRoot, type Finding, found, lacking, type Situation, whatHappened } from './finding.js'
+import { byRoot, type Finding, found, hasSysfs, lacking, type Situation, whatHappened } from './finding.js'
 
 /** How this process comes by capabilities of the kernel's first user namespace: each place that can withhold them has its own way. */
 export function gaining(...capabilities: LinuxCapability[]): Pick<Finding, 'remedy' | 'advice' | 'price'> {
@@ -138,6 +138,7 @@ export function checkBpf({ probes }: Situation): Finding | null {
   const name = 'BPF'
   const host = readingHost()
   const known = missingOnHost(host)
+  if (!host.kvmLoaded && !hasSysfs()) return lacking(name, 'what it needs to know of the kernel is in /sys', { advice: 'see /sys above' })
   if (known === null && probes === null) return null
   const why = known?.why ?? probes?.loadReader()
   if (!why) return found(name, 'the program that reads memslots and page tables was loaded')

@@ -52,11 +52,7 @@ function guest(a: Arguments): Commands {
     ...(handler
       ? [
           {
-            text: [
-              "@vcpu:last.start({ 'io-out': ",
-              ...handler.map((piece) => (typeof piece === 'string' ? piece.replaceAll('@self', '@vcpu:last') : piece)),
-              ' })'
-            ],
+            text: ["@vcpu:last.start({ 'io-out': ", `${handler[0]} hear(@vcpu:last, exit); `, ...handler.slice(1), ' })'],
             how: 'call',
             around: ['hear(@vcpu:last, ', ')']
           } as const
@@ -104,6 +100,14 @@ function ioeventfds(a: Arguments, faults: fc.Arbitrary<Fault | undefined>): Weig
   ]
 }
 
+/** A trace that somebody, or two, ask for all that comes. */
+const followedTrace: Commands = fc
+  .tuple(index, fc.integer({ min: 1, max: 2 }))
+  .map(([vm, times]): readonly Command[] => [
+    { text: [`@vm:${vm}.trace({ ringSize: 4096 })`], how: 'call', makes: 'trace' },
+    ...Array.from({ length: times }, () => plain('iterate(@trace:last)'))
+  ])
+
 /** Of memory that nothing else touches. */
 const copies: Commands = fc
   .tuple(index, fc.constantFrom('0', '4096'), fc.boolean())
@@ -117,7 +121,8 @@ export function compositionsOf(a: Arguments, bodies: Bodies, faults: fc.Arbitrar
   const lost = fc.constantFrom('mapping', 'vm', 'vcpu', 'paging', 'log', 'slot', 'trace', 'ioeventfd')
   return [
     { weight: 16, arbitrary: machine },
-    { weight: 10, arbitrary: index.map((vm) => [makesVcpu(vm), plain('emit(@vcpu:last)')]) },
+    { weight: 16, arbitrary: index.map((vm) => [makesVcpu(vm), plain('emit(@vcpu:last)')]) },
+    { weight: 3, arbitrary: followedTrace },
     { weight: 4, arbitrary: index.map((vcpu) => [plain(`emit(@vcpu:${vcpu})`)]) },
     { weight: 16, arbitrary: guest(a) },
     { weight: 10, arbitrary: servedMemory(a) },

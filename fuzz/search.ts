@@ -1,6 +1,6 @@
 /** Generates programs, runs them, and makes each that shows something new as small as it gets. */
 import fc from 'fast-check'
-import { Child, type Finding, type Outcome, signatureOf } from './children.js'
+import { Child, type Finding, gistOf, type Outcome, signatureOf } from './children.js'
 import { type Has, programs } from './commands.js'
 import { type Command, programOf } from './sequence.js'
 
@@ -38,6 +38,7 @@ export class Search {
   sequences = 0
   readonly #options: Options
   readonly #known = new Set<string>()
+  readonly #gists = new Set<string>()
   readonly #onFound: (found: Found) => void
   readonly #end: number
   #child: Child | undefined
@@ -84,8 +85,10 @@ export class Search {
         const first = await this.#first(program)
         if (!first) return
         found = { ...first, program, seed }
-        // An untyped error says by its place what it is: its program need not be the smallest.
-        const most = this.#options.shrinkMilliseconds / (first.finding.kind === 'untyped' ? 4 : 1)
+        // An untyped error says by its place what it is, and of a crash like others in another call there are programs: less will do.
+        const gist = gistOf(first.finding)
+        const most = this.#options.shrinkMilliseconds / (first.finding.kind === 'untyped' || this.#gists.has(gist) ? 4 : 1)
+        this.#gists.add(gist)
         end = first.alone ? Date.now() + most : 0
       } else {
         if (this.#stopped || Date.now() > end || !(await this.#again(program, found.finding))) return

@@ -112,7 +112,8 @@ export async function judge(vms: (Vm | undefined)[], crews: Parameters<typeof en
     judgeTable(vm, 'at the end')
     judgeLedger(vm)
   }
-  for (const one of closable.reverse()) if (one !== undefined) attempt(() => (one as { close(): void }).close())
+  // Twice: a memslot holds a mapping until its VM is closed.
+  for (const one of [...closable].reverse().concat(closable)) if (one !== undefined) attempt(() => (one as { close(): void }).close())
   await nextTurn()
   await judgePromises()
 }

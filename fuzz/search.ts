@@ -87,7 +87,7 @@ export class Search {
         found = { ...first, program, seed }
         // An untyped error says by its place what it is, and of a crash like others in another call there are programs: less will do.
         const gist = gistOf(first.finding)
-        const most = this.#options.shrinkMilliseconds / (first.finding.kind === 'untyped' || this.#gists.has(gist) ? 4 : 1)
+        const most = this.#options.shrinkMilliseconds / (this.#gists.has(gist) ? 10 : first.finding.kind === 'untyped' ? 4 : 1)
         this.#gists.add(gist)
         end = first.alone ? Date.now() + most : 0
       } else {
@@ -134,12 +134,15 @@ export class Search {
     this.sequences++
     this.calls += outcome.calls
     const found = [...outcome.findings]
-    if (Object.keys(outcome.left).length > 0 && (await this.#leaks(text))) found.push(leakOf(outcome))
+    if (Object.keys(outcome.left).length > 0 && !this.#known.has(signatureOf(leakOf(outcome))) && (await this.#leaks(text)))
+      found.push(leakOf(outcome))
     let fresh: { finding: Finding; alone: boolean } | undefined
     for (const finding of found) {
       const signature = signatureOf(finding)
       const isNew = !this.#known.has(signature)
-      const alone = isNew && (finding.kind === 'leak' || (await this.#alone(text, signature)))
+      // Of several like it the first is looked at closely.
+      const times = this.#gists.has(gistOf(finding)) && finding.kind === 'crash' ? 1 : 3
+      const alone = isNew && (finding.kind === 'leak' || (await this.#alone(text, signature, times)))
       // A process that had too little of the machine may seem to hang; that is seen only when it does so again.
       if (finding.kind === 'hang' && isNew && !alone) continue
       this.counts[finding.kind]++
@@ -151,9 +154,9 @@ export class Search {
     return fresh
   }
 
-  /** Whether a program shows something in a process of its own: up to three times, since threads take their turns as they come. */
-  async #alone(text: string, signature: string): Promise<boolean> {
-    for (let tries = 0; tries < 3 && !this.#stopped; tries++) {
+  /** Whether a program shows something in a process of its own: more than once, since threads take their turns as they come. */
+  async #alone(text: string, signature: string, times: number): Promise<boolean> {
+    for (let tries = 0; tries < times && !this.#stopped; tries++) {
       const { findings } = await this.#fresh((child) => child.run(text))
       if (findings.some((finding) => signatureOf(finding) === signature)) return true
     }

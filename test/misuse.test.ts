@@ -49,3 +49,8 @@ test('an offset is checked before it is used, and what it does when it is asked 
   }
   expect(mapping.closed).toBe(false)
 })
+
+test('nothing is mapped at 0', () => {
+  checkedError(() => Mapping.anonymous(4096, { address: 0, fixed: true }), 'argument')
+  expect(Mapping.anonymous(4096, { address: 0 }).address).toBeGreaterThan(0)
+})

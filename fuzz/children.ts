@@ -26,15 +26,17 @@ interface Answer {
   left: Record<string, number>
 }
 
+/** What happened, without numbers. */
+export function gistOf({ kind, what }: Finding): string {
+  const gist = what.replace(/0x[0-9a-f]+|\d+n?/g, 'N').replace(/\s+/g, ' ')
+  return `${kind}: ${gist.slice(0, 160)}`
+}
+
 /** By what a finding is known when a smaller program shows it again: what happened, without numbers, and in which method. */
-export function signatureOf({ kind, what, call }: Finding): string {
-  const [method = ''] = /\.[\w.]+/.exec(call) ?? []
-  const gist = what
-    .replace(/0x[0-9a-f]+|\d+n?/g, 'N')
-    .replace(/\s+/g, ' ')
-    .slice(0, 160)
+export function signatureOf(finding: Finding): string {
+  const [method = ''] = /\.[\w.]+/.exec(finding.call) ?? []
   // An untyped error's place says more than which call led there.
-  return kind === 'untyped' ? `${kind}: ${gist}` : `${kind}: ${gist} ${method}`
+  return finding.kind === 'untyped' ? gistOf(finding) : `${gistOf(finding)} ${method}`
 }
 
 /** How many seconds of a processor a process has used, and whether one of its threads runs or waits for a processor. */

@@ -116,25 +116,25 @@ function callsWith(body: Commands, has: Has): Known {
   const onOthers = fc.constantFrom(...borrowable).chain((call) => onOther(call, ['vm', 'vcpu', 'mapping', 'slot', 'kvm', 'paging']))
   return {
     a,
-    all: [...weigh(known, 2), { weight: 3, arbitrary: onOthers }],
+    all: [...weigh(known, 1), { weight: 2, arbitrary: onOthers }],
     lively: weigh(
       known.filter(({ name }) => lively.test(name)),
-      2
+      1
     ),
     slots: weigh(
       known.filter(({ of }) => of === 'slot'),
-      2
+      1
     ),
     staged: weigh(
       known.filter(({ of }) => of === 'transaction'),
-      6
+      3
     )
   }
 }
 
 /** Everything that needs no await, where callbacks do `body`, and transactions what is theirs. */
 function level({ a, all, lively, slots, staged }: Known, body: Commands): { any: Commands; callback: Commands } {
-  const inTransaction = fc.array(every([...staged, ...slots, { weight: 12, arbitrary: body }]), { maxLength: 4 }).map((list) => list.flat())
+  const inTransaction = fc.array(every([...staged, ...slots, { weight: 6, arbitrary: body }]), { maxLength: 4 }).map((list) => list.flat())
   const commands = [...all, ...compositionsOf(a, { transaction: inTransaction, writes: body }, faults)]
   const callback = fc.array(every([...commands, ...lively, ...lively, ...lively]), { maxLength: 3 }).map((list) => list.flat())
   return { any: every(commands), callback }
@@ -152,6 +152,6 @@ export function programs(has: Has): fc.Arbitrary<readonly (readonly Command[])[]
   )
   const outer = callsWith(body, has)
   const { any } = level(outer, body)
-  const rest = fc.array(fc.oneof({ weight: 12, arbitrary: any }, { weight: 1, arbitrary: every(topOf(any)) }), { maxLength: 40, size: 'max' })
+  const rest = fc.array(fc.oneof({ weight: 8, arbitrary: any }, { weight: 1, arbitrary: every(topOf(any)) }), { maxLength: 40, size: 'max' })
   return fc.tuple(fc.option(machine, { nil: [], freq: 6 }), rest).map(([first, all]) => [first, ...all])
 }

@@ -46,27 +46,31 @@ function servedMemory(a: Arguments): Commands {
 function guest(a: Arguments): Commands {
   const hows = fc.constantFrom('spin', 'read', 'read', 'write', 'outs', 'outs', 'count', 'halt')
   const handlers = a.handler('exit', 'return undefined')
-  return fc.tuple(index, hows, places, fc.option(handlers, { nil: undefined })).map(([vm, how, at, handler]): readonly Command[] => [
-    makesVcpu(vm),
-    plain(`run(@vcpu:last, '${how}', ${at})`),
-    ...(handler
-      ? [
-          {
-            text: [
-              "@vcpu:last.start({ 'io-out': ",
-              ...handler.map((piece) => (typeof piece === 'string' ? piece.replaceAll('@self', '@vcpu:last') : piece)),
-              ' })'
-            ],
-            how: 'call',
-            around: ['hear(@vcpu:last, ', ')']
-          } as const
-        ]
-      : [])
-  ])
+  return fc
+    .tuple(index, hows, places, fc.option(handlers, { nil: undefined }), fc.boolean())
+    .map(([vm, how, at, handler, blocks]): readonly Command[] => [
+      makesVcpu(vm),
+      plain(`run(@vcpu:last, '${how}', ${at})`),
+      ...(handler
+        ? [
+            {
+              text: ["@vcpu:last.start({ 'io-out': ", `${handler[0]} hear(@vcpu:last, exit); `, ...handler.slice(1), ' })'],
+              how: 'call',
+              around: ['hear(@vcpu:last, ', ')']
+            } as const,
+            // Long enough for the guest to come to where it waits for this thread.
+            ...(blocks ? [plain('block(30)')] : [])
+          ]
+        : [])
+    ])
 }
 
 /** Writes to ports that are queued for a handler, which may run vCPUs. */
-function coalesced(writes: Commands, faults: fc.Arbitrary<Fault | undefined>): Commands {
+function coalesced(body: Commands, faults: fc.Arbitrary<Fault | undefined>): Commands {
+  const runs = index.map((vcpu): readonly Command[] => [
+    { text: [`@vcpu:${vcpu}.run({ timeoutMs: 10 })`], how: 'call', around: [`hear(@vcpu:${vcpu}, `, ')'] }
+  ])
+  const writes = fc.oneof({ weight: 2, arbitrary: body }, { weight: 1, arbitrary: runs })
   const ends = fc.constantFrom('', '', '', '', 'throw planted()')
   return fc
     .tuple(index, fc.constantFrom('0x10', '0x11', '0x12'), fc.constantFrom(1, 1, 3), writes, ends, faults)
@@ -104,6 +108,14 @@ function ioeventfds(a: Arguments, faults: fc.Arbitrary<Fault | undefined>): Weig
   ]
 }
 
+/** A trace that somebody, or two, ask for all that comes. */
+const followedTrace: Commands = fc
+  .tuple(index, fc.integer({ min: 1, max: 2 }))
+  .map(([vm, times]): readonly Command[] => [
+    { text: [`@vm:${vm}.trace({ ringSize: 4096 })`], how: 'call', makes: 'trace' },
+    ...Array.from({ length: times }, () => plain('iterate(@trace:last)'))
+  ])
+
 /** Of memory that nothing else touches. */
 const copies: Commands = fc
   .tuple(index, fc.constantFrom('0', '4096'), fc.boolean())
@@ -117,7 +129,8 @@ export function compositionsOf(a: Arguments, bodies: Bodies, faults: fc.Arbitrar
   const lost = fc.constantFrom('mapping', 'vm', 'vcpu', 'paging', 'log', 'slot', 'trace', 'ioeventfd')
   return [
     { weight: 16, arbitrary: machine },
-    { weight: 10, arbitrary: index.map((vm) => [makesVcpu(vm), plain('emit(@vcpu:last)')]) },
+    { weight: 16, arbitrary: index.map((vm) => [makesVcpu(vm), plain('emit(@vcpu:last)')]) },
+    { weight: 3, arbitrary: followedTrace },
     { weight: 4, arbitrary: index.map((vcpu) => [plain(`emit(@vcpu:${vcpu})`)]) },
     { weight: 16, arbitrary: guest(a) },
     { weight: 10, arbitrary: servedMemory(a) },

@@ -1,6 +1,6 @@
 /** Generates programs, runs them, and makes each that shows something new as small as it gets. */
 import fc from 'fast-check'
-import { Child, type Finding, type Outcome, signatureOf } from './children.js'
+import { Child, type Finding, gistOf, type Outcome, signatureOf } from './children.js'
 import { type Has, programs } from './commands.js'
 import { type Command, programOf } from './sequence.js'
 
@@ -38,6 +38,7 @@ export class Search {
   sequences = 0
   readonly #options: Options
   readonly #known = new Set<string>()
+  readonly #gists = new Set<string>()
   readonly #onFound: (found: Found) => void
   readonly #end: number
   #child: Child | undefined
@@ -84,8 +85,10 @@ export class Search {
         const first = await this.#first(program)
         if (!first) return
         found = { ...first, program, seed }
-        // An untyped error says by its place what it is: its program need not be the smallest.
-        const most = this.#options.shrinkMilliseconds / (first.finding.kind === 'untyped' ? 4 : 1)
+        // An untyped error says by its place what it is, and of a crash like others in another call there are programs: less will do.
+        const gist = gistOf(first.finding)
+        const most = this.#options.shrinkMilliseconds / (this.#gists.has(gist) ? 10 : first.finding.kind === 'untyped' ? 4 : 1)
+        this.#gists.add(gist)
         end = first.alone ? Date.now() + most : 0
       } else {
         if (this.#stopped || Date.now() > end || !(await this.#again(program, found.finding))) return
@@ -131,12 +134,15 @@ export class Search {
     this.sequences++
     this.calls += outcome.calls
     const found = [...outcome.findings]
-    if (Object.keys(outcome.left).length > 0 && (await this.#leaks(text))) found.push(leakOf(outcome))
+    if (Object.keys(outcome.left).length > 0 && !this.#known.has(signatureOf(leakOf(outcome))) && (await this.#leaks(text)))
+      found.push(leakOf(outcome))
     let fresh: { finding: Finding; alone: boolean } | undefined
     for (const finding of found) {
       const signature = signatureOf(finding)
       const isNew = !this.#known.has(signature)
-      const alone = isNew && (finding.kind === 'leak' || (await this.#alone(text, signature)))
+      // Of several like it the first is looked at closely.
+      const times = this.#gists.has(gistOf(finding)) && finding.kind === 'crash' ? 1 : 3
+      const alone = isNew && (finding.kind === 'leak' || (await this.#alone(text, signature, times)))
       if (finding.byClock && isNew && !alone) continue
       this.counts[finding.kind]++
       // Of several that are new one is told; another will be met again.
@@ -147,9 +153,9 @@ export class Search {
     return fresh
   }
 
-  /** Whether a program shows something in a process of its own: up to three times, since threads take their turns as they come. */
-  async #alone(text: string, signature: string): Promise<boolean> {
-    for (let tries = 0; tries < 3 && !this.#stopped; tries++) {
+  /** Whether a program shows something in a process of its own: more than once, since threads take their turns as they come. */
+  async #alone(text: string, signature: string, times: number): Promise<boolean> {
+    for (let tries = 0; tries < times && !this.#stopped; tries++) {
       const { findings } = await this.#fresh((child) => child.run(text))
       if (findings.some((finding) => signatureOf(finding) === signature)) return true
     }

@@ -141,6 +141,8 @@ function underFault(fault: Fault | undefined, attempt: string): string {
 function lineOf(command: Command, scope: Scope): string | undefined {
   const used = new Set<string>()
   if (command.worker) return orderOf(command, scope)
+  // Before callbacks make others: what is around is of the objects that there are.
+  const [before, after] = (command.around ?? ['', '']).map((part) => named(part, scope).text) as [string, string]
   const text = joined(command.text, scope, used)
   if (text === undefined) return undefined
   if (command.how === 'plain' || command.how === 'awaited') {
@@ -149,7 +151,6 @@ function lineOf(command: Command, scope: Scope): string | undefined {
   }
   const needs = [...used].map((name) => `, ${name}`).join('')
   const attempt = `${command.how === 'other' ? 'attemptOnOther' : 'attempt'}(() => ${text}${needs})`
-  const [before, after] = (command.around ?? ['', '']).map((part) => named(part, scope).text) as [string, string]
   const call = `${before}${underFault(command.fault, attempt)}${after}`
   return command.makes ? `${scope.declare(command.makes)} = ${call}` : call
 }

@@ -51,8 +51,7 @@ export function isTyped(error: unknown): boolean {
 /** Whether the language itself refused the object that a method was called on: it lacks the private members, or a method. */
 export function isOfReceiver(error: unknown): boolean {
   if (error instanceof AggregateError) return error.errors.every(isOfReceiver)
-  const { message } = error as Error
-  return error instanceof TypeError && /private (member|method|field)|^Receiver must be|^this\.\w+ is not a function$/.test(message)
+  return error instanceof TypeError && /private (member|method|field)|^Receiver must be|^this\.\w+ is not a function$/.test(error.message)
 }
 
 export function judgeError(error: unknown, call: string): void {

@@ -21,7 +21,7 @@ export function judgeTable(vm: Vm | undefined, when: string): void {
   const kernel = tables.slots.filter(({ addressSpace }) => addressSpace === 0).map(row)
   const own = attempt(() => [...vm.memslots].map(row))
   if (own && own.sort().join() !== kernel.sort().join())
-    report('wrong', `memslots ${when}: the library has [${own.join('; ')}], the kernel [${kernel.join('; ')}]`)
+    report('wrong', `memslots ${when} are not those of the kernel`, `library [${own.join('; ')}], kernel [${kernel.join('; ')}]`)
 }
 
 /** What becomes of reading a byte of a mapping, and of writing it back. */
@@ -70,7 +70,7 @@ export function judgeCopy(mapping: Mapping | undefined, offset: number, bytes: U
 /** Every promise that the library gave comes to an end once all is closed. */
 export async function judgePromises(): Promise<void> {
   const { pending } = journal()
-  for (let waited = 0; waited < 300 && pending.size > 0; waited++) {
+  for (let waited = 0; waited < 120 && pending.size > 0; waited++) {
     progress()
     await new Promise((resolve) => setTimeout(resolve, waited < 50 ? 1 : 20))
   }
@@ -107,14 +107,12 @@ export async function judgeLeaks(before: Record<string, number>): Promise<Record
 /** The end of every program. */
 export async function judge(vms: (Vm | undefined)[], crews: Parameters<typeof end>[0][], closable: unknown[]): Promise<void> {
   for (const crew of crews) await end(crew)
-  await nextTurn()
   for (const vm of vms) {
     judgeTable(vm, 'at the end')
     judgeLedger(vm)
   }
-  // Twice: a mapping that a slot holds closes after the slot's VM.
-  for (let round = 0; round < 2; round++)
-    for (const one of closable.reverse()) if (one !== undefined) attempt(() => (one as { close(): void }).close())
+  // Twice: a memslot holds a mapping until its VM is closed.
+  for (const one of [...closable].reverse().concat(closable)) if (one !== undefined) attempt(() => (one as { close(): void }).close())
   await nextTurn()
   await judgePromises()
 }

@@ -39,10 +39,14 @@ export function withoutThreads<T>(call: () => T): T {
   }
 }
 
-/** Makes a call under a soft limit, which prlimit(1) sets and takes back. */
-export function withLimit<T>(option: string, value: number, call: () => T): T {
+/** Makes a call under a soft limit, which prlimit(1) sets and takes back; where it cannot, as under another limit, without it. */
+export function withLimit<T>(option: string, value: () => number, call: () => T): T {
   const set = (to: number | string) => execFileSync('prlimit', ['--pid', String(process.pid), `--${option}=${to}:`])
-  set(value)
+  try {
+    set(value())
+  } catch {
+    return call()
+  }
   try {
     return call()
   } finally {
@@ -52,17 +56,17 @@ export function withLimit<T>(option: string, value: number, call: () => T): T {
 
 /** Makes a call with room for so many more bytes of address space. V8 needs some itself, and ends the process where it finds none. */
 export function withAddressSpace<T>(bytes: number, call: () => T): T {
-  const kib = Number(/VmSize:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1])
+  const room = () => Number(/VmSize:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]) * 1024 + bytes
   report('lacking', '')
   try {
-    return withLimit('as', kib * 1024 + bytes, call)
+    return withLimit('as', room, call)
   } finally {
     report('enough', '')
   }
 }
 
 export function withFileSize<T>(bytes: number, call: () => T): T {
-  return withLimit('fsize', bytes, call)
+  return withLimit('fsize', () => bytes, call)
 }
 
 /** Makes a call during which the add-on's n-th call of a C function fails (shim.c). Without the shim it is an ordinary call. */

@@ -1,5 +1,5 @@
 /** The guest of the thread: it reads and writes where it is told, and says when it has done so. */
-import { checkAddress, checkInteger, checkOneOf, hex, KiB, pageSize } from '../abi/arguments.js'
+import { argumentError, checkAddress, checkInteger, checkOneOf, hex, KiB, pageSize } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { Exit } from '../kvm/exits.js'
@@ -83,6 +83,7 @@ export class Guest {
 
   /** The guest writes a 64-bit word to `gpa`. */
   write(gpa: number, value: bigint): Access {
+    if (typeof value !== 'bigint') throw argumentError('value', value, 'a bigint')
     return this.#perform('write', { rdi: BigInt(checkAddress('gpa', gpa)), rsi: BigInt.asUintN(64, value) })
   }
 

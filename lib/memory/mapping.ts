@@ -159,6 +159,8 @@ export class Mapping implements Disposable {
     const { address, fixed = false, populate = false, hugePages } = options
     for (const [name, value] of Object.entries({ fixed, populate, hugePages: hugePages ?? false })) checkBoolean(name, value)
     if (address !== undefined) checkAddress('address', address, pageSize)
+    // Root may map the page at 0: no buffer can lie there, and what reads through a null pointer would find it.
+    if (fixed && address === 0) throw argumentError('address', address, 'above 0')
     if (fixed && address === undefined) throw argumentError('fixed', fixed, 'given together with address')
     const advice = hugePages === undefined ? undefined : adviceNumbers[hugePages ? 'hugepage' : 'nohugepage']
     const region = making(() =>

@@ -1,4 +1,4 @@
-import { diff, hpaToGpa, hvaToGpa, Mapping, machines, rowOf, summarize, type Tables } from 'node-kvm'
+import { diff, Guest, hpaToGpa, hvaToGpa, Mapping, machines, rowOf, summarize, type Tables } from 'node-kvm'
 import { expect, test } from 'vitest'
 import { checkedError } from '../support/errors.js'
 import { vm } from '../support/vm.js'
@@ -21,6 +21,7 @@ test('what is no list, no options and no signal is an argument error', () => {
   checkedError(() => machines(null as any), 'argument')
   checkedError(() => vm.trace({ tracepoints: 4 as any }), 'argument')
   checkedError(() => vcpu.run(null as any), 'argument')
+  checkedError(() => Guest.create(vm).write(0, null as any), 'argument')
 })
 
 test('start() refuses what is no signal and no range, and the vCPU can be started after it', async () => {
@@ -47,4 +48,9 @@ test('an offset is checked before it is used, and what it does when it is asked 
     checkedError(() => vm.memslots.create({ gpa: 0, mapping, offset }), 'argument')
   }
   expect(mapping.closed).toBe(false)
+})
+
+test('nothing is mapped at 0', () => {
+  checkedError(() => Mapping.anonymous(4096, { address: 0, fixed: true }), 'argument')
+  expect(Mapping.anonymous(4096, { address: 0 }).address).toBeGreaterThan(0)
 })

@@ -181,9 +181,9 @@ function* entriesOf(block: Buffer): Generator<Entry> {
     check(at + 12 <= blockSize, 'the entries of the folder are damaged')
     const [inode, length, nameLength] = [block.readUInt32LE(at), block.readUInt16LE(at + 4), block[at + 6] as number]
     check(length >= 12 && length % 4 === 0 && at + length <= blockSize && nameLength + 8 <= length, 'the entries of the folder are damaged')
-    const name = block.subarray(at + 8, at + 8 + nameLength)
     // A copy: the block, and what was read with it, is not to be kept for one name.
-    if (inode !== 0 && !name.equals(own) && !name.equals(above)) yield { name: Buffer.from(name), inode }
+    const name = inode === 0 ? own : Buffer.from(block.subarray(at + 8, at + 8 + nameLength))
+    if (!name.equals(own) && !name.equals(above)) yield { name, inode }
     at += length
   }
 }

@@ -1,5 +1,5 @@
 /** The fuzzer finds nothing in a few programs of a known seed, and would find each kind of fault that there can be. */
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -33,6 +33,14 @@ test('some programs: no fault, and its folder is gone', async () => {
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
   expect(result).toEqual({ seed: 1, calls: expect.any(Number), sequences: 25, crashes: 0, hangs: 0, untypedErrors: 0, wrong: 0, leaks: 0, ok: true })
   expect(result['calls']).toBeGreaterThan(100)
+  expect(readdirSync(scratch)).toEqual([])
+})
+
+test.for(['--seconds x', '--seed=-1', '--seed 1.5', '--seconds=', '--wrong', 'more', '--seed -1'])('%s is refused in a line', (words) => {
+  const env = { ...process.env, TMPDIR: scratch }
+  const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...words.split(' ')], { encoding: 'utf8', env })
+  expect({ status, stdout }).toEqual({ status: 2, stdout: '' })
+  expect(stderr).toMatch(/^fuzz: .+\n$/)
   expect(readdirSync(scratch)).toEqual([])
 })
 

@@ -50,6 +50,8 @@ export function isTyped(error: unknown): boolean {
 
 /** That a method's object is of another class is the language's to say: it lacks the private members, or a method. No other TypeError is. */
 export function isOfReceiver(error: unknown): boolean {
+  // Of a close(), which takes every step though one failed.
+  if (error instanceof AggregateError) return error.errors.length > 0 && error.errors.every((each) => isTyped(each) || isOfReceiver(each))
   const { message } = error as Error
   return error instanceof TypeError && /private (member|method|field)|^Receiver must be|^this\.\w+ is not a function$/.test(message)
 }

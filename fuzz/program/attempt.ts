@@ -50,7 +50,8 @@ export function isTyped(error: unknown): boolean {
 
 /** Whether the language itself refused the object that a method was called on: it lacks the private members, or a method. */
 export function isOfReceiver(error: unknown): boolean {
-  if (error instanceof AggregateError) return error.errors.every(isOfReceiver)
+  // A close() takes every step though one failed, and tells of all that did.
+  if (error instanceof AggregateError) return error.errors.length > 0 && error.errors.every((each) => isTyped(each) || isOfReceiver(each))
   return error instanceof TypeError && /private (member|method|field)|^Receiver must be|^this\.\w+ is not a function$/.test(error.message)
 }
 

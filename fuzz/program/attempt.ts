@@ -16,10 +16,12 @@ export interface Journal {
   failed: boolean
   /** Promises that the library returned and that did not settle yet, by who returned them. */
   pending: Map<unknown, string>
+  /** What is iterated over until it is closed, though the program may have lost it. */
+  iterated: { close(): void }[]
 }
 
 export function journal(): Journal {
-  return ((globalThis as { nodeKvmFuzz?: Journal }).nodeKvmFuzz ??= { calls: 0, failed: false, pending: new Map() })
+  return ((globalThis as { nodeKvmFuzz?: Journal }).nodeKvmFuzz ??= { calls: 0, failed: false, pending: new Map(), iterated: [] })
 }
 
 /** Written at once, past any stream: the next call may be the last. */

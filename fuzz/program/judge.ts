@@ -112,7 +112,8 @@ export async function judge(vms: (Vm | undefined)[], crews: Parameters<typeof en
     judgeLedger(vm)
   }
   // Twice: a memslot holds a mapping until its VM is closed.
-  for (const one of [...closable].reverse().concat(closable)) if (one !== undefined) attempt(() => (one as { close(): void }).close())
+  const all = [...closable, ...journal().iterated.splice(0)]
+  for (const one of [...all].reverse().concat(all)) if (one !== undefined) attempt(() => (one as { close(): void }).close())
   await nextTurn()
   await judgePromises()
 }

@@ -1,6 +1,6 @@
 /** What programs do beside calling the library. */
 import { setTimeout as later, setImmediate as nextTurn } from 'node:timers/promises'
-import { attempt, follow, progress } from './attempt.js'
+import { attempt, follow, journal, progress } from './attempt.js'
 import { ledgerOf } from './guests.js'
 import type { Library } from './library.js'
 
@@ -27,8 +27,9 @@ export function swallow<T>(vm: Library.Vm | undefined, port: number, source: T |
 }
 
 /** Iterates over a source until its end. */
-export function iterate(source: AsyncIterable<unknown> | undefined): void {
+export function iterate(source: (AsyncIterable<unknown> & { close(): void }) | undefined): void {
   if (!source) return
+  journal().iterated.push(source)
   const all = async () => {
     for await (const _ of source) progress()
   }

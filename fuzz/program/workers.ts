@@ -2,7 +2,7 @@
 import { setTimeout as later } from 'node:timers/promises'
 import { runInThisContext } from 'node:vm'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
-import { attempt, journal, progress, report } from './attempt.js'
+import { attempt, journal, judgeError, progress, report } from './attempt.js'
 import { type Library, Vm } from './library.js'
 
 /** A Worker that does what it is told; the shared words say at which step it is, and how many orders it carried out. */
@@ -70,7 +70,7 @@ export function serve(names: Readonly<Record<string, unknown>>): void {
   const { token, words } = workerData as { token: Parameters<typeof Vm.attach>[0]; words: Int32Array }
   const own = attempt(() => Vm.attach(token))
   Object.assign(globalThis, names, { own })
-  process.on('uncaughtException', (error) => report('untyped', `in a Worker: ${error.message}`))
+  process.on('uncaughtException', (error) => judgeError(error, 'thrown later in a Worker'))
   parentPort?.on('message', async (text: string) => {
     try {
       // In the global scope: the next order finds the variables again.

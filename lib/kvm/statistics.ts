@@ -56,6 +56,7 @@ export class Statistics implements Disposable {
   readonly descriptors: readonly StatisticDescriptor[]
   readonly layout: StatisticsLayout
   readonly #file: NativeDescriptor
+  readonly #dataOffset: number
   readonly #dataSize: number
 
   static {
@@ -87,6 +88,7 @@ export class Statistics implements Disposable {
     }
     this.id = text(this.#fill(new Uint8Array(header.name_size), header.id_offset))
     this.descriptors = this.#enumerate()
+    this.#dataOffset = header.data_offset
     this.#dataSize = Math.max(0, ...this.descriptors.map(({ offset, size }) => offset + size * 8))
   }
 
@@ -115,7 +117,7 @@ export class Statistics implements Disposable {
   /** One value, or undefined where this kernel has no such statistic. */
   read(name: string): number | number[] | undefined
   read(name?: string): Record<string, number | number[]> | number | number[] | undefined {
-    const { dataOffset } = this.layout
+    const dataOffset = this.#dataOffset
     if (name === undefined) {
       const data = this.#fill(new Uint8Array(this.#dataSize), dataOffset)
       return Object.fromEntries(this.descriptors.map((one) => [one.name, this.#values(one, new DataView(data.buffer), 0)]))

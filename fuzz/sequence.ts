@@ -63,7 +63,8 @@ const closable: readonly Kind[] = [
   'statistics',
   'trace',
   'mirror',
-  'memfd'
+  'memfd',
+  'token'
 ]
 
 /** The names that a program, or a Worker in it, has for what it made. */

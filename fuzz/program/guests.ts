@@ -52,6 +52,11 @@ export function enterCode(vcpu: Vcpu, code: number[]): number | undefined {
   return entered && ip
 }
 
+/** 1: hlt; jmp 1b. A handler may let the guest go on, and behind its code lies another's. */
+export function halt(): number[] {
+  return [0xf4, 0xeb, 0xfd]
+}
+
 /** Prepares a guest whose writes are in the ledger. */
 export function emit(vcpu: Vcpu | undefined): void {
   if (!vcpu) return
@@ -62,7 +67,7 @@ export function emit(vcpu: Vcpu | undefined): void {
   if (first + 6 > 256) return
   const writes = new Map([0, 1, 2, 3, 4, 5].map((n) => [first + n, 0x10 + (n % 3)]))
   // mov $value, %al; out %al, $port
-  const code = [...[...writes].flatMap(([value, port]) => [0xb0, value, 0xe6, port]), 0xf4]
+  const code = [...[...writes].flatMap(([value, port]) => [0xb0, value, 0xe6, port]), ...halt()]
   const ip = enterCode(vcpu, code)
   if (ip !== undefined) ledger.scripts.push({ vcpu, code: new Uint8Array(code), ip, writes, told: new Map() })
 }
@@ -75,14 +80,14 @@ export function run(vcpu: Vcpu | undefined, how: 'spin' | 'read' | 'write' | 'ou
   const codes = {
     spin: [0xeb, 0xfe],
     // mov 0, %al; out %al, $0x20; hlt
-    read: [...toSegment, 0xa0, 0, 0, 0xe6, 0x20, 0xf4],
+    read: [...toSegment, 0xa0, 0, 0, 0xe6, 0x20, ...halt()],
     // movb $0x5a, 0; hlt
-    write: [...toSegment, 0xc6, 0x06, 0, 0, 0x5a, 0xf4],
+    write: [...toSegment, 0xc6, 0x06, 0, 0, 0x5a, ...halt()],
     // xor %si, %si; mov $0x20, %dx; cld; outsb; hlt
-    outs: [...toSegment, 0x31, 0xf6, 0xba, 0x20, 0, 0xfc, 0x6e, 0xf4],
+    outs: [...toSegment, 0x31, 0xf6, 0xba, 0x20, 0, 0xfc, 0x6e, ...halt()],
     // 1: incb 0; jmp 1b
     count: [...toSegment, 0xfe, 0x06, 0, 0, 0xeb, 0xfa],
-    halt: [0xf4]
+    halt: halt()
   }
   disturb(...ledgerOf(vcpu.vm).scripts.filter((script) => script.vcpu === vcpu))
   enterCode(vcpu, codes[how])

@@ -3,14 +3,13 @@ import { readdirSync, readlinkSync } from 'node:fs'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { attempt, journal, progress, report } from './attempt.js'
 import { judgeLedger } from './guests.js'
-import type { Library } from './library.js'
+import { type Library, Vm } from './library.js'
 import { end } from './workers.js'
 
-type Vm = Library.Vm
 type Mapping = Library.Mapping
 
 /** Compares the memslots that the library names with those in the kernel's memory. */
-export function judgeTable(vm: Vm | undefined, when: string): void {
+export function judgeTable(vm: Library.Vm | undefined, when: string): void {
   if (!vm || vm.closed) return
   const tables = attempt(() => vm.tables({ gpa: 0, size: 4096 }), vm)
   if (!tables) return
@@ -104,8 +103,15 @@ export async function judgeLeaks(before: Record<string, number>): Promise<Record
   return Object.fromEntries(more())
 }
 
+/** A token that nobody has used holds its VM, which the program may have lost. */
+function closableOf(one: unknown): { close(): void } {
+  return typeof one === 'object' && one !== null && 'nodeKvmVm' in one
+    ? Vm.attach(one as Parameters<typeof Vm.attach>[0])
+    : (one as { close(): void })
+}
+
 /** The end of every program. */
-export async function judge(vms: (Vm | undefined)[], crews: Parameters<typeof end>[0][], closable: unknown[]): Promise<void> {
+export async function judge(vms: (Library.Vm | undefined)[], crews: Parameters<typeof end>[0][], closable: unknown[]): Promise<void> {
   for (const crew of crews) await end(crew)
   for (const vm of vms) {
     judgeTable(vm, 'at the end')
@@ -113,7 +119,7 @@ export async function judge(vms: (Vm | undefined)[], crews: Parameters<typeof en
   }
   // Twice: a memslot holds a mapping until its VM is closed.
   const all = [...closable, ...journal().iterated.splice(0)]
-  for (const one of [...all].reverse().concat(all)) if (one !== undefined) attempt(() => (one as { close(): void }).close())
+  for (const one of [...all].reverse().concat(all)) if (one !== undefined) attempt(() => closableOf(one).close())
   await nextTurn()
   await judgePromises()
 }

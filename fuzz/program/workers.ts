@@ -2,7 +2,7 @@
 import { setTimeout as later } from 'node:timers/promises'
 import { runInThisContext } from 'node:vm'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
-import { attempt, journal, judgeError, progress, report } from './attempt.js'
+import { attempt, journal, judgeError, progress } from './attempt.js'
 import { type Library, Vm } from './library.js'
 
 /** A Worker that does what it is told; the shared words say at which step it is, and how many orders it carried out. */
@@ -25,7 +25,9 @@ export async function startWorker(vm: Library.Vm | undefined, file: URL): Promis
   if (token === undefined) return undefined
   const words = new Int32Array(new SharedArrayBuffer(16))
   const worker = new Worker(file, { workerData: { token, words } })
-  worker.on('error', (error) => report('untyped', `in a Worker: ${error.message}`))
+  // Node itself may lack what it begins with, a descriptor for instance.
+  worker.once('message', () => worker.on('error', (error) => judgeError(error, 'in a Worker')))
+  worker.on('error', () => {})
   const crew = { worker, words, ordered: 0 }
   await Promise.race([new Promise((resolve) => worker.once('message', resolve)), later(5000, undefined, { ref: false })])
   return crew

@@ -130,6 +130,7 @@ export function place(record: SlotRecord, placement: Placement | null, changed =
 /** @internal */
 export function checkAlive(slot: Memslot): void {
   if (recordOf(slot).gone) throw new KvmError('closed', `memslot ${slot.id} is deleted, or its VM is closed`)
+  if (slot.id < 0) throw new KvmError('state', 'this memslot is not made before the function of its transaction has ended')
 }
 
 /**

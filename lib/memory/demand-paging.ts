@@ -74,7 +74,8 @@ let abandon: (paging: DemandPaging) => void
  * must then answer at once. A handler that throws, or a Worker that ends, fails the pages: a guest that touches them gets the error `memory`.
  *
  * It does not keep the process alive, unless ref() was called: whoever runs the guest does. It ends with close(), with the mapping, or once
- * the mapping's handle is lost and no memslot holds the memory.
+ * the mapping's handle is lost and no memslot holds the memory. A handler lives until then with whatever it names: one that names its own
+ * mapping, or a VM with that memory, keeps them until close().
  *
  * A time limit of run(), a kick, the end of a Worker interrupt a vCPU's wait, with two exceptions: before Linux 6.2, and for an instruction that
  * KVM emulates, the kernel heeds no signal there. Such a wait lasts until the page is served or the service closed; if the serving thread is

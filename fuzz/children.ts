@@ -1,6 +1,6 @@
 /** The processes in which programs run, and who watches that they end. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync, fstatSync, ftruncateSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { closeSync, fstatSync, ftruncateSync, openSync, readdirSync, readFileSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
@@ -37,6 +37,15 @@ export function signatureOf(finding: Finding): string {
   const [method = ''] = /\.[\w.]+/.exec(finding.call) ?? []
   // An untyped error's place says more than which call led there.
   return finding.kind === 'untyped' ? gistOf(finding) : `${gistOf(finding)} ${method}`
+}
+
+/** A process that ends within withoutThreads() leaves its cgroup behind. */
+function removeGroup(pid: number | undefined): void {
+  try {
+    rmdirSync(`/sys/fs/cgroup/pids/node-kvm-fuzz-${pid}`)
+  } catch {
+    // Mostly there is none.
+  }
 }
 
 /** How many seconds of a processor a process has used, and whether one of its threads runs or waits for a processor. */
@@ -80,7 +89,12 @@ export class Child {
     stdin?.on('error', () => {})
     stderr?.setEncoding('utf8').on('data', (text) => (this.#errors = (this.#errors + text).slice(-20_000)))
     this.#lines = createInterface({ input: stdout as NodeJS.ReadableStream })[Symbol.asyncIterator]()
-    this.#ended = new Promise((resolve) => this.#process.once('close', (status, signal) => resolve(signal ?? `status ${status}`)))
+    this.#ended = new Promise((resolve) =>
+      this.#process.once('close', (status, signal) => {
+        removeGroup(this.#process.pid)
+        resolve(signal ?? `status ${status}`)
+      })
+    )
   }
 
   static async start(folder: string, number: number, environment: Record<string, string>, hangSeconds: number): Promise<Child> {

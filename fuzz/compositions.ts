@@ -76,7 +76,11 @@ function coalesced(body: Commands, faults: fc.Arbitrary<Fault | undefined>): Com
     .tuple(index, fc.constantFrom('0x10', '0x11', '0x12'), fc.constantFrom(1, 1, 3), writes, ends, faults)
     .map(([vm, port, size, body, end, fault]) => [
       {
-        text: [`@vm:${vm}.coalesce({ port: ${port}, size: ${size} }, (writes) => { hearWrites(@vm:${vm}, writes); `, body, `${end} })`],
+        text: [
+          `@vm:${vm}.coalesce({ port: ${port}, size: ${size} }, (writes) => { hearRange(@vm:${vm}, writes, ${port}, ${size}); `,
+          body,
+          `${end} })`
+        ],
         how: 'call',
         makes: 'zone',
         ...withFault(fault)

@@ -54,3 +54,22 @@ test('nothing is mapped at 0', () => {
   checkedError(() => Mapping.anonymous(4096, { address: 0, fixed: true }), 'argument')
   expect(Mapping.anonymous(4096, { address: 0 }).address).toBeGreaterThan(0)
 })
+
+test('the ranges of start() are read once: a list that is another afterwards loses no write', async () => {
+  vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) })
+  // mov $7, %al; out %al, $0x10; hlt
+  vm.write(0, new Uint8Array([0xb0, 7, 0xe6, 0x10, 0xf4]))
+  const queued = new Proxy([{ port: 0x10 }], {
+    get(target, name) {
+      const value = Reflect.get(target, name)
+      if (name === '0') target.length = 0
+      return value
+    }
+  })
+  const told: number[] = []
+  const end = await vm
+    .createVcpu()
+    .enter('real', { ip: 0 })
+    .start({ 'io-out': ({ data }) => told.push(data[0] as number) }, { queued })
+  expect({ told, reason: end.reason }).toEqual({ told: [7], reason: 'hlt' })
+})

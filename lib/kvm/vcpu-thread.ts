@@ -122,13 +122,15 @@ export class VcpuThread {
     signal?.throwIfAborted()
     // In the async context of start(), which a thread-safe function keeps for itself only before Node 24.
     const arrived = AsyncResource.bind(() => this.#arrived(), 'KvmVcpuThread')
-    const runner = native.startThread(driven.id, rangeWords(queued), arrived)
+    // Read once: a list may be another the next time.
+    const ranges = rangeWords(queued)
+    const runner = native.startThread(driven.id, ranges, arrived)
     if (typeof runner === 'number') throw driven.failure(runner)
     this.#driven = driven
     this.#handlers = handlers
     this.#runner = runner
     this.#signal = signal
-    this.#queues = queued.length > 0
+    this.#queues = ranges.length > 0
     this.ended = new Promise((resolve, reject) => {
       this.#resolve = resolve
       this.#reject = reject

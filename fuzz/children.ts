@@ -37,6 +37,9 @@ export function signatureOf(finding: Finding): string {
   return finding.kind === 'untyped' ? gistOf(finding) : `${gistOf(finding)} ${method}`
 }
 
+/** No call came after this one. */
+export const hangIn = (call: string, seconds: number): Finding => ({ kind: 'hang', what: `no call returned for ${seconds} s`, call })
+
 /** Seconds of a processor that it used, and whether one of its threads waits for a processor. */
 function timeOf(pid: number): { used: number; runnable: boolean } {
   const sum = { used: 0, runnable: false }
@@ -96,7 +99,7 @@ export class Child {
   }
 
   /** Resolves when it made no call for so long, though it could have: time for which it had to wait for a processor is not counted. */
-  async #watch(signal: AbortSignal): Promise<'hang' | 'stopped'> {
+  async #watch(signal: AbortSignal, isKnown: (call: string) => boolean): Promise<'hang' | 'stopped'> {
     const tick = 0.25
     const pid = this.#process.pid as number
     let size = -1
@@ -110,18 +113,22 @@ export class Child {
       else idle += now.runnable ? Math.min(tick, now.used - used) : tick
       size = grown
       used = now.used
-      if (idle >= this.#hangSeconds) return 'hang'
+      if (idle >= this.#hangSeconds || (idle >= this.#hangSeconds / 5 && isKnown(this.#takeLog().last))) return 'hang'
     }
     return 'stopped'
   }
 
-  async run(program: string): Promise<Outcome> {
+  /** @param isKnown whether a call is known to hang: it is not waited for as long as another */
+  async run(program: string, isKnown: (call: string) => boolean = () => false): Promise<Outcome> {
     this.programs.push(program)
     ftruncateSync(this.#log)
     this.#process.stdin?.write(`${JSON.stringify({ program })}\n`)
     const watching = new AbortController()
     const line = this.#lines.next()
-    const ending = await Promise.race([line.then(({ value }) => (value === undefined ? this.#ended : undefined)), this.#watch(watching.signal)])
+    const ending = await Promise.race([
+      line.then(({ value }) => (value === undefined ? this.#ended : undefined)),
+      this.#watch(watching.signal, isKnown)
+    ])
     watching.abort()
     const { lines, last } = this.#takeLog()
     const reports = lines.map((text) => JSON.parse(text) as { kind: Finding['kind'] | 'leaving' | 'lacking' | 'enough'; what: string; call: string })
@@ -132,7 +139,7 @@ export class Child {
     }
     const leaves = reports.some(({ kind }) => kind === 'leaving')
     if (ending === 'hang')
-      findings.push({ kind: 'hang', what: `no call returned for ${this.#hangSeconds} s${leaves ? ' while the process ended' : ''}`, call: last })
+      findings.push({ ...hangIn(last, this.#hangSeconds), ...(leaves && { what: `the process did not end in ${this.#hangSeconds} s` }) })
     else if ((!leaves || ending !== 'status 0') && !this.#isOutOfMemory(reports.at(-1)?.kind))
       findings.push({ kind: 'crash', what: `${ending} ${this.#tellingErrors()}`, call: last })
     await this.end()

@@ -1,6 +1,6 @@
 /** Generates programs, runs them, and makes each that shows something new as small as it gets. */
 import fc from 'fast-check'
-import { Child, type Finding, gistOf, type Outcome, signatureOf } from './children.js'
+import { Child, type Finding, gistOf, hangIn, type Outcome, signatureOf } from './children.js'
 import { type Has, programs } from './commands.js'
 import { type Command, programOf } from './sequence.js'
 
@@ -128,7 +128,7 @@ export class Search {
   /** Runs a program beside others; what it shows is counted, and if it is new, told. */
   async #first(text: string): Promise<{ finding: Finding; alone: boolean } | undefined> {
     const child = await this.#current()
-    const outcome = await child.run(text)
+    const outcome = await child.run(text, (call) => this.#known.has(signatureOf(hangIn(call, this.#options.hangSeconds))))
     if (outcome.ended) this.#child = undefined
     if (this.#stopped) return undefined
     this.sequences++

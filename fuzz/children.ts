@@ -48,6 +48,9 @@ function removeGroup(pid: number | undefined): void {
   }
 }
 
+/** A finding: no call came after this one. */
+export const hangIn = (call: string, seconds: number): Finding => ({ kind: 'hang', what: `no call returned for ${seconds} s`, call })
+
 /** How many seconds of a processor a process has used, and whether one of its threads runs or waits for a processor. */
 function timeOf(pid: number): { used: number; runnable: boolean } {
   const sum = { used: 0, runnable: false }
@@ -112,7 +115,7 @@ export class Child {
   }
 
   /** Resolves with `hang` when it has made no call for too long. Time for which it had to wait for a processor is not counted. */
-  async #watch(signal: AbortSignal): Promise<'hang' | 'stopped'> {
+  async #watch(signal: AbortSignal, isKnown: (call: string) => boolean): Promise<'hang' | 'stopped'> {
     const tick = 0.25
     const pid = this.#process.pid as number
     let size = -1
@@ -126,18 +129,22 @@ export class Child {
       else idle += now.runnable ? Math.min(tick, now.used - used) : tick
       size = grown
       used = now.used
-      if (idle >= this.#hangSeconds) return 'hang'
+      if (idle >= this.#hangSeconds || (idle >= this.#hangSeconds / 5 && isKnown(this.#takeLog().last))) return 'hang'
     }
     return 'stopped'
   }
 
-  async run(program: string): Promise<Outcome> {
+  /** @param isKnown whether a call is known to hang: it is not waited for as long as another */
+  async run(program: string, isKnown: (call: string) => boolean = () => false): Promise<Outcome> {
     this.programs.push(program)
     ftruncateSync(this.#log)
     this.#process.stdin?.write(`${JSON.stringify({ program })}\n`)
     const watching = new AbortController()
     const line = this.#lines.next()
-    const ending = await Promise.race([line.then(({ value }) => (value === undefined ? this.#ended : undefined)), this.#watch(watching.signal)])
+    const ending = await Promise.race([
+      line.then(({ value }) => (value === undefined ? this.#ended : undefined)),
+      this.#watch(watching.signal, isKnown)
+    ])
     watching.abort()
     const { lines, last } = this.#takeLog()
     const reports = lines.map((text) => JSON.parse(text) as { kind: Finding['kind'] | 'leaving' | 'lacking' | 'enough'; what: string; call: string })
@@ -149,16 +156,17 @@ export class Child {
     }
     const leaves = reports.some(({ kind }) => kind === 'leaving')
     if (ending === 'hang')
-      findings.push({ kind: 'hang', what: `no call returned for ${this.#hangSeconds} s${leaves ? ' while the process ended' : ''}`, call: last })
-    else if ((!leaves || ending !== 'status 0') && !this.#isOutOfMemory(reports.at(-1)?.kind))
+      findings.push({ ...hangIn(last, this.#hangSeconds), ...(leaves && { what: `the process did not end in ${this.#hangSeconds} s` }) })
+    else if ((!leaves || ending !== 'status 0') && !this.#isOutOfMemory(reports.map(({ kind }) => kind)))
       findings.push({ kind: 'crash', what: `${ending} ${this.#tellingErrors()}`, call: last })
     await this.end()
     return { calls: 1, findings, left: {}, ended: true }
   }
 
-  /** V8 ends a process whose address space was limited, where it finds none for itself. */
-  #isOutOfMemory(last: string | undefined): boolean {
-    return last === 'lacking' && /out of memory|javascript OOM/i.test(this.#errors)
+  /** V8 ends a process whose address space is limited, by whichever of its threads, where it finds none for itself. */
+  #isOutOfMemory(kinds: readonly string[]): boolean {
+    const limits = kinds.filter((kind) => kind === 'lacking').length - kinds.filter((kind) => kind === 'enough').length
+    return limits > 0 && /out of memory|javascript OOM/i.test(this.#errors)
   }
 
   /** The lines of its standard error that say why it ended. */

@@ -134,7 +134,9 @@ function callsWith(body: Commands, has: Has): Known {
 
 /** Everything that needs no await, where callbacks do `body`, and transactions what is theirs. */
 function level({ a, all, lively, slots, staged }: Known, body: Commands): { any: Commands; callback: Commands } {
-  const inTransaction = fc.array(every([...staged, ...slots, { weight: 6, arbitrary: body }]), { maxLength: 4 }).map((list) => list.flat())
+  // What a Worker does to the slots meanwhile, too.
+  const meanwhile = { weight: 6, arbitrary: orders(every(slots), 2) }
+  const inTransaction = fc.array(every([...staged, ...slots, meanwhile, { weight: 6, arbitrary: body }]), { maxLength: 4 }).map((list) => list.flat())
   const commands = [...all, ...compositionsOf(a, { transaction: inTransaction, writes: body }, faults)]
   const callback = fc.array(every([...commands, ...lively, ...lively, ...lively]), { maxLength: 3 }).map((list) => list.flat())
   return { any: every(commands), callback }

@@ -1,6 +1,6 @@
 /** Generates programs, runs them, and makes each that shows something new as small as it gets. */
 import fc from 'fast-check'
-import { Child, type Finding, gistOf, type Outcome, signatureOf } from './children.js'
+import { Child, type Finding, gistOf, hangIn, type Outcome, signatureOf } from './children.js'
 import { type Has, programs } from './commands.js'
 import { type Command, programOf } from './sequence.js'
 
@@ -28,6 +28,9 @@ export interface Found {
 type Counts = Record<Finding['kind'], number>
 type Program = readonly (readonly Command[])[]
 
+/** What is wrong in the end may have several causes: so many programs that show it are made smaller, and those that differ are told. */
+const looksAtWrong = 8
+
 /** Programs that one process runs before the next: what is left in it is judged, and then forgotten. */
 const programsOfAChild = 60
 
@@ -37,7 +40,9 @@ export class Search {
   calls = 0
   sequences = 0
   readonly #options: Options
-  readonly #known = new Set<string>()
+  /** How often findings were looked at closely, by their signatures. */
+  readonly #known = new Map<string, number>()
+  readonly #skeletons = new Set<string>()
   readonly #gists = new Set<string>()
   readonly #onFound: (found: Found) => void
   readonly #end: number
@@ -87,7 +92,8 @@ export class Search {
         found = { ...first, program, seed }
         // An untyped error says by its place what it is, and of a crash like others in another call there are programs: less will do.
         const gist = gistOf(first.finding)
-        const most = this.#options.shrinkMilliseconds / (this.#gists.has(gist) ? 10 : first.finding.kind === 'untyped' ? 4 : 1)
+        const most =
+          this.#options.shrinkMilliseconds / (this.#gists.has(gist) && first.finding.kind !== 'wrong' ? 10 : first.finding.kind === 'untyped' ? 4 : 1)
         this.#gists.add(gist)
         end = first.alone ? Date.now() + most : 0
       } else {
@@ -100,6 +106,9 @@ export class Search {
     await this.#second?.end()
     this.#second = undefined
     if (!found) return
+    const skeleton = `${signatureOf(found.finding)} ${skeletonOf(found.program)}`
+    if (this.#skeletons.has(skeleton)) return
+    this.#skeletons.add(skeleton)
     this.found.push(found)
     this.#onFound(found)
   }
@@ -128,7 +137,7 @@ export class Search {
   /** Runs a program beside others; what it shows is counted, and if it is new, told. */
   async #first(text: string): Promise<{ finding: Finding; alone: boolean } | undefined> {
     const child = await this.#current()
-    const outcome = await child.run(text)
+    const outcome = await child.run(text, (call) => this.#known.has(signatureOf(hangIn(call, this.#options.hangSeconds))))
     if (outcome.ended) this.#child = undefined
     if (this.#stopped) return undefined
     this.sequences++
@@ -139,7 +148,8 @@ export class Search {
     let fresh: { finding: Finding; alone: boolean } | undefined
     for (const finding of found) {
       const signature = signatureOf(finding)
-      const isNew = !this.#known.has(signature)
+      const looks = this.#known.get(signature) ?? 0
+      const isNew = looks < (finding.kind === 'wrong' ? looksAtWrong : 1)
       // Of several like it the first is looked at closely.
       const times = this.#gists.has(gistOf(finding)) && finding.kind === 'crash' ? 1 : 3
       const alone = isNew && (finding.kind === 'leak' || (await this.#alone(text, signature, times)))
@@ -147,7 +157,7 @@ export class Search {
       this.counts[finding.kind]++
       // Of several that are new one is told; another will be met again.
       if (!isNew || fresh) continue
-      this.#known.add(signature)
+      this.#known.set(signature, looks + 1)
       fresh = { finding, alone }
     }
     return fresh
@@ -189,3 +199,6 @@ const hasOf =
   (contents: ReadonlySet<string>): Has =>
   (name) =>
     contents.has(name)
+
+/** What a program does, by which objects and methods: two of one skeleton show the same. */
+const skeletonOf = (program: string): string => [...new Set(program.match(/\b(?:[a-z]+\d+\.\w+|tell|endAt)\b/g))].sort().join(' ')

@@ -58,11 +58,10 @@ export function withLimit<T>(option: string, value: () => number, call: () => T)
 export function withAddressSpace<T>(bytes: number, call: () => T): T {
   const room = () => Number(/VmSize:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]) * 1024 + bytes
   report('lacking', '')
-  try {
-    return withLimit('as', room, call)
-  } finally {
-    report('enough', '')
-  }
+  const result = withLimit('as', room, call)
+  // Not where the limit could not be taken back: the process goes on with little.
+  report('enough', '')
+  return result
 }
 
 export function withFileSize<T>(bytes: number, call: () => T): T {

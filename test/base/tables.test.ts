@@ -3,24 +3,18 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { inspect } from 'node:util'
 import { diff, hpaToGpa, hvaToGpa, KiB, type ListedSlot, type Machine, MiB, machines, rowOf, summarize } from 'node-kvm'
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
-import { canRunVms, needsKvm } from '../support/needs.js'
+import { expect, test } from 'vitest'
 import { inLab, skip } from '../support/skip.js'
 import { needsAll } from '../support/tables.js'
-import { Target } from '../support/target.js'
+import { shareTarget, type Target } from '../support/target.js'
 
 const base = 0x100_0000
 const slow = inLab?.startsWith('ept') ?? false
 
 let target: Target
-beforeAll(async () => {
-  if (canRunVms) target = await Target.start()
+shareTarget((made) => {
+  target = made
 })
-beforeEach((context) => {
-  needsKvm(context)
-  return target.do('reset')
-})
-afterAll(() => target?.end())
 
 const machine = (): Machine => machines({ pid: target.pid })[0] as Machine
 const randomPages = (count: number, gpa: number, size: number) =>

@@ -109,7 +109,8 @@ describe('a device that is not there', () => {
     expect(finding(before, '/dev/kvm').detail).toBe('/dev/kvm is not here, though the kernel has KVM')
     host.run([...who, 'sh', '-c', remedyOf(before, '/dev/kvm')])
     expect(host.truthful(who)).toMatchObject({ ok: true })
-    host.shell('rm root/dev/kvm && mkdir root/dev/kvm'.replaceAll('root/', `${host.folder}/root/`))
+    const device = `${host.folder}/root/dev/kvm`
+    host.shell(`rm ${device} && mkdir ${device}`)
     const other = host.truthful(who)
     expect(finding(other, '/dev/kvm').detail).toContain('is another file than the device')
     host.run([...who, 'sh', '-c', remedyOf(other, '/dev/kvm')])

@@ -3,17 +3,16 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describeHost, KiB, MiB, machines } from 'node-kvm'
-import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { execute } from '../../lib/cli/command.js'
 import { map } from '../../lib/cli/map.js'
 import { fitLabels, layAxis } from '../../lib/cli/map-axis.js'
 import { commandLine } from '../support/built.js'
 import { checkedError } from '../support/errors.js'
-import { canRunVms, needsKvm } from '../support/needs.js'
 import { patience } from '../support/patience.js'
 import { skip } from '../support/skip.js'
 import { needsAll } from '../support/tables.js'
-import { Target } from '../support/target.js'
+import { shareTarget, Target } from '../support/target.js'
 
 /** In a process of its own, as people run it. */
 const spawned = (args: string[], before: string[] = [], options: object = {}) => {
@@ -34,14 +33,9 @@ async function printed(...args: string[]): Promise<string> {
 
 const base = 0x100_0000
 let target: Target
-beforeAll(async () => {
-  if (canRunVms) target = await Target.start()
+shareTarget((made) => {
+  target = made
 })
-beforeEach((context) => {
-  needsKvm(context)
-  return target.do('reset')
-})
-afterAll(() => target?.end())
 const one = (...args: string[]) => printed('--pid', String(target.pid), ...args)
 
 test('as JSON it lists the VM with its slots', async (context) => {

@@ -1,7 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, beforeEach } from 'vitest'
 import { json } from '../../lib/abi/text.js'
+import { canRunVms, needsKvm } from './needs.js'
 
 const script = fileURLToPath(new URL('target.mjs', import.meta.url))
 
@@ -49,4 +51,19 @@ export class Target {
     this.#child.kill('SIGKILL')
     await gone
   }
+}
+
+/** The hooks of a file whose tests share one target, which has neither memslots nor a guest when a test begins. */
+export function shareTarget(receive: (target: Target) => void): void {
+  let target: Target | undefined
+  beforeAll(async () => {
+    if (!canRunVms) return
+    target = await Target.start()
+    receive(target)
+  })
+  beforeEach(async (context) => {
+    needsKvm(context)
+    await target?.do('reset')
+  })
+  afterAll(() => target?.end())
 }

@@ -78,8 +78,10 @@ export class Child {
   contents: ReadonlySet<string> = new Set()
   programs: string[] = []
 
-  private constructor(folder: string, number: number, environment: Record<string, string>, hangSeconds: number) {
-    this.#logPath = join(folder, `log-${number}`)
+  static #started = 0
+
+  private constructor(folder: string, environment: Record<string, string>, hangSeconds: number) {
+    this.#logPath = join(folder, `log-${Child.#started++}`)
     this.#log = openSync(this.#logPath, 'a')
     this.#hangSeconds = hangSeconds
     const file = fileURLToPath(new URL('./child.js', import.meta.url))
@@ -100,8 +102,8 @@ export class Child {
     )
   }
 
-  static async start(folder: string, number: number, environment: Record<string, string>, hangSeconds: number): Promise<Child> {
-    const child = new Child(folder, number, environment, hangSeconds)
+  static async start(folder: string, environment: Record<string, string>, hangSeconds: number): Promise<Child> {
+    const child = new Child(folder, environment, hangSeconds)
     const { value } = await child.#lines.next()
     if (value === undefined) throw new Error(`the child does not start: ${await child.#ended}\n${child.#errors}`)
     child.contents = new Set((JSON.parse(value) as { contents: string[] }).contents)

@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import { type Call, callsOf, classes } from './api.js'
 import { type Arguments, argumentsOf } from './arguments.js'
-import { always, type Commands, compositionsOf, every, index, machine, orders, plain, topOf, type Weighted, withFault } from './compositions.js'
+import { always, beginnings, type Commands, compositionsOf, every, index, orders, plain, topOf, type Weighted, withFault } from './compositions.js'
 import type { Command, Fault, Kind, Text } from './sequence.js'
 
 /** Whether the package that is examined has a class, method or function of this name: `Vm.share`, `machines`. */
@@ -155,5 +155,5 @@ export function programs(has: Has): fc.Arbitrary<readonly (readonly Command[])[]
   const outer = callsWith(body, has)
   const { any } = level(outer, body)
   const rest = fc.array(fc.oneof({ weight: 8, arbitrary: any }, { weight: 1, arbitrary: every(topOf(any)) }), { maxLength: 40, size: 'max' })
-  return fc.tuple(fc.option(machine, { nil: [], freq: 6 }), rest).map(([first, all]) => [first, ...all])
+  return fc.tuple(beginnings, rest).map(([first, all]) => [first, ...all])
 }

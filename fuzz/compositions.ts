@@ -65,17 +65,18 @@ function guest(a: Arguments): Commands {
     ])
 }
 
-/** Writes to ports that are queued for a handler, which may run vCPUs. */
+/** A VM's writes to ports that are queued for handlers, which may run vCPUs. */
 function coalesced(body: Commands, faults: fc.Arbitrary<Fault | undefined>): Commands {
   const runs = index.map((vcpu): readonly Command[] => [
     { text: [`@vcpu:${vcpu}.run({ timeoutMs: 10 })`], how: 'call', around: [`hear(@vcpu:${vcpu}, `, ')'] }
   ])
   const writes = fc.oneof({ weight: 2, arbitrary: body }, { weight: 1, arbitrary: runs })
   const ends = fc.constantFrom('', '', '', '', 'throw planted()')
-  return fc
-    .tuple(index, fc.constantFrom('0x10', '0x11', '0x12'), fc.constantFrom(1, 1, 3), writes, ends, faults)
-    .map(([vm, port, size, body, end, fault]) => [
-      {
+  const zone = fc.tuple(fc.constantFrom('0x10', '0x11', '0x12'), fc.constantFrom(1, 1, 3), writes, ends, faults)
+  // Several: what was written to one comes in the same turn as what was written to others.
+  return fc.tuple(index, fc.array(zone, { minLength: 1, maxLength: 3 })).map(([vm, zones]) =>
+    zones.map(
+      ([port, size, body, end, fault]): Command => ({
         text: [
           `@vm:${vm}.coalesce({ port: ${port}, size: ${size} }, (writes) => { hearRange(@vm:${vm}, writes, ${port}, ${size}); `,
           body,
@@ -84,8 +85,9 @@ function coalesced(body: Commands, faults: fc.Arbitrary<Fault | undefined>): Com
         how: 'call',
         makes: 'zone',
         ...withFault(fault)
-      }
-    ])
+      })
+    )
+  )
 }
 
 function ioeventfds(a: Arguments, faults: fc.Arbitrary<Fault | undefined>): Weighted[] {
@@ -130,6 +132,7 @@ const copies: Commands = fc
 
 /** Compositions that do not wait for the event loop. */
 export function compositionsOf(a: Arguments, bodies: Bodies, faults: fc.Arbitrary<Fault | undefined>): Weighted[] {
+  // Of a VM that was lost no handler can tell whose writes it heard.
   // No page service: its handler lives until close() with what it names, and in these programs it names everything.
   const lost = fc.constantFrom('mapping', 'vm', 'vcpu', 'log', 'slot', 'trace', 'ioeventfd')
   return [
@@ -152,7 +155,7 @@ export function compositionsOf(a: Arguments, bodies: Bodies, faults: fc.Arbitrar
     { weight: 10, arbitrary: coalesced(bodies.writes, faults) },
     { weight: 3, arbitrary: copies },
     { weight: 2, arbitrary: index.map((on) => [plain(`judgeTable(@vm:${on}, 'in between')`)]) },
-    { weight: 2, arbitrary: lost.chain((kind) => index.map((on) => [plain(`@${kind}:${on} = undefined`)])) },
+    { weight: 2, arbitrary: lost.chain((kind) => index.map((on) => [plain(`disturb(@${kind}:${on}); @${kind}:${on} = undefined`)])) },
     { weight: 2, arbitrary: always(plain('globalThis.gc?.()')) },
     { weight: 6, arbitrary: always(plain('block(50)')) }
   ]
@@ -170,22 +173,31 @@ export const orders = (inner: Commands, most: number): Commands =>
     .tuple(index, fc.array(inner, { minLength: 1, maxLength: most }))
     .map(([crew, body]) => [order('plain', `tell(@crew:${crew}, `, body.flat(), ')')])
 
+// What a Worker knows of the table that it got.
+const lookups = ['0', '0x10000'].map((gpa): Command => ({ text: [`@vm:0.memslots.lookup(${gpa})`], how: 'call', makes: 'slot' }))
+
+/** A Worker with the same VM, which is told something at once. */
+const withWorker = (vm: string, body: readonly Command[]): readonly Command[] => [
+  { text: [`startWorker(@vm:${vm}, workerFile); disturb(@vm:${vm})`], how: 'awaited', makes: 'crew' },
+  order('plain', 'tell(@crew:last, ', [...lookups, ...body], ')')
+]
+
+/** How a program may begin: a VM with memory, and perhaps a Worker that has it too. */
+export const beginnings: Commands = fc.oneof(
+  { weight: 1, arbitrary: always() },
+  { weight: 4, arbitrary: machine },
+  { weight: 2, arbitrary: machine.map((all) => [...all, ...withWorker('last', [])]) }
+)
+
 /** Compositions that wait, or start Workers. They stand only at the top of a program, where it may await. */
 export function topOf(inner: Commands): Weighted[] {
   const told = fc.array(inner, { maxLength: 5 }).map((all) => all.flat())
-  // What a Worker knows of the table that it got.
-  const lookups = ['0', '0x10000'].map((gpa): Command => ({ text: [`@vm:0.memslots.lookup(${gpa})`], how: 'call', makes: 'slot' }))
   return [
     { weight: 16, arbitrary: always(awaited('turn()')) },
     { weight: 4, arbitrary: always(awaited('sleep(20)')) },
     {
       weight: 6,
-      arbitrary: fc
-        .tuple(index, told)
-        .map(([vm, body]) => [
-          { text: [`startWorker(@vm:${vm}, workerFile); disturb(@vm:${vm})`], how: 'awaited', makes: 'crew' },
-          order('plain', 'tell(@crew:last, ', [...lookups, ...body], ')')
-        ])
+      arbitrary: fc.tuple(index, told).map(([vm, body]) => withWorker(`${vm}`, body))
     },
     { weight: 3, arbitrary: orders(inner, 5) },
     { weight: 2, arbitrary: fc.tuple(index, told).map(([crew, body]) => [order('plain', `tell(@crew:${crew}, `, body, ', false)')]) },

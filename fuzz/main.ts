@@ -1,6 +1,6 @@
 /** npm run fuzz -- --seconds N [--seed S] [--sequences N] [--package DIR]: see docs/fuzz.md. */
 import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
@@ -13,7 +13,7 @@ function refuse(message: string): never {
   process.exit(2)
 }
 
-const numbers = ['seconds', 'sequences', 'seed', 'hang-seconds', 'shrink-seconds'] as const
+const numbers = ['seconds', 'sequences', 'seed', 'jobs', 'hang-seconds', 'shrink-seconds'] as const
 
 function parse() {
   try {
@@ -35,6 +35,8 @@ if (seed >= 2 ** 31) refuse(`--seed is below ${2 ** 31}`)
 const seconds = number('seconds', values.sequences === undefined ? 60 : Number.POSITIVE_INFINITY)
 
 const sequences = number('sequences', Number.POSITIVE_INFINITY)
+const jobs = number('jobs', availableParallelism())
+if (jobs < 1 || jobs > 64) refuse('--jobs is 1 to 64')
 const [hangSeconds, shrinkMilliseconds] = [number('hang-seconds', 10), number('shrink-seconds', 20) * 1000]
 
 let interrupted = false
@@ -54,6 +56,7 @@ search = new Search(
     seed,
     sequences,
     milliseconds: seconds * 1000,
+    jobs,
     folder,
     environment: {
       ...buildShim(folder),
@@ -75,7 +78,7 @@ function tell({ finding, program, alone, seed }: Found): void {
 await new Promise((resolve) => setImmediate(resolve))
 if (interrupted) await search.stop()
 const shown = process.stderr.isTTY
-  ? setInterval(() => process.stderr.write(`\r${search?.sequences} programs, ${search?.calls} calls, ${search?.found.length} faults `), 500)
+  ? setInterval(() => process.stderr.write(`\r${search?.sequences} programs, ${search?.calls} calls, ${search?.faults} faults `), 500)
   : undefined
 await search.run()
 clearInterval(shown)

@@ -109,13 +109,14 @@ export function hear<T extends Exit | Promise<Exit | undefined>>(vcpu: Vcpu | un
 }
 
 /** Of a coalesced range: its handler gets the writes to it, and no others. */
-export function hearRange(vm: Vm, writes: readonly { address: number; data: Uint8Array }[], port: number, size: number): void {
+export function hearRange(vm: Vm | undefined, writes: readonly { address: number; data: Uint8Array }[], port: number, size: number): void {
   for (const { address } of writes)
     if (address < port || address >= port + size) report('wrong', `a handler of ${size} ports from ${port} on got a write to ${address}`)
   hearWrites(vm, writes)
 }
 
-export function hearWrites(vm: Vm, writes: readonly { address: number; data: Uint8Array }[]): void {
+export function hearWrites(vm: Vm | undefined, writes: readonly { address: number; data: Uint8Array }[]): void {
+  if (!vm) return
   const { scripts } = ledgerOf(vm)
   for (const { address, data } of writes)
     for (const script of scripts) {

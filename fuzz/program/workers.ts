@@ -10,12 +10,15 @@ export interface Crew {
   worker: Worker
   words: Int32Array
   ordered: number
+  /** It ended, or was waited for in vain: waiting each time, a handler that gives it orders would take the program's whole time. */
+  isDeaf: boolean
 }
 
 /** Ends a Worker, unless it is ended already. */
 export async function end(crew: Crew | undefined): Promise<void> {
   if (!crew) return
   progress()
+  crew.isDeaf = true
   await crew.worker.terminate()
 }
 
@@ -28,7 +31,7 @@ export async function startWorker(vm: Library.Vm | undefined, file: URL): Promis
   // Node itself may lack what it begins with, a descriptor for instance.
   worker.once('message', () => worker.on('error', (error) => judgeError(error, 'in a Worker')))
   worker.on('error', () => {})
-  const crew = { worker, words, ordered: 0 }
+  const crew = { worker, words, ordered: 0, isDeaf: false }
   await Promise.race([new Promise((resolve) => worker.once('message', resolve)), later(5000, undefined, { ref: false })])
   return crew
 }
@@ -39,7 +42,7 @@ export function tell(crew: Crew | undefined, text: string, waits = true): void {
   const before = Atomics.load(crew.words, 1)
   crew.worker.postMessage(text)
   crew.ordered++
-  if (waits) Atomics.wait(crew.words, 1, before, 1000)
+  if (waits && !crew.isDeaf) crew.isDeaf = Atomics.wait(crew.words, 1, before, 1000) === 'timed-out'
 }
 
 /** Has a Worker do something, and ends it once it is at that step. */

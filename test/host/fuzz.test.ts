@@ -36,7 +36,7 @@ test('some programs: no fault, and its folder is gone', async () => {
   expect(readdirSync(scratch)).toEqual([])
 })
 
-test.for(['--seconds x', '--seed=-1', '--seed 1.5', '--seconds=', '--wrong', 'more', '--seed -1'])('%s is refused in a line', (words) => {
+test.for(['--seconds x', '--seed=-1', '--seed 1.5', '--seconds=', '--wrong', 'more', '--seed -1', '--jobs 0'])('%s is refused in a line', (words) => {
   const env = { ...process.env, TMPDIR: scratch }
   const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...words.split(' ')], { encoding: 'utf8', env })
   expect({ status, stdout }).toEqual({ status: 2, stdout: '' })

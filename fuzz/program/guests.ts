@@ -65,7 +65,8 @@ export function emit(vcpu: Vcpu | undefined): void {
   disturb(...ledger.scripts.filter((script) => script.vcpu === vcpu))
   const first = ledger.scripts.length * 6
   if (first + 6 > 256) return
-  const writes = new Map([0, 1, 2, 3, 4, 5].map((n) => [first + n, 0x10 + (n % 3)]))
+  // Each script begins at another port: where one's write stands in another's place, a handler gets what is not its own.
+  const writes = new Map([0, 1, 2, 3, 4, 5].map((n) => [first + n, 0x10 + ((ledger.scripts.length + n) % 3)]))
   // mov $value, %al; out %al, $port
   const code = [...[...writes].flatMap(([value, port]) => [0xb0, value, 0xe6, port]), ...halt()]
   const ip = enterCode(vcpu, code)

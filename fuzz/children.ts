@@ -51,6 +51,14 @@ function removeGroup(pid: number | undefined): void {
 /** A finding: no call came after this one. */
 export const hangIn = (call: string, seconds: number): Finding => ({ kind: 'hang', what: `no call returned for ${seconds} s`, call })
 
+/** The limits that are in force after these reports. */
+function limitsIn(reports: readonly { kind: string; what: string }[]): Set<string> {
+  const counts = new Map<string, number>()
+  for (const { kind, what } of reports)
+    if (kind === 'lacking' || kind === 'enough') counts.set(what, (counts.get(what) ?? 0) + (kind === 'lacking' ? 1 : -1))
+  return new Set([...counts].filter(([, count]) => count > 0).map(([what]) => what))
+}
+
 /** How many seconds of a processor a process has used, and whether one of its threads runs or waits for a processor. */
 function timeOf(pid: number): { used: number; runnable: boolean } {
   const sum = { used: 0, runnable: false }
@@ -73,6 +81,7 @@ export class Child {
   readonly #lines: AsyncIterator<string>
   readonly #ended: Promise<string>
   readonly #hangSeconds: number
+  #closed: Promise<void> | undefined
   #errors = ''
   /** The names of the classes, methods and functions that the package has. */
   contents: ReadonlySet<string> = new Set()
@@ -152,23 +161,25 @@ export class Child {
     const reports = lines.map((text) => JSON.parse(text) as { kind: Finding['kind'] | 'leaving' | 'lacking' | 'enough'; what: string; call: string })
     const told = reports.filter(({ kind }) => !['leaving', 'lacking', 'enough'].includes(kind)) as Finding[]
     const findings = told.map((finding): Finding => (finding.kind === 'hang' ? { ...finding, byClock: true } : finding))
+    const lacking = limitsIn(reports)
     if (ending === undefined) {
       const { calls, left } = JSON.parse((await line).value as string) as Answer
-      return { calls, findings, left, ended: false }
+      // What comes to lack something for good has no part in another program.
+      if (lacking.size > 0) await this.end()
+      return { calls, findings, left, ended: lacking.size > 0 }
     }
     const leaves = reports.some(({ kind }) => kind === 'leaving')
     if (ending === 'hang')
       findings.push({ ...hangIn(last, this.#hangSeconds), ...(leaves && { what: `the process did not end in ${this.#hangSeconds} s` }) })
-    else if ((!leaves || ending !== 'status 0') && !this.#isOutOfMemory(reports.map(({ kind }) => kind)))
+    else if ((!leaves || ending !== 'status 0') && !(lacking.has('as') && this.#isOutOfMemory()))
       findings.push({ kind: 'crash', what: `${ending} ${this.#tellingErrors()}`, call: last })
     await this.end()
     return { calls: 1, findings, left: {}, ended: true }
   }
 
   /** V8 ends a process whose address space is limited, by whichever of its threads, where it finds none for itself. */
-  #isOutOfMemory(kinds: readonly string[]): boolean {
-    const limits = kinds.filter((kind) => kind === 'lacking').length - kinds.filter((kind) => kind === 'enough').length
-    return limits > 0 && /out of memory|javascript OOM/i.test(this.#errors)
+  #isOutOfMemory(): boolean {
+    return /out of memory|\bOOM\b/i.test(this.#errors)
   }
 
   /** The lines of its standard error that say why it ended. */
@@ -177,13 +188,9 @@ export class Child {
     return lines.slice(0, 12).join('\n')
   }
 
-  async end(): Promise<void> {
+  /** Ends it, once. */
+  end(): Promise<void> {
     this.#process.kill('SIGKILL')
-    await this.#ended
-    try {
-      closeSync(this.#log)
-    } catch {
-      // A second end().
-    }
+    return (this.#closed ??= this.#ended.then(() => closeSync(this.#log)))
   }
 }

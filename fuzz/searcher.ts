@@ -12,6 +12,8 @@ const programsOfAChild = 60
 
 export class Searcher {
   readonly #search: Search
+  readonly #all = new Set<Child>()
+  /** The process in which programs run. */
   #child: Child | undefined
   /** The process in which programs are made smaller. */
   #second: Child | undefined
@@ -27,13 +29,13 @@ export class Searcher {
       const arbitrary = programs(hasOf(contents))
       for (let seed = this.#search.next(); seed !== undefined; seed = this.#search.next()) await this.#look(arbitrary, seed)
     } finally {
-      await this.#child?.end()
+      await this.end()
     }
   }
 
+  /** Ends every process of its. */
   async end(): Promise<void> {
-    await this.#child?.end()
-    await this.#second?.end()
+    await Promise.all([...this.#all].map((child) => child.end()))
   }
 
   /** One program, and if it shows something new, smaller ones of the same kind. */
@@ -55,8 +57,7 @@ export class Searcher {
       throw new Error(signatureOf(found.finding))
     })
     await fc.check(property, { seed, numRuns: 1 })
-    await this.#second?.end()
-    this.#second = undefined
+    this.#second = await this.#dismiss(this.#second)
     if (found) this.#search.tell(found)
   }
 
@@ -65,20 +66,24 @@ export class Searcher {
     if (finding.kind === 'leak') return this.#leaks(program)
     this.#second ??= await this.#start()
     const { findings, ended } = await this.#second.run(program)
-    if (ended) this.#second = undefined
+    if (ended) this.#second = await this.#dismiss(this.#second)
     return findings.some((other) => signatureOf(other) === signatureOf(finding))
   }
 
   async #current(): Promise<Child> {
-    if (this.#child && this.#child.programs.length >= programsOfAChild) {
-      await this.#child.end()
-      this.#child = undefined
-    }
+    if (this.#child && this.#child.programs.length >= programsOfAChild) this.#child = await this.#dismiss(this.#child)
     return (this.#child ??= await this.#start())
   }
-  #start(): Promise<Child> {
+  async #start(): Promise<Child> {
     const { folder, environment, hangSeconds } = this.#search.options
-    return Child.start(folder, environment, hangSeconds)
+    const child = await Child.start(folder, environment, hangSeconds)
+    this.#all.add(child)
+    if (this.#search.stopped) await child.end()
+    return child
+  }
+  async #dismiss(child: Child | undefined): Promise<undefined> {
+    await child?.end()
+    if (child) this.#all.delete(child)
   }
 
   /** Runs a program beside others; what it shows is counted, and if it is new, told. */
@@ -86,7 +91,7 @@ export class Searcher {
     const search = this.#search
     const child = await this.#current()
     const outcome = await child.run(text, (call) => search.isKnown(hangIn(call, search.options.hangSeconds)))
-    if (outcome.ended) this.#child = undefined
+    if (outcome.ended) this.#child = await this.#dismiss(child)
     if (search.stopped) return undefined
     search.sequences++
     search.calls += outcome.calls
@@ -131,7 +136,7 @@ export class Searcher {
     try {
       return await work(child)
     } finally {
-      await child.end()
+      await this.#dismiss(child)
     }
   }
 }

@@ -152,7 +152,8 @@ function lineOf(command: Command, scope: Scope): string | undefined {
   }
   const needs = [...used].map((name) => `, ${name}`).join('')
   const attempt = `${command.how === 'other' ? 'attemptOnOther' : 'attempt'}(() => ${text}${needs})`
-  const call = `${before}${underFault(command.fault, attempt)}${after}`
+  const made = underFault(command.fault, attempt)
+  const call = `${before}${command.makes === 'paging' ? `keep(${made})` : made}${after}`
   return command.makes ? `${scope.declare(command.makes)} = ${call}` : call
 }
 

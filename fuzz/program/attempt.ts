@@ -6,7 +6,7 @@ import { writeSync } from 'node:fs'
 import { isMainThread } from 'node:worker_threads'
 import { KvmError } from './library.js'
 
-/** What a child tells its parent, a line each: a fault; that it means to end; that it lacks memory from now on, and no longer. */
+/** What a child tells its parent, a line each: a fault; that it means to end; what it lacks from now on, and no longer. */
 export type Kind = 'untyped' | 'wrong' | 'hang' | 'leak' | 'leaving' | 'lacking' | 'enough'
 
 /** What this thread has done so far. */
@@ -16,12 +16,12 @@ export interface Journal {
   failed: boolean
   /** Promises that the library returned and that did not settle yet, by who returned them. */
   pending: Map<unknown, string>
-  /** What is iterated over until it is closed, though the program may have lost it. */
-  iterated: { close(): void }[]
+  /** What goes on until it is closed, though the program may have lost it: a source that is iterated over, a page service. */
+  kept: { close(): void }[]
 }
 
 export function journal(): Journal {
-  return ((globalThis as { nodeKvmFuzz?: Journal }).nodeKvmFuzz ??= { calls: 0, failed: false, pending: new Map(), iterated: [] })
+  return ((globalThis as { nodeKvmFuzz?: Journal }).nodeKvmFuzz ??= { calls: 0, failed: false, pending: new Map(), kept: [] })
 }
 
 /** Written at once, past any stream: the next call may be the last. */

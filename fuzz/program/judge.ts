@@ -118,7 +118,7 @@ export async function judge(vms: (Library.Vm | undefined)[], crews: Parameters<t
     judgeLedger(vm)
   }
   // Twice: a memslot holds a mapping until its VM is closed.
-  const all = [...closable, ...journal().iterated.splice(0)]
+  const all = [...closable, ...journal().kept.splice(0)]
   for (const one of [...all].reverse().concat(all)) if (one !== undefined) attempt(() => closableOf(one).close())
   await nextTurn()
   await judgePromises()

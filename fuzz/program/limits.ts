@@ -20,48 +20,60 @@ export function withDescriptors<T>(free: number, call: () => T): T {
   }
 }
 
+/**
+ * Makes a call under a limit that is taken back after it. What the parent hears: of a Worker that was ended in between, and where the limit
+ * could not be taken back, the process goes on with little, and runs no other program.
+ */
+export function within<T>(limit: string, set: () => void, unset: () => void, call: () => T): T {
+  report('lacking', limit)
+  try {
+    set()
+  } catch {
+    report('enough', limit)
+    return call()
+  }
+  try {
+    return call()
+  } finally {
+    try {
+      unset()
+      report('enough', limit)
+    } catch {
+      // It has been said what is lacking.
+    }
+  }
+}
+
 /** Makes a call that can start no thread, where this process may make a cgroup with the pids controller; elsewhere an ordinary call. */
 export function withoutThreads<T>(call: () => T): T {
   const cgroups = '/sys/fs/cgroup/pids'
   const group = `${cgroups}/node-kvm-fuzz-${process.pid}`
-  try {
+  const set = () => {
     mkdirSync(group)
-  } catch {
-    return call()
-  }
-  try {
     writeFileSync(`${group}/cgroup.procs`, String(process.pid))
     writeFileSync(`${group}/pids.max`, readFileSync(`${group}/pids.current`, 'utf8'))
-    return call()
-  } finally {
+  }
+  const unset = () => {
     writeFileSync(`${cgroups}/cgroup.procs`, String(process.pid))
     rmdirSync(group)
   }
+  return within('threads', set, unset, call)
 }
 
 /** Makes a call under a soft limit, which prlimit(1) sets and takes back; where it cannot, as under another limit, without it. */
 export function withLimit<T>(option: string, value: () => number, call: () => T): T {
-  const set = (to: number | string) => execFileSync('prlimit', ['--pid', String(process.pid), `--${option}=${to}:`])
-  try {
-    set(value())
-  } catch {
-    return call()
-  }
-  try {
-    return call()
-  } finally {
-    set('unlimited')
-  }
+  const set = (to: number | string) => void execFileSync('prlimit', ['--pid', String(process.pid), `--${option}=${to}:`])
+  return within(
+    option,
+    () => set(value()),
+    () => set('unlimited'),
+    call
+  )
 }
 
 /** Makes a call with room for so many more bytes of address space. V8 needs some itself, and ends the process where it finds none. */
 export function withAddressSpace<T>(bytes: number, call: () => T): T {
-  const room = () => Number(/VmSize:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]) * 1024 + bytes
-  report('lacking', '')
-  const result = withLimit('as', room, call)
-  // Not where the limit could not be taken back: the process goes on with little.
-  report('enough', '')
-  return result
+  return withLimit('as', () => Number(/VmSize:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]) * 1024 + bytes, call)
 }
 
 export function withFileSize<T>(bytes: number, call: () => T): T {

@@ -26,10 +26,16 @@ export function swallow<T>(vm: Library.Vm | undefined, port: number, source: T |
   return source
 }
 
+/** Notes a page service: its handler may name its own mapping, and with that it is never lost. */
+export function keep<T extends { close(): void }>(service: T | undefined): T | undefined {
+  if (service) journal().kept.push(service)
+  return service
+}
+
 /** Iterates over a source until its end. */
 export function iterate(source: (AsyncIterable<unknown> & { close(): void }) | undefined): void {
   if (!source) return
-  journal().iterated.push(source)
+  journal().kept.push(source)
   const all = async () => {
     for await (const _ of source) progress()
   }

@@ -114,7 +114,10 @@ inline size_t DataLength(const kvm_run& run) {
       result = KVM_EXIT_MEMORY_FAULT;
   }
   entered_ = 0;
-  if (requests_ & kParked) FutexWakeAll(entered_);
+  if (const uint32_t requests = requests_; requests & (kParked | kEnded)) {
+    if (requests & kParked) FutexWakeAll(entered_);
+    if (requests & kEnded) result = -EBADF;
+  }
   return result;
 }
 

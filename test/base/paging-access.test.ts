@@ -8,6 +8,7 @@ import { needsPaging } from '../support/needs.js'
 import { patience } from '../support/patience.js'
 import { isRunning } from '../support/running.js'
 import { vm } from '../support/vm.js'
+import { answer, worker } from '../support/worker.js'
 
 const page = 4 * KiB
 const lazyGpa = 0x8000
@@ -55,6 +56,25 @@ describe('an access that KVM makes itself', () => {
     paging.close()
     expect([...lazy.read(0, 2)]).toEqual([0, 0])
     expect([sent(vcpu), sent(vcpu), sent(vcpu)]).toEqual([[0], [0], 'hlt'])
+  })
+
+  test("in another Worker's run: the VM's end ends the run, and is no exit", async (context) => {
+    needsPaging(context)
+    let asked = () => {}
+    const missing = new Promise<void>((resolve) => (asked = resolve))
+    const { paging } = guestOf(`mov $${lazyGpa}, %si; outsb`, () => {
+      asked()
+      return new Promise<null>(() => {})
+    })
+    const runner = worker(`
+      try { parentPort.postMessage(vm.vcpu(0).run().reason) } catch (error) { parentPort.postMessage(error.code) }`)
+    const said = answer(runner)
+    runner.postMessage(vm.share())
+    await missing
+    vm.close()
+    expect(await said).toBe('closed')
+    paging.close()
+    await runner.terminate()
   })
 
   test('gets its page though that was just taken from another vCPU, for which a change of the memslots waited', async (context) => {

@@ -225,7 +225,7 @@ describe('the end of a VM', () => {
     const runner = worker(`
       const vcpu = vm.vcpu(0)
       parentPort.postMessage('running')
-      try { vcpu.run() } catch (error) { parentPort.postMessage(error.code) }`)
+      try { parentPort.postMessage(vcpu.run().reason) } catch (error) { parentPort.postMessage(error.code) }`)
     runner.postMessage(vm.share())
     expect(await answer(runner)).toBe('running')
     await untilRunning(vcpu)

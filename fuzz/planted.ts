@@ -24,7 +24,11 @@ const faults: Record<string, () => void> = {
   },
   leak() {
     const kept: Library.Kvm[] = []
-    Mapping.prototype.fill = () => void kept.push(Kvm.open())
+    const { createVm } = Kvm.prototype
+    Kvm.prototype.createVm = function (...given) {
+      kept.push(Kvm.open())
+      return createVm.apply(this, given)
+    }
   }
 }
 

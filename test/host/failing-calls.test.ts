@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { built, importable, library } from '../support/built.js'
+import { needsKvm } from '../support/needs.js'
 import { skip } from '../support/skip.js'
 
 const limits = importable('fuzz/program/limits.js')
@@ -32,6 +33,7 @@ beforeAll(async () => {
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 test.for(Object.entries(calls))('%s', ([name, call], context) => {
+  needsKvm(context)
   if (process.env['ASAN_OPTIONS']) skip(context, 'AddressSanitizer ends a process that has no memory')
   if (!shim['LD_PRELOAD']) skip(context, 'there is no C compiler')
   const program = `

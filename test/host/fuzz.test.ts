@@ -1,11 +1,13 @@
 /** The fuzzer finds nothing in a few programs of a known seed, and would find each kind of fault that there can be. */
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { built } from '../support/built.js'
+import { needsBpf, needsKvm } from '../support/needs.js'
 
 const main = built('fuzz/main.js')
 let scratch: string
@@ -68,7 +70,9 @@ describe('a planted fault is found, and its program printed', () => {
     wrong: ['wrong', /^\/\/ wrong.*memslots/m],
     leak: ['leaks', /^\/\/ leak.*kvm/m]
   } as const
-  test.for(Object.entries(kinds))('%s', async ([fault, [counted, heading]]) => {
+  test.for(Object.entries(kinds))('%s', async ([fault, [counted, heading]], context) => {
+    if (fault === 'wrong' || fault === 'leak') needsKvm(context)
+    if (fault === 'wrong') needsBpf(context)
     const args = ['--sequences', '5', '--seed', '3', '--hang-seconds', '2', '--shrink-seconds', '1']
     const { status, stderr, result } = await start(args, { NODE_KVM_FUZZ_PLANT: fault }).ended
     expect(result[counted]).toBeGreaterThan(0)
@@ -79,14 +83,11 @@ describe('a planted fault is found, and its program printed', () => {
 
   test('the program runs by itself', async () => {
     const { stderr } = await start(['--sequences', '2', '--seed', '3', '--shrink-seconds', '1'], { NODE_KVM_FUZZ_PLANT: 'crash' }).ended
-    const file = built(`fuzz-test-${process.pid}.mjs`)
-    writeFileSync(file, stderr.slice(stderr.indexOf('// crash')))
-    try {
-      const child = spawn(process.execPath, [file], { stdio: 'inherit' })
-      // The fault is in the fuzzer alone.
-      expect(await once(child, 'close')).toEqual([0, null])
-    } finally {
-      rmSync(file)
-    }
+    mkdirSync(join(scratch, 'node_modules'))
+    symlinkSync(fileURLToPath(new URL('../..', import.meta.url)), join(scratch, 'node_modules/node-kvm'))
+    writeFileSync(join(scratch, 'found.mjs'), stderr.slice(stderr.indexOf('// crash')))
+    const child = spawn(process.execPath, [join(scratch, 'found.mjs')], { stdio: 'inherit' })
+    // The fault is in the fuzzer alone.
+    expect(await once(child, 'close')).toEqual([0, null])
   })
 })

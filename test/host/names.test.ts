@@ -136,7 +136,7 @@ describe('of another process', () => {
       ]) {
         expect(status).not.toBe(0)
         expect(actsOn(stdout + stderr)).toBeUndefined()
-        expect(stderr).toMatch(/\\x1b\[31mEVIL|permission|unavailable|not mounted|tracepoints/)
+        expect(stderr).toMatch(/\\x1b\[31mEVIL|permission|unavailable|tracefs|tracepoints/)
       }
     } finally {
       idle.kill('SIGKILL')

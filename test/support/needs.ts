@@ -29,6 +29,8 @@ function need(context: TestContext, ...names: string[]): void {
 
 /** To create VMs and run them. */
 export const needsKvm = (context: TestContext) => need(context, '/dev/kvm', 'guests')
+/** To read the memslots that are in the kernel's memory. */
+export const needsBpf = (context: TestContext) => need(context, 'BPF')
 /** To see the frames behind this process's pages. */
 export const needsFrames = (context: TestContext) => need(context, 'pagemap frames')
 /** To serve faults that KVM takes for a guest. */

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { finding, MountNamespace, needsDevice, needsRestricting, nobody, remedyOf } from '../support/restricted.js'
 import { skip } from '../support/skip.js'
@@ -109,7 +110,7 @@ describe('a device that is not there', () => {
     expect(finding(before, '/dev/kvm').detail).toBe('/dev/kvm is not here, though the kernel has KVM')
     host.run([...who, 'sh', '-c', remedyOf(before, '/dev/kvm')])
     expect(host.truthful(who)).toMatchObject({ ok: true })
-    const device = `${host.folder}/root/dev/kvm`
+    const device = join(host.folder, 'root', 'dev/kvm')
     host.shell(`rm ${device} && mkdir ${device}`)
     const other = host.truthful(who)
     expect(finding(other, '/dev/kvm').detail).toContain('is another file than the device')

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "../native/page_rows.h"
-#include "../native/table_reader.h"
+#include "../native/observe/page_rows.h"
+#include "../native/observe/table_reader.h"
 
 using namespace node_kvm;
 

@@ -1,4 +1,4 @@
-// Compiles native/bpf/tables.bpf.c and keeps what its loader needs in native/bpf/tables.skeleton.h, so that users need neither clang nor
+// Compiles native/observe/bpf/tables.bpf.c and keeps what its loader needs in native/observe/bpf/tables.skeleton.h, so that users need neither clang nor
 // libbpf. With --check nothing is written: the committed header must be that of the committed source, and, where this very compiler made
 // it, be what it makes again.
 import { spawnSync } from 'node:child_process'
@@ -7,8 +7,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-const sources = ['tables.bpf.c', 'kernel.h', 'walk.h', 'layout.h'].map((name) => `native/bpf/${name}`)
-const header = 'native/bpf/tables.skeleton.h'
+const sources = ['tables.bpf.c', 'kernel.h', 'walk.h', 'layout.h'].map((name) => `native/observe/bpf/${name}`)
+const header = 'native/observe/bpf/tables.skeleton.h'
 const fail = (message) => {
   console.error(`build-bpf: ${message}`)
   process.exit(1)

@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process'
 import { globSync } from './glob.mjs'
 
-const native = globSync(['native', 'native/stress', 'bench', 'fuzz'], /\.(cc|h|c)$/)
+const native = globSync(['native/core', 'native/observe', 'native/observe/bpf', 'native/napi', 'native/stress', 'bench', 'fuzz'], /\.(cc|h|c)$/)
 const checks = [
   ['npx', ['biome', 'check', '--error-on-warnings']],
   ['npx', ['tsc', '-p', 'tsconfig.test.json']],

@@ -5,8 +5,7 @@ import { resolve, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { KvmError } from './errors.js'
 import type { NativeAddon } from './native.js'
-import { quoted } from './privileges.js'
-import { shorten } from './text.js'
+import { quoted, shorten } from './text.js'
 
 const require = createRequire(import.meta.url)
 

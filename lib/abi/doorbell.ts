@@ -1,4 +1,4 @@
-/** How native threads wake the event loop: a byte on a socket that Node watches (native/doorbell.h). */
+/** How native threads wake the event loop: a byte on a socket that Node watches (native/core/doorbell.h). */
 import { Socket } from 'node:net'
 import { limitError } from './errors.js'
 

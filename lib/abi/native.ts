@@ -11,7 +11,7 @@ export interface NativeDescriptor {
   readonly fd: number
   /** `argument` is absent, a number passed by value, or a buffer at least as large as the request number says. */
   ioctl(request: number, argument?: number | Uint8Array): number
-  /** For requests with an array behind their structure, whose length stands at offset 0 (native/requests.h lists both kinds). */
+  /** For requests with an array behind their structure, whose length stands at offset 0 (native/core/requests.h lists both kinds). */
   ioctlCounted(request: number, argument: Uint8Array): number
   /** KVM_GET_STATS_FD, on a VM or a vCPU. */
   openStatistics(): NativeDescriptor | number
@@ -41,7 +41,7 @@ export interface NativeMemslots {
 export interface NativeVm extends NativeDescriptor {
   /** What changeMemslot() is asked and answers in: one record of lib/memory/memslot-words.ts, and behind it the result. */
   readonly memslotWords: SharedArrayBuffer
-  /** KVM_SET_USER_MEMORY_REGION or its second form, if the slot is as the change was computed from, else -ESTALE (native/memslots.h). The VM holds
+  /** KVM_SET_USER_MEMORY_REGION or its second form, if the slot is as the change was computed from, else -ESTALE (native/core/memslots.h). The VM holds
    * the region as long as the slot exists; none is the one that the slot has. */
   changeMemslot(region?: NativeRegion): void
   /** All while no vCPU is in the guest, or none. Answered in the records, a refusal in the first. EIO: the kernel did not take back what it had
@@ -110,7 +110,7 @@ export interface NativeVcpu extends NativeDescriptor {
   readonly running: boolean
   /** From any thread: the run in progress, or else the next one, returns -EINTR. */
   kick(): void
-  /** After a run that gave -4096 (native/run.h, kMmioNotAwaited): its access is made in `ofMemory`, or handed on as a device's. */
+  /** After a run that gave -4096 (native/core/run.h, kMmioNotAwaited): its access is made in `ofMemory`, or handed on as a device's. */
   accessMade(ofMemory: boolean): void
   /** A thread of its own, which runs when told. `ranges` are isPort, start, size by turns: writes there are queued. `notify` is called in the
    * event loop when there is something to take. */
@@ -130,7 +130,7 @@ export interface NativeVcpuRunner {
   hasResult(): boolean
   /** The result of the last go(), as of runVcpu(), and the exit in `area`; null while there is none. */
   take(area: Uint8Array): number | null
-  /** Queued writes, older than what take() gives next: native/vcpu_thread.h, QueuedWrite. */
+  /** Queued writes, older than what take() gives next: native/core/vcpu_thread.h, QueuedWrite. */
   takeQueued(): Uint8Array
   /** Whether the thread keeps the event loop alive. */
   ref(): void
@@ -241,7 +241,7 @@ export interface NativeRegion {
 export interface TableFailure {
   step: 'map' | 'loader' | 'program' | 'room' | 'iterator' | 'walk' | 'fields'
   error: number
-  /** A bit for each field the kernel lacks (native/bpf/layout.h, field_bit). */
+  /** A bit for each field the kernel lacks (native/observe/bpf/layout.h, field_bit). */
   missingFields: number
   /** What the kernel's verifier said. */
   log: string

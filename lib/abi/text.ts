@@ -38,3 +38,6 @@ export function json(value: unknown, indent?: number): string {
     [...Array(character.length).keys()].map((at) => `\\u${character.charCodeAt(at).toString(16).padStart(4, '0')}`).join('')
   return JSON.stringify(value, plain, indent).replace(unseen, (character) => (character === '\n' ? character : inUtf16(character)))
 }
+
+/** Quotes a word for a shell's command line, where it must be. */
+export const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)

@@ -1,5 +1,5 @@
 /** The calls that a VMM makes without end, and what they are asked by and answer in: words instead of arguments and results
- * (native/vcpu_calls.h). Small functions, which V8 puts into their callers. */
+ * (native/napi/vcpu_calls.h). Small functions, which V8 puts into their callers. */
 import { native } from './native.js'
 
 // VcpuCalls::Words: vcpu, result, timeout (a double), request; the exit's union.

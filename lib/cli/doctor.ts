@@ -1,7 +1,7 @@
 /** `node-kvm doctor`: what this host can do. */
 
 import { json, visible } from '../abi/text.js'
-import { diagnose, type Finding } from '../experiments/doctor.js'
+import { diagnose, type Finding } from '../observe/doctor.js'
 import { command, laneUsage, refuseWords } from './command.js'
 import { paint } from './paint.js'
 

@@ -1,10 +1,10 @@
 /** `node-kvm map --svg`: guest-physical space against host memory, coloured by page size and state. */
 import { hex, hexRange } from '../abi/arguments.js'
-import { levelSize } from '../abi/spte.js'
 import { xml } from '../abi/text.js'
-import { hostBits } from '../translation/host-page.js'
-import type { TableSlot } from '../translation/table-slot.js'
-import type { Tables } from '../translation/tables.js'
+import { hostBits } from '../observe/tables/host-page.js'
+import type { TableSlot } from '../observe/tables/table-slot.js'
+import type { Tables } from '../observe/tables/tables.js'
+import { levelSize } from '../x86/spte.js'
 import { type Axis, fitLabels, layAxis } from './map-axis.js'
 import { bytes } from './words.js'
 

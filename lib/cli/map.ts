@@ -3,14 +3,14 @@ import { writeFileSync } from 'node:fs'
 import { join, parse } from 'node:path'
 import { hex } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
-import { describeHost } from '../abi/host.js'
 import { json, visible } from '../abi/text.js'
-import { hostBits } from '../translation/host-page.js'
-import type { Machine } from '../translation/machines.js'
-import type { Summary } from '../translation/summary.js'
-import type { TableSlot } from '../translation/table-slot.js'
-import type { Tables } from '../translation/tables.js'
-import type { Translation } from '../translation/translate.js'
+import { describeHost } from '../observe/host.js'
+import { hostBits } from '../observe/tables/host-page.js'
+import type { Machine } from '../observe/tables/machines.js'
+import type { Summary } from '../observe/tables/summary.js'
+import type { TableSlot } from '../observe/tables/table-slot.js'
+import type { Tables } from '../observe/tables/tables.js'
+import type { Translation } from '../observe/tables/translate.js'
 import { command, parseNumber, refuseWords, UsageError } from './command.js'
 import { drawTables } from './map-drawing.js'
 import { paint } from './paint.js'
@@ -151,7 +151,7 @@ function pageObjects(table: Tables) {
 }
 
 async function details(machine: Machine, options: MapOptions, gpa: number | undefined) {
-  const { summarize } = await import('../translation/summary.js')
+  const { summarize } = await import('../observe/tables/summary.js')
   const wantsTables = options.pages || options.summary || options.svg !== undefined
   const table = wantsTables ? machine.tables() : undefined
   return {
@@ -227,7 +227,7 @@ async function show(options: MapOptions): Promise<number> {
   if (wantsOne && options.pid === undefined) throw new UsageError('--gpa, --pages, --summary and --svg need --pid')
   // Before anything is looked for.
   const gpa = options.gpa === undefined ? undefined : parseNumber('gpa', options.gpa)
-  const { machines } = await import('../translation/machines.js')
+  const { machines } = await import('../observe/tables/machines.js')
   const found = machines(options.pid === undefined ? {} : { pid: parseNumber('pid', options.pid) })
   if (options.pid === undefined) {
     list(found, options.json ?? false)

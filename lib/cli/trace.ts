@@ -6,13 +6,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { KiB, MiB } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { opening } from '../abi/exhausted.js'
-import { spteFormat } from '../abi/host.js'
 import { json as toJson, visible } from '../abi/text.js'
-import type { TraceEvent, TraceKind } from '../trace/events.js'
-import { timeline } from '../trace/timeline.js'
-import type { Trace, TraceOptions } from '../trace/trace.js'
-import { allKinds, defaultKinds, ownKinds } from '../trace/tracepoints.js'
-import type { Machine } from '../translation/machines.js'
+import { spteFormat } from '../observe/host.js'
+import type { Machine } from '../observe/tables/machines.js'
+import type { TraceEvent, TraceKind } from '../observe/trace/events.js'
+import { timeline } from '../observe/trace/timeline.js'
+import type { Trace, TraceOptions } from '../observe/trace/trace.js'
+import { allKinds, defaultKinds, ownKinds } from '../observe/trace/tracepoints.js'
 import { command, laneUsage, parseNumber, refuseWords, UsageError } from './command.js'
 import { paint } from './paint.js'
 
@@ -192,7 +192,7 @@ interface Watched {
 
 async function follow(trace: Trace, watched: Watched, output: Output, json: boolean): Promise<void> {
   const tally = new Tally()
-  const { machines } = await import('../translation/machines.js')
+  const { machines } = await import('../observe/tables/machines.js')
   const memslots = new Memslots(machines)
   const step = () => {
     memslots.tell(trace, (pid) => watched.isOurs(pid, tally))
@@ -230,7 +230,7 @@ async function interruptible<T>(stop: (signal: NodeJS.Signals) => void, work: ()
 /** What needs the add-on is loaded here: --help does without it. */
 async function open(subject: { processes: number[]; children?: true }, values: Values): Promise<Trace> {
   const options = traceOptions(values)
-  const { Trace } = await import('../trace/trace.js')
+  const { Trace } = await import('../observe/trace/trace.js')
   return Trace.of({ ...subject, spteFormat: spteFormat() }, options)
 }
 

@@ -1,10 +1,10 @@
 /** `node-kvm walkthrough`: the six steps, each as the thread prints its tables. */
 import { hex } from '../abi/arguments.js'
 import { json, visible } from '../abi/text.js'
-import type { Check, Step, StepStatistics } from '../experiments/thread-step.js'
-import type { Walkthrough } from '../experiments/walkthrough.js'
-import { timeline } from '../trace/timeline.js'
-import type { SecondStage } from '../translation/translate.js'
+import type { SecondStage } from '../observe/tables/translate.js'
+import { timeline } from '../observe/trace/timeline.js'
+import type { Check, Step, StepStatistics } from '../walkthrough/thread-step.js'
+import type { Walkthrough } from '../walkthrough/walkthrough.js'
 import { command, laneUsage, refuseWords } from './command.js'
 import { paint } from './paint.js'
 import { entryWords, stageName, tableLine, tableWidth } from './words.js'
@@ -96,7 +96,7 @@ export const walkthrough = command({
 
 /** What needs the add-on is loaded here: --help does without it. */
 async function replay(asJson: boolean): Promise<number> {
-  const { runWalkthrough } = await import('../experiments/walkthrough.js')
+  const { runWalkthrough } = await import('../walkthrough/walkthrough.js')
   if (!asJson) console.log('How a guest-physical address becomes a host-physical one: the three tables of the KVM thread of October 2020.')
   const result = runWalkthrough(asJson ? undefined : printStep)
   if (asJson) console.log(json(result, 2))

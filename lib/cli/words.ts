@@ -1,8 +1,8 @@
 /** How the commands name sizes, tables and entries. */
 import { hex } from '../abi/arguments.js'
-import { describeHost, type Mmu } from '../abi/host.js'
 import { shorten, visible } from '../abi/text.js'
-import type { SecondStage } from '../translation/translate.js'
+import { describeHost, type Mmu } from '../observe/host.js'
+import type { SecondStage } from '../observe/tables/translate.js'
 import { paint } from './paint.js'
 
 /** `2 MiB`: in the largest unit that leaves few digits. */

@@ -1,6 +1,6 @@
 /**
  * eventfds in the event loop. KVM signals them from within KVM_RUN; one native thread for each environment waits for them all (epoll),
- * adds up what they count and rings a bell (native/doorbell.h says why so, and not by libuv). The libuv thread pool has no part in it, and a
+ * adds up what they count and rings a bell (native/core/doorbell.h says why so, and not by libuv). The libuv thread pool has no part in it, and a
  * guest that signals faster than JavaScript listens makes one event with a larger count, not a queue.
  */
 import { AsyncResource } from 'node:async_hooks'

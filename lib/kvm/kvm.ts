@@ -6,7 +6,7 @@ import { checkOurs, ours } from '../abi/internal.js'
 import { type NativeKvm, native } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_GET_API_VERSION, KVM_GET_SUPPORTED_CPUID, type Request } from '../abi/requests.js'
 import { CpuidEntry } from '../abi/structures.js'
-import { makeVm, type Vm } from './vm.js'
+import { makeVm, type Vm } from './vm/vm.js'
 
 const openAdvice: Record<string, string> = {
   ENOENT: 'KVM is not loaded, or this container was not given the device: node-kvm doctor says which, and what to do',

@@ -44,7 +44,7 @@ const withRings = new WeakSet<NativeVm>()
 
 interface Logged {
   slot: Memslot
-  /** The change that left it as it was adopted, by number (native/memslots.h): after any other nobody knows what its log has missed. */
+  /** The change that left it as it was adopted, by number (native/core/memslots.h): after any other nobody knows what its log has missed. */
   changed: number
   pages: PageSet
   /** Whether logging was turned on here, to be turned off again. */

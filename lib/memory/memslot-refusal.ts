@@ -20,7 +20,7 @@ interface Range {
   size: number
 }
 
-/** The answer to a refused change, or to several, in their records (native/vm_memslots.cc). */
+/** The answer to a refused change, or to several, in their records (native/napi/vm_memslots.cc). */
 export function refusalIn(records: Float64Array, result: number): Refusal {
   const [id, change, gpa, size] = [...records.subarray(0, 4)] as [number, number, number, number]
   const errno = errnoName(result)

@@ -1,4 +1,4 @@
-/** Changes and rows of the table, in the numbers that the add-on takes and gives (native/vm_memslots.cc): eight for each. */
+/** Changes and rows of the table, in the numbers that the add-on takes and gives (native/napi/vm_memslots.cc): eight for each. */
 import type { NativeMemslots, NativeRegion } from '../abi/native.js'
 import { descriptorOf } from './guest-memfd.js'
 import { regionOf } from './mapping.js'

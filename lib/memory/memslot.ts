@@ -106,7 +106,7 @@ export interface SlotRecord {
   placement: Placement
   /** Whether it was deleted. */
   gone: boolean
-  /** The change that created it, and the last that changed it, by number (native/memslots.h). */
+  /** The change that created it, and the last that changed it, by number (native/core/memslots.h). */
   created: number
   changed: number
   /** Under which GPA the index of its table has it, and at which place of the changed ones; -1: it has not. */

@@ -12,7 +12,7 @@ export let tableOf: (memslots: Memslots) => SlotTable
 
 /**
  * A VM's memslots, ordered by GPA. Ids are allotted by the library and used again after a delete. Every environment that holds the VM has a table of
- * its own, which follows the changes of the others when it is next used; how they change one table together says native/memslots.h.
+ * its own, which follows the changes of the others when it is next used; how they change one table together says native/core/memslots.h.
  * @example
  * const slot = vm.memslots.create({ gpa: 0xa000, mapping: Mapping.anonymous(4 * KiB) })
  * slot.move(0xe000)

@@ -13,10 +13,10 @@
 #include <thread>
 #include <vector>
 
-#include "dirty_rings.h"
-#include "guest.h"
-#include "region.h"
-#include "run_inline.h"
+#include "core/dirty_rings.h"
+#include "core/region.h"
+#include "core/run_inline.h"
+#include "stress/guest.h"
 
 using node_kvm::DirtyRings;
 using node_kvm::OwnedFd;

@@ -1,5 +1,5 @@
 // Eventfds signalled from several threads while they are watched, forgotten and watched again: nothing counted is lost or told twice.
-#include "eventfds.h"
+#include "core/eventfds.h"
 
 #include <errno.h>
 #include <stdio.h>

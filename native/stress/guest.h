@@ -8,7 +8,7 @@
 #include <cstdlib>
 #include <memory>
 
-#include "region.h"
+#include "core/region.h"
 
 inline void Require(bool holds, const char* what) {
   if (holds) return;

@@ -13,9 +13,9 @@
 #include <random>
 #include <thread>
 
-#include "guest.h"
-#include "region.h"
-#include "run_inline.h"
+#include "core/region.h"
+#include "core/run_inline.h"
+#include "stress/guest.h"
 
 using node_kvm::OwnedFd;
 using node_kvm::Region;

@@ -14,8 +14,8 @@
 #include <thread>
 #include <vector>
 
-#include "guest.h"
-#include "vm_state.h"
+#include "core/vm_state.h"
+#include "stress/guest.h"
 
 using namespace node_kvm;
 

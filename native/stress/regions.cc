@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "region.h"
+#include "core/region.h"
 
 using node_kvm::Region;
 using node_kvm::RegionKind;

@@ -14,10 +14,10 @@
 #include <thread>
 #include <vector>
 
-#include "guest.h"
-#include "run_inline.h"
-#include "vcpu_thread.h"
-#include "vm_state.h"
+#include "core/run_inline.h"
+#include "core/vcpu_thread.h"
+#include "core/vm_state.h"
+#include "stress/guest.h"
 
 using namespace node_kvm;
 

@@ -12,9 +12,9 @@
 #include <thread>
 #include <vector>
 
-#include "guest.h"
-#include "region.h"
-#include "run_inline.h"
+#include "core/region.h"
+#include "core/run_inline.h"
+#include "stress/guest.h"
 
 using node_kvm::OwnedFd;
 using node_kvm::Region;

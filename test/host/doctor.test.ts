@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { type Diagnosis, diagnose, KiB, MiB } from 'node-kvm'
 import { beforeEach, describe, expect, test } from 'vitest'
-import { mayGainCapability } from '../../lib/abi/privileges.js'
+import { mayGainCapability } from '../../lib/observe/privileges.js'
 import { compile } from '../support/compile.js'
 import {
   doctorWords,

@@ -1,4 +1,4 @@
-// The protocol of native/memslots.h, in every order of the steps of two environments that make two changes each. What runs is the library's own
+// The protocol of native/core/memslots.h, in every order of the steps of two environments that make two changes each. What runs is the library's own
 // Memslots; only the add-on's table is a model (support/memslot-table.ts), whose steps are the points at which the other environment may go on.
 // An environment is put back to where it was by running it again from its beginning with the answers that it got.
 import { constants } from 'node:os'

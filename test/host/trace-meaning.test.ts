@@ -1,9 +1,9 @@
 import { accessText, decodeEptQualification, decodeNestedPageFault, decodeSpte, type Spte, type TraceEvent, timeline } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
-import { Causes } from '../../lib/trace/causes.js'
-import { lowField, numberField, parseFormat, rawFields, wideField } from '../../lib/trace/format.js'
-import { Recorded, RecordedFault, RecordedRaw } from '../../lib/trace/recorded.js'
-import { type DecodeContext, tracepoints } from '../../lib/trace/tracepoints.js'
+import { Causes } from '../../lib/observe/trace/causes.js'
+import { lowField, numberField, parseFormat, rawFields, wideField } from '../../lib/observe/trace/format.js'
+import { Recorded, RecordedFault, RecordedRaw } from '../../lib/observe/trace/recorded.js'
+import { type DecodeContext, tracepoints } from '../../lib/observe/trace/tracepoints.js'
 
 /** What is set in a decoded value that was not set in that of 0. */
 function gained(decode: (value: bigint) => object, bit: number): string[] {

@@ -1,6 +1,6 @@
 import { KiB, Mapping, statisticsGrowth, Trace } from 'node-kvm'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { Tracefs } from '../../lib/trace/tracefs.js'
+import { Tracefs } from '../../lib/observe/trace/tracefs.js'
 import { inLab, skip } from '../support/skip.js'
 import { Target } from '../support/target.js'
 import { gpa, guest, hits, prepareEachTest, ram, touched } from '../support/traced.js'

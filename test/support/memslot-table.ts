@@ -20,7 +20,7 @@ const meet = (one: TableRow, other: TableRow) => one.gpa < other.gpa + other.siz
 const inPlace = (before: TableRow, after: TableRow) =>
   before.region === after.region && before.offset === after.offset && before.size === after.size && ((before.flags ^ after.flags) & ~1) === 0
 
-/** What native/memslots.h says, without a kernel: each method is one step. */
+/** What native/core/memslots.h says, without a kernel: each method is one step. */
 export class Table {
   generation = 0
   #rows: readonly TableRow[] = []

@@ -1,5 +1,5 @@
 import type { TestContext } from 'vitest'
-import { tryReading } from '../../lib/translation/reader.js'
+import { tryReading } from '../../lib/observe/tables/reader.js'
 import { needsFrames } from './needs.js'
 import { skip } from './skip.js'
 

@@ -1,0 +1,84 @@
+/** Registers in the run page: KVM_CAP_SYNC_REGS (api.rst, "kvm_valid_regs" and "kvm_dirty_regs"). */
+import { argumentError, checkInteger } from '../../abi/arguments.js'
+import { errnoName, KvmError } from '../../abi/errors.js'
+import { checkOurs, ours } from '../../abi/internal.js'
+import type { NativeVcpu } from '../../abi/native.js'
+import type { Struct } from '../../abi/struct.js'
+import { Registers, SpecialRegisters } from '../../abi/structures.js'
+
+/** Bits of the two masks. */
+export const syncBits = { registers: 1, specialRegisters: 2, events: 4 } as const
+
+// struct kvm_run: the union ends at 288; then kvm_valid_regs, kvm_dirty_regs, and struct kvm_sync_regs.
+const validOffset = 288
+const dirtyOffset = 296
+const registersOffset = 304
+const specialRegistersOffset = registersOffset + Registers.size
+
+/** @internal */
+export let makeSyncRegisters: (vcpu: NativeVcpu, runPageSize: number) => SyncRegisters
+
+/**
+ * Saves the ioctls around each run: KVM copies the asked-for registers out at each exit, and the dirty ones in at each entry.
+ * @example
+ * vcpu.syncRegisters.ask(syncBits.registers)
+ * vcpu.run()
+ * vcpu.syncRegisters.registers.rip
+ */
+export class SyncRegisters {
+  readonly #native: NativeVcpu
+  readonly #runPageSize: number
+
+  static {
+    makeSyncRegisters = (vcpu, runPageSize) => new SyncRegisters(ours, vcpu, runPageSize)
+  }
+
+  private constructor(key: symbol, vcpu: NativeVcpu, runPageSize: number) {
+    checkOurs(key, 'a SyncRegisters', 'createVcpu() of a Vm')
+    this.#native = vcpu
+    this.#runPageSize = runPageSize
+  }
+
+  #check(result: number): void {
+    if (result < 0)
+      throw new KvmError('closed', `the run page of ${this.#runPageSize} bytes cannot be reached (${errnoName(result)}); is the vCPU closed?`)
+  }
+  #write(offset: number, { bytes }: Struct): void {
+    this.#check(this.#native.writeRunPage(offset, bytes))
+  }
+  #mask(offset: number, name: string, bits: number): void {
+    this.#check(this.#native.writeRunPage(offset, new Uint8Array(new BigUint64Array([BigInt(checkInteger(name, bits))]).buffer)))
+  }
+
+  /** Which registers each later exit copies out. A bit that KVM does not know makes run() fail with EINVAL. */
+  ask(bits: number): void {
+    this.#mask(validOffset, 'bits', bits)
+  }
+  /** Which registers the next run copies in; KVM clears the mask. */
+  markDirty(bits: number): void {
+    this.#mask(dirtyOffset, 'bits', bits)
+  }
+
+  /** The general-purpose registers as the last exit left them; stale unless asked for. Assign to change, then markDirty. */
+  get registers(): Registers {
+    const value = new Registers()
+    this.#check(this.#native.readRunPage(registersOffset, value.bytes))
+    return value
+  }
+  /** Writes them into the run page; they count once marked dirty. */
+  set registers(value: Registers) {
+    if (!(value instanceof Registers)) throw argumentError('registers', value, 'an instance of Registers')
+    this.#write(registersOffset, new Registers(value))
+  }
+  /** Segments and control registers as the last exit left them; stale unless asked for. */
+  get specialRegisters(): SpecialRegisters {
+    const value = new SpecialRegisters()
+    this.#check(this.#native.readRunPage(specialRegistersOffset, value.bytes))
+    return value
+  }
+  /** Writes them into the run page; they count once marked dirty. */
+  set specialRegisters(value: SpecialRegisters) {
+    if (!(value instanceof SpecialRegisters)) throw argumentError('specialRegisters', value, 'an instance of SpecialRegisters')
+    this.#write(specialRegistersOffset, new SpecialRegisters(value))
+  }
+}

@@ -1,0 +1,307 @@
+/** A vCPU on a thread of its own, while the event loop goes on. */
+import { AsyncResource } from 'node:async_hooks'
+import { argumentError, checkAddress, checkInteger, checkList, checkOptions } from '../../abi/arguments.js'
+import { errnoName, KvmError } from '../../abi/errors.js'
+import type { NativeVcpuRunner } from '../../abi/native.js'
+import type { Exit, IoOutExit, MmioExit } from './exits.js'
+
+/** What may be given for one kind of exit: a function, or an object with a method `handle`. What it returns is awaited; then the guest goes on. */
+export type ExitHandler<E extends Exit | MemoryError> = ((exit: E) => unknown) | ExitReceiver<E>
+/** A device, or a bus of them. */
+export interface ExitReceiver<E extends Exit | MemoryError> {
+  /** Called for each exit, as a function would be. */
+  handle(exit: E): unknown
+}
+/**
+ * The guest touched memory that the host cannot give it: KVM_RUN failed with EFAULT or EHWPOISON. Whoever handles it makes the memory
+ * accessible, and the guest tries the access again; without a handler the run rejects with the error `memory`.
+ */
+export interface MemoryError {
+  reason: 'memory'
+  /** `EFAULT`, or `EHWPOISON` for a page whose memory is broken. */
+  errno: string
+  /** Where, as far as the kernel tells: since Linux 6.8, and not for every access. */
+  gpa: number | undefined
+}
+/** By the exits' reasons. An exit without a handler ends the run. */
+export type ExitHandlers = { [R in Exit['reason']]?: ExitHandler<Extract<Exit, { reason: R }>> } & { memory?: ExitHandler<MemoryError> }
+
+/** Writes that need no answer: ports from `port` on, or guest-physical addresses from `gpa` on. */
+export type QueuedRange = { port: number; size?: number } | { gpa: number; size: number }
+
+/** Of {@link Vcpu.start}. */
+export interface StartOptions {
+  /** Ends the run, which then rejects with the signal's reason. */
+  signal?: AbortSignal
+  /**
+   * Writes to these do not wait for their handler: the guest goes on, and they are delivered in batches, in their order and before
+   * any later exit. The guest waits when a mebibyte of them was not handled yet.
+   */
+  queued?: readonly QueuedRange[]
+}
+
+/** How a run that start() began came to its end: by an exit without a handler, which may be answered before the next run, or by stop(). */
+export type RunEnd = Exit | { reason: 'stopped' }
+/** `running` in the guest, or on its way through handlers; `parked` by pause(); `stopped` before start() and after its end. */
+export type VcpuState = 'running' | 'parked' | 'stopped'
+
+/** @internal what a {@link VcpuThread} needs of its vCPU. */
+export interface Driven {
+  id: number
+  area(): Uint8Array
+  read(result: number): Exit
+  /** Tells what KVM queued before the exit. */
+  drain(): void
+  /** The error for a result below 0. */
+  failure(result: number): Error
+}
+
+/** QueuedWrite of native/core/vcpu_thread.h: u64 address, u32 count, u8 size, u8 port, u16, u32 length, u32; then the data, padded to 8. */
+const queuedHead = 24
+
+function* queuedExits(bytes: Uint8Array): Generator<IoOutExit | MmioExit> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  for (let at = 0; at < bytes.length; ) {
+    const length = view.getUint32(at + 16, true)
+    const data = bytes.subarray(at + queuedHead, at + queuedHead + length)
+    const address = Number(view.getBigUint64(at, true))
+    if (view.getUint8(at + 13)) yield { reason: 'io-out', port: address, size: view.getUint8(at + 12), count: view.getUint32(at + 8, true), data }
+    else yield { reason: 'mmio', gpa: address, isWrite: true, length, data }
+    at += queuedHead + Math.ceil(length / 8) * 8
+  }
+}
+
+const rangeWords = (ranges: readonly QueuedRange[]): (boolean | number)[] =>
+  checkList('queued', ranges).flatMap((range) => {
+    if (typeof range !== 'object' || range === null) throw argumentError('queued', range, 'objects with port or gpa, and size')
+    if ('port' in range) {
+      checkOptions('queued', range, ['port', 'size'])
+      return [true, checkInteger('port', range.port, 0, 0xffff), checkInteger('size', range.size ?? 1, 1, 0x1_0000)]
+    }
+    checkOptions('queued', range, ['gpa', 'size'])
+    return [false, checkAddress('gpa', range.gpa), checkInteger('size', range.size, 1)]
+  })
+
+function checkHandlers(handlers: ExitHandlers): void {
+  if (typeof handlers !== 'object' || handlers === null) throw argumentError('handlers', typeof handlers, 'an object of functions by exit reason')
+  for (const [reason, handler] of Object.entries(handlers))
+    if (typeof handler !== 'function' && typeof (handler as { handle?: unknown } | null)?.handle !== 'function')
+      throw argumentError(`handlers['${reason}']`, typeof handler, "a function, or an object with a method 'handle'")
+}
+
+const isPromise = (value: unknown): value is PromiseLike<unknown> => typeof (value as PromiseLike<unknown> | undefined)?.then === 'function'
+
+/** @internal one start() of a vCPU, to its end. Everything here happens in the event loop; the thread itself only runs when told. */
+export class VcpuThread {
+  /** Settles when the run is over. */
+  readonly ended: Promise<RunEnd>
+  readonly #driven: Driven
+  readonly #handlers: ExitHandlers
+  readonly #runner: NativeVcpuRunner
+  readonly #signal: AbortSignal | undefined
+  readonly #queues: boolean
+  #wanted: VcpuState = 'running'
+  // Whether the thread was told to go, and its exit, and what the guest did before it, was not taken and told yet.
+  #inGuest = false
+  // What a handler of queued writes threw: the run ends with it, once what the guest had written is delivered.
+  #failure: { error: unknown } | undefined
+  #over = false
+  #waiting: (() => void)[] = []
+  #resolve!: (end: RunEnd) => void
+  #reject!: (reason: unknown) => void
+  readonly #onAbort = () => this.stop()
+
+  constructor(
+    driven: Driven,
+    handlers: ExitHandlers,
+    { signal, queued = [] }: StartOptions,
+    native: { startThread(number: number, ranges: (boolean | number)[], notify: () => void): NativeVcpuRunner | number }
+  ) {
+    checkHandlers(handlers)
+    if (signal !== undefined && typeof signal?.throwIfAborted !== 'function') throw argumentError('signal', signal, 'an AbortSignal')
+    signal?.throwIfAborted()
+    // In the async context of start(), which a thread-safe function keeps for itself only before Node 24.
+    const arrived = AsyncResource.bind(() => this.#arrived(), 'KvmVcpuThread')
+    // Read once: a list may be another the next time.
+    const ranges = rangeWords(queued)
+    const runner = native.startThread(driven.id, ranges, arrived)
+    if (typeof runner === 'number') throw driven.failure(runner)
+    this.#driven = driven
+    this.#handlers = handlers
+    this.#runner = runner
+    this.#signal = signal
+    this.#queues = ranges.length > 0
+    this.ended = new Promise((resolve, reject) => {
+      this.#resolve = resolve
+      this.#reject = reject
+    })
+    signal?.addEventListener('abort', this.#onAbort, { once: true })
+    this.#proceed()
+  }
+
+  get state(): VcpuState {
+    if (this.#over) return 'stopped'
+    return this.#wanted === 'parked' && !this.#inGuest ? 'parked' : 'running'
+  }
+
+  /** Resolves when the guest is out, or the run over. */
+  async pause(): Promise<void> {
+    if (this.#wanted === 'running') this.#wanted = 'parked'
+    await this.#leave()
+  }
+  resume(): void {
+    this.#wanted = 'running'
+    for (const go of this.#waiting.splice(0)) go()
+  }
+  /** What a handler that is at work has put into its exit by now is the answer with which a later run goes on. */
+  stop(): void {
+    this.#wanted = 'stopped'
+    if (this.#inGuest) this.#runner.callBack()
+    else this.#proceed()
+  }
+  ref(): void {
+    this.#runner.ref()
+  }
+  unref(): void {
+    this.#runner.unref()
+  }
+  /** At once, without what handlers still have to say: the VM is closed. */
+  end(): void {
+    if (!this.#over) this.#finish(() => this.#resolve({ reason: 'stopped' }))
+  }
+
+  #left: (() => void)[] = []
+  #leave(): Promise<void> {
+    if (!this.#inGuest || this.#over) return Promise.resolve()
+    this.#runner.callBack()
+    return new Promise((resolve) => this.#left.push(resolve))
+  }
+
+  #finish(settle: () => void): void {
+    if (this.#over) return
+    this.#over = true
+    this.#inGuest = false
+    this.#signal?.removeEventListener('abort', this.#onAbort)
+    this.#runner.end()
+    for (const left of this.#left.splice(0)) left()
+    for (const go of this.#waiting.splice(0)) go()
+    settle()
+  }
+
+  #end(end: RunEnd): void {
+    this.#finish(() => {
+      if (this.#failure) this.#reject(this.#failure.error)
+      else if (this.#signal?.aborted && end.reason === 'stopped') this.#reject(this.#signal.reason)
+      else this.#resolve(end)
+    })
+  }
+
+  // The run ends with the first error; the guest may be on its way still, and what it writes until it is out is told as after stop().
+  #fail(error: unknown): void {
+    this.#failure ??= { error }
+    this.stop()
+  }
+
+  /** On into the guest, or what else is wanted. */
+  #proceed(): void {
+    if (this.#over) return
+    if (this.#wanted === 'stopped') this.#end({ reason: 'stopped' })
+    else if (this.#wanted === 'parked') this.#waiting.push(() => this.#proceed())
+    else {
+      this.#inGuest = true
+      this.#runner.go(this.#driven.area())
+    }
+  }
+
+  #arrived(): void {
+    if (this.#over) return
+    const isOut = this.#inGuest && this.#runner.hasResult()
+    if (this.#queues) this.#deliverQueued()
+    if (!isOut || this.#over) return
+    if (this.#failure === undefined) this.#handle(this.#runner.take(this.#driven.area()) as number)
+    else {
+      // The exit is for the next run.
+      this.#out()
+      this.#proceed()
+    }
+  }
+
+  #out(): void {
+    this.#inGuest = false
+    for (const left of this.#left.splice(0)) left()
+  }
+
+  // What KVM had coalesced by then comes first: it may be older. The guest does not write them again, so that each is delivered, whatever
+  // the handler of another throws, until one of them closes the vCPU.
+  #deliverQueued(): void {
+    const queued = this.#runner.takeQueued()
+    if (queued.length > 0) this.#driven.drain()
+    for (const exit of queuedExits(queued)) {
+      if (this.#over) return
+      try {
+        const answer = this.#call(exit)
+        if (isPromise(answer)) Promise.resolve(answer).catch((error: unknown) => this.#fail(error))
+      } catch (error) {
+        this.#fail(error)
+      }
+    }
+  }
+
+  #call(exit: Exit | MemoryError): unknown {
+    const handler = this.#handlers[exit.reason] as ExitHandler<Exit | MemoryError> | undefined
+    return typeof handler === 'function' ? handler(exit) : handler?.handle(exit)
+  }
+
+  #handle(result: number): void {
+    try {
+      const exit = this.#tell(result)
+      this.#out()
+      if (this.#over) return
+      if (exit === undefined) this.#proceed()
+      else if (this.#handlers[exit.reason] === undefined) this.#end(exit as Exit)
+      else this.#goOnAfter(this.#call(exit))
+    } catch (error) {
+      this.#out()
+      this.#fail(error)
+    }
+  }
+
+  // What the guest did before the exit is told first, and by then the exit is read: a handler may run other vCPUs.
+  #tell(result: number): Exit | MemoryError | undefined {
+    try {
+      return this.#exitOf(result)
+    } finally {
+      this.#driven.drain()
+    }
+  }
+
+  /** Undefined where there is nothing to tell: pause() or stop() called the vCPU back, or a kick came from somebody who does not listen. */
+  #exitOf(result: number): Exit | MemoryError | undefined {
+    if (result >= 0) return this.#withMemory(this.#driven.read(result))
+    const errno = errnoName(result)
+    if (errno === 'ECANCELED') return undefined
+    if (errno === 'EINTR') return this.#handlers.interrupted && { reason: 'interrupted' }
+    if (this.#handlers.memory && (errno === 'EFAULT' || errno === 'EHWPOISON')) return { reason: 'memory', errno, gpa: undefined }
+    throw this.#driven.failure(result)
+  }
+
+  // KVM_EXIT_MEMORY_FAULT is the same failure, told by a kernel that knows where (api.rst 5).
+  #withMemory(exit: Exit): Exit | MemoryError {
+    if (exit.reason !== 'memory-fault' || this.#handlers['memory-fault'] || !this.#handlers.memory) return exit
+    return { reason: 'memory', errno: 'EFAULT', gpa: exit.gpa }
+  }
+
+  #goOnAfter(answer: unknown): void {
+    if (!isPromise(answer)) this.#proceed()
+    else
+      Promise.resolve(answer).then(
+        () => this.#proceed(),
+        (error: unknown) => this.#fail(error)
+      )
+  }
+}
+
+/** @internal */
+export function illegal(asked: string, id: number, state: VcpuState, advice: string): KvmError {
+  return new KvmError('state', `${asked} of vCPU ${id}, which is ${state}: ${advice}`, { state })
+}

@@ -1,0 +1,150 @@
+/** Writes that KVM queues instead of leaving the guest: KVM_REGISTER_COALESCED_MMIO (api.rst 4.116). */
+import { AsyncResource } from 'node:async_hooks'
+import { argumentError, checkAddress, checkInteger, checkOptions, checkSize, hexRange } from '../../abi/arguments.js'
+import { errnoName, ioctlError, KvmError, throwLater } from '../../abi/errors.js'
+import { checkOurs, ours } from '../../abi/internal.js'
+import type { NativeVm } from '../../abi/native.js'
+import { KVM_REGISTER_COALESCED_MMIO } from '../../abi/requests.js'
+import { CoalescedEntry, CoalescedZone as Request } from '../../abi/structures.js'
+
+/** Of {@link Vm.coalesce}: ports, or guest-physical addresses, from the first on. */
+export interface CoalescedRange {
+  /** The first I/O port; or else `gpa`. */
+  port?: number
+  /** The first guest-physical address, outside every memslot. */
+  gpa?: number
+  /** How many ports or bytes. */
+  size: number
+}
+
+/** A write that caused no exit. */
+export interface CoalescedWrite {
+  /** The port, or the guest-physical address. */
+  address: number
+  /** The bytes written, copied. */
+  data: Uint8Array
+}
+
+/**
+ * Takes the writes of one range, oldest first. It may run other vCPUs, open and close ranges, and drain: what waits is handed on before that
+ * goes on, each write once and in the guest's order. It is called in the async context in which coalesce() was.
+ */
+export type CoalescedHandler = (writes: readonly CoalescedWrite[]) => void
+
+let makeZone: (table: Coalescing) => CoalescedZone
+
+/** A registered range. Made by {@link Vm.coalesce}. */
+export class CoalescedZone implements Disposable {
+  readonly #table: Coalescing
+
+  static {
+    makeZone = (table) => new CoalescedZone(ours, table)
+  }
+
+  private constructor(key: symbol, table: Coalescing) {
+    checkOurs(key, 'a CoalescedZone', 'coalesce() of a Vm')
+    this.#table = table
+  }
+
+  /** Delivers now what waits, of every range that this Worker has of the VM: for a guest that goes long without an exit. */
+  drain(): void {
+    this.#table.drain()
+  }
+
+  /** What waits is delivered; from now on each write is an exit. A second call does nothing. */
+  close(): void {
+    this.#table.remove(this)
+  }
+  /** close(), at the end of a `using` block. */
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}
+
+/** What is behind a zone. */
+interface Registered {
+  zone: CoalescedZone
+  request: InstanceType<typeof Request>
+  handler: CoalescedHandler
+}
+
+/** Writes of one range that follow on each other. */
+interface Batch {
+  handler: CoalescedHandler
+  writes: CoalescedWrite[]
+}
+
+/** @internal this environment's ranges of one VM. The ring is one for all vCPUs: what any of them wrote there comes with the next drain. */
+export class Coalescing {
+  readonly #vm: NativeVm
+  readonly #zones: Registered[] = []
+  readonly #entries = new Uint8Array(170 * CoalescedEntry.size)
+  // What was taken out of the ring and no handler was called with yet, oldest first. A handler may run a vCPU, close a range or drain, each of
+  // which hands on all that waits before it goes on: so nothing is overtaken, whichever drain() is the one that hands it on.
+  readonly #waiting: Batch[] = []
+
+  constructor(vm: NativeVm) {
+    this.#vm = vm
+  }
+
+  add(range: CoalescedRange, handler: CoalescedHandler): CoalescedZone {
+    const { port, gpa, size } = checkOptions('range', range, ['port', 'gpa', 'size'])
+    if ((port === undefined) === (gpa === undefined)) throw argumentError('port', port, 'given, or else gpa')
+    if (typeof handler !== 'function') throw argumentError('handler', typeof handler, 'a function')
+    const addr = port === undefined ? checkAddress('gpa', gpa) : checkInteger('port', port, 0, 0xffff)
+    const request = new Request({ addr, size: checkSize('size', size), pio: port === undefined ? 0 : 1 })
+    // Before KVM is asked, for it looks at the function's properties.
+    const bound = AsyncResource.bind(handler, 'KvmCoalescedZone')
+    const asked = `coalescing ${port === undefined ? 'gpa' : 'port'} ${hexRange(addr, size)}`
+    const result = this.#vm.coalesce(request.bytes)
+    if (errnoName(result) === 'EEXIST')
+      throw new KvmError('overlap', `${asked}: it overlaps a coalesced range of this VM, of this thread or another's`)
+    if (result < 0)
+      throw ioctlError(KVM_REGISTER_COALESCED_MMIO.name, result, asked, 'a VM has room for about 200 ranges; ports need KVM_CAP_COALESCED_PIO')
+    const zone = makeZone(this)
+    this.#zones.push({ zone, request, handler: bound })
+    return zone
+  }
+
+  remove(zone: CoalescedZone): void {
+    const registered = this.#zones.find((one) => one.zone === zone)
+    if (!registered) return
+    this.#sort(this.#vm.uncoalesce(registered.request.bytes, this.#entries))
+    this.#zones.splice(this.#zones.indexOf(registered), 1)
+    this.#handOn()
+  }
+
+  /** Every write that waits, in the guest's order: those of one range that follow on each other come in one call. */
+  drain(): void {
+    this.#sort(this.#vm.drainCoalesced(this.#entries))
+    this.#handOn()
+  }
+
+  // What was moved out of the ring goes to its owners before any handler runs.
+  #sort(count: number): void {
+    let owner: Registered | undefined
+    let writes: CoalescedWrite[] = []
+    for (let index = 0; index < count; index++) {
+      const { phys_addr: address, len, pio, data } = CoalescedEntry.over(this.#entries.subarray(index * CoalescedEntry.size))
+      const zone = this.#ownerOf(address, pio)
+      if (!zone) continue
+      if (zone !== owner) this.#waiting.push({ handler: zone.handler, writes: (writes = []) })
+      owner = zone
+      writes.push({ address, data: data.slice(0, Math.min(len, 8)) })
+    }
+  }
+
+  // The exit that made this call must still reach its own caller: what a handler throws goes where a listener's error would.
+  #handOn(): void {
+    for (let batch = this.#waiting.shift(); batch; batch = this.#waiting.shift())
+      try {
+        batch.handler(batch.writes)
+      } catch (error) {
+        throwLater(error)
+      }
+  }
+
+  #ownerOf(address: number, pio: number): Registered | undefined {
+    return this.#zones.find(({ request: { addr, size, pio: ports } }) => ports === pio && address >= addr && address < addr + size)
+  }
+}

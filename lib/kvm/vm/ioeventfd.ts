@@ -1,0 +1,93 @@
+/** Writes of the guest that become events instead of exits: KVM_IOEVENTFD (api.rst 4.59). */
+import { argumentError, checkAddress, checkInteger, checkOptions, hex } from '../../abi/arguments.js'
+import { ioctlError } from '../../abi/errors.js'
+import { making } from '../../abi/exhausted.js'
+import { fixParent, ours } from '../../abi/internal.js'
+import type { NativeRegistration, NativeVm } from '../../abi/native.js'
+import { KVM_IOEVENTFD } from '../../abi/requests.js'
+import { IoEventfd as Request } from '../../abi/structures.js'
+import { createEventfd, EventSource, listen, unlisten } from '../eventfd.js'
+
+/** Of {@link Vm.ioeventfd}: a port or a GPA, and how wide the write must be. */
+export interface IoEventfdOptions {
+  /** An I/O port; or else `gpa`. */
+  port?: number
+  /** A guest-physical address outside every memslot. */
+  gpa?: number
+  /** Bytes of the write: 1, 2, 4 or 8; any width if 0 or absent (KVM_CAP_IOEVENTFD_ANY_LENGTH). */
+  size?: 0 | 1 | 2 | 4 | 8
+  /** Only writes of this value. */
+  datamatch?: bigint
+}
+
+const flags = { datamatch: 1, pio: 2 }
+
+function requestOf(options: IoEventfdOptions, fd: number): InstanceType<typeof Request> {
+  const { port, gpa, size = 0, datamatch } = checkOptions('options', options, ['port', 'gpa', 'size', 'datamatch'])
+  if ((port === undefined) === (gpa === undefined)) throw argumentError('port', port, 'given, or else gpa')
+  if (![0, 1, 2, 4, 8].includes(size)) throw argumentError('size', size, '1, 2, 4, 8, or 0 for any')
+  if (datamatch !== undefined && typeof datamatch !== 'bigint') throw argumentError('datamatch', datamatch, 'a bigint')
+  if (datamatch !== undefined && size === 0) throw argumentError('datamatch', datamatch, 'given together with a size')
+  // KVM compares the whole number with what was written: a wider one would never match.
+  if (datamatch !== undefined && BigInt.asUintN(8 * size, datamatch) !== datamatch)
+    throw argumentError('datamatch', datamatch, `a bigint of ${size} bytes, from 0 on`)
+  const addr = port === undefined ? checkAddress('gpa', gpa) : checkInteger('port', port, 0, 0xffff)
+  return new Request({
+    addr,
+    len: size,
+    fd,
+    datamatch: datamatch ?? 0n,
+    flags: (datamatch === undefined ? 0 : flags.datamatch) | (port === undefined ? 0 : flags.pio)
+  })
+}
+
+/** @internal */
+export let makeIoEventfd: (vm: NativeVm, options: IoEventfdOptions, onClose: () => void) => IoEventfd
+
+/**
+ * A doorbell of the guest: its write there is counted by KVM, and heard in the event loop. Made by {@link Vm.ioeventfd}.
+ * @example
+ * using doorbell = vm.ioeventfd({ port: 0x10, size: 1 })
+ * doorbell.on('event', (count) => console.log(`rung ${count} times`))
+ */
+export class IoEventfd extends EventSource {
+  readonly #registration: NativeRegistration
+
+  static {
+    fixParent(IoEventfd)
+    makeIoEventfd = (...given) => new IoEventfd(ours, ...given)
+  }
+
+  private constructor(key: symbol, vm: NativeVm, options: IoEventfdOptions, onClose: () => void) {
+    super(key, onClose)
+    const eventfd = createEventfd()
+    try {
+      const request = requestOf(options, eventfd.fd)
+      listen(this, eventfd)
+      // Last: from here on the guest's writes are no exits.
+      const made = making(() => vm.ioeventfd(request.bytes))
+      if (typeof made === 'number')
+        throw ioctlError(KVM_IOEVENTFD.name, made, `an ioeventfd at ${hex(request.addr)}`, 'EEXIST: there is one with this size and value', {
+          ...options
+        })
+      this.#registration = made
+    } catch (error) {
+      unlisten(this)
+      throw error
+    } finally {
+      eventfd.close()
+    }
+  }
+
+  /** Whether close() was called, here or on the VM. */
+  get closed(): boolean {
+    return this.#registration.fd < 0
+  }
+
+  /** The guest's writes are exits again. A second call does nothing. */
+  override close(): void {
+    if (this.closed) return
+    this.#registration.close()
+    super.close()
+  }
+}

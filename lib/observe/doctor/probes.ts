@@ -1,0 +1,80 @@
+/** Each thing that the library does, tried once as the library does it. Imported only where the add-on loads. */
+import { KvmError } from '../../abi/errors.js'
+import { type CapabilityName, capabilities } from '../../kvm/capabilities.js'
+import { Kvm } from '../../kvm/kvm.js'
+import { Mapping } from '../../memory/mapping.js'
+import { tryReading } from '../tables/reader.js'
+import { Trace } from '../trace/trace.js'
+import { Tracefs } from '../trace/tracefs.js'
+import type { Refusal } from './finding.js'
+
+async function tried(trial: () => unknown): Promise<Refusal> {
+  try {
+    await trial()
+    return null
+  } catch (error) {
+    if (error instanceof KvmError) return error
+    // Node's own, of a file that the library reads.
+    const { code, message } = error as NodeJS.ErrnoException
+    return { code: 'unavailable', message, ...(code === undefined ? {} : { errno: code }) }
+  }
+}
+
+/** A machine of one page, whose guest halts at its first instruction: on this thread, then on one of its own. */
+export function runGuest(): Promise<Refusal> {
+  return tried(async () => {
+    using kvm = Kvm.open()
+    using vm = kvm.createVm()
+    using page = Mapping.anonymous(4096)
+    page.write(0, Uint8Array.of(0xf4, 0xf4))
+    vm.memslots.create({ gpa: 0, mapping: page })
+    using vcpu = vm.createVcpu().enter('real', { ip: 0 })
+    const { reason } = vcpu.run({ timeoutMs: 10_000 })
+    if (reason !== 'hlt') throw new KvmError('unavailable', `a guest that should halt left with '${reason}'; see dmesg | tail`)
+    const end = await vcpu.start({})
+    if (end.reason !== 'hlt') throw new KvmError('unavailable', `a guest on a thread of its own should halt, and ended with '${end.reason}'`)
+  })
+}
+
+/** KVM_CHECK_EXTENSION for each; null when /dev/kvm cannot be opened. */
+export function checkExtensions(): Record<CapabilityName, number> | null {
+  try {
+    using kvm = Kvm.open()
+    using _vm = kvm.createVm()
+    return Object.fromEntries(Object.entries(capabilities).map(([name, number]) => [name, kvm.checkExtension(number)])) as Record<
+      CapabilityName,
+      number
+    >
+  } catch (error) {
+    if (error instanceof KvmError) return null
+    throw error
+  }
+}
+
+/** The description of KVM's tracepoints, wherever the library would find them. */
+export function readTracepoint(): Promise<Refusal> {
+  return tried(() => {
+    using tracefs = new Tracefs()
+    if (tracefs.read('kvm/kvm_userspace_exit', 'format') === null)
+      throw new KvmError('unavailable', 'the kernel describes no tracepoints of KVM; is kvm loaded?', { errno: 'ENOENT' })
+  })
+}
+
+/** A trace of this process, as `vm.trace()` opens it. */
+export const openTrace = (ringSize?: number): Promise<Refusal> =>
+  tried(() => Trace.of({ spteFormat: 'x86', processes: [process.pid] }, ringSize === undefined ? {} : { ringSize })[Symbol.dispose]())
+
+/** The BPF program, loaded; or why not. */
+export const loadReader = (): string | null => tryReading()
+
+export function servePageFaults(): Promise<Refusal> {
+  return tried(() => {
+    using page = Mapping.anonymous(4096)
+    page.onMissing({ content: new Uint8Array() }).close()
+  })
+}
+
+export const mapHugePage = (hugePageSize: number): Promise<Refusal> =>
+  tried(() => Mapping.hugetlb(hugePageSize, { hugePageSize, populate: true })[Symbol.dispose]())
+
+export const mapMemory = (bytes: number): Promise<Refusal> => tried(() => Mapping.anonymous(bytes)[Symbol.dispose]())

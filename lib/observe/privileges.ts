@@ -1,0 +1,106 @@
+/** What the kernel lets this process do (credentials(7), capabilities(7), user_namespaces(7)), and the shell commands that grant more. */
+import { accessSync, constants, existsSync, readlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import { quoted } from '../abi/text.js'
+import { readOptional } from './host.js'
+
+/** Capabilities by the names that setpriv(1) takes, with their bits. */
+const capabilityBits = {
+  dac_override: 1,
+  ipc_lock: 14,
+  sys_ptrace: 19,
+  sys_admin: 21,
+  sys_resource: 24,
+  perfmon: 38,
+  bpf: 39
+} as const
+/** A capability that the library, or the doctor, asks for. */
+export type LinuxCapability = keyof typeof capabilityBits
+const capabilityNames = Object.keys(capabilityBits) as LinuxCapability[]
+
+/** The value of a field of /proc/self/status; empty where there is no /proc. */
+const statusOf = (field: string): string => new RegExp(`^${field}:\\s*(.*)$`, 'm').exec(readOptional('/proc/self/status') ?? '')?.[1] ?? ''
+
+function holds(set: 'CapEff' | 'CapBnd', capability: LinuxCapability): boolean {
+  const bits = statusOf(set)
+  return /^[0-9a-f]+$/.test(bits) && ((BigInt(`0x${bits}`) >> BigInt(capabilityBits[capability])) & 1n) === 1n
+}
+/** Whether this process may use it on the host: all that the library asks for counts in the first user namespace alone. */
+export const hasCapability = (capability: LinuxCapability): boolean => holds('CapEff', capability) && !inOwnNamespace('user')
+/** Whether a program that root starts from here could have the capability. */
+export const mayGainCapability = (capability: LinuxCapability): boolean => holds('CapBnd', capability)
+
+/** Whether setuid programs such as sudo gain nothing here (PR_SET_NO_NEW_PRIVS). */
+export const gainsNothing = (): boolean => statusOf('NoNewPrivs') === '1'
+/** Whether a filter decides which system calls this process may make. */
+export const isFiltered = (): boolean => statusOf('Seccomp') === '2'
+
+/** PROC_USER_INIT_INO and PROC_PID_INIT_INO of the kernel: its first namespaces have the same numbers on every host. */
+const firstNamespaces = { user: 'user:[4026531837]', pid: 'pid:[4026531836]' } as const
+
+/** Whether this process is in a namespace that somebody made, and not in the kernel's first. */
+export function inOwnNamespace(kind: keyof typeof firstNamespaces): boolean {
+  try {
+    return readlinkSync(`/proc/self/ns/${kind}`) !== firstNamespaces[kind]
+  } catch {
+    // The links of a process that is not dumpable are root's; the map of user ids is everybody's to read.
+    const map = kind === 'user' ? readOptional('/proc/self/uid_map') : null
+    return map !== null && map.trim().split(/\s+/).join() !== '0,0,4294967295'
+  }
+}
+
+/** The kind of container that this process says it runs in; null outside. */
+export function containerKind(): string | null {
+  if (existsSync('/.dockerenv')) return 'docker'
+  if (existsSync('/run/.containerenv')) return 'podman'
+  return process.env['container'] || readOptional('/run/systemd/container') || null
+}
+
+/** Whether a program of this name is in a folder of PATH, or where only root's PATH leads. */
+export function isInstalled(program: string, path = `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`): boolean {
+  return path.split(':').some((folder) => {
+    try {
+      accessSync(join(folder || '.', program), constants.X_OK)
+      return true
+    } catch {
+      return false
+    }
+  })
+}
+
+/**
+ * The command, run as root: by sudo, or by su where that is not installed.
+ * @param command of any form that a shell takes
+ */
+export function asRoot(command: string): string {
+  if (process.getuid?.() === 0) return command
+  const isSimple = !/[;&|<>()$'"]/.test(command)
+  if (isInstalled('sudo')) return isSimple ? `sudo ${command}` : `sudo sh -c ${quoted(command)}`
+  return `su -p -s /bin/sh -c ${quoted(command)}`
+}
+
+/**
+ * Opens a shell of this user whose programs have capabilities beyond those that this process has. They are ambient ones: a program that
+ * gets its capabilities from its file instead (setcap) is not dumpable, and its own /proc/self belongs to root (proc(5)).
+ */
+export function shellWith(...wanted: readonly LinuxCapability[]): string {
+  const capabilities = capabilityNames.filter((name) => wanted.includes(name) || hasCapability(name)).map((name) => `+${name}`)
+  const [uid, gid] = [process.getuid?.() ?? 0, process.getgid?.() ?? 0]
+  const others = (process.getgroups?.() ?? []).filter((group) => group !== gid)
+  const groups = others.length === 0 ? '--clear-groups' : `--groups ${others.join()}`
+  const sets = `--inh-caps ${capabilities.join()} --ambient-caps ${capabilities.join()}`
+  const command = `setpriv --reuid ${uid} --regid ${gid} ${groups} ${sets} -- ${quoted(process.env['SHELL'] || '/bin/sh')}`
+  const elevated = asRoot(command)
+  return elevated.startsWith('sudo ') ? elevated.replace('sudo ', 'sudo -E ') : elevated
+}
+
+const prices: Partial<Record<LinuxCapability, string>> = {
+  perfmon: 'watch every process of this host',
+  bpf: "read the kernel's memory, and with it every process's",
+  sys_ptrace: 'read and change every process',
+  ipc_lock: 'lock all of memory',
+  sys_admin: 'take over the host: CAP_SYS_ADMIN is nearly root'
+}
+/** What it costs to have such a shell. */
+export const priceOf = (...capabilities: readonly LinuxCapability[]): string =>
+  `every program started from that shell, until you leave it, can ${capabilities.map((name) => prices[name] ?? name).join(', and ')}`

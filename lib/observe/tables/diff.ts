@@ -1,0 +1,105 @@
+/** What changed between two moments. */
+import { levelSize } from '../../x86/spte.js'
+import { checkTables, type Tables } from './tables.js'
+
+/** What became of a page's entry in the second stage; `host` is for a page that only the host's side changed. */
+export type ChangeKind = 'appeared' | 'vanished' | 'moved' | 'split' | 'merged' | 'permission' | 'host'
+
+/** One change, of the pages from `gpa` on that changed alike. */
+export interface Change {
+  kind: ChangeKind
+  gpa: number
+  size: number
+  addressSpace: number
+  /** Of the first page; an `hpa` of 0 is unknown or none, a `level` of 0 no entry. */
+  before: { hpa: number; level: number }
+  after: { hpa: number; level: number }
+}
+
+interface Side {
+  hpa: number
+  level: number
+  permission: bigint
+  host: number
+}
+
+const none: Side = { hpa: 0, level: 0, permission: 0n, host: 0 }
+// Read, write, execute of either format, without what the processor sets by itself (accessed, dirty).
+const permissions = { ept: 7n, x86: (1n << 63n) | 7n }
+
+function sideOf(table: Tables, row: number): Side {
+  const level = table.kind[row] === 4 ? 0 : (table.level[row] as number)
+  return {
+    hpa: table.secondHpa[row] as number,
+    level,
+    permission: level ? (table.spte[row] as bigint) & permissions[table.format] : 0n,
+    host: table.hpa[row] as number
+  }
+}
+
+function kindOf(before: Side, after: Side): ChangeKind | null {
+  if (!before.level && !after.level) return before.host !== after.host ? 'host' : null
+  if (!before.level) return 'appeared'
+  if (!after.level) return 'vanished'
+  if (before.level > after.level) return 'split'
+  if (before.level < after.level) return 'merged'
+  if (before.hpa !== after.hpa) return 'moved'
+  if (before.permission !== after.permission) return 'permission'
+  return before.host !== after.host ? 'host' : null
+}
+
+const spaceOf = (table: Tables, row: number) => table.slots[table.slot[row] as number]?.addressSpace ?? 0
+
+/** Which of the two rows comes first by address space and GPA. */
+function order(before: Tables, left: number, after: Tables, right: number): number {
+  if (left >= before.gpa.length) return right >= after.gpa.length ? 0 : 1
+  if (right >= after.gpa.length) return -1
+  return spaceOf(before, left) - spaceOf(after, right) || (before.gpa[left] as number) - (after.gpa[right] as number)
+}
+
+function* changedPages(before: Tables, after: Tables): Generator<Change> {
+  for (let left = 0, right = 0; left < before.gpa.length || right < after.gpa.length; ) {
+    const first = order(before, left, after, right)
+    const was = first <= 0 ? sideOf(before, left) : none
+    const is = first >= 0 ? sideOf(after, right) : none
+    const [table, row] = first <= 0 ? [before, left] : [after, right]
+    const kind = kindOf(was, is)
+    if (kind) {
+      const side = ({ hpa, level, host }: Side) => ({ hpa: kind === 'host' ? host : hpa, level })
+      yield { kind, gpa: table.gpa[row] as number, size: levelSize(1), addressSpace: spaceOf(table, row), before: side(was), after: side(is) }
+    }
+    if (first <= 0) left++
+    if (first >= 0) right++
+  }
+}
+
+function continues(last: Change | undefined, next: Change): last is Change {
+  return (
+    last !== undefined &&
+    last.kind === next.kind &&
+    last.addressSpace === next.addressSpace &&
+    last.gpa + last.size === next.gpa &&
+    last.before.level === next.before.level &&
+    last.after.level === next.after.level
+  )
+}
+
+/**
+ * What happened to a VM's pages between two readings: neighbours that changed alike are one change.
+ * @example
+ * const before = vm.tables()
+ * page.advise('dontneed', 0, 4096)
+ * diff(before, vm.tables())   // [] here: the guest never touched it
+ */
+export function diff(before: Tables, after: Tables): Change[] {
+  const columns = ['gpa', 'hpa', 'host', 'kind', 'level', 'secondHpa', 'slot', 'slots', 'spte'] as const
+  checkTables('before', before, columns)
+  checkTables('after', after, columns)
+  const changes: Change[] = []
+  for (const change of changedPages(before, after)) {
+    const last = changes.at(-1)
+    if (continues(last, change)) last.size += change.size
+    else changes.push(change)
+  }
+  return changes
+}

@@ -1,0 +1,69 @@
+/** One page of the host, in more detail than its page table entry has: /proc/kpageflags (Documentation/admin-guide/mm/pagemap.rst). */
+import { closeSync, openSync, readSync } from 'node:fs'
+import { pageSize } from '../../abi/arguments.js'
+import { openingOr } from '../../abi/exhausted.js'
+
+/** Bits of {@link PageColumns.host}, which the add-on sets (native/observe/page_rows.h). */
+export const hostBits = { present: 1, swapped: 2, fileOrShared: 4, exclusive: 8, softDirty: 16, huge: 32, zeroPage: 64 } as const
+
+/** What the kernel does with a frame; null where /proc/kpageflags is not readable, which needs root. */
+export interface FrameFlags {
+  anonymous: boolean
+  /** Part of a transparent huge page, or of one of the hugetlb pool; it may be mapped in small pieces all the same. */
+  transparentHuge: boolean
+  hugetlb: boolean
+  /** Merged with other processes' equal pages. */
+  ksm: boolean
+  zeroPage: boolean
+}
+
+// KPF_ bits of <linux/kernel-page-flags.h>.
+const bits = { anonymous: 12n, hugetlb: 17n, ksm: 21n, transparentHuge: 22n, zeroPage: 24n }
+
+/** @internal */
+export function frameFlags(hpa: number): FrameFlags | null {
+  const word = new BigUint64Array(1)
+  const count = openingOr(0, 'reading /proc/kpageflags', () => {
+    const file = openSync('/proc/kpageflags', 'r')
+    try {
+      return readSync(file, new Uint8Array(word.buffer), 0, 8, Math.floor(hpa / pageSize) * 8)
+    } finally {
+      closeSync(file)
+    }
+  })
+  if (count !== 8) return null
+  const is = (bit: bigint) => (((word[0] as bigint) >> bit) & 1n) === 1n
+  return {
+    anonymous: is(bits.anonymous),
+    transparentHuge: is(bits.transparentHuge),
+    hugetlb: is(bits.hugetlb),
+    ksm: is(bits.ksm),
+    zeroPage: is(bits.zeroPage)
+  }
+}
+
+/** How the host's page tables have a page. */
+export interface HostView extends Partial<FrameFlags> {
+  present: boolean
+  swapped: boolean
+  fileOrShared: boolean
+  /** Mapped by this process alone. */
+  exclusive: boolean
+  softDirty: boolean
+  /** By one entry of an upper level; null where the kernel has no PAGEMAP_SCAN (before 6.7) to say so. */
+  huge: boolean | null
+}
+
+/** @internal */
+export function hostView(flags: number, hpa: number, scanned: boolean): HostView {
+  const is = (bit: number) => (flags & bit) !== 0
+  return {
+    present: is(hostBits.present),
+    swapped: is(hostBits.swapped),
+    fileOrShared: is(hostBits.fileOrShared),
+    exclusive: is(hostBits.exclusive),
+    softDirty: is(hostBits.softDirty),
+    huge: scanned ? is(hostBits.huge) : null,
+    ...(hpa !== 0 ? frameFlags(hpa) : null)
+  }
+}

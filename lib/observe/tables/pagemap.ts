@@ -1,0 +1,48 @@
+/** The second table, HVA -> HPA: /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst). */
+import { closeSync, openSync, readSync } from 'node:fs'
+import { checkAddress, checkInteger, pageSize } from '../../abi/arguments.js'
+import { opening, zeroed } from '../../abi/exhausted.js'
+
+/** One page of host memory. */
+export interface HostPage {
+  hva: number
+  present: boolean
+  swapped: boolean
+  /** A file's page, or shared anonymous memory. */
+  fileOrShared: boolean
+  /** The physical address; absent without CAP_SYS_ADMIN, or when not present. */
+  hpa?: number
+}
+
+const bit = { fileOrShared: 1n << 61n, swapped: 1n << 62n, present: 1n << 63n }
+const frameMask = (1n << 55n) - 1n
+
+/**
+ * What backs `pages` pages from `hva` on.
+ * @param pid a process, or this one
+ * @throws the file's error when the process is gone or not ours; KvmError `limit` when this process can open no file
+ * @example
+ * readPagemap(mapping.address)[0]?.hpa
+ */
+export function readPagemap(hva: number, pages = 1, pid: number | 'self' = 'self'): HostPage[] {
+  checkAddress('hva', hva)
+  checkInteger('pages', pages, 1, 2 ** 24)
+  const first = Math.floor(hva / pageSize)
+  const entries = new BigUint64Array(zeroed(pages * 8).buffer)
+  const path = `/proc/${pid}/pagemap`
+  const file = opening(`opening ${path}`, () => openSync(path, 'r'))
+  try {
+    // Past the end of the address space the file ends: those pages are absent.
+    readSync(file, new Uint8Array(entries.buffer), 0, pages * 8, first * 8)
+  } finally {
+    closeSync(file)
+  }
+  return Array.from(entries, (entry, index) => describe(entry, (first + index) * pageSize))
+}
+
+function describe(entry: bigint, hva: number): HostPage {
+  const present = (entry & bit.present) !== 0n
+  const frame = Number(entry & frameMask)
+  const page = { hva, present, swapped: (entry & bit.swapped) !== 0n, fileOrShared: (entry & bit.fileOrShared) !== 0n }
+  return present && frame !== 0 ? { ...page, hpa: frame * pageSize } : page
+}

@@ -1,0 +1,82 @@
+/** Reading VMs with BPF: once more where the memslots changed meanwhile, and a reason where it cannot be done. */
+import { exhaustion } from '../../abi/errors.js'
+import { making } from '../../abi/exhausted.js'
+import { type NativeMachine, native, type TableFailure } from '../../abi/native.js'
+import { kernelSymbols } from './kernel-symbols.js'
+import { explainRefusal, missingOnHost, readingHost } from './refusal.js'
+
+/** How often to read before it is said that the memslots never kept still. */
+const mostAttempts = 20
+/** Bit 63 of kvm_memslots.generation: an update is going on (KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS). */
+const updateInProgress = 1n << 63n
+
+/** Which VMs. */
+export interface Which {
+  pid?: number
+  fd?: number
+  /** Whether to read the second stage too. */
+  tables: boolean
+}
+
+/** One VM, as read. */
+export interface ReadMachine extends NativeMachine {
+  torn: boolean
+  attempts: number
+}
+
+const isFailure = (result: NativeMachine[] | TableFailure): result is TableFailure => !Array.isArray(result)
+
+function changedMeanwhile({ generations, setSwapped, addressSpaces, failedReads }: NativeMachine): boolean {
+  // A pointer that led nowhere is the trace of a change, too.
+  if (setSwapped !== 0 || failedReads !== 0) return true
+  const spaces = generations.length / 2
+  return Array.from({ length: Math.min(addressSpaces, spaces) }, (_, space) => [
+    generations[space] as bigint,
+    generations[spaces + space] as bigint
+  ]).some(([before, after]) => before !== after || ((before as bigint) & updateInProgress) !== 0n)
+}
+
+function ask({ pid = 0, fd = -1, tables }: Which): NativeMachine[] | string {
+  // What is known to be refused is not asked for: the kernel's answer would say less.
+  const host = readingHost()
+  const known = missingOnHost(host)
+  if (known) return `${known.why}; ${known.remedy}`
+  const result = making(() => {
+    const read = native.readTables({ pid, fd, tables, ...kernelSymbols() })
+    const exhausted = isFailure(read) && exhaustion('reading VMs in the kernel', read.error)
+    if (exhausted) throw exhausted
+    return read
+  })
+  return isFailure(result) ? explainRefusal(result, host) : result
+}
+
+/**
+ * The VMs whose memory belongs to the process that holds them, and the descriptors of others; or why they cannot be read.
+ * @internal
+ */
+export function readMachines(which: Which): ReadMachine[] | string {
+  const found = ask(which)
+  if (typeof found === 'string') return found
+  return found.map((machine) => settle(machine, which)).filter((machine) => machine !== null)
+}
+
+function settle(first: NativeMachine, { tables }: Which): ReadMachine | null {
+  let machine = first
+  for (let attempts = 1; ; attempts++) {
+    const torn = changedMeanwhile(machine)
+    if (!torn || attempts === mostAttempts) return { ...machine, torn, attempts }
+    const again = ask({ pid: machine.pid, fd: machine.fd, tables })
+    const same = Array.isArray(again) ? again.find(({ kvm }) => kvm === machine.kvm) : undefined
+    if (!same) return null
+    machine = same
+  }
+}
+
+/** Loads the program if that was not done; null, or why it is refused. */
+export function tryReading(): string | null {
+  const host = readingHost()
+  const known = missingOnHost(host)
+  if (known) return `${known.why}; ${known.remedy}`
+  const failure = native.loadTables()
+  return failure && explainRefusal(failure, host)
+}

@@ -1,0 +1,85 @@
+/** A VM's tables in numbers. */
+
+import { levelSize } from '../../x86/spte.js'
+import { hostBits } from './host-page.js'
+import type { TableSlot } from './table-slot.js'
+import { checkTables, type Tables } from './tables.js'
+import { whySmall } from './translate.js'
+
+/** Bytes, of guest memory in memslots. */
+export interface Summary {
+  slots: number
+  /** In slots of address space 0. */
+  memory: number
+  resident: number
+  swapped: number
+  /** By one entry of an upper level of the host's page tables; null where that cannot be told. */
+  hostHuge: number | null
+  /** In the second stage, by the size of its entries. */
+  mapped: { total: number; small: number; huge2M: number; huge1G: number }
+  /** Huge on the host but in small entries here, and the other way round. */
+  hugeOnHostOnly: number
+  hugeInSecondStageOnly: number
+  /** Why, for the first: bytes by reason. */
+  whySmall: Record<string, number>
+  /** Mapped in the second stage, absent on the host: only ever a moment between two readings. */
+  mappedNotResident: number
+  /** Pages whose address both sides know, and of those, where they differ. */
+  compared: number
+  disagreeing: number
+}
+
+const empty = (): Summary => ({
+  slots: 0,
+  memory: 0,
+  resident: 0,
+  swapped: 0,
+  hostHuge: 0,
+  mapped: { total: 0, small: 0, huge2M: 0, huge1G: 0 },
+  hugeOnHostOnly: 0,
+  hugeInSecondStageOnly: 0,
+  whySmall: {},
+  mappedNotResident: 0,
+  compared: 0,
+  disagreeing: 0
+})
+
+const page = levelSize(1)
+
+function count(summary: Summary, table: Tables, row: number): void {
+  const host = table.host[row] as number
+  const level = table.kind[row] === 4 ? 0 : (table.level[row] as number)
+  const hostHuge = (host & hostBits.huge) !== 0
+  if (host & hostBits.present) summary.resident += page
+  if (host & hostBits.swapped) summary.swapped += page
+  if (hostHuge && summary.hostHuge !== null) summary.hostHuge += page
+  if (level === 0) return
+  summary.mapped.total += page
+  if (level === 1) summary.mapped.small += page
+  else if (level === 2) summary.mapped.huge2M += page
+  else summary.mapped.huge1G += page
+  if (!(host & hostBits.present) && table.evidence.host) summary.mappedNotResident += page
+  if (level > 1 && !hostHuge && table.hugeKnown) summary.hugeInSecondStageOnly += page
+  if (level === 1 && hostHuge) {
+    summary.hugeOnHostOnly += page
+    const why = whySmall(table.slots[table.slot[row] as number] as TableSlot, table.gpa[row] as number)
+    summary.whySmall[why] = (summary.whySmall[why] ?? 0) + page
+  }
+}
+
+/**
+ * Counts of a VM's pages by size and state: among others the answer to "why is my EPT not huge?".
+ * @example
+ * summarize(vm.tables()).mapped.huge2M
+ */
+export function summarize(table: Tables): Summary {
+  checkTables('table', table, ['gpa', 'host', 'kind', 'level', 'slot', 'slots', 'evidence'])
+  const summary = empty()
+  summary.slots = table.slots.length
+  summary.compared = table.compared
+  summary.disagreeing = table.disagreeing
+  if (!table.hugeKnown) summary.hostHuge = null
+  for (const slot of table.slots) if (slot.addressSpace === 0) summary.memory += slot.size
+  for (let row = 0; row < table.gpa.length; row++) count(summary, table, row)
+  return summary
+}

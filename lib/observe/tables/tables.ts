@@ -1,0 +1,237 @@
+/** The three tables of a VM, all of them at once, as columns. */
+import { argumentError, checkAddress, checkInteger, checkOptions } from '../../abi/arguments.js'
+import type { LeafColumns, PageColumns, SlotColumns } from '../../abi/columns.js'
+import { errnoName, exhaustion, KvmError } from '../../abi/errors.js'
+import { making } from '../../abi/exhausted.js'
+import { native } from '../../abi/native.js'
+import type { Memslots } from '../../memory/memslots.js'
+import type { SpteFormat } from '../../x86/spte.js'
+import { describeHost, spteFormat } from '../host.js'
+import { type Evidence, evidence } from './evidence.js'
+import { type ReadMachine, readMachines } from './reader.js'
+import { whyNoMirror } from './refusal.js'
+import { type ListedSlot, slotList } from './table-slot.js'
+
+export type { LeafColumns, PageColumns } from '../../abi/columns.js'
+
+/**
+ * The three tables: a row for each 4 KiB page that the host has or the second stage maps, ordered by address space and GPA. An `hpa` of 0 is
+ * unknown or absent, a `level` of 0 no entry in the second stage. Where several entries map one page (shadow paging does), the row shows one
+ * and `leaves` has them all.
+ */
+export interface Tables extends Omit<PageColumns, 'framesHidden' | 'passedOver' | 'scanned' | 'impossibleSlots'> {
+  /** What copies tables by their properties (structuredClone()) finds nothing in these: {@link ListedSlot}. */
+  slots: ListedSlot[]
+  /** The second stage's last-level entries. */
+  leaves: LeafColumns
+  format: SpteFormat
+  /** Whether the host's huge pages could be told. */
+  hugeKnown: boolean
+  evidence: Evidence
+}
+
+/** Where a VM is found again. */
+export interface Subject {
+  pid: number
+  fd: number
+  kvm?: bigint
+  /** For a VM of this process: its memslots as this library keeps them, should the kernel's not be readable. */
+  own?: Memslots
+  /** For a VM of this process: the second stage as it is known from elsewhere than the kernel's tables. */
+  mirror?: () => MirrorReading
+}
+
+/** @internal the second stage from elsewhere, at one moment */
+export interface MirrorReading {
+  leaves: () => LeafColumns
+  /** Equal numbers, equal entries. */
+  changes: number
+  lost: number
+  missing: string[]
+}
+
+/** How often to read again when pages were taken back between the second and the third table. */
+const mostRounds = 5
+const noSlots = (): SlotColumns => ({
+  gpa: new Float64Array(),
+  size: new Float64Array(),
+  hva: new Float64Array(),
+  flags: new Uint32Array(),
+  id: new Int16Array(),
+  addressSpace: new Uint8Array(),
+  guestMemfd: new Uint8Array()
+})
+const noLeaves = (): LeafColumns => ({
+  gpa: new Float64Array(),
+  hpa: new Float64Array(),
+  spte: new BigUint64Array(),
+  role: new Uint32Array(),
+  level: new Uint8Array(),
+  addressSpace: new Uint8Array(),
+  kind: new Uint8Array()
+})
+
+function ownSlots(memslots: Memslots): SlotColumns {
+  const list = [...memslots]
+  const columns = noSlots()
+  return {
+    ...columns,
+    gpa: Float64Array.from(list, ({ gpa }) => gpa),
+    size: Float64Array.from(list, ({ size }) => size),
+    hva: Float64Array.from(list, ({ hva }) => hva),
+    flags: Uint32Array.from(list, ({ logDirty, readonly }) => (logDirty ? 1 : 0) | (readonly ? 2 : 0)),
+    id: Int16Array.from(list, ({ id }) => id),
+    addressSpace: new Uint8Array(list.length),
+    guestMemfd: new Uint8Array(list.length)
+  }
+}
+
+/** @internal what one look at a VM brings */
+export interface Look {
+  slots: SlotColumns
+  leaves: LeafColumns
+  evidence: Evidence
+  machine: ReadMachine | null
+}
+
+function gone({ pid, fd }: Subject): KvmError {
+  return new KvmError('closed', `the VM behind descriptor ${fd} of process ${pid} is gone: it was closed, or the process ended`, { pid, fd })
+}
+
+/** @internal */
+export function look(subject: Subject, tables: boolean): Look {
+  const { pid, fd, kvm, own } = subject
+  const found = readMachines({ pid, fd, tables })
+  if (typeof found === 'string') {
+    if (!own) throw new KvmError('unavailable', `the VM of process ${pid} cannot be read: ${found}`, { pid })
+    return {
+      slots: ownSlots(own),
+      leaves: noLeaves(),
+      machine: null,
+      evidence: evidence({
+        source: 'memslots',
+        missing: [`the second stage was not read: ${found}${whyNoMirror(describeHost()) ? '' : '; vm.mirror() keeps it up from trace events'}`]
+      })
+    }
+  }
+  const machine = found.find((each) => kvm === undefined || each.kvm === kvm)
+  if (!machine) throw gone(subject)
+  const missing =
+    machine.flags & 4
+      ? ['the second stage was not read: where the kernel maps memory is not known without a running vCPU or a readable /proc/kallsyms']
+      : []
+  return {
+    slots: machine.slots,
+    leaves: machine.leaves,
+    machine,
+    evidence: evidence({
+      source: 'bpf',
+      secondStage: tables && missing.length === 0 ? 'bpf' : null,
+      torn: machine.torn,
+      lost: machine.lost,
+      attempts: machine.attempts,
+      missing
+    })
+  }
+}
+
+/** The host's side of it; without the permission to read it, rows of the second stage alone. */
+function join({ pid }: Subject, seen: Look, from: number, to: number): PageColumns {
+  const path = `/proc/${pid}`
+  const rows = making(() => native.joinTables(path, seen.slots, seen.leaves, from, to))
+  if (typeof rows !== 'number') {
+    seen.evidence.host = 'pagemap'
+    if (rows.impossibleSlots > 0) seen.evidence.torn = true
+    if (rows.passedOver)
+      seen.evidence.missing.push(
+        'pages of zeros in mappings of more than 4 GiB: to find them takes Linux 6.7 (PAGEMAP_SCAN), or a look at a smaller range'
+      )
+    if (rows.framesHidden) seen.evidence.missing.push('HPAs of the host page tables are hidden: frame numbers need CAP_SYS_ADMIN (run with sudo)')
+    return rows
+  }
+  const exhausted = exhaustion(`reading ${path}/pagemap`, rows, { pid })
+  if (exhausted) throw exhausted
+  const errno = errnoName(rows)
+  if (errno === 'ENOENT' || errno === 'ESRCH') throw new KvmError('closed', `process ${pid} ended meanwhile`, { pid, errno })
+  seen.evidence.missing.push(`the host page tables were not read: ${path}/pagemap: ${errno}; run as root or as the process's user`)
+  return native.joinTables(null, seen.slots, seen.leaves, from, to) as PageColumns
+}
+
+/** With the second stage of a mirror, until nothing changed in it while the host's tables were read. */
+function lookAtMirror(subject: Subject, own: Memslots, read: () => MirrorReading, from: number, to: number): Look & { rows: PageColumns } {
+  for (let round = 1; ; round++) {
+    const { leaves, changes, lost, missing } = read()
+    const seen: Look = {
+      slots: ownSlots(own),
+      leaves: leaves(),
+      machine: null,
+      evidence: evidence({ source: 'memslots', secondStage: 'events', lost, attempts: round, missing })
+    }
+    const rows = join(subject, seen, from, to)
+    seen.evidence.invalidations = read().changes - changes
+    if (seen.evidence.invalidations === 0 || round === mostRounds) return { ...seen, rows }
+  }
+}
+
+const generationOf = (machine: ReadMachine) => machine.generations.slice(machine.generations.length / 2).join()
+
+/**
+ * Looks at all three tables until nothing was taken back between the second and the third.
+ * @internal
+ */
+export function lookAtAll(subject: Subject, from: number, to: number): Look & { rows: PageColumns } {
+  if (subject.mirror && subject.own) return lookAtMirror(subject, subject.own, subject.mirror, from, to)
+  for (let round = 1; ; round++) {
+    const seen = look(subject, true)
+    const rows = join(subject, seen, from, to)
+    if (!seen.machine) return { ...seen, rows }
+    const after = look({ ...subject, kvm: seen.machine.kvm }, false).machine
+    // Refused all at once, after it was not: nothing says what happened meanwhile.
+    if (!after) return { ...seen, rows, evidence: { ...seen.evidence, torn: true } }
+    const invalidations = after.invalidationsAfter - seen.machine.invalidationsBefore
+    const moved = generationOf(after) !== generationOf(seen.machine)
+    if ((invalidations === 0 && !moved) || round === mostRounds) {
+      const attempts = seen.evidence.attempts + round - 1
+      return { ...seen, rows, evidence: { ...seen.evidence, invalidations, attempts, torn: seen.evidence.torn || moved } }
+    }
+  }
+}
+
+/** Which GPAs to read: from `gpa` on, `size` bytes; everything if absent. */
+export interface TableRange {
+  gpa?: number
+  size?: number
+}
+
+const gpaEnd = 2 ** 52
+
+/** @internal */
+export function readTables(subject: Subject, range: TableRange = {}): Tables {
+  const { gpa = 0, size = gpaEnd } = checkOptions('range', range, ['gpa', 'size'])
+  checkAddress('gpa', gpa)
+  checkInteger('size', size, 0, gpaEnd)
+  const { rows, slots, leaves, evidence: how } = lookAtAll(subject, gpa, Math.min(gpa + size, gpaEnd))
+  const { framesHidden: _, impossibleSlots: __, passedOver: ___, scanned, ...columns } = rows
+  return { ...columns, slots: slotList(slots, subject.pid), leaves, format: spteFormat(), hugeKnown: scanned, evidence: how }
+}
+
+/** @internal what a caller hands back must be what tables() gave, as far as it is used */
+export function checkTables<T extends Partial<Tables>>(argument: string, table: T, columns: readonly (keyof T)[]): T {
+  if (typeof table !== 'object' || table === null || columns.some((column) => typeof table[column] !== 'object'))
+    throw argumentError(argument, table, 'what tables() returned')
+  return table
+}
+
+/** The row of a GPA, or -1. */
+export function rowOf(table: Tables, wanted: number, addressSpace = 0): number {
+  const { gpa, slot, slots } = checkTables('table', table, ['gpa', 'slot', 'slots'])
+  const page = wanted - (wanted % 4096)
+  let low = 0
+  for (let high = gpa.length; low < high; ) {
+    const middle = (low + high) >> 1
+    const space = (slots[slot[middle] as number] as ListedSlot).addressSpace
+    if (space < addressSpace || (space === addressSpace && (gpa[middle] as number) < page)) low = middle + 1
+    else high = middle
+  }
+  return gpa[low] === page && slots[slot[low] as number]?.addressSpace === addressSpace ? low : -1
+}

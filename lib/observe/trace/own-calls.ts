@@ -1,0 +1,62 @@
+/** What the library itself did while a trace ran: its calls, and how KVM's counters grew. */
+import { type Change, type MemslotRow, watchChanges } from '../../memory/changes.js'
+import { type Memslots, tableOf } from '../../memory/memslots.js'
+import type { SlotTable } from '../../memory/slot-table.js'
+import { Event } from './recorded.js'
+
+// So that a trace that was dropped without close() can be collected, and its thread and rings with it.
+const unwatchers = new FinalizationRegistry((unwatch: () => void) => unwatch())
+function watchWeakly(calls: OwnCalls): () => void {
+  const reference = new WeakRef(calls)
+  const unwatch = watchChanges((change) => reference.deref()?.take(change))
+  unwatchers.register(calls, unwatch, calls)
+  return unwatch
+}
+
+/** Calls since the last drain, no more than fit. */
+export class OwnCalls {
+  /** Those that did not fit. */
+  lost = 0
+  readonly #table: SlotTable | undefined
+  readonly #limit: number
+  readonly #arrived: (change: Change) => void
+  readonly #unwatch: () => void
+  #changes: Change[] = []
+
+  /** @param arrived called at each */
+  constructor(table: Memslots | undefined, limit: number, arrived: (change: Change) => void) {
+    this.#table = table && tableOf(table)
+    this.#limit = limit
+    this.#arrived = arrived
+    this.#unwatch = watchWeakly(this)
+  }
+
+  /** @internal */
+  take(change: Change): void {
+    if (change.of === 'memslot' && change.table !== this.#table) return
+    if (this.#changes.length < this.#limit) this.#changes.push(change)
+    else this.lost++
+    this.#arrived(change)
+  }
+
+  drain(): Change[] {
+    const changes = this.#changes
+    this.#changes = []
+    return changes
+  }
+
+  /** The memslots as they are now. */
+  *rows(): Generator<MemslotRow> {
+    for (const { id, gpa, size, hva } of this.#table ?? []) yield { id, gpa, size, hva }
+  }
+
+  close(): void {
+    this.#unwatch()
+    unwatchers.unregister(this)
+    this.#changes = []
+  }
+}
+
+/** An event of the library's own: no CPU, no record. */
+export const ownEvent = (start: number, time: number, fields: object): Event =>
+  Object.assign(new Event(), { time, elapsed: (time - start) / 1e6, cpu: -1, raw: {}, ...fields })

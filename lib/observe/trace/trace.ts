@@ -1,0 +1,366 @@
+/** KVM's translation, watched: typed events out of tracepoints and the library's own calls, in one order. */
+import { readlinkSync } from 'node:fs'
+import { argumentError, checkBoolean, checkInteger, checkList, checkOneOf, checkOptions, MiB, pageSize } from '../../abi/arguments.js'
+import { Doorbell } from '../../abi/doorbell.js'
+import { errnoName, exhaustion, KvmError } from '../../abi/errors.js'
+import { making } from '../../abi/exhausted.js'
+import { checkOurs, ours } from '../../abi/internal.js'
+import { type NativeTracer, native } from '../../abi/native.js'
+import type { Change, MemslotRow } from '../../memory/changes.js'
+import type { Memslots } from '../../memory/memslots.js'
+import type { SpteFormat } from '../../x86/spte.js'
+import { Causes } from './causes.js'
+import type { TraceEvent, TraceKind } from './events.js'
+import { parseFormat } from './format.js'
+import { type Counters, Growth } from './growth.js'
+import { OwnCalls, ownEvent } from './own-calls.js'
+import { type Origin, Recorded } from './recorded.js'
+import { Cursor, dataOf, idOf, merge } from './records.js'
+import { Coverage, Rows } from './rows.js'
+import { Tracefs } from './tracefs.js'
+import { allKinds, type DecodeContext, defaultKinds, type Fill, ownKinds, rawTracepoint, type Tracepoint, tracepoints } from './tracepoints.js'
+
+/** Of {@link Vm.trace} and {@link Trace.of}. */
+export interface TraceOptions {
+  /** Which kinds of event; those of the three tables if absent, without each exit, entry and emulated instruction. */
+  kinds?: readonly TraceKind[]
+  /** Tracepoints by name, such as `kvm/kvm_userspace_exit`, whose records come undecoded, as kind `raw`, beside the kinds. */
+  tracepoints?: readonly string[]
+  /** Notifier calls for any memory of the process, not only for memory behind memslots. */
+  everywhere?: boolean
+  /** Bytes of each CPU's ring: a power of two, at least 4 KiB. 4 MiB if absent. */
+  ringSize?: number
+  /** Bytes held between two drains; what comes beyond is lost, and counted. 256 MiB if absent. */
+  heldLimit?: number
+}
+
+/** What is traced. */
+export interface TraceSubject {
+  /** The VM's own table, where it is this process's. */
+  memslots?: Memslots
+  spteFormat: SpteFormat
+  /** Process ids; none means every process of the host. */
+  processes: readonly number[]
+  /** And what those fork from now on. */
+  children?: boolean
+  /** Counters whose growth is told as kind `statistics`: those that are open at the moment. */
+  counters?: () => Iterable<Counters>
+}
+
+const optionNames = ['kinds', 'tracepoints', 'everywhere', 'ringSize', 'heldLimit'] as const
+const now = () => Number(process.hrtime.bigint())
+const bytesOfCall = 256
+
+interface Source {
+  point: Tracepoint
+  origin: Origin
+  record: typeof Recorded
+  fill: Fill
+}
+
+interface Settings {
+  wanted: ReadonlySet<TraceKind>
+  named: readonly string[]
+  everywhere: boolean
+  ringSize: number
+  heldLimit: number
+}
+
+function checkedSettings(options: TraceOptions): Settings {
+  checkOptions('options', options, optionNames)
+  const { kinds = defaultKinds, tracepoints: named = [], everywhere = false, ringSize = 4 * MiB, heldLimit = 256 * MiB } = options
+  const wanted = new Set(checkList('kinds', kinds).map((kind) => checkOneOf('kinds', kind, allKinds)))
+  const names = checkList('tracepoints', named)
+  for (const name of names)
+    if (typeof name !== 'string' || !/^\w+\/\w+$/.test(name)) throw argumentError('tracepoints', name, "names such as 'kvm/kvm_userspace_exit'")
+  checkBoolean('everywhere', everywhere)
+  checkInteger('ringSize', ringSize, pageSize, 2 ** 30)
+  if (!Number.isInteger(Math.log2(ringSize))) throw argumentError('ringSize', ringSize, 'a power of two')
+  checkInteger('heldLimit', heldLimit, 0, 2 ** 40)
+  return { wanted, named: names, everywhere, ringSize, heldLimit }
+}
+
+/** What the kernel's errors mean for whoever opens tracepoints. */
+function refusal(errno: string): KvmError {
+  const exhausted = errno === 'ENOMEM' ? undefined : exhaustion('opening tracepoints (each event takes a descriptor for each CPU)', errno)
+  if (exhausted) return exhausted
+  if (errno === 'EACCES' || errno === 'EPERM')
+    return new KvmError(
+      'permission',
+      `opening tracepoints: ${errno}; tracing needs CAP_PERFMON (root has it), and lockdown not to be 'confidentiality'; see node-kvm doctor`,
+      { errno }
+    )
+  const advice: Record<string, string> = {
+    ENOMEM: 'a smaller ringSize, or a higher /proc/sys/kernel/perf_event_mlock_kb'
+  }
+  return new KvmError('unavailable', `opening tracepoints: ${errno}${advice[errno] ? `; ${advice[errno]}` : ''}`, { errno })
+}
+
+/**
+ * A running trace. It holds what happened until it is drained; `using` or close() ends it.
+ * @example
+ * using trace = vm.trace()
+ * vm.memslots.create({ gpa: 0xa000, mapping: page }).move(0xe000)
+ * for (const event of trace.drain()) console.log(event.kind, event.elapsed)
+ * trace.lost   // 0
+ */
+export class Trace implements Disposable, AsyncIterable<TraceEvent> {
+  /** Kinds that were asked for and that this kernel has no event for. */
+  readonly unavailable: readonly TraceKind[]
+  /** When it began: nanoseconds of CLOCK_MONOTONIC. */
+  readonly start = now()
+  readonly #tracer: NativeTracer
+  readonly #sources = new Map<number, Source>()
+  readonly #context: DecodeContext
+  readonly #everywhere: boolean
+  readonly #causes = new Causes()
+  readonly #coverage = new Coverage()
+  readonly #calls: OwnCalls
+  readonly #growth: Growth | undefined
+  readonly #self = { process: process.pid, thread: Number(readlinkSync('/proc/thread-self').split('/').pop()) }
+  #cursors: Cursor[] = []
+  // What an iterator has decoded ahead, from #next on: a loop that is left has taken what it was given, and no more.
+  #ahead: TraceEvent[] = []
+  #next = 0
+  #iterated = false
+  #lost = 0
+  #missed = 0
+  #doorbell: Doorbell | undefined
+  #wake: (() => void) | undefined
+  #closed = false
+
+  /**
+   * Begins.
+   * @throws KvmError `permission` without CAP_PERFMON (or root), `unavailable` without tracefs or for a tracepoint that this kernel has
+   * not, `argument`
+   */
+  static of(subject: TraceSubject, options: TraceOptions = {}): Trace {
+    return new Trace(ours, subject, checkedSettings(options))
+  }
+
+  private constructor(key: symbol, subject: TraceSubject, settings: Settings) {
+    checkOurs(key, 'a Trace', 'trace() of a Vm, or Trace.of(),')
+    const { wanted, named, everywhere, heldLimit } = settings
+    this.#everywhere = everywhere
+    const rows = subject.memslots ? new Rows() : null
+    this.#context = { wanted, rows, everywhere, faulting: new Map(), misconfigs: new Map() }
+    this.#findSources(named, subject.spteFormat)
+    const found = new Set([...this.#sources.values()].flatMap(({ point }) => point.kinds))
+    this.unavailable = [...wanted].filter((kind) => !found.has(kind) && !ownKinds.includes(kind) && kind !== 'raw')
+    this.#tracer = this.#open(subject, settings)
+    this.#calls = new OwnCalls(subject.memslots, Math.floor(heldLimit / bytesOfCall), (change) => this.#called(change))
+    try {
+      this.#seed()
+      if (subject.counters && wanted.has('statistics')) this.#growth = new Growth(subject.counters, this.start)
+    } catch (error) {
+      this.close()
+      throw error
+    }
+  }
+
+  #findSources(named: readonly string[], spteFormat: SpteFormat): void {
+    using tracefs = new Tracefs()
+    const points = tracepoints.filter(({ kinds }) => kinds.some((kind) => this.#context.wanted.has(kind)))
+    for (const point of points) this.#addSource(tracefs, point, spteFormat)
+    for (const name of named) {
+      const used = points.find(({ event }) => event === name)
+      if (used) throw argumentError('tracepoints', name, `another: '${used.kinds.join("', '")}' are made of it, whose \`raw\` has its fields`)
+      if (!this.#addSource(tracefs, rawTracepoint(name), spteFormat))
+        throw new KvmError('unavailable', `this kernel has no tracepoint ${name}; those it has: ls /sys/kernel/tracing/events/kvm`, {
+          tracepoint: name
+        })
+    }
+  }
+
+  #addSource(tracefs: Tracefs, point: Tracepoint, spteFormat: SpteFormat): boolean {
+    const text = tracefs.read(point.event, 'format')
+    if (text === null) return false
+    const format = parseFormat(point.event, text)
+    const origin = { format, spteFormat, start: this.start }
+    this.#sources.set(format.id, { point, origin, record: point.record ?? Recorded, fill: point.decoder(format, this.#context) })
+    return true
+  }
+
+  #open({ processes, children = false }: TraceSubject, { wanted, ringSize, heldLimit }: Settings): NativeTracer {
+    const events = [...this.#sources.values()].map(({ point, origin: { format } }) => ({
+      id: format.id,
+      startOffset: format.fields.get(point.range?.[0] ?? '')?.offset ?? 0,
+      endOffset: format.fields.get(point.range?.[1] ?? '')?.offset ?? 0,
+      filter: point.filter?.(wanted) ?? ''
+    }))
+    const tracer = making(() => native.trace({ events, processes: [...processes], children, ringSize, heldLimit }))
+    if (typeof tracer === 'number') throw refusal(errnoName(tracer))
+    return tracer
+  }
+
+  #seed(): void {
+    const { rows } = this.#context
+    if (!rows) return
+    rows.replace([])
+    for (const row of this.#calls.rows()) {
+      rows.apply(null, row)
+      this.#coverage.add(row.hva, row.hva + row.size)
+    }
+    this.#reach()
+  }
+
+  /** Lets the notifier calls through that may hit a memslot, from now on. */
+  #reach(): void {
+    if (!this.#everywhere) this.#tracer.setRanges(this.#coverage.bounds)
+  }
+
+  #called(change: Change): void {
+    if (change.of === 'memslot' && change.after && this.#coverage.add(change.after.hva, change.after.hva + change.after.size)) this.#reach()
+    this.#wake?.()
+  }
+
+  /**
+   * Tells the memslots of another process's VMs, as {@link machines} reads them: what notifier calls are matched with from the next drain on,
+   * until told anew. Before the first time all of them are shown, with `gpas` null.
+   */
+  tellMemslots(rows: Iterable<MemslotRow>): void {
+    const list = [...rows]
+    ;(this.#context.rows ??= new Rows()).replace(list)
+    const grew = list.map(({ hva, size }) => this.#coverage.add(hva, hva + size))
+    if (grew.includes(true)) this.#reach()
+  }
+
+  /** After close() only what was drained before is left. */
+  get closed(): boolean {
+    return this.#closed
+  }
+
+  /** Events that found no room, until now or the close. Raise `ringSize` or `heldLimit`, or drain more often. */
+  get lost(): number {
+    return this.#closed ? this.#lost : this.#tracer.lost() + this.#calls.lost
+  }
+
+  /** What happened since the last call, by time across CPUs, and what a loop that was left had not come to. Nothing once closed. */
+  drain(): TraceEvent[] {
+    const events = this.#decoded()
+    const ahead = this.#ahead.slice(this.#next)
+    this.#ahead = []
+    return ahead.length === 0 ? events : ahead.concat(events)
+  }
+
+  #decoded(): TraceEvent[] {
+    if (this.#closed) return []
+    const until = now()
+    // First, since counters may fail to be read: nothing was taken then.
+    const grown = this.#grown(until)
+    this.#cursors = [...this.#cursors.filter((cursor) => cursor.time !== Infinity), ...this.#tracer.drain().map((records) => new Cursor(records))]
+    const changes = this.#calls.drain()
+    const missed = this.#calls.lost
+    const events: TraceEvent[] = []
+    let next = 0
+    let begin = changes[0]?.begin ?? Infinity
+    merge(this.#cursors, until, (view, at, time) => {
+      while (begin <= time) {
+        this.#tell(changes[next++]!, events)
+        begin = changes[next]?.begin ?? Infinity
+      }
+      this.#decode(view, at, time, events)
+    })
+    while (next < changes.length) this.#tell(changes[next++]!, events)
+    // After a gap in what was told the rows are those of now.
+    if (missed !== this.#missed) this.#seed()
+    this.#missed = missed
+    return grown.length === 0 ? events : events.concat(grown)
+  }
+
+  #decode(view: DataView, at: number, time: number, events: TraceEvent[]): void {
+    const source = this.#sources.get(idOf(view, at))
+    if (!source) return
+    const event = new source.record(source.origin, view, at, time) as unknown as TraceEvent
+    if (!source.fill(event, view, dataOf(at))) return
+    this.#causes.follow(event)
+    events.push(event)
+  }
+
+  #tell(change: Change, events: TraceEvent[]): void {
+    const { begin, end, of, table, ...what } = change as Change & { table?: object }
+    const event = ownEvent(this.start, begin, { kind: of, ...this.#self, duration: end - begin, ...what }) as unknown as TraceEvent
+    this.#causes.follow(event)
+    const { rows } = this.#context
+    if (change.of === 'memslot') rows?.apply(change.before, change.after)
+    else if (!this.#everywhere && rows?.hits(change.hva, change.size).length === 0) return
+    if (this.#context.wanted.has(of)) events.push(event)
+  }
+
+  #grown(time: number): TraceEvent[] {
+    return (this.#growth?.take(time) ?? []).map(
+      (growth) => ownEvent(this.start, time, { kind: 'statistics', ...this.#self, ...growth }) as unknown as TraceEvent
+    )
+  }
+
+  #nextEvent(): TraceEvent | undefined {
+    if (this.#next >= this.#ahead.length) {
+      this.#ahead = this.#decoded()
+      this.#next = 0
+    }
+    return this.#ahead[this.#next++]
+  }
+
+  /**
+   * Events as they come, until close(). It takes them, as drain() does, so that there is one loop at a time: another one gets the error `in-use`
+   * at its first step. Leaving the loop does not close; the next one, or drain(), goes on where it was.
+   */
+  async *[Symbol.asyncIterator](): AsyncGenerator<TraceEvent> {
+    if (this.#closed) return
+    if (this.#iterated)
+      throw new KvmError('in-use', 'this trace is in a loop already, and tells each event once: leave that first, or open another trace')
+    this.#iterated = true
+    try {
+      while (!this.#closed) {
+        const event = this.#nextEvent()
+        if (event) yield event
+        else await this.#arrival()
+      }
+    } finally {
+      this.#iterated = false
+    }
+  }
+
+  // The reader thread rings when it holds something new; this environment's calls wake by themselves.
+  #arrival(): Promise<void> {
+    const doorbell = (this.#doorbell ??= this.#subscribe())
+    // Only who waits keeps the process alive.
+    doorbell.ref()
+    return new Promise((resolve) => {
+      this.#wake = () => {
+        this.#wake = undefined
+        doorbell.unref()
+        resolve()
+      }
+    })
+  }
+
+  // The doorbell lives as long as the rings do, and must not hold the trace, so that one dropped without close() can be collected.
+  #subscribe(): Doorbell {
+    const reference = new WeakRef(this)
+    return new Doorbell(
+      making(() => this.#tracer.subscribe()),
+      () => {
+        const trace = reference.deref()
+        if (trace) trace.#wake?.()
+      }
+    )
+  }
+
+  /** Ends the trace; what was not drained is gone. A second call does nothing. */
+  close(): void {
+    if (this.#closed) return
+    this.#lost = this.lost
+    this.#closed = true
+    this.#calls.close()
+    this.#doorbell?.close()
+    this.#wake?.()
+    this.#ahead = []
+    this.#cursors = []
+    this.#tracer.close()
+  }
+  /** close(), at the end of a `using` block. */
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}

@@ -1,0 +1,115 @@
+/** The guest of the thread: it reads and writes where it is told, and says when it has done so. */
+import { argumentError, checkAddress, checkInteger, checkOneOf, hex, KiB, pageSize } from '../abi/arguments.js'
+import { KvmError } from '../abi/errors.js'
+import { checkOurs, ours } from '../abi/internal.js'
+import type { Exit } from '../kvm/vcpu/exits.js'
+import { longModeTablesSize } from '../kvm/vcpu/modes.js'
+import type { Vcpu } from '../kvm/vcpu/vcpu.js'
+import type { Vm } from '../kvm/vm/vm.js'
+import { Mapping } from '../memory/mapping.js'
+
+/** What became of a guest's access. */
+export type Access =
+  | { reason: 'done'; value: bigint }
+  /** There is no memslot, or a READONLY one was written. The exit was answered with zeros. */
+  | { reason: 'mmio'; gpa: number; isWrite: boolean; length: number }
+  /** The guest came to an end another way. */
+  | { reason: 'failed'; exit: Exit }
+
+/** @internal `read 0x1111`, or how it ended */
+export const describeAccess = (access: Access): string =>
+  access.reason === 'done'
+    ? `read ${hex(access.value)}`
+    : access.reason === 'mmio'
+      ? `MMIO exit at gpa ${hex(access.gpa)}`
+      : `${access.exit.reason} exit`
+
+/** Clear of the low addresses that experiments use, and within the 4 GiB that long mode's tables map. */
+const defaultBase = 0x4000_0000
+const donePort = 0x10
+const timeoutMs = 10_000
+
+// Machine code rather than assembler source, so that a host without GNU as can run a guest. Each ends with `out %al, $0x10`.
+const done = [0xe6, donePort, 0xeb, 0xfe]
+const routines = {
+  read: [0x48, 0x8b, 0x07, ...done], // mov (%rdi), %rax
+  write: [0x48, 0x89, 0x37, ...done], // mov %rsi, (%rdi)
+  // 1: mov (%rdi), %al; add $4096, %rdi; dec %rcx; jnz 1b
+  touchRead: [0x8a, 0x07, 0x48, 0x81, 0xc7, 0x00, 0x10, 0x00, 0x00, 0x48, 0xff, 0xc9, 0x75, 0xf2, ...done],
+  // 1: mov %sil, (%rdi); add $4096, %rdi; dec %rcx; jnz 1b
+  touchWrite: [0x40, 0x88, 0x37, 0x48, 0x81, 0xc7, 0x00, 0x10, 0x00, 0x00, 0x48, 0xff, 0xc9, 0x75, 0xf1, ...done]
+}
+type Routine = keyof typeof routines
+const routineSpace = 64
+
+/**
+ * A vCPU in long mode at CPL 3, where hardware, and software that takes its place, both run natively, so that each access goes
+ * through the second stage.
+ * @example
+ * const guest = Guest.create(vm)
+ * vm.memslots.create({ gpa: 0xa000, mapping: Mapping.anonymous(4 * KiB) })
+ * guest.write(0xa000, 42n)
+ * guest.read(0xa000)   // { reason: 'done', value: 42n }
+ */
+export class Guest {
+  readonly vm: Vm
+  readonly vcpu: Vcpu
+  readonly #code: number
+
+  private constructor(key: symbol, vm: Vm, vcpu: Vcpu, code: number) {
+    checkOurs(key, 'a Guest', 'Guest.create()')
+    this.vm = vm
+    this.vcpu = vcpu
+    this.#code = code
+  }
+
+  /**
+   * Adds a vCPU, and a memslot of 64 KiB at `base` for its code and tables.
+   * The base is a GPA, page-aligned, below 4 GiB.
+   */
+  static create(vm: Vm, { base = defaultBase }: { base?: number } = {}): Guest {
+    checkAddress('base', base, pageSize)
+    const mapping = Mapping.anonymous(64 * KiB)
+    const code = base + longModeTablesSize()
+    Object.values(routines).forEach((routine, index) => mapping.write(longModeTablesSize() + index * routineSpace, new Uint8Array(routine)))
+    vm.memslots.create({ gpa: base, mapping })
+    return new Guest(ours, vm, vm.createVcpu().enter('long', { ip: code, ring: 3, tables: base }), code)
+  }
+
+  /** The guest reads the 64-bit word at `gpa`. */
+  read(gpa: number): Access {
+    return this.#perform('read', { rdi: BigInt(checkAddress('gpa', gpa)) })
+  }
+
+  /** The guest writes a 64-bit word to `gpa`. */
+  write(gpa: number, value: bigint): Access {
+    if (typeof value !== 'bigint') throw argumentError('value', value, 'a bigint')
+    return this.#perform('write', { rdi: BigInt(checkAddress('gpa', gpa)), rsi: BigInt.asUintN(64, value) })
+  }
+
+  /** The guest accesses one byte of each page from `gpa` on; writes put `value` there. */
+  touch(gpa: number, pages: number, how: 'read' | 'write' = 'read', value = 0): Access {
+    checkOneOf('how', how, ['read', 'write'])
+    checkInteger('pages', pages, 1)
+    return this.#perform(how === 'read' ? 'touchRead' : 'touchWrite', {
+      rdi: BigInt(checkAddress('gpa', gpa)),
+      rcx: BigInt(pages),
+      rsi: BigInt(checkInteger('value', value, 0, 255))
+    })
+  }
+
+  #perform(routine: Routine, registers: { rdi: bigint; rsi?: bigint; rcx?: bigint }): Access {
+    const rip = BigInt(this.#code + Object.keys(routines).indexOf(routine) * routineSpace)
+    this.vcpu.setRegisters({ ...registers, rip, rflags: 0x3202n })
+    let mmio: Access | undefined
+    for (;;) {
+      const exit = this.vcpu.run({ timeoutMs })
+      if (exit.reason === 'io-out' && exit.port === donePort) return mmio ?? { reason: 'done', value: this.vcpu.getRegisters().rax }
+      if (exit.reason === 'timeout') throw new KvmError('busy', `the guest did not finish at ${hex(registers.rdi)} within ${timeoutMs} ms`)
+      if (exit.reason !== 'mmio') return { reason: 'failed', exit: structuredClone(exit) }
+      const { gpa, isWrite, length } = exit
+      mmio ??= { reason: 'mmio', gpa, isWrite, length }
+      if (!isWrite) exit.data.fill(0)
+    }
+  }
+}

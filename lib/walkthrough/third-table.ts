@@ -1,0 +1,39 @@
+/** The third table of this process's VM by whatever means this host allows: read by BPF, or else mirrored from trace events. */
+import { KvmError } from '../abi/errors.js'
+import type { Vm } from '../kvm/vm/vm.js'
+import type { Mirror } from '../observe/tables/mirror.js'
+import type { Translation } from '../observe/tables/translate.js'
+
+export class ThirdTable implements Disposable {
+  /** Why it is not shown, or why it is not read itself. */
+  readonly note: string | undefined
+  readonly #vm: Vm
+  readonly #mirror: Mirror | undefined
+
+  /** To be made before the guest runs: a mirror knows what changed since it began. */
+  constructor(vm: Vm) {
+    this.#vm = vm
+    const [missing] = vm.translate(0).evidence.missing.filter((text) => text.startsWith('the second stage'))
+    if (missing === undefined) return
+    try {
+      this.#mirror = vm.mirror()
+      this.note = `the third table is mirrored from trace events: ${missing}`
+    } catch (error) {
+      if (!(error instanceof KvmError)) throw error
+      this.note = `the third table is not shown: ${missing}; nor mirrored: ${error.message}`
+    }
+  }
+
+  get shown(): boolean {
+    return this.note === undefined || this.#mirror !== undefined
+  }
+
+  /** Where a GPA leads now. */
+  at(gpa: number): Translation {
+    return (this.#mirror ?? this.#vm).translate(gpa)
+  }
+
+  [Symbol.dispose](): void {
+    this.#mirror?.close()
+  }
+}

@@ -1,0 +1,106 @@
+/** What a step of the walkthrough is, and the things that must hold in it. */
+import { hex } from '../abi/arguments.js'
+import type { SecondStage } from '../observe/tables/translate.js'
+import type { TraceEvent } from '../observe/trace/events.js'
+import { type Access, describeAccess } from '../testing/guest.js'
+
+/** One thing that must hold. */
+export interface Check {
+  name: string
+  ok: boolean
+  /** What was seen, where the check failed. */
+  seen?: string
+}
+
+/** Second-stage counters before and after the step: faults that KVM fixed, and pages mapped. Absent where the kernel has no such statistic. */
+export interface StepStatistics {
+  pfFixedBefore?: number
+  pfFixedAfter?: number
+  pages4kBefore?: number
+  pages4kAfter?: number
+  /** Right after the host's change, before the guest's next access. */
+  pages4kChanged?: number
+}
+
+/** The third table's entry for the step's GPA at three moments: before the host's change, after it, and after the guest's next access. */
+export interface StepEntries {
+  before: SecondStage
+  changed: SecondStage
+  accessed: SecondStage
+}
+
+/** One step: the three tables after it, and what must hold. */
+export interface Step {
+  name: string
+  /** What the step did, in one line. */
+  did: string
+  /** What the thread says of it. */
+  means: string
+  gpa: number
+  /** null where no memslot covers the GPA. */
+  hva: number | null
+  /** null without the privilege to see frame numbers, or without a page. */
+  hpa: number | null
+  /** What EPT, NPT or the shadow pages themselves held; null where they may not be read, for which {@link Walkthrough.notes} has the reason. */
+  secondStage: StepEntries | null
+  /** Whether GPA -> HVA -> HPA came to what GPA -> HPA says, after the access; null where one of the two is absent or hidden. */
+  agrees: boolean | null
+  /** What the guest's access came to: the word read, or the exit. */
+  access: string
+  stats: StepStatistics
+  checks: Check[]
+  /** What the kernel was seen to do; empty where tracepoints may not be used. */
+  events: TraceEvent[]
+  /** Events that were missed. */
+  lost: number
+}
+
+/** What was measured around a step. */
+export interface Seen extends Pick<Step, 'stats' | 'secondStage' | 'agrees'> {
+  access: Access
+}
+
+const entryText = (entry: SecondStage) => (entry.present ? `hpa ${hex(entry.hpa)}` : entry.reason)
+
+/** Collects the checks of one step. */
+export class Checks {
+  readonly list: Check[] = []
+  add(name: string, ok: boolean, seen: unknown = ''): void {
+    this.list.push(ok ? { name, ok } : { name, ok, seen: String(seen) })
+  }
+  same(name: string, seen: number | bigint | null, expected: number | bigint | null): void {
+    this.add(name, seen === expected, `${seen === null ? null : hex(seen)}, not ${expected === null ? null : hex(expected)}`)
+  }
+  reads(name: string, access: Access, expected: bigint): void {
+    this.add(name, access.reason === 'done' && access.value === expected, describeAccess(access))
+  }
+  mmio(name: string, access: Access, gpa: number): void {
+    this.add(name, access.reason === 'mmio' && access.gpa === gpa, describeAccess(access))
+  }
+  /** Only where the kernel has the statistic. */
+  faulted({ stats: { pfFixedBefore, pfFixedAfter } }: Seen): void {
+    if (pfFixedBefore !== undefined && pfFixedAfter !== undefined)
+      this.add('the access took a fault that KVM fixed: pf_fixed rose', pfFixedAfter > pfFixedBefore, `${pfFixedBefore} -> ${pfFixedAfter}`)
+  }
+  /** The entry was there, and the host's change took it away: by the table itself, and by the counter of its pages. */
+  dropped(what: string, seen: Seen): void {
+    const { pages4kBefore, pages4kChanged } = seen.stats
+    if (seen.secondStage) this.add('the third table had an entry', seen.secondStage.before.present, entryText(seen.secondStage.before))
+    this.absent(`${what} dropped it, before the guest's next access`, seen.secondStage?.changed)
+    if (pages4kBefore !== undefined && pages4kChanged !== undefined)
+      this.add('pages_4k fell', pages4kChanged < pages4kBefore, `${pages4kBefore} -> ${pages4kChanged}`)
+  }
+  /** Only where the third table may be read. */
+  absent(name: string, entry: SecondStage | undefined): void {
+    if (entry) this.add(name, !entry.present, entryText(entry))
+  }
+  /** Only where all three may be read. */
+  agree(secondStage: StepEntries | null, agrees: boolean | null, hpa: number): void {
+    if (!secondStage) return
+    this.add(
+      'after the access memslot (GPA -> HVA) + pagemap (HVA -> HPA) == second stage (GPA -> HPA)',
+      agrees === true,
+      `${entryText(secondStage.accessed)}, not hpa ${hex(hpa)}`
+    )
+  }
+}

@@ -1,0 +1,81 @@
+/** What the kernel was seen to do during a step of the walkthrough, and whether it came in the order that the thread tells. */
+import { hex } from '../abi/arguments.js'
+import { KvmError } from '../abi/errors.js'
+import type { Vm } from '../kvm/vm/vm.js'
+import type { Mmu } from '../observe/host.js'
+import type { TraceEvent } from '../observe/trace/events.js'
+import type { Trace } from '../observe/trace/trace.js'
+
+/** One link of a story: its name, and the event that proves it. */
+export type Link = readonly [name: string, proves: (event: TraceEvent) => boolean]
+
+const gfnOf = (gpa: number) => Math.floor(gpa / 4096)
+const hit = (gpas: readonly { gpa: number; size: number }[] | null, gpa: number) =>
+  gpas?.some((range) => gpa >= range.gpa && gpa < range.gpa + range.size) ?? false
+
+/** The links that the stories are made of. */
+export const links = {
+  call: (kind: 'memslot' | 'mapping', did: string): Link => [`${kind} ${did}`, (event) => event.kind === kind && event.did.startsWith(did)],
+  notified: (gpa: number): Link => [`notifier unmap of gpa ${hex(gpa)}`, (event) => event.kind === 'notifier-unmap' && hit(event.gpas, gpa)],
+  dropped: (gpa: number): Link => [
+    `entry of gpa ${hex(gpa)} dropped`,
+    (event) => event.kind === 'spte-change' && event.level === 1 && event.gfn === gfnOf(gpa) && !event.after.present
+  ],
+  zapped: (): Link => [
+    'entries zapped',
+    (event) => event.kind === 'zap-all' || event.kind === 'zap-page' || (event.kind === 'spte-change' && !event.after.present)
+  ],
+  violated: (gpa: number): Link => [`violation at gpa ${hex(gpa)}`, (event) => event.kind === 'violation' && gfnOf(event.gpa) === gfnOf(gpa)],
+  set: (gpa: number): Link => [
+    `entry of gpa ${hex(gpa)} set`,
+    (event) => event.kind === 'spte-set' && event.gfn === gfnOf(gpa) && event.decoded.present
+  ],
+  mmio: (gpa: number): Link => [`mmio at gpa ${hex(gpa)}`, (event) => event.kind === 'mmio' && event.gpa === gpa]
+}
+
+/** Watches a VM where the host allows it. */
+export class Witness implements Disposable {
+  /** Why nothing is seen, if so. */
+  readonly note: string | undefined
+  readonly #trace: Trace | undefined
+  readonly #tdp: boolean
+
+  constructor(vm: Vm, mmu: Mmu, tdpMmu: boolean) {
+    this.#tdp = tdpMmu && (mmu === 'ept' || mmu === 'npt')
+    try {
+      this.#trace = vm.trace()
+    } catch (error) {
+      if (!(error instanceof KvmError)) throw error
+      this.note = `events are not shown: ${error.message}`
+    }
+  }
+
+  /** What happened since the last call. */
+  take(): { events: TraceEvent[]; lost: number } {
+    return { events: this.#trace?.drain() ?? [], lost: this.#trace?.lost ?? 0 }
+  }
+
+  /**
+   * The story as this host can show it: without a two-dimensional-paging MMU there is no event for a violation, nor for one entry's end.
+   * Nothing where events are not seen.
+   */
+  story(told: readonly Link[]): readonly Link[] {
+    if (!this.#trace) return []
+    return this.#tdp ? told : told.filter(([name]) => !name.startsWith('violation') && !name.endsWith('dropped'))
+  }
+
+  [Symbol.dispose](): void {
+    this.#trace?.close()
+  }
+}
+
+/** The first link that is missing, or out of order; undefined when all are there. */
+export function missingLink(events: readonly TraceEvent[], story: readonly Link[]): string | undefined {
+  let from = 0
+  for (const [name, proves] of story) {
+    const found = events.findIndex((event, index) => index >= from && proves(event))
+    if (found < 0) return name
+    from = found + 1
+  }
+  return undefined
+}

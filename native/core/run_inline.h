@@ -1,0 +1,148 @@
+// The way into the guest and out, inline wherever a run is begun: what follows an exit is done with cold branch predictors, and each
+// function that it returned through would be some ten nanoseconds (npm run bench).
+#pragma once
+
+#include <sys/ioctl.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "core/futex.h"
+#include "core/run.h"
+
+#ifndef KVM_EXIT_MEMORY_FAULT
+#define KVM_EXIT_MEMORY_FAULT 39
+#endif
+
+namespace node_kvm {
+
+inline bool TakesAnswer(const kvm_run& run) {
+  switch (run.exit_reason) {
+    case KVM_EXIT_IO:
+      return run.io.direction == KVM_EXIT_IO_IN;
+    case KVM_EXIT_MMIO:
+      return !run.mmio.is_write;
+    case KVM_EXIT_HYPERCALL:
+    case KVM_EXIT_X86_RDMSR:
+    case KVM_EXIT_X86_WRMSR:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// What the most frequent exits say is within a cache line.
+constexpr size_t kShortHead = 56;
+static_assert(RunPage::kUnion + sizeof kvm_run::io <= kShortHead && RunPage::kUnion + sizeof kvm_run::mmio <= kShortHead);
+inline bool IsShort(const kvm_run& run) {
+  return run.exit_reason == KVM_EXIT_IO || run.exit_reason == KVM_EXIT_MMIO || run.exit_reason == KVM_EXIT_HLT;
+}
+inline size_t HeadLength(const kvm_run& run) { return IsShort(run) ? kShortHead : RunPage::kHead; }
+
+// Of lengths that the compiler knows.
+inline void CopyHead(char* target, const char* source, const kvm_run& run) {
+  if (IsShort(run))
+    memcpy(target, source, kShortHead);
+  else
+    memcpy(target, source, RunPage::kHead);
+}
+
+// Of a port access, as far as an area holds them.
+inline size_t DataLength(const kvm_run& run) {
+  return std::min<size_t>(size_t{run.io.size} * run.io.count, RunPage::kAreaSize - RunPage::kDataOffset);
+}
+
+[[gnu::always_inline]] inline int RunPage::Run(char* area, double timeout_ms) {
+  if (!Acquire()) return -EBUSY;
+  const int result = RunAcquired(area, timeout_ms);
+  Disown();
+  return result;
+}
+
+[[gnu::always_inline]] inline int RunPage::RunAcquired(char* area, double timeout_ms) {
+  running_thread.run = ++runs_;
+  if (due_ == Due::kExit) return Again(area);
+  if (due_ == Due::kAnswer) PutAnswer(area);
+  running_thread.waits_for_itself = 0;
+  // Before the place, which others look at: a signal that they send for it finds where to say so.
+  running_thread.entered = run_;
+  running_thread.place.Enter(ThreadPlace::kInRun);
+  const int result = timeout_ms < 0 ? Enter() : EnterWithin(timeout_ms);
+  running_thread.entered = nullptr;
+  running_thread.place.Enter(ThreadPlace::kElsewhere);
+  TakeExit(area);
+  if (result == kMmioNotAwaited) {
+    due_ = Due::kExit;
+    untold_ = result;
+  }
+  return result;
+}
+
+// EINTR comes from a request, from the limit, or from a signal that has nothing to do with the guest: the loop tells them apart. EAGAIN
+// says that a processor which waited for INIT and SIPI was woken, perhaps by them (kvm_arch_vcpu_ioctl_run()): in again.
+[[gnu::always_inline]] inline int RunPage::Enter() {
+  for (;;) {
+    const int result = Attempt();
+    if (result == -EAGAIN) continue;
+    if (result != -EINTR) return result;
+    if (running_thread.expired) return -ETIME;
+    if (running_thread.waits_for_itself) return -EDEADLK;
+    const uint32_t requests = requests_;
+    if (const int answer = Answer(requests); answer != 0) return answer;
+    if (requests & kParked) WaitForUnpark(requests);
+  }
+}
+
+// Once into the guest, unless something is asked: the exit reason or a negative errno.
+[[gnu::always_inline]] inline int RunPage::Attempt() {
+  __atomic_store_n(&run_->immediate_exit, 0, __ATOMIC_RELAXED);
+  entered_ = 1;
+  int result = -EINTR;
+  if (requests_ == 0 && !running_thread.expired && !running_thread.waits_for_itself) {
+    run_->exit_reason = KVM_EXIT_UNKNOWN;
+    result = ioctl(fd_.get(), KVM_RUN, 0) == 0 ? static_cast<int>(run_->exit_reason) : -errno;
+    // An instruction that KVM emulates does not wait again: its access comes as MMIO, and is the caller's to make once the page is there;
+    // that it cannot even be read comes as an internal error, and is none on the next try. Where the kernel's wait for a page heeds no
+    // signal (before Linux 6.2), the access fails in the end. Any of them may come at once, of a page that was taken before this run.
+    if (result == KVM_EXIT_MMIO && (LacksPage() || std::exchange(accesses_, false)))
+      result = kMmioNotAwaited;
+    else if ((result == KVM_EXIT_INTERNAL_ERROR || result == -EFAULT) && LacksPage())
+      result = -EDEADLK;
+    // api.rst, KVM_EXIT_MEMORY_FAULT: the one exit that comes with an error.
+    else if ((result == -EFAULT || result == -EHWPOISON) && run_->exit_reason == KVM_EXIT_MEMORY_FAULT)
+      result = KVM_EXIT_MEMORY_FAULT;
+  }
+  entered_ = 0;
+  if (const uint32_t requests = requests_; requests & (kParked | kEnded)) {
+    if (requests & kParked) FutexWakeAll(entered_);
+    if (requests & kEnded) result = -EBADF;
+  }
+  return result;
+}
+
+inline void RunPage::PutAnswer(const char* area) {
+  due_ = Due::kNothing;
+  if (run_->exit_reason == KVM_EXIT_IO) {
+    const size_t length = DataLength(*run_);
+    if (run_->io.data_offset <= size_ && length <= size_ - run_->io.data_offset)
+      memcpy(page() + run_->io.data_offset, area + kDataOffset, length);
+  } else {
+    memcpy(page() + kUnion, area + kUnion, HeadLength(*run_) - kUnion);
+  }
+}
+
+inline void RunPage::TakeExit(char* area) {
+  CopyHead(area, page(), *run_);
+  due_ = TakesAnswer(*run_) ? Due::kAnswer : Due::kNothing;
+  if (run_->exit_reason != KVM_EXIT_IO) return;
+  const size_t length = std::max(DataLength(*run_), sizeof(uint64_t));
+  if (run_->io.data_offset > size_ || length > size_ - run_->io.data_offset) return;
+  const char* data = page() + run_->io.data_offset;
+  if (length == sizeof(uint64_t))
+    memcpy(area + kDataOffset, data, sizeof(uint64_t));
+  else
+    memcpy(area + kDataOffset, data, length);
+}
+
+}  // namespace node_kvm

@@ -1,0 +1,120 @@
+#include "core/vm_state.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <sys/ioctl.h>
+
+namespace node_kvm {
+namespace {
+
+constexpr unsigned kClearDirtyLog = 0xc0;
+
+// kvm_clear_dirty_log, which is younger than the oldest headers.
+struct ClearRequest {
+  uint32_t slot;
+  uint32_t pages;
+  uint64_t first;
+  uint64_t bitmap;
+};
+
+// Out of the guest for as long as this lives, whatever is thrown meanwhile. All are asked before one is awaited.
+class AllParked {
+ public:
+  explicit AllParked(const std::vector<std::shared_ptr<RunPage>>& vcpus) : vcpus_(vcpus) {
+    for (const auto& vcpu : vcpus_) vcpu->Park();
+    for (const auto& vcpu : vcpus_) vcpu->AwaitParked();
+  }
+  ~AllParked() {
+    for (const auto& vcpu : vcpus_) vcpu->Unpark();
+    for (const auto& vcpu : vcpus_) vcpu->WakeUnparked();
+  }
+  AllParked(const AllParked&) = delete;
+  AllParked& operator=(const AllParked&) = delete;
+
+ private:
+  const std::vector<std::shared_ptr<RunPage>>& vcpus_;
+};
+
+}  // namespace
+
+int VmState::ChangeMemslot(Memslots::Change* change, Memslots::Refusal* refusal) {
+  const Locked lock(mutex_);
+  return ended_ ? -EBADF : memslots_.Apply(change, refusal);
+}
+
+int VmState::ChangeMemslots(std::vector<Memslots::Change>* changes, Memslots::Refusal* refusal) {
+  const Locked lock(mutex_);
+  if (ended_) return -EBADF;
+  std::vector<Memslots::Step> steps;
+  if (const int error = memslots_.Prepare(changes, &steps, refusal); error != 0) return error;
+  const auto vcpus = Vcpus();
+  const AllParked parked(vcpus);
+  return memslots_.Perform(changes, steps, refusal);
+}
+
+std::vector<Memslots::Row> VmState::MemslotsSince(uint64_t* generation) {
+  const Locked lock(mutex_);
+  auto rows = memslots_.Since(*generation);
+  *generation = memslots_.generation();
+  return rows;
+}
+
+int VmState::GetDirtyLog(uint32_t slot, uint64_t computed_from, char* bitmap, size_t length) {
+  const Locked lock(mutex_);
+  const Memslots::Slot* found = memslots_.Find(slot, computed_from);
+  if (found == nullptr) return -ESTALE;
+  // api.rst 4.8: one bit a page, in whole 64-bit words.
+  if (length < (found->size / 4096 + 63) / 64 * 8) return -EINVAL;
+  kvm_dirty_log argument{};
+  argument.slot = slot;
+  argument.dirty_bitmap = bitmap;
+  return IoctlUninterrupted(fd(), KVM_GET_DIRTY_LOG, &argument) < 0 ? -errno : 0;
+}
+
+// api.rst 4.117: whole words, and from a word's start.
+int VmState::ClearDirtyLog(uint32_t slot, uint64_t computed_from, uint64_t first, uint32_t pages, char* bitmap, size_t length) {
+  if (length < (uint64_t{pages} + 63) / 64 * 8) return -E2BIG;
+  const Locked lock(mutex_);
+  if (memslots_.Find(slot, computed_from) == nullptr) return -ESTALE;
+  ClearRequest argument{slot, pages, first, reinterpret_cast<uintptr_t>(bitmap)};
+  return IoctlUninterrupted(fd(), _IOWR(KVMIO, kClearDirtyLog, ClearRequest), &argument) < 0 ? -errno : 0;
+}
+
+std::vector<std::shared_ptr<RunPage>> VmState::Vcpus() {
+  std::vector<std::shared_ptr<RunPage>> alive;
+  for (const auto& [id, vcpu] : vcpus_)
+    if (auto page = vcpu.lock()) alive.push_back(std::move(page));
+  return alive;
+}
+
+int VmState::CreateVcpu(uint32_t id, std::shared_ptr<RunPage>* page) {
+  const Locked lock(mutex_);
+  if (ended_) return -EBADF;
+  // Before there is a descriptor, which nobody would close.
+  auto made = std::make_shared<RunPage>();
+  const int fd = IoctlUninterrupted(this->fd(), KVM_CREATE_VCPU, id);
+  if (fd < 0) return -errno;
+  if (const int error = made->Open(fd, run_page_size_); error != 0) return error;
+  coalesced_ring_.Attach(made->fd());
+  if (const int error = dirty_rings_.Add(made->fd()); error != 0) return error;
+  vcpus_[id] = made;
+  *page = std::move(made);
+  return 0;
+}
+
+std::shared_ptr<RunPage> VmState::FindVcpu(uint32_t id) {
+  const Locked lock(mutex_);
+  const auto found = vcpus_.find(id);
+  return found == vcpus_.end() ? nullptr : found->second.lock();
+}
+
+// Other threads may hold descriptors of the VM for as long as they like, so its memory cannot wait for the VM's end. A slot that is deleted
+// is let go by the kernel at once, whoever is in the guest (Memslots::DeleteAll); who is in it was asked to leave before.
+void VmState::End() {
+  const Locked lock(mutex_);
+  ended_ = true;
+  for (const auto& vcpu : Vcpus()) vcpu->End();
+  memslots_.DeleteAll();
+}
+
+}  // namespace node_kvm

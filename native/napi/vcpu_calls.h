@@ -1,0 +1,72 @@
+// The two calls that a VMM makes without end: KVM_RUN, and a vCPU's ioctls. Functions of the module, which V8 compiles to direct calls for
+// all vCPUs alike. An exit leaves caches and branch predictors cold, so that each call from here into V8 counts: they are asked and
+// answered in words that both sides see, and not by arguments and results (npm run bench).
+#pragma once
+
+#include <napi.h>
+
+#include <chrono>
+#include <memory>
+#include <vector>
+
+#include "core/loop_watch.h"
+#include "core/run.h"
+#include "core/vm_state.h"
+#include "napi/descriptor.h"
+
+namespace node_kvm {
+
+struct VcpuParts {
+  std::shared_ptr<VmState> vm;  // keeps the guest's memory mapped as long as the vCPU can run
+  std::shared_ptr<RunPage> page;
+};
+
+// Of one environment.
+class VcpuCalls {
+ public:
+  explicit VcpuCalls(Napi::Env env);
+  // runVcpu, completeVcpu, ioctlVcpu, and their words. They hold `this` as long as the environment lives.
+  void Define(Napi::Object exports);
+
+  // The vCPU's number in the words. Its runs copy to `area`, a Uint8Array of RunPage::kAreaSize that the caller keeps referenced until
+  // Close() or another.
+  uint32_t Add(const VcpuParts& parts, char* area, napi_ref buffer);
+  void Use(uint32_t number, char* area, napi_ref buffer) { entries_[number].area = area, entries_[number].buffer = buffer; }
+  // Its calls fail from now on.
+  void Close(uint32_t number) { entries_[number] = {}; }
+  // Once nobody knows the number any more: another vCPU gets it.
+  void Remove(uint32_t number);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  // lib/abi/vcpu-calls.ts has the same.
+  struct Words {
+    uint32_t vcpu;
+    int32_t result;
+    double timeout_ms;  // below 0: none
+    uint32_t request;
+    uint32_t unused;
+    // What the most frequent exits say.
+    uint32_t exit[6];
+  };
+  struct Entry {
+    std::shared_ptr<RunPage> page;  // null once closed
+    char* area = nullptr;
+    napi_ref buffer = nullptr;
+    std::shared_ptr<VmState> vm;
+  };
+  static napi_value Run(napi_env env, napi_callback_info info);
+  static napi_value Ioctl(napi_env env, napi_callback_info info);
+  static napi_value Complete(napi_env env, napi_callback_info info);
+  int RunOn(napi_env env, const LoopWatch::Run& watched, RunPage* page, char* area, Clock::time_point end);
+  static bool IsLost(napi_env env, const Entry& entry);
+  // Null for a number that is nobody's.
+  const Entry* Asked() const;
+
+  const SharedMemory memory_;
+  Words* const words_;  // in it
+  std::vector<Entry> entries_;
+  std::vector<uint32_t> free_;
+};
+
+}  // namespace node_kvm

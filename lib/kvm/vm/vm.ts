@@ -9,11 +9,6 @@ import { EnableCap } from '../../abi/structures.js'
 import { type DirtyLog, type DirtyLogOptions, makeDirtyLog } from '../../memory/dirty-log.js'
 import { createGuestMemfd, type GuestMemfd, type GuestMemfdOptions } from '../../memory/guest-memfd.js'
 import { type Memslots, makeMemslots, tableOf } from '../../memory/memslots.js'
-import { spteFormat } from '../../observe/host.js'
-import { type Mirror, makeMirror } from '../../observe/tables/mirror.js'
-import { readTables, type Subject, type TableRange, type Tables } from '../../observe/tables/tables.js'
-import { type Translation, translateIn } from '../../observe/tables/translate.js'
-import { Trace, type TraceOptions } from '../../observe/trace/trace.js'
 import type { EventSource } from '../eventfd.js'
 import { type Statistics, statisticsOf } from '../statistics.js'
 import { makeVcpu, type Vcpu } from '../vcpu/vcpu.js'
@@ -51,6 +46,13 @@ export interface VmLimits {
 export let makeVm: (vm: NativeVm) => Vm
 
 /**
+ * The descriptor of a VM, and whether its end has begun: what whoever observes it needs beyond what it offers everybody. Undefined for what is no Vm.
+ * @internal
+ * @throws KvmError `closed`
+ */
+export let observedOf: (vm: unknown) => { fd: number; isClosing: () => boolean } | undefined
+
+/**
  * A virtual machine. Made by {@link Kvm.createVm}.
  * @example
  * using vm = kvm.createVm()
@@ -73,6 +75,11 @@ export class Vm implements Disposable {
       const made = new Vm(ours, vm)
       made.#prepare()
       return made
+    }
+    observedOf = (vm) => {
+      if (typeof vm !== 'object' || vm === null || !(#native in vm)) return undefined
+      vm.#open()
+      return { fd: vm.#native.fd, isClosing: () => vm.#closing }
     }
   }
 
@@ -300,58 +307,6 @@ export class Vm implements Disposable {
   get stats(): Statistics {
     this.#openToMore()
     return (this.#statistics ??= statisticsOf(this.#native))
-  }
-
-  /**
-   * Watches what KVM's address translation does for this VM from now on: violations, second-stage changes, MMU-notifier calls. KVM's events
-   * tell the process and the thread, not the VM: those of another VM of this process appear among them.
-   * @throws KvmError `permission` without CAP_PERFMON or root, `unavailable` without tracefs
-   */
-  trace(options?: TraceOptions): Trace {
-    this.#open()
-    const counters = () => (this.#closing ? [] : [this.stats, ...[...this.#vcpus.values()].filter(({ closed }) => !closed).map(({ stats }) => stats)])
-    return Trace.of({ memslots: this.memslots, spteFormat: spteFormat(), processes: [process.pid], counters }, options)
-  }
-
-  #subject(): Subject {
-    this.#open()
-    return { pid: process.pid, fd: this.#native.fd, own: this.memslots }
-  }
-
-  /**
-   * Where a GPA leads, by each of the three tables.
-   * @throws KvmError `closed`, or `argument` for what is no address
-   * @example
-   * const { hva, hpa, secondStage, agrees } = vm.translate(0xa000)
-   */
-  translate(gpa: number): Translation {
-    return translateIn(this.#subject(), gpa)
-  }
-
-  /**
-   * All three tables, as columns.
-   * @param range only the GPAs from `gpa` on, `size` bytes; everything if absent
-   * @example
-   * const { gpa, hpa, level, evidence } = vm.tables()
-   */
-  tables(range?: TableRange): Tables {
-    return readTables(this.#subject(), range)
-  }
-
-  /**
-   * Keeps up the third table from trace events from now on, for hosts where BPF cannot read it: begin before the guest runs.
-   * @throws KvmError `unavailable` where that is not exact (shadow paging), `permission` where tracing is not allowed
-   */
-  mirror(): Mirror {
-    this.#open()
-    return makeMirror({
-      fd: this.#native.fd,
-      memslots: this.memslots,
-      mapped: () => {
-        const { pages_4k: small, pages_2m: huge, pages_1g: largest } = this.stats.read() as Record<string, number | undefined>
-        return small === undefined ? undefined : small + (huge ?? 0) + (largest ?? 0)
-      }
-    })
   }
 
   /** A copy of guest memory, across memslots. */

@@ -1,4 +1,5 @@
 import { CpuidEntry, Mapping, Registers, Segment, SpecialRegisters, type Vcpu } from 'node-kvm'
+import { translate } from 'node-kvm/observe'
 import { describe, expect, test } from 'vitest'
 import { address, array, bytes, type Field, type Fields, i32, type Struct, type StructType, struct, u8, u16, u32, u64 } from '../../lib/abi/struct.js'
 import * as structures from '../../lib/abi/structures.js'
@@ -164,7 +165,7 @@ test('an error about a value does not run into what the value does', () => {
   const { proxy, revoke } = Proxy.revocable({}, {})
   revoke()
   for (const value of [proxy, throwing, Object.create(null), () => {}, Symbol('s')])
-    expect(checkedError(() => vm.translate(value as never), 'argument').argument).toBe('gpa')
+    expect(checkedError(() => translate(vm, value as never), 'argument').argument).toBe('gpa')
   for (const memory of [undefined, [], new Uint8Array(3), new Uint16Array(100)]) checkedError(() => Registers.over(memory as never), 'argument')
 })
 

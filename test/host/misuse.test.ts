@@ -1,4 +1,6 @@
-import { diff, Guest, hpaToGpa, hvaToGpa, Mapping, machines, rowOf, summarize, type Tables } from 'node-kvm'
+import { Mapping } from 'node-kvm'
+import { diff, hostVms, hpaToGpa, hvaToGpa, rowOf, summarize, type Tables, trace } from 'node-kvm/observe'
+import { Guest } from 'node-kvm/testing'
 import { expect, test } from 'vitest'
 import { checkedError } from '../support/errors.js'
 import { vm } from '../support/vm.js'
@@ -15,11 +17,11 @@ test('what is no list, no options and no signal is an argument error', () => {
   const vcpu = vm.createVcpu()
   for (const value of junk) {
     if (typeof value === 'object' && value !== null) continue
-    checkedError(() => machines(value), 'argument')
-    checkedError(() => vm.trace({ kinds: value }), 'argument')
+    checkedError(() => hostVms(value), 'argument')
+    checkedError(() => trace(vm, { kinds: value }), 'argument')
   }
-  checkedError(() => machines(null as any), 'argument')
-  checkedError(() => vm.trace({ tracepoints: 4 as any }), 'argument')
+  checkedError(() => hostVms(null as any), 'argument')
+  checkedError(() => trace(vm, { tracepoints: 4 as any }), 'argument')
   checkedError(() => vcpu.run(null as any), 'argument')
   checkedError(() => Guest.create(vm).write(0, null as any), 'argument')
 })

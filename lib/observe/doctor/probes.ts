@@ -60,7 +60,7 @@ export function readTracepoint(): Promise<Refusal> {
   })
 }
 
-/** A trace of this process, as `vm.trace()` opens it. */
+/** A trace of this process, as `trace(vm)` opens it. */
 export const openTrace = (ringSize?: number): Promise<Refusal> =>
   tried(() => Trace.of({ spteFormat: 'x86', processes: [process.pid] }, ringSize === undefined ? {} : { ringSize })[Symbol.dispose]())
 

@@ -1,6 +1,6 @@
 /** KVM's counters between the drains of a trace: the cross-check of what was lost. */
 
-/** Counters that can be read: {@link Statistics}. */
+/** Counters that can be read, such as `vm.stats`. */
 export interface Counters {
   /** Whose they are. */
   describe(): { id: string }

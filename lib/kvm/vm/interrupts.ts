@@ -1,10 +1,11 @@
 /** Interrupts with the controllers in the kernel (api.rst 4.24 to 4.26, 4.52, 4.70, 4.75): what a VMM's devices raise. */
 import { checkBoolean, checkInteger, checkList, checkOneOf, checkOptions } from '../../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError } from '../../abi/errors.js'
+import { KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQFD_FLAG_DEASSIGN, KVM_IRQFD_FLAG_RESAMPLE } from '../../abi/generated/constants.js'
 import { fixParent, ours } from '../../abi/internal.js'
 import type { NativeDescriptor, NativeVm } from '../../abi/native.js'
 import { KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2, KVM_IRQ_LINE, KVM_IRQFD, KVM_SET_GSI_ROUTING, KVM_SIGNAL_MSI } from '../../abi/requests.js'
-import { IrqLevel, IrqRoutingEntry, IrqRoutingIrqchip, IrqRoutingMsi, Msi, PitConfig, Irqfd as Request } from '../../abi/structures.js'
+import { IrqLevel, IrqRoutingEntry, Msi, PitConfig, Irqfd as Request } from '../../abi/structures.js'
 import { createEventfd, EventSource, listen, signalEventfd, unlisten } from '../eventfd.js'
 
 /** A message-signalled interrupt (Intel SDM volume 3, 12.11). */
@@ -61,17 +62,12 @@ function routeEntry(route: GsiRoute): Uint8Array {
   if ('msi' in route) {
     const { msi } = checkOptions('route', route, ['gsi', 'msi'])
     const { address, data } = checkOptions('msi', msi, ['address', 'data'])
-    return entryOf(gsi, 2, new IrqRoutingMsi({ ...splitAddress(address), data: u32('data', data) }).bytes)
+    const u = { msi: { ...splitAddress(address), data: u32('data', data) } }
+    return new IrqRoutingEntry({ gsi, type: KVM_IRQ_ROUTING_MSI, u }).bytes
   }
   const { irqchip, pin } = checkOptions('route', route, ['gsi', 'irqchip', 'pin'])
   const target = { irqchip: irqchips.indexOf(checkOneOf('irqchip', irqchip, irqchips)), pin: u32('pin', pin) }
-  return entryOf(gsi, 1, new IrqRoutingIrqchip(target).bytes)
-}
-
-function entryOf(gsi: number, type: number, target: Uint8Array): Uint8Array {
-  const u = new Uint8Array(32)
-  u.set(target)
-  return new IrqRoutingEntry({ gsi, type, u }).bytes
+  return new IrqRoutingEntry({ gsi, type: KVM_IRQ_ROUTING_IRQCHIP, u: { irqchip: target } }).bytes
 }
 
 /** @internal */
@@ -92,7 +88,7 @@ export interface IrqfdOptions {
   resample?: boolean
 }
 
-const flags = { deassign: 1, resample: 2 }
+const flags = { deassign: KVM_IRQFD_FLAG_DEASSIGN, resample: KVM_IRQFD_FLAG_RESAMPLE }
 
 /** @internal */
 export let makeIrqfd: (vm: NativeVm, options: IrqfdOptions, onClose: () => void) => Irqfd

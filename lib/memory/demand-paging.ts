@@ -1,7 +1,9 @@
 /** Guest memory whose pages come when they are touched: userfaultfd(2), Documentation/admin-guide/mm/userfaultfd.rst. */
+
 import { AsyncResource } from 'node:async_hooks'
 import { closeSync, openSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
+import { isPromise } from 'node:util/types'
 import { argumentError, checkAddress, checkBytes, checkInteger, checkOptions, hex, MiB, pageSize, restAfter } from '../abi/arguments.js'
 import { Doorbell } from '../abi/doorbell.js'
 import { errnoName, exhaustion, KvmError, throwLater } from '../abi/errors.js'
@@ -201,7 +203,7 @@ export class DemandPaging implements Disposable {
     try {
       this.#asking.add(offset)
       const content = this.#handler!(fault)
-      if (!(content instanceof Promise)) return this.#serve(offset, content)
+      if (!isPromise(content)) return this.#serve(offset, content)
       const served = this.#serveLater(offset, content)
       this.#inFlight.set(offset, served)
       return served
@@ -287,7 +289,7 @@ function begin(region: NativeRegion, origin: FaultHandler | PageSource, minor: b
     return checkService(making(() => region.serveFaults({ minor, content: checkBytes('content', content) })))
   }
   const { file, offset = 0 } = checkOptions('source', origin as { file: string; offset?: number }, ['file', 'offset'])
-  if (typeof file !== 'string') throw argumentError('file', typeof file, 'a string; or give content, or a function')
+  if (typeof file !== 'string') throw argumentError('file', file, 'a string; or give content, or a function')
   checkAddress('offset', offset)
   const fd = openSource(file)
   try {

@@ -198,7 +198,7 @@ export class Mapping implements Disposable {
   /** A file's bytes. Reading past the file's end is an error here, and EFAULT or MMIO for a guest. */
   static file(path: string, size: number, options: FileOptions = {}): Mapping {
     checkOptions('options', options, [...commonOptions, 'offset', 'shared', 'readonly'])
-    if (typeof path !== 'string') throw argumentError('path', typeof path, 'a string')
+    if (typeof path !== 'string') throw argumentError('path', path, 'a string')
     const { shared = false, readonly = false } = options
     checkBoolean('shared', shared)
     checkBoolean('readonly', readonly)
@@ -352,7 +352,7 @@ export class Mapping implements Disposable {
    * change them, by what it returns. Nothing returned leaves them as they are.
    */
   onMinorFault(handler: FaultHandler): DemandPaging {
-    if (typeof handler !== 'function') throw argumentError('handler', typeof handler, 'a function')
+    if (typeof handler !== 'function') throw argumentError('handler', handler, 'a function')
     return this.#page(handler, true)
   }
 

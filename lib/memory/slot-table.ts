@@ -57,7 +57,7 @@ export class SlotTable implements Iterable<Memslot> {
 
   transaction<T>(change: (transaction: MemslotTransaction) => T): T {
     this.#open()
-    if (typeof change !== 'function') throw argumentError('change', typeof change, 'a function')
+    if (typeof change !== 'function') throw argumentError('change', change, 'a function')
     this.refuseInTransaction()
     this.#inTransaction = true
     const transaction = makeTransaction(this)

@@ -1,4 +1,5 @@
 /** KVM's counters between the drains of a trace: the cross-check of what was lost. */
+import { argumentError } from '../../abi/arguments.js'
 
 /** Counters that can be read: {@link Statistics}. */
 export interface Counters {
@@ -14,6 +15,12 @@ function differenceOf(before: number | number[] | undefined, after: number | num
 }
 const isChange = (difference: number | number[]) => (Array.isArray(difference) ? difference.some((value) => value !== 0) : difference !== 0)
 
+function checkValues(argument: string, values: Values): void {
+  const isValue = (value: unknown) => typeof value === 'number' || (Array.isArray(value) && value.every((part) => typeof part === 'number'))
+  if (typeof values !== 'object' || values === null || !Object.values(values).every(isValue))
+    throw argumentError(argument, values, 'what read() of Statistics returned')
+}
+
 /**
  * By how much counters differ between two readings: those that changed, of a histogram each bucket.
  * @example
@@ -22,6 +29,8 @@ const isChange = (difference: number | number[]) => (Array.isArray(difference) ?
  * statisticsGrowth(before, vm.stats.read())   // {}
  */
 export function statisticsGrowth(before: Values, after: Values): Values {
+  checkValues('before', before)
+  checkValues('after', after)
   return Object.fromEntries(
     Object.entries(after)
       .map(([name, value]): [string, number | number[]] => [name, differenceOf(before[name], value)])

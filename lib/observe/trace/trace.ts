@@ -1,6 +1,6 @@
 /** KVM's translation, watched: typed events out of tracepoints and the library's own calls, in one order. */
 import { readlinkSync } from 'node:fs'
-import { argumentError, checkBoolean, checkInteger, checkList, checkOneOf, checkOptions, MiB, pageSize } from '../../abi/arguments.js'
+import { argumentError, checkAddress, checkBoolean, checkInteger, checkList, checkOneOf, checkOptions, MiB, pageSize } from '../../abi/arguments.js'
 import { Doorbell } from '../../abi/doorbell.js'
 import { errnoName, exhaustion, KvmError } from '../../abi/errors.js'
 import { making } from '../../abi/exhausted.js'
@@ -47,6 +47,7 @@ export interface TraceSubject {
   counters?: () => Iterable<Counters>
 }
 
+const subjectNames = ['memslots', 'spteFormat', 'processes', 'children', 'counters'] as const
 const optionNames = ['kinds', 'tracepoints', 'everywhere', 'ringSize', 'heldLimit'] as const
 const now = () => Number(process.hrtime.bigint())
 const bytesOfCall = 256
@@ -78,6 +79,24 @@ function checkedSettings(options: TraceOptions): Settings {
   if (!Number.isInteger(Math.log2(ringSize))) throw argumentError('ringSize', ringSize, 'a power of two')
   checkInteger('heldLimit', heldLimit, 0, 2 ** 40)
   return { wanted, named: names, everywhere, ringSize, heldLimit }
+}
+
+function checkRow(row: MemslotRow): MemslotRow {
+  if (typeof row !== 'object' || row === null) throw argumentError('rows', row, 'memslots')
+  checkInteger('id', row.id)
+  checkAddress('gpa', row.gpa)
+  checkAddress('hva', row.hva)
+  checkInteger('size', row.size)
+  return row
+}
+
+function checkedSubject(subject: TraceSubject): TraceSubject {
+  const { processes, children = false, counters = () => [] } = checkOptions('subject', subject, subjectNames)
+  for (const pid of checkList('processes', processes)) checkInteger('processes', pid, 1, 2 ** 31 - 1)
+  checkBoolean('children', children)
+  if (typeof counters !== 'function') throw argumentError('counters', counters, 'a function')
+  checkOneOf('spteFormat', subject.spteFormat, ['ept', 'x86'])
+  return subject
 }
 
 /** What the kernel's errors mean for whoever opens tracepoints. */
@@ -135,7 +154,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
    * not, `argument`
    */
   static of(subject: TraceSubject, options: TraceOptions = {}): Trace {
-    return new Trace(ours, subject, checkedSettings(options))
+    return new Trace(ours, checkedSubject(subject), checkedSettings(options))
   }
 
   private constructor(key: symbol, subject: TraceSubject, settings: Settings) {
@@ -219,7 +238,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
    * until told anew. Before the first time all of them are shown, with `gpas` null.
    */
   tellMemslots(rows: Iterable<MemslotRow>): void {
-    const list = [...rows]
+    const list = checkList('rows', rows).map(checkRow)
     ;(this.#context.rows ??= new Rows()).replace(list)
     const grew = list.map(({ hva, size }) => this.#coverage.add(hva, hva + size))
     if (grew.includes(true)) this.#reach()

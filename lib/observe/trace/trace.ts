@@ -2,7 +2,7 @@
 import { readlinkSync } from 'node:fs'
 import { argumentError, checkAddress, checkBoolean, checkInteger, checkList, checkOneOf, checkOptions, MiB, pageSize } from '../../abi/arguments.js'
 import { Doorbell } from '../../abi/doorbell.js'
-import { errnoName, exhaustion, KvmError } from '../../abi/errors.js'
+import { KvmError } from '../../abi/errors.js'
 import { making } from '../../abi/exhausted.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import { type NativeTracer, native } from '../../abi/native.js'
@@ -16,6 +16,7 @@ import { type Counters, Growth } from './growth.js'
 import { OwnCalls, ownEvent } from './own-calls.js'
 import { type Origin, Recorded } from './recorded.js'
 import { Cursor, dataOf, idOf, merge } from './records.js'
+import { refusal } from './refusal.js'
 import { Coverage, Rows } from './rows.js'
 import { Tracefs } from './tracefs.js'
 import { allKinds, type DecodeContext, defaultKinds, type Fill, ownKinds, rawTracepoint, type Tracepoint, tracepoints } from './tracepoints.js'
@@ -97,22 +98,6 @@ function checkedSubject(subject: TraceSubject): TraceSubject {
   if (typeof counters !== 'function') throw argumentError('counters', counters, 'a function')
   checkOneOf('spteFormat', subject.spteFormat, ['ept', 'x86'])
   return subject
-}
-
-/** What the kernel's errors mean for whoever opens tracepoints. */
-function refusal(errno: string): KvmError {
-  const exhausted = errno === 'ENOMEM' ? undefined : exhaustion('opening tracepoints (each event takes a descriptor for each CPU)', errno)
-  if (exhausted) return exhausted
-  if (errno === 'EACCES' || errno === 'EPERM')
-    return new KvmError(
-      'permission',
-      `opening tracepoints: ${errno}; tracing needs CAP_PERFMON (root has it), and lockdown not to be 'confidentiality'; see node-kvm doctor`,
-      { errno }
-    )
-  const advice: Record<string, string> = {
-    ENOMEM: 'a smaller ringSize, or a higher /proc/sys/kernel/perf_event_mlock_kb'
-  }
-  return new KvmError('unavailable', `opening tracepoints: ${errno}${advice[errno] ? `; ${advice[errno]}` : ''}`, { errno })
 }
 
 /**
@@ -208,7 +193,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
       filter: point.filter?.(wanted) ?? ''
     }))
     const tracer = making(() => native.trace({ events, processes: [...processes], children, ringSize, heldLimit }))
-    if (typeof tracer === 'number') throw refusal(errnoName(tracer))
+    if (typeof tracer === 'number') throw refusal(tracer, ringSize)
     return tracer
   }
 
@@ -242,6 +227,11 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     ;(this.#context.rows ??= new Rows()).replace(list)
     const grew = list.map(({ hva, size }) => this.#coverage.add(hva, hva + size))
     if (grew.includes(true)) this.#reach()
+  }
+
+  /** Statistics that are asked for and could not be read from the beginning on, and why: those of a vCPU that ran, for example. */
+  get missing(): readonly string[] {
+    return this.#growth?.missing ?? []
   }
 
   /** After close() only what was drained before is left. */

@@ -20,8 +20,8 @@ export function numberIn(text: string, name: string): number | undefined {
 }
 
 /** A number that is all that a file holds: a sysctl. */
-export function numberAt(path: string): number | undefined {
-  const text = glance(path).trim()
+export function numberAt(path: string, read = glance): number | undefined {
+  const text = read(path).trim()
   return /^-?\d+$/.test(text) ? Number(text) : undefined
 }
 

@@ -10,6 +10,7 @@ import { errnoName, exhaustion, KvmError, throwLater } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { FaultServiceOptions, NativeFaultService, NativeRegion } from '../abi/native.js'
+import { holds, isFiltered, numberAt } from '../abi/procfs.js'
 
 /** A page that a guest, or the host, touched and that is not there. */
 export interface PageFault {
@@ -239,10 +240,9 @@ export class DemandPaging implements Disposable {
   #put(offset: number, length: number, content: Uint8Array | null): void {
     const written = this.#minor && content ? this.#region.write(offset, content) : 0
     const result = written < 0 ? written : this.#native.serve(offset, length, content)
-    if (result < 0)
-      throw new KvmError('memory', `serving ${length} bytes at offset ${hex(offset)}: ${errnoName(result)}; do they reach past the mapping's end?`, {
-        errno: errnoName(result)
-      })
+    if (result >= 0) return
+    const beyond = offset + length > this.#region.size ? `; they reach past the mapping's end at ${hex(this.#region.size)}` : ''
+    throw new KvmError('memory', `serving ${length} bytes at offset ${hex(offset)}: ${errnoName(result)}${beyond}`, { errno: errnoName(result) })
   }
 
   #fail(offset: number, error: unknown): number {
@@ -312,12 +312,14 @@ function openSource(file: string): number {
 function checkService(result: NativeFaultService | number): NativeFaultService {
   if (typeof result !== 'number') return result
   const errno = errnoName(result)
-  if (errno === 'EPERM' || errno === 'EACCES')
-    throw new KvmError(
-      'permission',
-      `userfaultfd: ${errno}; faults of KVM need CAP_SYS_PTRACE (root has it), sysctl vm.unprivileged_userfaultfd=1, or access to /dev/userfaultfd; see node-kvm doctor`,
-      { errno }
-    )
+  if (errno === 'EPERM' || errno === 'EACCES') {
+    const may = holds('CapEff', 'sys_ptrace') || numberAt('/proc/sys/vm/unprivileged_userfaultfd') === 1
+    const why =
+      may && isFiltered()
+        ? 'this process may serve them, and is under a seccomp filter: if that refuses userfaultfd, start it outside of the sandbox, or with a filter that allows it'
+        : 'faults of KVM need CAP_SYS_PTRACE (root has it), sysctl vm.unprivileged_userfaultfd=1, or access to /dev/userfaultfd; see node-kvm doctor'
+    throw new KvmError('permission', `userfaultfd: ${errno}; ${why}`, { errno })
+  }
   const advice: Record<string, string> = {
     ENOSYS: 'this kernel has no userfaultfd',
     EOPNOTSUPP: 'it is there for anonymous memory and memfds; minor faults only for a memfd that was not remapped',

@@ -4,7 +4,8 @@ import { KvmError } from '../../abi/errors.js'
 
 /** Counters that can be read: {@link Statistics}. */
 export interface Counters {
-  readonly id: string
+  /** Whose they are. */
+  describe(): { id: string }
   /** All values by name. */
   read(): Record<string, number | number[]>
 }
@@ -64,7 +65,7 @@ export class Growth {
       const last = this.#last.get(source)
       this.#last.set(source, { values, time })
       const changes = last === null ? {} : statisticsGrowth(last?.values ?? {}, values)
-      return Object.keys(changes).length === 0 ? [] : [{ of: source.id, since: last?.time ?? time, changes }]
+      return Object.keys(changes).length === 0 ? [] : [{ of: source.describe().id, since: last?.time ?? time, changes }]
     })
   }
 }
@@ -74,7 +75,7 @@ function readingOf(source: Counters): { values?: Values; busy?: KvmError } {
   try {
     return { values: source.read() }
   } catch (error) {
-    if (error instanceof KvmError && (error.code === 'busy' || error.errno === 'EBUSY')) return { busy: error }
+    if (error instanceof KvmError && error.code === 'busy') return { busy: error }
     throw error
   }
 }

@@ -18,9 +18,8 @@ import { checkOpen, GuestMemfd } from './guest-memfd.js'
 import { Mapping } from './mapping.js'
 import type { SlotTable } from './slot-table.js'
 
-const logDirtyFlag = 1
-const readonlyFlag = 2
-const guestMemfdFlag = 4
+/** @internal KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, KVM_MEM_GUEST_MEMFD */
+export const slotFlags = { logDirty: 1, readonly: 2, guestMemfd: 4 } as const
 
 /** What {@link Memslot.setFlags} may change. */
 export interface MemslotFlags {
@@ -61,19 +60,19 @@ export interface Placement {
 
 /** @internal KVM_MEM_ bits with dirty logging on or off */
 export function flagsWith(flags: number, { logDirty = false }: MemslotFlags): number {
-  return ((flags & ~logDirtyFlag) | (checkBoolean('logDirty', logDirty) ? logDirtyFlag : 0)) >>> 0
+  return ((flags & ~slotFlags.logDirty) | (checkBoolean('logDirty', logDirty) ? slotFlags.logDirty : 0)) >>> 0
 }
 
 /** @internal */
 export function placementOf(options: MemslotOptions): Placement {
   checkOptions('options', options, ['gpa', 'mapping', 'offset', 'size', 'readonly', 'logDirty', 'guestMemfd', 'guestMemfdOffset', 'flags'])
   const { gpa, mapping, offset = 0, readonly = false, logDirty = false, guestMemfd, guestMemfdOffset = 0, flags = 0 } = options
-  if (!(mapping instanceof Mapping)) throw argumentError('mapping', typeof mapping, 'a Mapping')
-  if (guestMemfd !== undefined && !(guestMemfd instanceof GuestMemfd)) throw argumentError('guestMemfd', typeof guestMemfd, 'a GuestMemfd')
+  if (!(mapping instanceof Mapping)) throw argumentError('mapping', mapping, 'a Mapping')
+  if (guestMemfd !== undefined && !(guestMemfd instanceof GuestMemfd)) throw argumentError('guestMemfd', guestMemfd, 'a GuestMemfd')
   const named =
-    (checkBoolean('logDirty', logDirty) ? logDirtyFlag : 0) |
-    (checkBoolean('readonly', readonly) ? readonlyFlag : 0) |
-    (guestMemfd ? guestMemfdFlag : 0)
+    (checkBoolean('logDirty', logDirty) ? slotFlags.logDirty : 0) |
+    (checkBoolean('readonly', readonly) ? slotFlags.readonly : 0) |
+    (guestMemfd ? slotFlags.guestMemfd : 0)
   const size = options.size ?? restAfter(offset, mapping.size)
   return { gpa, mapping, offset, size, guestMemfd, guestMemfdOffset, flags: (named | checkInteger('flags', flags, 0, 0xffff_ffff)) >>> 0 }
 }
@@ -82,7 +81,7 @@ export function placementOf(options: MemslotOptions): Placement {
 export function checkPlacement(placement: Placement): Placement {
   const { gpa, mapping, offset, size, guestMemfd, guestMemfdOffset } = placement
   checkAddress('gpa', gpa, pageSize)
-  if (!(mapping instanceof Mapping)) throw argumentError('mapping', typeof mapping, 'a Mapping')
+  if (!(mapping instanceof Mapping)) throw argumentError('mapping', mapping, 'a Mapping')
   checkAddress('offset', offset, pageSize)
   if (offset >= mapping.size) throw argumentError('offset', offset, `below the mapping's size, ${hex(mapping.size)}`)
   checkSize('size', size, pageSize)
@@ -180,7 +179,7 @@ export class Memslot {
   }
   /** Whether guest writes are MMIO exits (KVM_MEM_READONLY). */
   get readonly(): boolean {
-    return (this.#record.placement.flags & readonlyFlag) !== 0
+    return (this.#record.placement.flags & slotFlags.readonly) !== 0
   }
   /** The guest_memfd behind private pages, if it has one. */
   get guestMemfd(): GuestMemfd | undefined {
@@ -188,7 +187,7 @@ export class Memslot {
   }
   /** Whether KVM keeps a bitmap of written pages (KVM_MEM_LOG_DIRTY_PAGES). */
   get logDirty(): boolean {
-    return (this.#record.placement.flags & logDirtyFlag) !== 0
+    return (this.#record.placement.flags & slotFlags.logDirty) !== 0
   }
   /** Whether it was deleted, by whomever, or the VM closed. */
   get deleted(): boolean {

@@ -1,4 +1,5 @@
-import { assemble, longModeTablesSize, Mapping, MiB, type Vcpu, type Vm } from 'node-kvm'
+import { longModeTablesSize, Mapping, MiB, type Vcpu, type Vm } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 
 /** Clear of what tests map; the tables of long mode reach 4 GiB. */
 const base = 0xc000_0000
@@ -14,7 +15,7 @@ export function programs(vm: Vm, sources: readonly { source: string; registers?:
     const offset = longModeTablesSize() + index * 4096
     mapping.write(offset, assemble(source, { mode: 'long', at: base + offset }))
     const vcpu = vm.createVcpu().enter('long', { ip: base + offset, ring: 3, tables: base })
-    vcpu.setRegisters(registers)
+    vcpu.registers.set(registers)
     return vcpu
   })
 }

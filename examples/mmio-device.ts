@@ -1,5 +1,6 @@
 // A device of one register, where no memslot lies: each access is an exit, answered in place.
-import { assemble, Kvm, longModeTablesSize, Mapping, MiB } from 'node-kvm'
+import { Kvm, longModeTablesSize, Mapping, MiB } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 
 const counterRegister = 0x8000_0000
 
@@ -29,4 +30,4 @@ for (;;) {
   else register.setUint32(0, counter, true)
   console.log(`${exit.isWrite ? 'write' : 'read'} of the register at 0x${exit.gpa.toString(16)}: counter ${counter}`)
 }
-console.log(`the guest saw ${vcpu.getRegisters().rax}`)
+console.log(`the guest saw ${vcpu.registers.get().rax}`)

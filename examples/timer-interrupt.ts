@@ -1,5 +1,6 @@
 // A timer in the kernel interrupts a guest that sleeps: interrupt controllers, the interval timer, a handler in the guest's vector table.
-import { assemble, Kvm, Mapping, MiB } from 'node-kvm'
+import { Kvm, Mapping, MiB } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 
 const ticks = 5
 const tickPort = 0x80
@@ -8,8 +9,8 @@ const hertz = 100
 
 using kvm = Kvm.open()
 using vm = kvm.createVm()
-vm.createIrqchip()
-vm.createPit()
+vm.interrupts.createIrqchip()
+vm.interrupts.createPit()
 using ram = Mapping.anonymous(2 * MiB)
 vm.memslots.create({ gpa: 0, mapping: ram })
 

@@ -1,5 +1,6 @@
 // Two vCPUs on threads of their own count in one word of guest memory, by a locked instruction, while this thread's timers go on.
-import { assemble, KiB, Kvm, longModeTablesSize, Mapping, MiB } from 'node-kvm'
+import { KiB, Kvm, longModeTablesSize, Mapping, MiB } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 
 using kvm = Kvm.open()
 using vm = kvm.createVm()
@@ -13,7 +14,7 @@ ram.write(at, assemble(`mov $${each}, %ecx; 1: lock incq (%rdi); loop 1b; out %a
 
 const vcpus = [0, 1].map(() => {
   const vcpu = vm.createVcpu().enter('long', { ip: at, ring: 3, tables: 0 })
-  vcpu.setRegisters({ rdi: BigInt(counter) })
+  vcpu.registers.set({ rdi: BigInt(counter) })
   return vcpu
 })
 

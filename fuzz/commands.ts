@@ -5,7 +5,7 @@ import { type Arguments, argumentsOf } from './arguments.js'
 import { always, beginnings, type Commands, compositionsOf, every, index, orders, plain, topOf, type Weighted, withFault } from './compositions.js'
 import type { Command, Fault, Kind, Text } from './sequence.js'
 
-/** Whether the package that is examined has a class, method or function of this name: `Vm.share`, `machines`. */
+/** Whether the package that is examined has a class, method or function of this name: `Vm.share`, `hostVms`. */
 export type Has = (name: string) => boolean
 
 /** The C functions that the add-on calls, each with the errors it may fail with. */
@@ -107,8 +107,7 @@ interface Known {
 function callsWith(body: Commands, has: Has): Known {
   const a = argumentsOf(body)
   const isThere = ({ of, name }: Call) => {
-    const member = (name.split(' ').at(-1) as string).split('.')[0]
-    return of === undefined || classes[of] === undefined || has(`${classes[of]}.${member}`)
+    return of === undefined || classes[of] === undefined || has(`${classes[of]}.${name.split(' ').at(-1)}`)
   }
   const known = callsOf(a).filter(isThere)
   const weigh = (calls: Call[], times: number) => calls.map((call) => ({ weight: (call.weight ?? 1) * times, arbitrary: callOf(call) }))

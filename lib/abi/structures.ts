@@ -70,6 +70,8 @@ export const IoEventfd = generated.kvm_ioeventfd
 /** An eventfd that raises an interrupt (api.rst 4.75). */
 export const Irqfd = generated.kvm_irqfd
 
+export const IrqchipState = generated.kvm_irqchip
+
 export const IrqLevel = generated.kvm_irq_level
 
 export const Msi = generated.kvm_msi

@@ -13,14 +13,11 @@ import {
   restAfter
 } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
+import { KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../abi/generated/constants.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import { checkOpen, GuestMemfd } from './guest-memfd.js'
 import { Mapping } from './mapping.js'
 import type { SlotTable } from './slot-table.js'
-
-const logDirtyFlag = 1
-const readonlyFlag = 2
-const guestMemfdFlag = 4
 
 /** What {@link Memslot.setFlags} may change. */
 export interface MemslotFlags {
@@ -61,7 +58,7 @@ export interface Placement {
 
 /** @internal KVM_MEM_ bits with dirty logging on or off */
 export function flagsWith(flags: number, { logDirty = false }: MemslotFlags): number {
-  return ((flags & ~logDirtyFlag) | (checkBoolean('logDirty', logDirty) ? logDirtyFlag : 0)) >>> 0
+  return ((flags & ~KVM_MEM_LOG_DIRTY_PAGES) | (checkBoolean('logDirty', logDirty) ? KVM_MEM_LOG_DIRTY_PAGES : 0)) >>> 0
 }
 
 /** @internal */
@@ -71,9 +68,9 @@ export function placementOf(options: MemslotOptions): Placement {
   if (!(mapping instanceof Mapping)) throw argumentError('mapping', typeof mapping, 'a Mapping')
   if (guestMemfd !== undefined && !(guestMemfd instanceof GuestMemfd)) throw argumentError('guestMemfd', typeof guestMemfd, 'a GuestMemfd')
   const named =
-    (checkBoolean('logDirty', logDirty) ? logDirtyFlag : 0) |
-    (checkBoolean('readonly', readonly) ? readonlyFlag : 0) |
-    (guestMemfd ? guestMemfdFlag : 0)
+    (checkBoolean('logDirty', logDirty) ? KVM_MEM_LOG_DIRTY_PAGES : 0) |
+    (checkBoolean('readonly', readonly) ? KVM_MEM_READONLY : 0) |
+    (guestMemfd ? KVM_MEM_GUEST_MEMFD : 0)
   const size = options.size ?? restAfter(offset, mapping.size)
   return { gpa, mapping, offset, size, guestMemfd, guestMemfdOffset, flags: (named | checkInteger('flags', flags, 0, 0xffff_ffff)) >>> 0 }
 }
@@ -180,7 +177,7 @@ export class Memslot {
   }
   /** Whether guest writes are MMIO exits (KVM_MEM_READONLY). */
   get readonly(): boolean {
-    return (this.#record.placement.flags & readonlyFlag) !== 0
+    return (this.#record.placement.flags & KVM_MEM_READONLY) !== 0
   }
   /** The guest_memfd behind private pages, if it has one. */
   get guestMemfd(): GuestMemfd | undefined {
@@ -188,7 +185,7 @@ export class Memslot {
   }
   /** Whether KVM keeps a bitmap of written pages (KVM_MEM_LOG_DIRTY_PAGES). */
   get logDirty(): boolean {
-    return (this.#record.placement.flags & logDirtyFlag) !== 0
+    return (this.#record.placement.flags & KVM_MEM_LOG_DIRTY_PAGES) !== 0
   }
   /** Whether it was deleted, by whomever, or the VM closed. */
   get deleted(): boolean {

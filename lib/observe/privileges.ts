@@ -1,18 +1,19 @@
 /** What the kernel lets this process do (credentials(7), capabilities(7), user_namespaces(7)), and the shell commands that grant more. */
 import { accessSync, constants, existsSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
+import * as linux from '../abi/generated/constants.js'
 import { quoted } from '../abi/text.js'
 import { readOptional } from './host.js'
 
 /** Capabilities by the names that setpriv(1) takes, with their bits. */
 const capabilityBits = {
-  dac_override: 1,
-  ipc_lock: 14,
-  sys_ptrace: 19,
-  sys_admin: 21,
-  sys_resource: 24,
-  perfmon: 38,
-  bpf: 39
+  dac_override: linux.CAP_DAC_OVERRIDE,
+  ipc_lock: linux.CAP_IPC_LOCK,
+  sys_ptrace: linux.CAP_SYS_PTRACE,
+  sys_admin: linux.CAP_SYS_ADMIN,
+  sys_resource: linux.CAP_SYS_RESOURCE,
+  perfmon: linux.CAP_PERFMON,
+  bpf: linux.CAP_BPF
 } as const
 /** A capability that the library, or the doctor, asks for. */
 export type LinuxCapability = keyof typeof capabilityBits

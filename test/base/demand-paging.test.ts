@@ -3,7 +3,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { assemble, type FaultHandler, Guest, KiB, Mapping, MiB, type PageFault } from 'node-kvm'
+import { type FaultHandler, KiB, Mapping, MiB, type PageFault } from 'node-kvm'
+import { assemble, Guest } from 'node-kvm/testing'
 import { afterAll, describe, expect, type TestContext, test } from 'vitest'
 import { checkedError } from '../support/errors.js'
 import { needsPaging } from '../support/needs.js'
@@ -42,8 +43,8 @@ describe('D02 missing pages', () => {
     using paging = ram.onMissing({ content: Buffer.concat([patternOf(7), patternOf(8)]) })
     vm.memslots.create({ gpa, mapping: ram })
     expect(ram.read(pageSize - 8, 16)).toEqual(new Uint8Array(new BigUint64Array([wordOf(7), wordOf(8)]).buffer))
-    expect(vm.read(gpa + 2 * pageSize, 4 * pageSize)).toEqual(new Uint8Array(4 * pageSize))
-    vm.write(gpa + 6 * pageSize, new Uint8Array([1]))
+    expect(vm.memory.read(gpa + 2 * pageSize, 4 * pageSize)).toEqual(new Uint8Array(4 * pageSize))
+    vm.memory.write(gpa + 6 * pageSize, new Uint8Array([1]))
     expect(Guest.create(vm).read(gpa + 6 * pageSize)).toEqual({ reason: 'done', value: 1n })
     expect(paging.served).toBe(7)
   })
@@ -88,7 +89,7 @@ describe('D02 missing pages', () => {
     vm.memslots.create({ gpa: 0, mapping: ram })
     const vcpu = vm.createVcpu().enter('real', { ip: 0x2000 })
     expect(vcpu.run({ timeoutMs: patience })).toEqual({ reason: 'hlt' })
-    const { rbx, rcx } = vcpu.getRegisters()
+    const { rbx, rcx } = vcpu.registers.get()
     expect([rbx & 0xffffn, rcx & 0xffffn]).toEqual([wordOf(16) & 0xffffn, 7n])
     expect(ram.read(0x1_1000, 16)).toEqual(new Uint8Array([...patternOf(17).subarray(0, 8), 7, 0, ...patternOf(17).subarray(10, 16)]))
     expect(new Set(faults)).toEqual(new Set([2, 16, 17]))

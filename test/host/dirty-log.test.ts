@@ -3,7 +3,8 @@ import { Session } from 'node:inspector'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Guest, Mapping, type Memslot, Vm } from 'node-kvm'
+import { Mapping, type Memslot, Vm } from 'node-kvm'
+import { Guest } from 'node-kvm/testing'
 import { describe, expect, test } from 'vitest'
 import { watchChanges } from '../../lib/memory/changes.js'
 import { PageSet } from '../../lib/memory/page-set.js'
@@ -68,7 +69,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
     vm.memslots.create({ gpa, mapping })
     using log = vm.dirtyLog({ mode, ringEntries: 1024 })
     const writer = new Writer(vm, gpa, pages)
-    writer.vcpu.setRegisters({ rcx: 1n << 62n })
+    writer.vcpu.registers.set({ rcx: 1n << 62n })
     const copy = new Uint8Array(pages * pageSize)
     const ended = writer.vcpu.start({ 'dirty-ring-full': () => log.harvest() })
     await untilRunning(writer.vcpu)
@@ -83,7 +84,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
     await writer.vcpu.stop()
     expect(await ended).toEqual({ reason: 'stopped' })
     copyInto(copy, vm, log.collect())
-    expect(Buffer.compare(copy, vm.read(gpa, copy.length))).toBe(0)
+    expect(Buffer.compare(copy, vm.memory.read(gpa, copy.length))).toBe(0)
     expect(inBetween).toBeGreaterThan(0)
     expect(writer.counter).toBeGreaterThan(0)
   })

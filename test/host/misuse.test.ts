@@ -1,4 +1,6 @@
-import { diff, Guest, hpaToGpa, hvaToGpa, Mapping, machines, rowOf, summarize, type Tables } from 'node-kvm'
+import { Mapping } from 'node-kvm'
+import { diff, hostVms, hpaToGpa, hvaToGpa, rowOf, summarize, type Tables, trace } from 'node-kvm/observe'
+import { Guest } from 'node-kvm/testing'
 import { expect, test } from 'vitest'
 import { checkedError } from '../support/errors.js'
 import { vm } from '../support/vm.js'
@@ -15,18 +17,18 @@ test('what is no list, no options and no signal is an argument error', () => {
   const vcpu = vm.createVcpu()
   for (const value of junk) {
     if (typeof value === 'object' && value !== null) continue
-    checkedError(() => machines(value), 'argument')
-    checkedError(() => vm.trace({ kinds: value }), 'argument')
+    checkedError(() => hostVms(value), 'argument')
+    checkedError(() => trace(vm, { kinds: value }), 'argument')
   }
-  checkedError(() => machines(null as any), 'argument')
-  checkedError(() => vm.trace({ tracepoints: 4 as any }), 'argument')
+  checkedError(() => hostVms(null as any), 'argument')
+  checkedError(() => trace(vm, { tracepoints: 4 as any }), 'argument')
   checkedError(() => vcpu.run(null as any), 'argument')
   checkedError(() => Guest.create(vm).write(0, null as any), 'argument')
 })
 
 test('start() refuses what is no signal and no range, and the vCPU can be started after it', async () => {
   vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) })
-  vm.write(0, new Uint8Array([0xf4]))
+  vm.memory.write(0, new Uint8Array([0xf4]))
   const vcpu = vm.createVcpu().enter('real', { ip: 0 })
   for (const options of [{ signal: {} }, { signal: null }, { queued: 4 }, { queued: [null] }] as any[])
     checkedError(() => vcpu.start({}, options), 'argument')
@@ -58,7 +60,7 @@ test('nothing is mapped at 0', () => {
 test('the ranges of start() are read once: a list that is another afterwards loses no write', async () => {
   vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) })
   // mov $7, %al; out %al, $0x10; hlt
-  vm.write(0, new Uint8Array([0xb0, 7, 0xe6, 0x10, 0xf4]))
+  vm.memory.write(0, new Uint8Array([0xb0, 7, 0xe6, 0x10, 0xf4]))
   const queued = new Proxy([{ port: 0x10 }], {
     get(target, name) {
       const value = Reflect.get(target, name)

@@ -1,22 +1,23 @@
 /** Registers in the run page: KVM_CAP_SYNC_REGS (api.rst, "kvm_valid_regs" and "kvm_dirty_regs"). */
 import { argumentError, checkInteger } from '../../abi/arguments.js'
 import { errnoName, KvmError } from '../../abi/errors.js'
+import { KVM_SYNC_X86_EVENTS, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS } from '../../abi/generated/constants.js'
+import { kvm_run, kvm_sync_regs } from '../../abi/generated/structures.js'
 import { checkOurs, ours } from '../../abi/internal.js'
+import type { VcpuHandle } from '../../abi/ioctls.js'
 import type { NativeVcpu } from '../../abi/native.js'
 import type { Struct } from '../../abi/struct.js'
 import { Registers, SpecialRegisters } from '../../abi/structures.js'
 
 /** Bits of the two masks. */
-export const syncBits = { registers: 1, specialRegisters: 2, events: 4 } as const
+export const syncBits = { registers: KVM_SYNC_X86_REGS, specialRegisters: KVM_SYNC_X86_SREGS, events: KVM_SYNC_X86_EVENTS } as const
 
-// struct kvm_run: the union ends at 288; then kvm_valid_regs, kvm_dirty_regs, and struct kvm_sync_regs.
-const validOffset = 288
-const dirtyOffset = 296
-const registersOffset = 304
-const specialRegistersOffset = registersOffset + Registers.size
+const { kvm_valid_regs: validOffset, kvm_dirty_regs: dirtyOffset, s: syncOffset } = kvm_run.offsets
+const registersOffset = syncOffset + kvm_sync_regs.offsets.regs
+const specialRegistersOffset = syncOffset + kvm_sync_regs.offsets.sregs
 
 /** @internal */
-export let makeSyncRegisters: (vcpu: NativeVcpu, runPageSize: number) => SyncRegisters
+export let makeSyncRegisters: (vcpu: NativeVcpu, handle: VcpuHandle, runPageSize: number) => SyncRegisters
 
 /**
  * Saves the ioctls around each run: KVM copies the asked-for registers out at each exit, and the dirty ones in at each entry.
@@ -27,21 +28,27 @@ export let makeSyncRegisters: (vcpu: NativeVcpu, runPageSize: number) => SyncReg
  */
 export class SyncRegisters {
   readonly #native: NativeVcpu
+  readonly #handle: VcpuHandle
   readonly #runPageSize: number
 
   static {
-    makeSyncRegisters = (vcpu, runPageSize) => new SyncRegisters(ours, vcpu, runPageSize)
+    makeSyncRegisters = (...given) => new SyncRegisters(ours, ...given)
   }
 
-  private constructor(key: symbol, vcpu: NativeVcpu, runPageSize: number) {
+  private constructor(key: symbol, vcpu: NativeVcpu, handle: VcpuHandle, runPageSize: number) {
     checkOurs(key, 'a SyncRegisters', 'createVcpu() of a Vm')
     this.#native = vcpu
+    this.#handle = handle
     this.#runPageSize = runPageSize
   }
 
   #check(result: number): void {
+    this.#handle.checkOpen()
+    // ERANGE, of the add-on: kernels differ in how long their run page is.
     if (result < 0)
-      throw new KvmError('closed', `the run page of ${this.#runPageSize} bytes cannot be reached (${errnoName(result)}); is the vCPU closed?`)
+      throw new KvmError('unavailable', `${this.#handle.name}: the run page of ${this.#runPageSize} bytes has no room for these registers`, {
+        errno: errnoName(result)
+      })
   }
   #write(offset: number, { bytes }: Struct): void {
     this.#check(this.#native.writeRunPage(offset, bytes))

@@ -4,8 +4,9 @@
  */
 export { GiB, KiB, MiB } from './abi/arguments.js'
 export { KvmError, type KvmErrorCode, type KvmErrorDetails } from './abi/errors.js'
+export { type CapabilityName, capabilities } from './abi/generated/capabilities.js'
 export { CpuidEntry, Registers, Segment, SpecialRegisters } from './abi/structures.js'
-export { Capabilities, type CapabilityName, capabilities, VmCapabilities } from './kvm/capabilities.js'
+export { Capabilities, VmCapabilities } from './kvm/capabilities.js'
 export { EventSource } from './kvm/eventfd.js'
 export { Kvm } from './kvm/kvm.js'
 export { type StatisticDescriptor, Statistics, type StatisticsDescription, type StatisticsLayout } from './kvm/statistics.js'

@@ -35,7 +35,7 @@ function structure(record) {
 }
 
 function constant([name, value]) {
-  const type = value < 0 ? 'int64_t' : value > 0xffff_ffff ? 'uint64_t' : 'uint32_t'
+  const type = value < 0 ? 'int64_t' : value > 0xffff_ffff ? 'uint64_t' : value > 0x7fff_ffff ? 'uint32_t' : 'int'
   const text = value < 0 ? `${value}` : `0x${value.toString(16)}${type === 'uint64_t' ? 'ull' : ''}`
   return `inline constexpr ${type} ${name} = ${text};`
 }

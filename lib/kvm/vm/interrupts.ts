@@ -135,8 +135,7 @@ function routeEntry(name: string, route: GsiRoute): RoutingEntry {
   if ('msi' in route) {
     const { msi } = checkOptions(name, route, ['gsi', 'msi'])
     const { address, data } = checkOptions('msi', msi, ['address', 'data'])
-    const u = { msi: { ...splitAddress(address), data: u32('data', data) } }
-    return new IrqRoutingEntry({ gsi, type: KVM_IRQ_ROUTING_MSI, u })
+    return new IrqRoutingEntry({ gsi, type: KVM_IRQ_ROUTING_MSI, u: { msi: { ...splitAddress(address), data: u32('data', data) } } })
   }
   const { irqchip, pin } = checkOptions(name, route, ['gsi', 'irqchip', 'pin'])
   const target = { irqchip: irqchips.indexOf(checkOneOf('irqchip', irqchip, irqchips)), pin: u32('pin', pin) }

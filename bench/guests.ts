@@ -15,7 +15,7 @@ export function programs(vm: Vm, sources: readonly { source: string; registers?:
     const offset = longModeTablesSize() + index * 4096
     mapping.write(offset, assemble(source, { mode: 'long', at: base + offset }))
     const vcpu = vm.createVcpu().enter('long', { ip: base + offset, ring: 3, tables: base })
-    vcpu.setRegisters(registers)
+    vcpu.registers.set(registers)
     return vcpu
   })
 }

@@ -68,13 +68,13 @@ function heapPerExit(count: number): number {
 
 const registers = onOneVm((vm) => {
   const vcpu = vm.createVcpu()
-  const values = vcpu.getRegisters()
+  const values = vcpu.registers.get()
   return (count) =>
     time(count, () => {
       for (let round = 0; round < count; round++) {
-        vcpu.getRegisters(values)
+        vcpu.registers.get(values)
         values.rax += 1n
-        vcpu.setRegisters(values)
+        vcpu.registers.set(values)
       }
     })
 })

@@ -92,7 +92,7 @@ const moves = () =>
     })
     for (const vcpu of vcpus) await vcpu.stop()
     for (const end of await Promise.all(ended)) if (end.reason !== 'stopped') throw new Error(`a guest ended by ${end.reason}`)
-    for (const vcpu of vcpus) if (vcpu.getRegisters().r9 === 0n) throw new Error('a guest read nothing')
+    for (const vcpu of vcpus) if (vcpu.registers.get().r9 === 0n) throw new Error('a guest read nothing')
   })
 
 /** Each at a moment of its own: in the guest, on the way in, on the way out, or before. */

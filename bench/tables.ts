@@ -65,7 +65,7 @@ async function compare(name: string, what: 'tables' | 'slots', read: (pid: numbe
 }
 
 try {
-  const sources = ['bench/tables.cc', 'native/observe/table_reader.cc', 'native/core/page_ranges.cc', 'native/observe/page_rows.cc']
+  const sources = ['-Inative', 'bench/tables.cc', 'native/observe/table_reader.cc', 'native/core/page_ranges.cc', 'native/observe/page_rows.cc']
   execFileSync('g++', ['-std=c++20', '-O2', '-o', program, ...sources], { stdio: 'inherit' })
   console.log(
     `medians of ${rounds} rounds of ${perRound}, milliseconds; the ratio of node-kvm to C++ is the median of each round's, best is that of the fastest rounds`

@@ -20,7 +20,7 @@ const one = vm.memslots.create({ gpa: home, mapping: day })
 const other = vm.memslots.create({ gpa: away, mapping: night })
 
 const vcpu = vm.createVcpu().enter('long', { ip: at, ring: 3, tables: 0 })
-vcpu.setRegisters({ rdi: BigInt(home), rbx: 0xdddd_dddd_dddd_ddddn, rdx: 0xeeee_eeee_eeee_eeeen })
+vcpu.registers.set({ rdi: BigInt(home), rbx: 0xdddd_dddd_dddd_ddddn, rdx: 0xeeee_eeee_eeee_eeeen })
 const seen = { mmio: 0, wrong: 0 }
 const running = vcpu.start({
   mmio: ({ data }) => {
@@ -47,4 +47,4 @@ for (let round = 0; round < 100; round++) {
 console.log(`100 bare moves away and back: ${seen.mmio > 0 ? 'MMIO exits in the gap' : 'no MMIO exit this time'}, ${seen.wrong} wrong words`)
 await vcpu.stop()
 await running
-console.log(`the guest read all the while: ${vcpu.getRegisters().r9 > 0n ? 'yes' : 'no'}`)
+console.log(`the guest read all the while: ${vcpu.registers.get().r9 > 0n ? 'yes' : 'no'}`)

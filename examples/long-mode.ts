@@ -22,4 +22,4 @@ using vcpu = vm.createVcpu().enter('long', { ip: code, ring: 3, tables })
 
 const exit = vcpu.run({ timeoutMs: 1000 })
 if (exit.reason !== 'io-out') throw new Error(`the guest left with ${exit.reason}`)
-console.log(`Fibonacci number 90 is ${vcpu.getRegisters().rax}, says the guest at CPL 3.`)
+console.log(`Fibonacci number 90 is ${vcpu.registers.get().rax}, says the guest at CPL 3.`)

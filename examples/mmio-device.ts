@@ -30,4 +30,4 @@ for (;;) {
   else register.setUint32(0, counter, true)
   console.log(`${exit.isWrite ? 'write' : 'read'} of the register at 0x${exit.gpa.toString(16)}: counter ${counter}`)
 }
-console.log(`the guest saw ${vcpu.getRegisters().rax}`)
+console.log(`the guest saw ${vcpu.registers.get().rax}`)

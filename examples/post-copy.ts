@@ -47,7 +47,7 @@ const arrived = Mapping.anonymous(size)
 using paging = arrived.onMissing(async ({ offset }) => memory.read(offset, pageSize))
 using target = machine(arrived)
 using successor = target.createVcpu().enter('long', { ip, ring: 3, tables: base })
-successor.setRegisters(vcpu.getRegisters())
+successor.registers.set(vcpu.registers.get())
 const sums: number[] = []
 await successor.start({
   'io-out': ({ data }) => {

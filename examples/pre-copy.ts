@@ -45,7 +45,7 @@ using log = source.dirtyLog()
 /** Copies what changed since the last call; how many pages that was. */
 function copyDirty(): number {
   const ranges = log.collect().filter(({ gpa }) => gpa < size)
-  for (const range of ranges) copy.write(range.gpa, source.read(range.gpa, range.size))
+  for (const range of ranges) copy.write(range.gpa, source.memory.read(range.gpa, range.size))
   return ranges.reduce((pages, range) => pages + range.size / pageSize, 0)
 }
 
@@ -56,14 +56,14 @@ for (let left = copyDirty(); left > enough && milliseconds > 0.01; left = copyDi
   milliseconds /= 2
 }
 copyDirty()
-const same = Buffer.compare(copy.read(0, size), source.read(0, size)) === 0
+const same = Buffer.compare(copy.read(0, size), source.memory.read(0, size)) === 0
 console.log(`the copy ${same ? 'equals' : 'differs from'} the memory`)
 
 // The second machine goes on where the first stopped.
 using target = machine(copy)
 using successor = target.createVcpu().enter('long', { ip, ring: 3, tables: base })
-successor.setRegisters(vcpu.getRegisters())
-const before = target.read(0, 8)
+successor.registers.set(vcpu.registers.get())
+const before = target.memory.read(0, 8)
 successor.run({ timeoutMs: 50 })
-const moved = Buffer.from(target.read(0, 8)).readBigUInt64LE() > Buffer.from(before).readBigUInt64LE()
+const moved = Buffer.from(target.memory.read(0, 8)).readBigUInt64LE() > Buffer.from(before).readBigUInt64LE()
 console.log(`the guest ${moved ? 'goes on' : 'stands still'} in the copy`)

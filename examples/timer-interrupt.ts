@@ -9,8 +9,8 @@ const hertz = 100
 
 using kvm = Kvm.open()
 using vm = kvm.createVm()
-vm.createIrqchip()
-vm.createPit()
+vm.interrupts.createIrqchip()
+vm.interrupts.createPit()
 using ram = Mapping.anonymous(2 * MiB)
 vm.memslots.create({ gpa: 0, mapping: ram })
 

@@ -14,7 +14,7 @@ ram.write(at, assemble(`mov $${each}, %ecx; 1: lock incq (%rdi); loop 1b; out %a
 
 const vcpus = [0, 1].map(() => {
   const vcpu = vm.createVcpu().enter('long', { ip: at, ring: 3, tables: 0 })
-  vcpu.setRegisters({ rdi: BigInt(counter) })
+  vcpu.registers.set({ rdi: BigInt(counter) })
   return vcpu
 })
 

@@ -6,7 +6,7 @@ import type { Kind } from './sequence.js'
 export interface Call {
   /** Whose method it is; absent for a function, or a static method, of that name. */
   of?: Kind
-  /** `read` for a method, `get buffer` for a getter, `set mpState` for a setter. */
+  /** `read` for a method, `memory.read` for one of a facet, `get buffer` for a getter, `set label` for a setter. */
   name: string
   arguments?: TextArbitrary[]
   makes?: Kind
@@ -182,7 +182,7 @@ function vmCalls(a: Arguments): Call[] {
     { name: 'Kvm.open', arguments: [a.mostly(oneOf("'/dev/kvm'", "'/dev/null'", "'/nowhere'"))], makes: 'kvm' },
     { of: 'kvm', name: 'createVm', makes: of, weight: 3 },
     { of: 'kvm', name: 'createVm', arguments: [a.small], makes: of },
-    { of: 'kvm', name: 'checkExtension', arguments: [capability] },
+    { of: 'kvm', name: 'capabilities.check', arguments: [capability] },
     { of: 'kvm', name: 'supportedCpuid' },
     { of: 'kvm', name: 'close' },
     { of, name: 'createVcpu', makes: 'vcpu', weight: 3 },
@@ -192,17 +192,17 @@ function vmCalls(a: Arguments): Call[] {
     { name: 'Vm.attach', arguments: [a.mostly(reference('token'))], makes: of },
     { of, name: 'createGuestMemfd', arguments: [a.options({ size: a.size }, { flags: a.small })], makes: 'memfd' },
     { of: 'memfd', name: 'close' },
-    { of, name: 'checkExtension', arguments: [capability] },
-    { of, name: 'enableCapability', arguments: [capability, a.big], around: disturbs() },
-    { of, name: 'createIrqchip' },
-    { of, name: 'createPit', arguments: [a.options({}, { speaker: a.boolean })] },
-    { of, name: 'setIrqLine', arguments: [a.small, a.boolean], around: disturbs() },
-    { of, name: 'signalMsi', arguments: [msi], around: disturbs() },
-    { of, name: 'setGsiRouting', arguments: [a.mostly(oneOf('[]', "[{ gsi: 1, irqchip: 'ioapic', pin: 1 }]", 'shrinking([{}, {}])'))] },
-    { of, name: 'irqfd', arguments: [a.options({ gsi: a.small }, { resample: a.boolean })], makes: 'irqfd', around: disturbs() },
+    { of, name: 'capabilities.check', arguments: [capability] },
+    { of, name: 'capabilities.enable', arguments: [capability, a.big], around: disturbs() },
+    { of, name: 'interrupts.createIrqchip' },
+    { of, name: 'interrupts.createPit', arguments: [a.options({}, { speaker: a.boolean })] },
+    { of, name: 'interrupts.setLine', arguments: [a.small, a.boolean], around: disturbs() },
+    { of, name: 'interrupts.signalMsi', arguments: [msi], around: disturbs() },
+    { of, name: 'interrupts.setRouting', arguments: [a.mostly(oneOf('[]', "[{ gsi: 1, irqchip: 'ioapic', pin: 1 }]", 'shrinking([{}, {}])'))] },
+    { of, name: 'interrupts.irqfd', arguments: [a.options({ gsi: a.small }, { resample: a.boolean })], makes: 'irqfd', around: disturbs() },
     ...observingCalls(a),
-    { of, name: 'read', arguments: [a.gpa, a.length] },
-    { of, name: 'write', arguments: [a.gpa, a.bytes], around: disturbs() },
+    { of, name: 'memory.read', arguments: [a.gpa, a.length] },
+    { of, name: 'memory.write', arguments: [a.gpa, a.bytes], around: disturbs() },
     { of, name: 'close', weight: 2 },
     { name: 'hostVms', arguments: [oneOf('{ pid: process.pid }', '{ pid: 1 }', 'null', '{ pid: -1 }')] },
     { name: 'diff', arguments: [a.mostly(reference('tables')), a.mostly(reference('tables'))] },
@@ -246,47 +246,47 @@ function vcpuCalls(a: Arguments): Call[] {
     { of, name: 'ref' },
     { of, name: 'unref' },
     { of, name: 'get state' },
-    { of, name: 'get readyForInterrupt' },
-    { of, name: 'requestInterruptWindow', arguments: [a.boolean] },
+    { of, name: 'get events.readyForInterrupt' },
+    { of, name: 'events.requestInterruptWindow', arguments: [a.boolean] },
     { of, name: 'enter', arguments: [a.mostly(oneOf("'real'", "'protected'", "'long'")), mode], around: changes },
     { of, name: 'get stats', makes: 'statistics' },
     { of, name: 'close', weight: 2 },
     { of, name: 'setSignalMask', arguments: [a.mostly(oneOf('[]', '[10]', '[1, 2, 3]', 'new Set([65])', 'shrinking([1, 2])'))], around: changes },
-    { of, name: 'getRegisters', makes: 'registers' },
-    { of, name: 'getRegisters', arguments: [a.mostly(reference('registers'))] },
-    { of, name: 'setRegisters', arguments: [fc.oneof(registers, reference('registers'))], around: changes },
-    { of, name: 'getSpecialRegisters' },
-    { of, name: 'setSpecialRegisters', arguments: [a.options({}, { cr0: a.big, cr3: a.big, cr4: a.big, efer: a.big })], around: changes },
-    { of, name: 'getFpu' },
-    { of, name: 'setFpu', arguments: [a.options({}, { fcw: a.small, fpr: a.bytes })], around: changes },
-    { of, name: 'getDebugRegisters' },
+    { of, name: 'registers.get', makes: 'registers' },
+    { of, name: 'registers.get', arguments: [a.mostly(reference('registers'))] },
+    { of, name: 'registers.set', arguments: [fc.oneof(registers, reference('registers'))], around: changes },
+    { of, name: 'registers.getSpecial' },
+    { of, name: 'registers.setSpecial', arguments: [a.options({}, { cr0: a.big, cr3: a.big, cr4: a.big, efer: a.big })], around: changes },
+    { of, name: 'registers.getFpu' },
+    { of, name: 'registers.setFpu', arguments: [a.options({}, { fcw: a.small, fpr: a.bytes })], around: changes },
+    { of, name: 'debug.getRegisters' },
     {
       of,
-      name: 'setDebugRegisters',
+      name: 'debug.setRegisters',
       arguments: [a.options({}, { dr7: a.big, db: a.mostly(oneOf('[0n, 0n, 0n, 0n]', '[1n]', 'new Array(9)')) })],
       around: changes
     },
-    { of, name: 'get mpState' },
-    { of, name: 'set mpState', arguments: [a.small], around: changes },
-    { of, name: 'setGuestDebug', arguments: [a.options({}, { control: a.small })], around: changes },
-    { of, name: 'translateLinear', arguments: [a.big] },
+    { of, name: 'events.getMpState' },
+    { of, name: 'events.setMpState', arguments: [a.small], around: changes },
+    { of, name: 'debug.set', arguments: [a.options({}, { control: a.small })], around: changes },
+    { of, name: 'debug.translate', arguments: [a.big] },
     {
       of,
-      name: 'setCpuid',
+      name: 'cpuid.set',
       arguments: [a.mostly(oneOf('[]', '[{ function: 1 }]', '[null]', 'shrinking([{}, {}])', 'new Proxy([{}], {})'))],
       around: changes
     },
-    { of, name: 'getMsrs', arguments: [a.mostly(oneOf('[0x10]', '[]', '[-1]', '[2 ** 32 + 1]', 'shrinking([0x10, 0x11])', "['1']"))] },
+    { of, name: 'msrs.get', arguments: [a.mostly(oneOf('[0x10]', '[]', '[-1]', '[2 ** 32 + 1]', 'shrinking([0x10, 0x11])', "['1']"))] },
     {
       of,
-      name: 'setMsrs',
+      name: 'msrs.set',
       arguments: [a.mostly(oneOf('new Map([[0x10, 0n]])', 'new Map([[0x174, 2n ** 64n]])', 'new Map()', '[[1, 2n]]'))],
       around: changes
     },
-    { of, name: 'interrupt', arguments: [a.small], around: changes },
-    { of, name: 'nmi', around: changes },
-    { of, name: 'getLapic' },
-    { of, name: 'setLapic', arguments: [a.bytes], around: changes }
+    { of, name: 'events.interrupt', arguments: [a.small], around: changes },
+    { of, name: 'events.nmi', around: changes },
+    { of, name: 'lapic.get' },
+    { of, name: 'lapic.set', arguments: [a.bytes], around: changes }
   ]
 }
 

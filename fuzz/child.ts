@@ -3,21 +3,39 @@ import { createInterface } from 'node:readline'
 import { plant } from './planted.js'
 import { journal, judgeError, report } from './program/attempt.js'
 import { held, judgeLeaks } from './program/judge.js'
-import { everything } from './program/library.js'
+import { everything, Kvm } from './program/library.js'
 import { names } from './program/names.js'
 
 const AsyncFunction = (async () => {}).constructor as new (...text: string[]) => (...given: unknown[]) => Promise<void>
 
 process.on('uncaughtException', (error) => judgeError(error, 'a turn of its own'))
 
+const own = (of: object | undefined) => (of ? Object.getOwnPropertyNames(of) : [])
+const inherited = (of: object) => own(Object.getPrototypeOf(of))
+
+/** What an object has in its fields, and what these can do: `Vm.memslots.create`. */
+function facets(name: string, made: object): string[] {
+  return Object.entries(made).flatMap(([field, value]) => [
+    `${name}.${field}`,
+    ...(typeof value === 'object' && value !== null
+      ? [...inherited(value), ...inherited(Object.getPrototypeOf(value))].map((member) => `${name}.${field}.${member}`)
+      : [])
+  ])
+}
+
 /** Classes, their methods, and functions: so that what an older package lacks is not asked of it. */
 function contents(): string[] {
-  return Object.entries(everything).flatMap(([name, value]) => {
+  const named = Object.entries(everything).flatMap(([name, value]) => {
     if (typeof value !== 'function') return [name]
-    const own = (of: object | undefined) => (of ? Object.getOwnPropertyNames(of) : [])
-    const inherited = value.prototype ? own(Object.getPrototypeOf(value.prototype)) : []
-    return [name, ...[...own(value), ...own(value.prototype), ...inherited].map((member) => `${name}.${member}`)]
+    const members = [...own(value), ...own(value.prototype), ...(value.prototype ? inherited(value.prototype) : [])]
+    return [name, ...members.map((member) => `${name}.${member}`)]
   })
+  const kvm = Kvm.open()
+  const vm = kvm.createVm()
+  const found = [...named, ...facets('Kvm', kvm), ...facets('Vm', vm), ...facets('Vcpu', vm.createVcpu())]
+  vm.close()
+  kvm.close()
+  return found
 }
 
 async function perform(program: string): Promise<void> {

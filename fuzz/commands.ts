@@ -107,8 +107,7 @@ interface Known {
 function callsWith(body: Commands, has: Has): Known {
   const a = argumentsOf(body)
   const isThere = ({ of, name }: Call) => {
-    const member = (name.split(' ').at(-1) as string).split('.')[0]
-    return of === undefined || classes[of] === undefined || has(`${classes[of]}.${member}`)
+    return of === undefined || classes[of] === undefined || has(`${classes[of]}.${name.split(' ').at(-1)}`)
   }
   const known = callsOf(a).filter(isThere)
   const weigh = (calls: Call[], times: number) => calls.map((call) => ({ weight: (call.weight ?? 1) * times, arbitrary: callOf(call) }))

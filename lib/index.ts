@@ -5,11 +5,16 @@
 export { GiB, KiB, MiB } from './abi/arguments.js'
 export { KvmError, type KvmErrorCode, type KvmErrorDetails } from './abi/errors.js'
 export { CpuidEntry, Registers, Segment, SpecialRegisters } from './abi/structures.js'
-export { type CapabilityName, capabilities } from './kvm/capabilities.js'
+export { Capabilities, type CapabilityName, capabilities, VmCapabilities } from './kvm/capabilities.js'
 export { EventSource } from './kvm/eventfd.js'
 export { Kvm } from './kvm/kvm.js'
-export { type StatisticDescriptor, Statistics, type StatisticsLayout } from './kvm/statistics.js'
+export { type StatisticDescriptor, Statistics, type StatisticsDescription, type StatisticsLayout } from './kvm/statistics.js'
+export { VcpuCpuid } from './kvm/vcpu/cpuid.js'
+export { VcpuDebug } from './kvm/vcpu/debug.js'
+export { VcpuEvents } from './kvm/vcpu/events.js'
 export type * from './kvm/vcpu/exits.js'
+export type { VcpuHost } from './kvm/vcpu/host.js'
+export { VcpuLapic } from './kvm/vcpu/lapic.js'
 export {
   type LongModeOptions,
   longModeTablesSize,
@@ -18,6 +23,7 @@ export {
   type ProtectedModeOptions,
   type RealModeOptions
 } from './kvm/vcpu/modes.js'
+export { VcpuMsrs } from './kvm/vcpu/msrs.js'
 export { VcpuRegisters } from './kvm/vcpu/registers.js'
 export { SyncRegisters, syncBits } from './kvm/vcpu/sync-registers.js'
 export type {
@@ -31,9 +37,13 @@ export type {
 } from './kvm/vcpu/thread.js'
 export { type RunOptions, Vcpu } from './kvm/vcpu/vcpu.js'
 export { type CoalescedHandler, type CoalescedRange, type CoalescedWrite, CoalescedZone } from './kvm/vm/coalesced.js'
-export { type GsiRoute, Irqfd, type IrqfdOptions, type MsiMessage } from './kvm/vm/interrupts.js'
+export { GuestMemory } from './kvm/vm/guest-memory.js'
+export { type GsiRoute, type MsiMessage, VmInterrupts } from './kvm/vm/interrupts.js'
 export { IoEventfd, type IoEventfdOptions } from './kvm/vm/ioeventfd.js'
-export { Vm, type VmLimits, type VmToken } from './kvm/vm/vm.js'
+export { Irqfd, type IrqfdOptions } from './kvm/vm/irqfd.js'
+export type { VmLimits } from './kvm/vm/limits.js'
+export type { VmToken } from './kvm/vm/share.js'
+export { Vm } from './kvm/vm/vm.js'
 export { DemandPaging, type FaultHandler, type PageContent, type PageFault, type PageSource } from './memory/demand-paging.js'
 export { DirtyLog, type DirtyLogMode, type DirtyLogOptions, type DirtyRange } from './memory/dirty-log.js'
 export { GuestMemfd, type GuestMemfdOptions } from './memory/guest-memfd.js'

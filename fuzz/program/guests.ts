@@ -23,8 +23,8 @@ export interface Ledger {
   swallowed: Set<number>
 }
 
-export function ledgerOf(vm: Vm): Ledger {
-  const ledgers = ((globalThis as { nodeKvmLedgers?: WeakMap<Vm, Ledger> }).nodeKvmLedgers ??= new WeakMap())
+export function ledgerOf(vm: Library.VcpuHost): Ledger {
+  const ledgers = ((globalThis as { nodeKvmLedgers?: WeakMap<Library.VcpuHost, Ledger> }).nodeKvmLedgers ??= new WeakMap())
   let ledger = ledgers.get(vm)
   if (!ledger) ledgers.set(vm, (ledger = { scripts: [], guests: 0, swallowed: new Set() }))
   return ledger
@@ -46,7 +46,7 @@ export function enterCode(vcpu: Vcpu, code: number[]): number | undefined {
   const ip = 0x4000 + 0x40 * ledger.guests++
   if (ip >= 0x8000) return undefined
   const entered = attempt(() => {
-    vcpu.vm.write(ip, new Uint8Array(code))
+    vcpu.vm.memory.write(ip, new Uint8Array(code))
     return vcpu.enter('real', { ip, sp: 0x3000 })
   })
   return entered && ip
@@ -116,7 +116,7 @@ export function hearRange(vm: Vm | undefined, writes: readonly { address: number
   hearWrites(vm, writes)
 }
 
-export function hearWrites(vm: Vm | undefined, writes: readonly { address: number; data: Uint8Array }[]): void {
+export function hearWrites(vm: Library.VcpuHost | undefined, writes: readonly { address: number; data: Uint8Array }[]): void {
   if (!vm) return
   const { scripts } = ledgerOf(vm)
   for (const { address, data } of writes)

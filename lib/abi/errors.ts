@@ -1,5 +1,6 @@
 /** Every failure of the library: a code to branch on, and a message that says what was asked, what the kernel said, what to do. */
 import { constants } from 'node:os'
+import { getSystemErrorMap } from 'node:util'
 import { visibleLines } from './text.js'
 
 /** What kind of failure: for programs to branch on. */
@@ -89,12 +90,24 @@ export function exhaustion(asked: string, errno: string | number, details: KvmEr
   return found && new KvmError(found.code, `${asked}: ${found.errno}; ${found.why}`, { ...details, errno: found.errno })
 }
 
-/** Turns the negative errno of an ioctl into an error; `advice` says what usually causes it. */
-export function ioctlError(ioctl: string, negativeErrno: number, asked: string, advice = '', details: KvmErrorDetails = {}): KvmError {
+/** What an errno means where nobody knows its cause: `EINVAL (invalid argument)`. */
+export function errnoText(negativeErrno: number): string {
+  const meaning = getSystemErrorMap().get(negativeErrno)?.[1]
+  return `${errnoName(negativeErrno)}${meaning ? ` (${meaning})` : ''}`
+}
+
+/**
+ * Turns the negative errno of an ioctl into an error.
+ * @param cause what it was refused for, if that is known
+ */
+export function ioctlError(ioctl: string, negativeErrno: number, asked: string, cause = '', details: KvmErrorDetails = {}): KvmError {
   const errno = errnoName(negativeErrno)
   const exhausted = errno === 'ENOMEM' ? undefined : exhaustion(`${asked}: ${ioctl} failed`, negativeErrno, { ioctl, ...details })
   if (exhausted) return exhausted
-  return new KvmError('ioctl', `${asked}: ${ioctl} failed with ${errno}${advice ? `; ${advice}` : ''}`, { ioctl, errno, ...details })
+  // An object of KVM's says so of a request that it does not know.
+  const lacking = errno === 'ENOTTY'
+  const why = cause ? `${errno}; ${cause}` : lacking ? `${errno}; this host's KVM lacks it` : errnoText(negativeErrno)
+  return new KvmError(lacking ? 'unavailable' : 'ioctl', `${asked}: ${ioctl} failed with ${why}`, { ioctl, errno, ...details })
 }
 
 /** Throws if the call failed, else hands its result on. */

@@ -315,7 +315,7 @@ export interface NativeAddon {
   /** For ./vcpu-calls.ts alone, as the next three. */
   runVcpu(): void
   completeVcpu(): void
-  ioctlVcpu(argument: Uint8Array): void
+  ioctlVcpu(argument?: number | Uint8Array): void
   readonly vcpuWords: SharedArrayBuffer
 }
 

@@ -14,6 +14,7 @@ import {
   GuestDebug,
   Interrupt,
   IoEventfd,
+  IrqchipState,
   Irqfd,
   IrqLevel,
   LapicState,
@@ -32,14 +33,14 @@ import {
 const KVMIO = 0xae
 
 /** One request: its number, and the name under which api.rst documents it. */
-export interface Request {
+export interface Ioctl {
   readonly name: string
   readonly number: number
   /** Bytes the kernel reads or writes for certain; requests with a counted array take more. */
   readonly size: number
 }
 
-function request(name: string, direction: 0 | 1 | 2 | 3, number: number, size: number): Request {
+function request(name: string, direction: 0 | 1 | 2 | 3, number: number, size: number): Ioctl {
   return { name, size, number: ((direction << 30) | (size << 16) | (KVMIO << 8) | number) >>> 0 }
 }
 const plain = (name: string, number: number) => request(name, 0, number, 0)
@@ -65,6 +66,7 @@ export const KVM_CREATE_IRQCHIP = plain('KVM_CREATE_IRQCHIP', 0x60)
 export const KVM_IRQ_LINE = writes('KVM_IRQ_LINE', 0x61, IrqLevel)
 export const KVM_REGISTER_COALESCED_MMIO = writes('KVM_REGISTER_COALESCED_MMIO', 0x67, CoalescedZone)
 export const KVM_UNREGISTER_COALESCED_MMIO = writes('KVM_UNREGISTER_COALESCED_MMIO', 0x68, CoalescedZone)
+export const KVM_GET_IRQCHIP = both('KVM_GET_IRQCHIP', 0x62, IrqchipState)
 export const KVM_SET_GSI_ROUTING = writes('KVM_SET_GSI_ROUTING', 0x6a, countedHeader)
 export const KVM_IRQFD = writes('KVM_IRQFD', 0x76, Irqfd)
 export const KVM_CREATE_PIT2 = writes('KVM_CREATE_PIT2', 0x77, PitConfig)

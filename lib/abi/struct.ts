@@ -273,3 +273,10 @@ export function struct<F extends Fields>(structName: string, fields: F): StructT
     )
   return Structure as unknown as StructType<F>
 }
+
+/** A new structure with some fields set, which errors call by the caller's name for it: `entries[3]`. */
+export function entryOf<F extends Fields>(type: StructType<F>, name: string, values: Some<F>): StructInstance<F> {
+  const entry = new type()
+  type.assign(entry, name, values)
+  return entry
+}

@@ -174,6 +174,9 @@ export const IoEventfd = struct('kvm_ioeventfd', { datamatch: u64, addr: address
 /** An eventfd that raises an interrupt (api.rst 4.75). */
 export const Irqfd = struct('kvm_irqfd', { fd: u32, gsi: u32, flags: u32, resamplefd: u32, pad: bytes(16) })
 
+/** The registers of one interrupt controller (api.rst 4.26). */
+export const IrqchipState = struct('kvm_irqchip', { chip_id: u32, pad: u32, chip: bytes(512) })
+
 export const IrqLevel = struct('kvm_irq_level', { irq: u32, level: u32 })
 
 export const Msi = struct('kvm_msi', { address_lo: u32, address_hi: u32, data: u32, flags: u32, devid: u32, pad: bytes(12) })

@@ -10,6 +10,11 @@ const resultWord = 1
 const timeoutDouble = 1
 const requestWord = 4
 
+/** What a run returns, beside errnos, for an MMIO exit where a page may be wanted (native/core/run.h, kMmioNotAwaited). */
+export const mmioNotAwaited = -4096
+/** What an ioctl of a vCPU returns while a thread runs it (native/core/run.h, kInRun). */
+export const inRun = -4097
+
 /** The union of kvm_run as the last run of any vCPU in this environment left it: 24 bytes, enough for the most frequent exits. */
 export const exitWords = new Int32Array(native.vcpuWords, 24, 6)
 
@@ -35,8 +40,8 @@ export function completeVcpu(vcpu: number): number {
   return words[resultWord] as number
 }
 
-/** An ioctl of a vCPU. The argument is at least as large as the request number says. */
-export function ioctlVcpu(vcpu: number, request: number, argument: Uint8Array): number {
+/** An ioctl of a vCPU. The argument is as {@link NativeDescriptor.ioctl} takes it. */
+export function ioctlVcpu(vcpu: number, request: number, argument?: number | Uint8Array): number {
   words[vcpuWord] = vcpu
   words[requestWord] = request
   native.ioctlVcpu(argument)

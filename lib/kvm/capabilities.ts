@@ -1,3 +1,10 @@
+/** The capabilities of KVM: their names, what a host has of them, and how one is turned on. */
+import { argumentError, checkInteger, checkOneOf } from '../abi/arguments.js'
+import { checkOurs, fixParent, ours } from '../abi/internal.js'
+import type { Handle } from '../abi/ioctls.js'
+import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP } from '../abi/requests.js'
+import { EnableCap } from '../abi/structures.js'
+
 /** KVM_CAP_ numbers by name, from the kernel's uapi header up to 6.18; older hosts answer 0 for those they lack. */
 export const capabilities = {
   IRQCHIP: 0,
@@ -32,3 +39,68 @@ export const capabilities = {
 } as const
 /** A name in {@link capabilities}. */
 export type CapabilityName = keyof typeof capabilities
+
+const numberOf = (capability: number | CapabilityName): number =>
+  typeof capability === 'string'
+    ? capabilities[checkOneOf('capability', capability, Object.keys(capabilities) as CapabilityName[])]
+    : checkInteger('capability', capability, 0, 2 ** 31 - 1)
+
+/** @internal */
+export let makeCapabilities: (handle: Handle) => Capabilities
+/** @internal */
+export let makeVmCapabilities: (handle: Handle) => VmCapabilities
+
+/**
+ * What a host can do: {@link Kvm.capabilities}.
+ * @example
+ * kvm.capabilities.check('DIRTY_LOG_RING')   // 0 where the host lacks it
+ */
+export class Capabilities {
+  readonly #handle: Handle
+
+  static {
+    makeCapabilities = (handle) => new Capabilities(ours, handle)
+  }
+
+  /** @internal */
+  protected constructor(key: symbol, handle: Handle) {
+    checkOurs(key, 'a Capabilities', 'open() of Kvm')
+    this.#handle = handle
+  }
+
+  /**
+   * The value of a capability: KVM_CHECK_EXTENSION (api.rst 4.4). It is 0 where the host, or this type of VM, lacks it.
+   * @param capability a name in {@link capabilities}, or the number of a KVM_CAP_
+   */
+  check(capability: number | CapabilityName): number {
+    return this.#handle.plain(KVM_CHECK_EXTENSION, `asking for the capability ${capability}`, numberOf(capability))
+  }
+}
+
+/** What a VM can do, and what of it is turned on: {@link Vm.capabilities}. */
+export class VmCapabilities extends Capabilities {
+  readonly #handle: Handle
+
+  static {
+    fixParent(VmCapabilities)
+    makeVmCapabilities = (handle) => new VmCapabilities(ours, handle)
+  }
+
+  private constructor(key: symbol, handle: Handle) {
+    super(key, handle)
+    this.#handle = handle
+  }
+
+  /**
+   * Turns a capability on: KVM_ENABLE_CAP (api.rst 4.37 and 7).
+   * @param values its arguments, at most four; what they mean is the capability's
+   */
+  enable(capability: number | CapabilityName, ...values: bigint[]): void {
+    if (values.length > 4) throw argumentError('values', values, 'at most 4')
+    const args = [...values, 0n, 0n, 0n, 0n].slice(0, 4)
+    const { bytes } = new EnableCap({ cap: numberOf(capability), args })
+    this.#handle.plain(KVM_ENABLE_CAP, `enabling the capability ${capability}`, bytes, {
+      EINVAL: () => (this.check(capability) === 0 ? 'this VM lacks it' : undefined)
+    })
+  }
+}

@@ -94,7 +94,7 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
     hear = (source, count) => source.#hear(count)
   }
 
-  /** Made by {@link Vm.irqfd} and {@link Vm.ioeventfd} alone. */
+  /** Made by {@link VmInterrupts.irqfd} and {@link Vm.ioeventfd} alone. */
   protected constructor(key: symbol, onClose: () => void) {
     checkOurs(key, 'an EventSource', 'irqfd() or ioeventfd() of a Vm')
     super()

@@ -1,11 +1,13 @@
 /** The system descriptor, /dev/kvm. */
 import { argumentError, checkInteger } from '../abi/arguments.js'
-import { checked, errnoName, exhaustion, ioctlError, KvmError } from '../abi/errors.js'
+import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
 import { checkOurs, ours } from '../abi/internal.js'
+import { Handle } from '../abi/ioctls.js'
 import { type NativeKvm, native } from '../abi/native.js'
-import { KVM_CHECK_EXTENSION, KVM_GET_API_VERSION, KVM_GET_SUPPORTED_CPUID, type Request } from '../abi/requests.js'
+import { KVM_CREATE_VM, KVM_GET_API_VERSION, KVM_GET_SUPPORTED_CPUID } from '../abi/requests.js'
 import { CpuidEntry } from '../abi/structures.js'
+import { type Capabilities, makeCapabilities } from './capabilities.js'
 import { makeVm, type Vm } from './vm/vm.js'
 
 const openAdvice: Record<string, string> = {
@@ -23,11 +25,15 @@ const openAdvice: Record<string, string> = {
  * using vm = kvm.createVm()
  */
 export class Kvm implements Disposable {
+  readonly capabilities: Capabilities
   readonly #native: NativeKvm
+  readonly #handle: Handle
 
   private constructor(key: symbol, system: NativeKvm) {
     checkOurs(key, 'a Kvm', 'Kvm.open()')
     this.#native = system
+    this.#handle = new Handle(system, 'this Kvm')
+    this.capabilities = makeCapabilities(this.#handle)
   }
 
   /**
@@ -55,35 +61,12 @@ export class Kvm implements Disposable {
 
   /** Whether close() was called. Any other use then throws `closed`. */
   get closed(): boolean {
-    return this.#native.fd < 0
-  }
-
-  #ask(request: Request, argument?: number | Uint8Array): number {
-    if (this.closed) throw new KvmError('closed', 'this Kvm is closed')
-    return checked(this.#native.ioctl(request.number, argument), request.name, 'asking /dev/kvm')
-  }
-
-  /** The value of a KVM_CAP_ number; 0 means absent. */
-  checkExtension(capability: number): number {
-    return this.#ask(KVM_CHECK_EXTENSION, checkInteger('capability', capability, 0, 2 ** 31 - 1))
+    return this.#handle.closed
   }
 
   /** What the host can give a guest by CPUID: KVM_GET_SUPPORTED_CPUID. */
   supportedCpuid(): CpuidEntry[] {
-    if (this.closed) throw new KvmError('closed', 'this Kvm is closed')
-    for (let count = 128; ; count *= 2) {
-      const memory = new Uint8Array(8 + count * CpuidEntry.size)
-      const view = new DataView(memory.buffer)
-      view.setUint32(0, count, true)
-      const result = this.#native.ioctlCounted(KVM_GET_SUPPORTED_CPUID.number, memory)
-      if (result < 0 && errnoName(result) !== 'E2BIG') throw ioctlError(KVM_GET_SUPPORTED_CPUID.name, result, 'asking for the supported CPUID')
-      if (result >= 0)
-        // Copies: whoever changes one entry, or transfers its memory away, has the others as they were.
-        return Array.from(
-          { length: view.getUint32(0, true) },
-          (_, index) => new CpuidEntry(CpuidEntry.over(memory.subarray(8 + index * CpuidEntry.size)))
-        )
-    }
+    return this.#handle.whole(KVM_GET_SUPPORTED_CPUID, CpuidEntry, 'asking for the supported CPUID')
   }
 
   /**
@@ -92,9 +75,8 @@ export class Kvm implements Disposable {
    */
   createVm(type = 0): Vm {
     checkInteger('type', type)
-    if (this.closed) throw new KvmError('closed', 'this Kvm is closed')
     const vm = making(() => this.#native.createVm(type))
-    if (typeof vm === 'number') throw ioctlError('KVM_CREATE_VM', vm, `creating a VM of type ${type}`)
+    if (typeof vm === 'number') throw this.#handle.refused(KVM_CREATE_VM, vm, `creating a VM of type ${type}`)
     try {
       return makeVm(vm)
     } catch (error) {

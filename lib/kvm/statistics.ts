@@ -1,8 +1,10 @@
 /** KVM's own counters by the binary statistics descriptor: KVM_GET_STATS_FD (api.rst 4.131). */
-import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { errnoText, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
 import { checkOurs, ours } from '../abi/internal.js'
+import type { Handle } from '../abi/ioctls.js'
 import type { NativeDescriptor } from '../abi/native.js'
+import { KVM_GET_STATS_FD } from '../abi/requests.js'
 import { StatsHeader } from '../abi/structures.js'
 
 const types = ['cumulative', 'instant', 'peak', 'linear-histogram', 'log-histogram'] as const
@@ -41,75 +43,71 @@ function text(bytes: Uint8Array): string {
   return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end))
 }
 
+/** What statistics there are, as the kernel describes them. */
+export interface StatisticsDescription {
+  /** `kvm-1234` or `kvm-1234/vcpu-0`. */
+  id: string
+  descriptors: readonly StatisticDescriptor[]
+  layout: StatisticsLayout
+}
+
+/** The file behind them, once it is open. */
+interface Opened extends StatisticsDescription {
+  file: NativeDescriptor
+  /** Bytes of all values together. */
+  dataSize: number
+}
+
 /** @internal */
-export let statisticsOf: (owner: NativeDescriptor) => Statistics
+export let makeStatistics: (owner: NativeDescriptor, handle: Handle) => Statistics
 
 /**
- * The statistics of a VM or a vCPU. Which there are differs by kernel: they are enumerated once, when this is made.
+ * The statistics of a VM or a vCPU. Which there are differs by kernel: they are enumerated once, when they are first asked for. While a vCPU
+ * runs, its statistics can be read but not opened.
  * @example
  * vm.stats.read()['pages_4k']
  * vm.stats.read('remote_tlb_flush')
  */
 export class Statistics implements Disposable {
-  /** `kvm-1234` or `kvm-1234/vcpu-0`. */
-  readonly id: string
-  readonly descriptors: readonly StatisticDescriptor[]
-  readonly layout: StatisticsLayout
-  readonly #file: NativeDescriptor
-  readonly #dataOffset: number
-  readonly #dataSize: number
+  readonly #owner: NativeDescriptor
+  readonly #handle: Handle
+  #opened: Opened | undefined
+  #closed = false
 
   static {
-    statisticsOf = (owner) => Statistics.#of(owner)
+    makeStatistics = (...given) => new Statistics(ours, ...given)
   }
 
-  static #of(owner: NativeDescriptor): Statistics {
-    const file = making(() => owner.openStatistics())
-    if (typeof file === 'number') throw ioctlError('KVM_GET_STATS_FD', file, 'opening the statistics', 'kernels before 5.14 have none')
+  private constructor(key: symbol, owner: NativeDescriptor, handle: Handle) {
+    checkOurs(key, 'a Statistics', 'stats of a Vm or a Vcpu')
+    this.#owner = owner
+    this.#handle = handle
+  }
+
+  #open(): Opened {
+    if (this.#closed) throw new KvmError('closed', `the statistics of ${this.#handle.name} are closed`)
+    return (this.#opened ??= this.#openFile())
+  }
+
+  #openFile(): Opened {
+    this.#handle.checkOpen()
+    const file = making(() => this.#owner.openStatistics())
+    if (typeof file === 'number') throw this.#handle.refused(KVM_GET_STATS_FD, file, 'opening its statistics')
     try {
-      return new Statistics(ours, file)
+      return enumerate(file)
     } catch (error) {
       file.close()
       throw error
     }
   }
 
-  private constructor(key: symbol, file: NativeDescriptor) {
-    checkOurs(key, 'a Statistics', 'stats of a Vm or a Vcpu')
-    this.#file = file
-    const header = new StatsHeader()
-    this.#fill(header.bytes, 0)
-    this.layout = {
-      nameSize: header.name_size,
-      count: header.num_desc,
-      idOffset: header.id_offset,
-      descriptorsOffset: header.desc_offset,
-      dataOffset: header.data_offset
-    }
-    this.id = text(this.#fill(new Uint8Array(header.name_size), header.id_offset))
-    this.descriptors = this.#enumerate()
-    this.#dataOffset = header.data_offset
-    this.#dataSize = Math.max(0, ...this.descriptors.map(({ offset, size }) => offset + size * 8))
-  }
-
-  #enumerate(): StatisticDescriptor[] {
-    const { nameSize, count, descriptorsOffset } = this.layout
-    const each = fixedPart + nameSize
-    const all = this.#fill(new Uint8Array(each * count), descriptorsOffset)
-    return Array.from({ length: count }, (_, index) => describe(all.subarray(index * each, (index + 1) * each)))
-  }
-
-  #fill(target: Uint8Array, position: number): Uint8Array {
-    if (this.#file.fd < 0) throw new KvmError('closed', `the statistics ${this.id ?? ''} are closed`)
-    const count = this.#file.read(target, position)
-    if (count !== target.byteLength)
-      throw new KvmError('ioctl', `reading ${target.byteLength} bytes of statistics gave ${count < 0 ? errnoName(count) : count}`)
-    return target
-  }
-
-  #values({ offset, size }: StatisticDescriptor, data: DataView, base: number): number | number[] {
-    const values = Array.from({ length: size }, (_, index) => Number(data.getBigUint64(offset - base + index * 8, true)))
-    return size === 1 ? (values[0] as number) : values
+  /**
+   * What there is, without its values.
+   * @throws KvmError `unavailable` on kernels before 5.14, `busy` while the vCPU runs and they are not open yet, `closed`
+   */
+  describe(): StatisticsDescription {
+    const { id, descriptors, layout } = this.#open()
+    return { id, descriptors, layout }
   }
 
   /** All values by name: numbers, exact below 2^53, or an array of buckets for a histogram. */
@@ -117,24 +115,53 @@ export class Statistics implements Disposable {
   /** One value, or undefined where this kernel has no such statistic. */
   read(name: string): number | number[] | undefined
   read(name?: string): Record<string, number | number[]> | number | number[] | undefined {
-    const dataOffset = this.#dataOffset
+    const { file, descriptors, dataSize, layout } = this.#open()
     if (name === undefined) {
-      const data = this.#fill(new Uint8Array(this.#dataSize), dataOffset)
-      return Object.fromEntries(this.descriptors.map((one) => [one.name, this.#values(one, new DataView(data.buffer), 0)]))
+      const data = fill(file, new Uint8Array(dataSize), layout.dataOffset)
+      return Object.fromEntries(descriptors.map((one) => [one.name, valuesOf(one, new DataView(data.buffer), 0)]))
     }
-    const one = this.descriptors.find((descriptor) => descriptor.name === name)
+    const one = descriptors.find((descriptor) => descriptor.name === name)
     if (!one) return undefined
-    return this.#values(one, new DataView(this.#fill(new Uint8Array(one.size * 8), dataOffset + one.offset).buffer), one.offset)
+    return valuesOf(one, new DataView(fill(file, new Uint8Array(one.size * 8), layout.dataOffset + one.offset).buffer), one.offset)
   }
 
   /** Closes the descriptor; a second call does nothing. */
   close(): void {
-    this.#file.close()
+    this.#closed = true
+    this.#opened?.file.close()
   }
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
   }
+}
+
+function fill(file: NativeDescriptor, target: Uint8Array, position: number): Uint8Array {
+  const count = file.read(target, position)
+  if (count !== target.byteLength)
+    throw new KvmError('ioctl', `reading ${target.byteLength} bytes of statistics gave ${count < 0 ? errnoText(count) : `${count} bytes`}`)
+  return target
+}
+
+function enumerate(file: NativeDescriptor): Opened {
+  const header = new StatsHeader()
+  fill(file, header.bytes, 0)
+  const { name_size: nameSize, num_desc: count, id_offset: idOffset, desc_offset: descriptorsOffset, data_offset: dataOffset } = header
+  const each = fixedPart + nameSize
+  const all = fill(file, new Uint8Array(each * count), descriptorsOffset)
+  const descriptors = Array.from({ length: count }, (_, index) => describe(all.subarray(index * each, (index + 1) * each)))
+  return {
+    file,
+    id: text(fill(file, new Uint8Array(nameSize), idOffset)),
+    descriptors,
+    layout: { nameSize, count, idOffset, descriptorsOffset, dataOffset },
+    dataSize: Math.max(0, ...descriptors.map(({ offset, size }) => offset + size * 8))
+  }
+}
+
+function valuesOf({ offset, size }: StatisticDescriptor, data: DataView, base: number): number | number[] {
+  const values = Array.from({ length: size }, (_, index) => Number(data.getBigUint64(offset - base + index * 8, true)))
+  return size === 1 ? (values[0] as number) : values
 }
 
 // struct kvm_stats_desc: flags u32, exponent s16, size u16, offset u32, bucket_size u32, name[].

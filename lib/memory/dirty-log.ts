@@ -70,7 +70,7 @@ export let makeDirtyLog: (vm: NativeVm, memslots: SlotTable, options: DirtyLogOp
  * using machine = kvm.createVm()
  * machine.memslots.create({ gpa: 0, mapping })
  * using log = machine.dirtyLog()
- * for (const { gpa, size } of log.collect()) machine.read(gpa, size)
+ * for (const { gpa, size } of log.collect()) machine.memory.read(gpa, size)
  */
 export class DirtyLog implements Disposable {
   readonly mode: DirtyLogMode

@@ -100,11 +100,11 @@ export class Guest {
 
   #perform(routine: Routine, registers: { rdi: bigint; rsi?: bigint; rcx?: bigint }): Access {
     const rip = BigInt(this.#code + Object.keys(routines).indexOf(routine) * routineSpace)
-    this.vcpu.setRegisters({ ...registers, rip, rflags: 0x3202n })
+    this.vcpu.registers.set({ ...registers, rip, rflags: 0x3202n })
     let mmio: Access | undefined
     for (;;) {
       const exit = this.vcpu.run({ timeoutMs })
-      if (exit.reason === 'io-out' && exit.port === donePort) return mmio ?? { reason: 'done', value: this.vcpu.getRegisters().rax }
+      if (exit.reason === 'io-out' && exit.port === donePort) return mmio ?? { reason: 'done', value: this.vcpu.registers.get().rax }
       if (exit.reason === 'timeout') throw new KvmError('busy', `the guest did not finish at ${hex(registers.rdi)} within ${timeoutMs} ms`)
       if (exit.reason !== 'mmio') return { reason: 'failed', exit: structuredClone(exit) }
       const { gpa, isWrite, length } = exit

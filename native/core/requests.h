@@ -33,6 +33,7 @@ constexpr RequestLayout LayoutOf(unsigned long request) {
     case KVM_SET_IDENTITY_MAP_ADDR:
     case KVM_CREATE_IRQCHIP:
     case KVM_CREATE_PIT2:
+    case KVM_GET_IRQCHIP:
     case KVM_IRQ_LINE:
     case KVM_IRQFD:
     case KVM_SIGNAL_MSI:

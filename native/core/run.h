@@ -100,11 +100,14 @@ class RunPage {
   // Between Acquire() and Release(), after kMmioNotAwaited: the access is made, and the area has what it read; or, if not `of_memory`, it
   // is handed on as a device's.
   void AccessMade(bool of_memory);
-  // An ioctl of the vCPU other than KVM_RUN: -EBUSY while it runs, instead of a wait of any length inside the kernel, which has one lock
+  // No errno, since the kernel has uses of its own for EBUSY: a thread is in the vCPU.
+  static constexpr int kInRun = -4097;
+
+  // An ioctl of the vCPU other than KVM_RUN: kInRun while it runs, instead of a wait of any length inside the kernel, which has one lock
   // for both.
   template <typename Call>
   int WhileIdle(Call call) {
-    if (!Own(kInCall)) return -EBUSY;
+    if (!Own(kInCall)) return kInRun;
     const Disowning disowning{this};
     return call(fd_.get());
   }

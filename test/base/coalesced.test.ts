@@ -14,7 +14,7 @@ const hole = 0xf0000
 const capacity = Math.floor((4096 - 8) / 24) - 1
 
 function need(context: TestContext): void {
-  if (kvm.checkExtension(capabilities.COALESCED_PIO) === 0) skip(context, 'this kernel lacks KVM_CAP_COALESCED_PIO')
+  if (kvm.capabilities.check(capabilities.COALESCED_PIO) === 0) skip(context, 'this kernel lacks KVM_CAP_COALESCED_PIO')
 }
 
 function realMode(source: string): Vcpu {
@@ -55,7 +55,7 @@ test('a handler that runs another vCPU leaves the exit after its writes what it 
   need(context)
   const vcpu = realMode('out %al, $0x10; out %ax, $0x20; hlt')
   const other = vm.createVcpu().enter('real', { ip: 0x1800 })
-  vm.write(0x1800, assemble('out %al, $0x21; hlt', { mode: 'real', at: 0x1800 }))
+  vm.memory.write(0x1800, assemble('out %al, $0x21; hlt', { mode: 'real', at: 0x1800 }))
   const seen: unknown[] = []
   vm.coalesce({ port: 0x10, size: 1 }, () => seen.push({ ...other.run() }))
   expect(vcpu.run()).toMatchObject({ reason: 'io-out', port: 0x20, size: 2 })
@@ -97,7 +97,7 @@ test('H01 after the end of the range each write exits, and what waited has arriv
   expect(seen).toEqual([1])
   zone.close()
   zone.close()
-  vcpu.setRegisters({ rip: vcpu.getRegisters().rip + 2n })
+  vcpu.registers.set({ rip: vcpu.registers.get().rip + 2n })
   expect(vcpu.run()).toMatchObject({ reason: 'io-out', data: new Uint8Array([2]) })
   expect(vcpu.run()).toMatchObject({ reason: 'io-out', data: new Uint8Array([3]) })
   expect(vcpu.run().reason).toBe('hlt')
@@ -131,7 +131,7 @@ describe('while handlers are called', () => {
       'mov $1, %al; out %al, $0x10; inc %al; out %al, $0x11; inc %al; out %al, $0x10; inc %al; out %al, $0x11; out %ax, $0x20; hlt'
     )
     const second = vm.createVcpu().enter('real', { ip: 0x1800 })
-    vm.write(0x1800, assemble('mov $0xee, %al; out %al, $0x12; out %al, $0x12; out %al, $0x21; hlt', { mode: 'real', at: 0x1800 }))
+    vm.memory.write(0x1800, assemble('mov $0xee, %al; out %al, $0x12; out %al, $0x12; out %al, $0x21; hlt', { mode: 'real', at: 0x1800 }))
     return [first, second]
   }
   const own = ['10=1', '11=2', '10=3', '11=4']
@@ -227,7 +227,7 @@ describe('while handlers are called', () => {
     need(context)
     const vcpu = realMode('out %al, $0x10; in $0x20, %al; out %al, $0x21; hlt')
     const other = vm.createVcpu().enter('real', { ip: 0x1800 })
-    vm.write(0x1800, assemble('out %al, $0x11; hlt', { mode: 'real', at: 0x1800 }))
+    vm.memory.write(0x1800, assemble('out %al, $0x11; hlt', { mode: 'real', at: 0x1800 }))
     const refused: string[] = []
     const refuse = () => {
       refused.push(checkedError(() => vcpu.run(), 'state').message)
@@ -269,7 +269,7 @@ describe('while handlers are called', () => {
     vm.coalesce({ port: 0x10, size: 1 }, (writes) => seen.push(...numbers(writes)))
     const vcpu = realMode('sti; mov $5, %al; out %al, $0x10; movb $1, (0x500); 1: jmp 1b')
     const ended = vcpu.start({})
-    while (vm.read(0x500, 1)[0] === 0) await turn()
+    while (vm.memory.read(0x500, 1)[0] === 0) await turn()
     await vcpu.stop()
     expect((await ended).reason).toBe('stopped')
     expect(seen).toEqual([[0x10, 5]])

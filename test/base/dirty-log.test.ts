@@ -48,7 +48,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
     expect(log.collect()).toEqual([])
     mapping.write(pageSize - 1, new Uint8Array(2))
     expect(pagesOf(log.collect(), gpa, 4 * MiB)).toEqual([0, 1])
-    vm.write(gpa + 3 * pageSize, new Uint8Array(1))
+    vm.memory.write(gpa + 3 * pageSize, new Uint8Array(1))
     mapping.fill(1, 5 * pageSize, pageSize)
     mapping.remap(7 * pageSize, pageSize)
     mapping.advise('dontneed', 60 * pageSize, 8 * pageSize)
@@ -81,7 +81,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
       if (round % 10 === 7) slot.rebind(mapping)
     }
     copyInto(copy, vm, log.collect())
-    expect(Buffer.compare(copy, vm.read(gpa, copy.length))).toBe(0)
+    expect(Buffer.compare(copy, vm.memory.read(gpa, copy.length))).toBe(0)
     expect(writer.counter).toBeGreaterThan(0)
   })
 })

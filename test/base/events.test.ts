@@ -185,8 +185,8 @@ describe('ioeventfd', () => {
     const source = `const { parentPort } = require('node:worker_threads')
       Promise.all([import(${library}), import(${testing})]).then(([{ Kvm, Mapping }, { assemble }]) => {
         const vm = Kvm.open().createVm()
-        vm.createIrqchip()
-        globalThis.held = [vm.ioeventfd({ port: 1, size: 1 }), vm.irqfd({ gsi: 5, resample: true }), vm.ioeventfd({ gpa: 0x1000, size: 1 })]
+        vm.interrupts.createIrqchip()
+        globalThis.held = [vm.ioeventfd({ port: 1, size: 1 }), vm.interrupts.irqfd({ gsi: 5, resample: true }), vm.ioeventfd({ gpa: 0x1000, size: 1 })]
         parentPort.postMessage('ready')
       })`
     const round = async () => {
@@ -216,7 +216,7 @@ describe('with the interrupt controllers in the kernel', () => {
   }
 
   function interruptible(gsi: number): Vcpu {
-    vm.createIrqchip()
+    vm.interrupts.createIrqchip()
     const vcpu = realMode(waiting, { vector: 0x20 + gsi, source: answering(gsi) })
     runTo(vcpu, 0x80)
     return vcpu
@@ -224,15 +224,15 @@ describe('with the interrupt controllers in the kernel', () => {
 
   test('a line raised and lowered interrupts the guest', () => {
     const vcpu = interruptible(4)
-    vm.setIrqLine(4, true)
-    vm.setIrqLine(4, false)
+    vm.interrupts.setLine(4, true)
+    vm.interrupts.setLine(4, false)
     expect(runTo(vcpu, 0x81)).toBe(4)
     expect(vcpu.run({ timeoutMs: 50 }).reason).toBe('timeout')
   })
 
   test('an irqfd interrupts the guest at each trigger, until it is closed', () => {
     const vcpu = interruptible(5)
-    const line = vm.irqfd({ gsi: 5 })
+    const line = vm.interrupts.irqfd({ gsi: 5 })
     for (let round = 0; round < 3; round++) {
       line.trigger()
       expect(runTo(vcpu, 0x81)).toBe(5)
@@ -245,7 +245,7 @@ describe('with the interrupt controllers in the kernel', () => {
 
   test('a resampled irqfd tells of the end of the interrupt', async () => {
     const vcpu = interruptible(10)
-    const line = vm.irqfd({ gsi: 10, resample: true })
+    const line = vm.interrupts.irqfd({ gsi: 10, resample: true })
     const ended = once(line, 'event')
     line.trigger()
     expect(runTo(vcpu, 0x81)).toBe(10)
@@ -257,8 +257,8 @@ describe('with the interrupt controllers in the kernel', () => {
   })
 
   test('the timer interrupts the guest', () => {
-    vm.createIrqchip()
-    vm.createPit()
+    vm.interrupts.createIrqchip()
+    vm.interrupts.createPit()
     // Channel 0, mode 2, every 11932 ticks of 1.193 MHz: 100 Hz (8254 data sheet).
     const vcpu = realMode(
       `${programPics}; mov $0x34, %al; out %al, $0x43; mov $0x9c, %al; out %al, $0x40; mov $0x2e, %al; out %al, $0x40; sti; 1: hlt; jmp 1b`,
@@ -272,49 +272,49 @@ describe('with the interrupt controllers in the kernel', () => {
 
   test('routes lead an interrupt to another pin', () => {
     const vcpu = interruptible(6)
-    vm.setGsiRouting([
+    vm.interrupts.setRouting([
       { gsi: 3, irqchip: 'pic-master', pin: 6 },
       { gsi: 30, msi: { address: 0xfee0_0000, data: 0x40 } }
     ])
-    const line = vm.irqfd({ gsi: 3 })
+    const line = vm.interrupts.irqfd({ gsi: 3 })
     line.trigger()
     expect(runTo(vcpu, 0x81)).toBe(6)
-    expect(checkedError(() => vm.setGsiRouting([{ gsi: 3, irqchip: 'pic-master', pin: 99 }]), 'ioctl').errno).toBe('EINVAL')
-    expect(checkedError(() => vm.setGsiRouting([{ gsi: 3, irqchip: 'pic' as never, pin: 1 }]), 'argument').argument).toBe('irqchip')
+    expect(checkedError(() => vm.interrupts.setRouting([{ gsi: 3, irqchip: 'pic-master', pin: 99 }]), 'ioctl').errno).toBe('EINVAL')
+    expect(checkedError(() => vm.interrupts.setRouting([{ gsi: 3, irqchip: 'pic' as never, pin: 1 }]), 'argument').argument).toBe('irqchip')
   })
 
   test('a message reaches the local APIC, once software has turned it on', () => {
-    vm.createIrqchip()
+    vm.interrupts.createIrqchip()
     const vcpu = realMode('sti; 1: hlt; jmp 1b', { vector: 0x40, source: 'mov $64, %al; out %al, $0x81; iret' })
-    const lapic = vcpu.getLapic()
+    const lapic = vcpu.lapic.get()
     const view = new DataView(lapic.buffer, lapic.byteOffset)
     // Spurious-interrupt vector register: enable (Intel SDM volume 3, 12.9).
     view.setUint32(0xf0, 0x1ff, true)
-    vcpu.setLapic(lapic)
-    expect(new DataView(vcpu.getLapic().slice().buffer).getUint32(0xf0, true)).toBe(0x1ff)
-    expect(vm.signalMsi({ address: 0xfee0_0000, data: 0x40 })).toBe(true)
+    vcpu.lapic.set(lapic)
+    expect(new DataView(vcpu.lapic.get().slice().buffer).getUint32(0xf0, true)).toBe(0x1ff)
+    expect(vm.interrupts.signalMsi({ address: 0xfee0_0000, data: 0x40 })).toBe(true)
     expect(runTo(vcpu, 0x81)).toBe(64)
   })
 
   test('what cannot be says why', () => {
     // Linux 6.1 makes a timer that reaches nobody; 6.12 and later refuse.
-    if (kernelIsAtLeast(6, 12)) expect(checkedError(() => vm.createPit(), 'ioctl').message).toContain('createIrqchip() first')
-    checkedError(() => vm.setIrqLine(1, true), 'ioctl')
+    if (kernelIsAtLeast(6, 12)) expect(checkedError(() => vm.interrupts.createPit(), 'ioctl').message).toContain('createIrqchip() first')
+    checkedError(() => vm.interrupts.setLine(1, true), 'ioctl')
     // Whether an irqfd that leads nowhere is refused depends on the kernel: Linux 6.1 takes it.
-    checkedError(() => vm.signalMsi({ address: 0xfee0_0000, data: 1 }), 'ioctl')
-    expect(checkedError(() => vm.irqfd({ gsi: -1 }), 'argument').argument).toBe('gsi')
-    vm.createIrqchip()
-    expect(checkedError(() => vm.createIrqchip(), 'ioctl').errno).toBe('EEXIST')
+    checkedError(() => vm.interrupts.signalMsi({ address: 0xfee0_0000, data: 1 }), 'ioctl')
+    expect(checkedError(() => vm.interrupts.irqfd({ gsi: -1 }), 'argument').argument).toBe('gsi')
+    vm.interrupts.createIrqchip()
+    expect(checkedError(() => vm.interrupts.createIrqchip(), 'ioctl').errno).toBe('EEXIST')
     using late = kvm.createVm()
     late.createVcpu()
-    expect(checkedError(() => late.createIrqchip(), 'ioctl').message).toContain('before the first vCPU')
+    expect(checkedError(() => late.interrupts.createIrqchip(), 'ioctl').message).toContain('before the first vCPU')
     vm.close()
     for (const use of [
-      () => vm.createIrqchip(),
-      () => vm.createPit(),
-      () => vm.irqfd({ gsi: 1 }),
+      () => vm.interrupts.createIrqchip(),
+      () => vm.interrupts.createPit(),
+      () => vm.interrupts.irqfd({ gsi: 1 }),
       () => vm.ioeventfd({ port: 1 }),
-      () => vm.setIrqLine(1, true)
+      () => vm.interrupts.setLine(1, true)
     ])
       checkedError(use, 'closed')
   })
@@ -324,23 +324,23 @@ describe('without controllers in the kernel', () => {
   test('an interrupt is injected when the guest takes one', () => {
     const vcpu = realMode('cli; out %al, $0x80; sti; nop; 1: jmp 1b', { vector: 0x33, source: 'mov $51, %al; out %al, $0x81; iret' })
     expect(vcpu.run({ timeoutMs: patience })).toMatchObject({ reason: 'io-out', port: 0x80 })
-    expect(vcpu.readyForInterrupt).toBe(false)
-    vcpu.requestInterruptWindow(true)
+    expect(vcpu.events.readyForInterrupt).toBe(false)
+    vcpu.events.requestInterruptWindow(true)
     expect(vcpu.run({ timeoutMs: patience }).reason).toBe('irq-window-open')
-    expect(vcpu.readyForInterrupt).toBe(true)
-    vcpu.requestInterruptWindow(false)
-    vcpu.interrupt(0x33)
+    expect(vcpu.events.readyForInterrupt).toBe(true)
+    vcpu.events.requestInterruptWindow(false)
+    vcpu.events.interrupt(0x33)
     expect(vcpu.run({ timeoutMs: patience })).toMatchObject({ reason: 'io-out', port: 0x81, data: new Uint8Array([51]) })
-    expect(checkedError(() => vcpu.interrupt(256), 'argument').argument).toBe('vector')
+    expect(checkedError(() => vcpu.events.interrupt(256), 'argument').argument).toBe('vector')
     vcpu.close()
-    checkedError(() => vcpu.interrupt(1), 'closed')
-    checkedError(() => vcpu.nmi(), 'closed')
+    checkedError(() => vcpu.events.interrupt(1), 'closed')
+    checkedError(() => vcpu.events.nmi(), 'closed')
   })
 
   test('a non-maskable interrupt comes even with interrupts off', () => {
     const vcpu = realMode('cli; out %al, $0x80; 1: jmp 1b', { vector: 2, source: 'mov $2, %al; out %al, $0x81; hlt' })
     expect(vcpu.run({ timeoutMs: patience })).toMatchObject({ reason: 'io-out', port: 0x80 })
-    vcpu.nmi()
+    vcpu.events.nmi()
     expect(vcpu.run({ timeoutMs: patience })).toMatchObject({ reason: 'io-out', port: 0x81, data: new Uint8Array([2]) })
   })
 })

@@ -40,7 +40,7 @@ class Watch {
     for (const vcpu of this.#vcpus)
       for (let done = false; !done; ) {
         await vcpu.pause()
-        done = vcpu.getRegisters()[counter] > 1n
+        done = vcpu.registers.get()[counter] > 1n
         vcpu.resume()
         // Time to get somewhere: a guest that is taken out at each fault makes none.
         await sleep(5)
@@ -52,7 +52,7 @@ class Watch {
   async stop(counter: 'r9' | 'rbx' = 'r9'): Promise<void> {
     for (const vcpu of this.#vcpus) await vcpu.stop()
     for (const end of await Promise.all(this.ended)) expect(end).toEqual({ reason: 'stopped' })
-    for (const vcpu of this.#vcpus) expect(vcpu.getRegisters()[counter]).toBeGreaterThan(0n)
+    for (const vcpu of this.#vcpus) expect(vcpu.registers.get()[counter]).toBeGreaterThan(0n)
   }
 }
 
@@ -239,7 +239,7 @@ describe('transactions', () => {
       { source: 'mov (%rdi), %rax; mov (%rsi), %rbx; out %al, $0x10', registers: { rdi: BigInt(here), rsi: BigInt(there) } }
     ])
     expect(vcpu?.run({ timeoutMs: patience }).reason).toBe('io-out')
-    expect(vcpu?.getRegisters()).toMatchObject({ rax: words.one, rbx: words.other })
+    expect(vcpu?.registers.get()).toMatchObject({ rax: words.one, rbx: words.other })
     expect(vm.memslots.create({ gpa: 0x900_0000, mapping: filled(0n) }).id).toBe(3)
   })
 
@@ -280,7 +280,7 @@ describe('transactions', () => {
       }
     })
     expect(end.reason).toBe('stopped')
-    expect(vcpu.getRegisters().rax).toBe(words.other)
+    expect(vcpu.registers.get().rax).toBe(words.other)
   })
 })
 

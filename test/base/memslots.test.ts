@@ -34,10 +34,10 @@ function takesRootFromPool({ tdpMmu, kernel }: Host): boolean {
 
 test('A02 a vCPU without any memslot does not run: an internal error, or ENOSPC where KVM takes the root from the pool of shadow pages', () => {
   using vcpu = vm.createVcpu()
-  const special = vcpu.getSpecialRegisters()
+  const special = vcpu.registers.getSpecial()
   special.cs = Object.assign(special.cs, { base: 0n, selector: 0 })
-  vcpu.setSpecialRegisters(special)
-  vcpu.setRegisters({ rip: 0n, rflags: 2n })
+  vcpu.registers.setSpecial(special)
+  vcpu.registers.set({ rip: 0n, rflags: 2n })
   if (takesRootFromPool(describeHost())) {
     // The pool is sized by the memslots: KVM_RUN itself fails.
     const error = checkedError(() => vcpu.run({ timeoutMs: patience }), 'ioctl')
@@ -137,7 +137,7 @@ test('A14 a move by less than its own size does not overlap itself', () => {
 })
 
 describe('a guest_memfd', () => {
-  const need = (context: TestContext) => vm.checkExtension(capabilities.GUEST_MEMFD) > 0 || skip(context, withoutGuestMemfd)
+  const need = (context: TestContext) => vm.capabilities.check(capabilities.GUEST_MEMFD) > 0 || skip(context, withoutGuestMemfd)
 
   test('A15 its slot can only be deleted', (context) => {
     need(context)
@@ -224,10 +224,10 @@ describe('the table', () => {
   test('guest memory is read and written across slots, all or nothing', () => {
     vm.memslots.create({ gpa: 0, mapping: page() })
     vm.memslots.create({ gpa: 4 * KiB, mapping: Mapping.memfd(2 * MiB), offset: 8 * KiB, size: 4 * KiB })
-    vm.write(4092, new Uint8Array([1, 2, 3, 4, 5, 6, 7, 8]))
-    expect([...vm.read(4090, 12)]).toEqual([0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0])
-    expect(checkedError(() => vm.write(8188, new Uint8Array(8).fill(9)), 'no-memslot')['gpa']).toBe(8192)
-    expect([...vm.read(8188, 4)]).toEqual([0, 0, 0, 0])
+    vm.memory.write(4092, new Uint8Array([1, 2, 3, 4, 5, 6, 7, 8]))
+    expect([...vm.memory.read(4090, 12)]).toEqual([0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0])
+    expect(checkedError(() => vm.memory.write(8188, new Uint8Array(8).fill(9)), 'no-memslot')['gpa']).toBe(8192)
+    expect([...vm.memory.read(8188, 4)]).toEqual([0, 0, 0, 0])
   })
 
   test('prints a line a slot', () => {

@@ -42,12 +42,12 @@ function runWhole(vcpu: Vcpu, name: Name): void {
   read.data.fill(0x5a)
   const [port, size] = { real: [1, 1], protected: [2, 2], long: [3, 4] }[modeOf(name)] as [number, number]
   expect(run(vcpu)).toMatchObject({ reason: 'io-out', port, size })
-  const { rax, rcx, rbx, rip } = vcpu.getRegisters()
+  const { rax, rcx, rbx, rip } = vcpu.registers.get()
   expect(rax & 0xffffn).toBe(0x1234n)
   expect(rcx & 0xffn).toBe(0x5an)
   if (name !== 'real') expect(rbx).toBe(0x1234n)
   expect(rip).toBeLessThan(0x4000n)
-  const { cs } = vcpu.getSpecialRegisters()
+  const { cs } = vcpu.registers.getSpecial()
   expect(cs.selector & 3).toBe(name === 'long at ring 3' ? 3 : 0)
 }
 
@@ -79,14 +79,14 @@ describe('enter()', () => {
   test('leaves the state of a processor that was just put into the mode, whatever was before', () => {
     const vcpu = prepare()
     const state = (name: Name) => {
-      const { apic_base: _, ...special } = enter(vcpu, name).getSpecialRegisters().toObject()
+      const { apic_base: _, ...special } = enter(vcpu, name).registers.getSpecial().toObject()
       return special
     }
     const fresh = names.map(state)
     // Long mode with a table of interrupts, a page fault's address, another task priority, and a non-maskable interrupt that waits.
     enter(vcpu, 'long')
-    vcpu.setSpecialRegisters({ cr2: 0xdead_000n, cr8: 5n, idt: { base: 0x5000n, limit: 0xfff }, fs: { base: 0x1234n }, ldt: { selector: 0x28 } })
-    vcpu.nmi()
+    vcpu.registers.setSpecial({ cr2: 0xdead_000n, cr8: 5n, idt: { base: 0x5000n, limit: 0xfff }, fs: { base: 0x1234n }, ldt: { selector: 0x28 } })
+    vcpu.events.nmi()
     expect(names.map(state)).toEqual(fresh)
     const [real, , long] = fresh
     expect(real).toMatchObject({ efer: 0n, cr3: 0n, cr4: 0n, idt: { base: 0n, limit: 0xffff } })
@@ -95,25 +95,25 @@ describe('enter()', () => {
 
   test('drops an interrupt that waits for the guest, and the shadow that holds it up', () => {
     const vcpu = enter(prepare(), 'real')
-    vcpu.nmi()
+    vcpu.events.nmi()
     runWhole(enter(vcpu, 'protected'), 'protected')
-    vcpu.interrupt(0x20)
+    vcpu.events.interrupt(0x20)
     runWhole(enter(vcpu, 'long'), 'long')
   })
 
   test('keeps the CPUID it was given; without long mode it says so, and long mode only', () => {
     const vcpu = prepare()
-    vcpu.setCpuid([{ function: 0, eax: 1 }, new CpuidEntry({ function: 1 })])
+    vcpu.cpuid.set([{ function: 0, eax: 1 }, new CpuidEntry({ function: 1 })])
     runWhole(enter(vcpu, 'real'), 'real')
     const { message } = checkedError(() => enter(vcpu, 'long'), 'state')
-    expect(message).toContain('setCpuid()')
+    expect(message).toContain('cpuid.set()')
     runWhole(enter(vcpu, 'protected'), 'protected')
   })
 
   test('that is refused changes nothing', () => {
     const vcpu = enter(prepare(), 'protected')
     expect(run(vcpu).reason).toBe('mmio')
-    const state = () => [vcpu.getRegisters().toObject(), vcpu.getSpecialRegisters().toObject()]
+    const state = () => [vcpu.registers.get().toObject(), vcpu.registers.getSpecial().toObject()]
     const before = state()
     checkedError(() => vcpu.enter('long', { ip: 0x3000, tables: 0x4000_0000 }), 'no-memslot')
     checkedError(() => vcpu.enter('long', { ip: 0x3000, tables, identityBytes: 1.5 }), 'argument')
@@ -125,8 +125,8 @@ describe('enter()', () => {
 
   test('on a vCPU that ran without CPUID', () => {
     const vcpu = prepare()
-    vcpu.setSpecialRegisters(enter(vm.createVcpu(), 'real').getSpecialRegisters().toObject())
-    vcpu.setRegisters({ rip: BigInt(guests.real.at), rsp: BigInt(stack), rflags: 2n })
+    vcpu.registers.setSpecial(enter(vm.createVcpu(), 'real').registers.getSpecial().toObject())
+    vcpu.registers.set({ rip: BigInt(guests.real.at), rsp: BigInt(stack), rflags: 2n })
     runWhole(vcpu, 'real')
     runWhole(enter(vcpu, 'protected'), 'protected')
     // Kernels before 5.16 take one at any time.
@@ -135,7 +135,7 @@ describe('enter()', () => {
       enter(vcpu, 'long')
     } catch (error) {
       refused = true
-      expect(checkedError(() => enter(vcpu, 'long'), 'state').message).toContain('setCpuid()')
+      expect(checkedError(() => enter(vcpu, 'long'), 'state').message).toContain('cpuid.set()')
       expect(error).toMatchObject({ code: 'state' })
     }
     if (!refused) runWhole(vcpu, 'long')

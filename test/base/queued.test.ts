@@ -18,8 +18,8 @@ beforeEach(() => {
 /** Starts, and comes back when all is queued and nothing was told yet. */
 function start(vcpu: Vcpu, handlers: ExitHandlers): Promise<RunEnd> {
   const running = vcpu.start(handlers, { queued: [{ port: 0x10 }] })
-  while (vm.read(doneAt, 1)[0] === 0);
-  vm.write(doneAt, new Uint8Array(1))
+  while (vm.memory.read(doneAt, 1)[0] === 0);
+  vm.memory.write(doneAt, new Uint8Array(1))
   return running
 }
 
@@ -93,9 +93,9 @@ test('a handler whose answer says twice that it is done lets the guest go on onc
 })
 
 test('coalesced writes that are older than a queued one come before it', async (context) => {
-  if (kvm.checkExtension(capabilities.COALESCED_PIO) === 0) skip(context, 'this kernel lacks KVM_CAP_COALESCED_PIO')
+  if (kvm.capabilities.check(capabilities.COALESCED_PIO) === 0) skip(context, 'this kernel lacks KVM_CAP_COALESCED_PIO')
   const source = `mov $1, %al; out %al, $0x11; inc %al; out %al, $0x10; movb $1, (${doneAt}); in $0x20, %al; hlt`
-  vm.write(0x1000, assemble(source, { mode: 'real', at: 0x1000 }))
+  vm.memory.write(0x1000, assemble(source, { mode: 'real', at: 0x1000 }))
   const seen: unknown[] = []
   vm.coalesce({ port: 0x11, size: 1 }, (writes) => seen.push(...writes.map(({ data }) => data[0])))
   const vcpu = vm.createVcpu().enter('real', { ip: 0x1000 })

@@ -23,22 +23,31 @@ const owners: [string, () => Statistics][] = [
 
 describe.each(owners)('E03 the statistics of a %s', (_, pick) => {
   test('header, descriptors and data do not overlap', () => {
-    const { nameSize, count, idOffset, descriptorsOffset, dataOffset } = pick().layout
+    const { nameSize, count, idOffset, descriptorsOffset, dataOffset } = pick().describe().layout
     const parts = [
       { start: 0, end: 24 },
       { start: idOffset, end: idOffset + nameSize },
       { start: descriptorsOffset, end: descriptorsOffset + count * (16 + nameSize) },
-      { start: dataOffset, end: dataOffset + Math.max(...pick().descriptors.map(({ offset, size }) => offset + size * 8)) }
+      {
+        start: dataOffset,
+        end:
+          dataOffset +
+          Math.max(
+            ...pick()
+              .describe()
+              .descriptors.map(({ offset, size }) => offset + size * 8)
+          )
+      }
     ].sort((a, b) => a.start - b.start)
     parts.forEach((part, index) => expect(part.start).toBeGreaterThanOrEqual(parts[index - 1]?.end ?? 0))
     expect(count).toBeGreaterThan(0)
   })
   test('the id starts with kvm', () => {
-    expect(pick().id).toMatch(/^kvm-/)
+    expect(pick().describe().id).toMatch(/^kvm-/)
   })
   test('names, types, units, bases and buckets are legal', () => {
     const names = new Set<string>()
-    for (const { name, type, unit, base, exponent, size, bucketSize } of pick().descriptors) {
+    for (const { name, type, unit, base, exponent, size, bucketSize } of pick().describe().descriptors) {
       expect(name).toMatch(/^[a-z0-9_]+$/)
       expect(names.add(name).size).toBeGreaterThan(0)
       expect(['cumulative', 'instant', 'peak', 'linear-histogram', 'log-histogram']).toContain(type)
@@ -49,11 +58,15 @@ describe.each(owners)('E03 the statistics of a %s', (_, pick) => {
       else expect(size).toBe(1)
       expect(bucketSize > 0).toBe(type === 'linear-histogram')
     }
-    expect(names.size).toBe(pick().descriptors.length)
+    expect(names.size).toBe(pick().describe().descriptors.length)
   })
   test('reading all at once equals reading one by one', () => {
     const all = pick().read()
-    expect(Object.keys(all)).toEqual(pick().descriptors.map(({ name }) => name))
+    expect(Object.keys(all)).toEqual(
+      pick()
+        .describe()
+        .descriptors.map(({ name }) => name)
+    )
     for (const [name, value] of Object.entries(all)) expect(pick().read(name)).toEqual(value)
     expect(pick().read('no_such_statistic')).toBeUndefined()
   })

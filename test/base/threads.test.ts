@@ -79,23 +79,23 @@ describe('a vCPU on a thread of its own', () => {
     const vcpu = guest('sti; 1: inc %ebx; jmp 1b')
     const running = vcpu.start({})
     await untilRunning(vcpu)
-    expect(checkedError(() => vcpu.getRegisters(), 'busy').message).toContain('pause()')
-    checkedError(() => vcpu.setRegisters({ rax: 1n }), 'busy')
-    checkedError(() => vcpu.getMsrs([0x10]), 'busy')
+    expect(checkedError(() => vcpu.registers.get(), 'busy').message).toContain('pause()')
+    checkedError(() => vcpu.registers.set({ rax: 1n }), 'busy')
+    checkedError(() => vcpu.msrs.get([0x10]), 'busy')
     await vcpu.pause()
     expect(vcpu.state).toBe('parked')
-    const { rbx } = vcpu.getRegisters()
+    const { rbx } = vcpu.registers.get()
     await sleep(10)
-    expect(vcpu.getRegisters().rbx).toBe(rbx)
+    expect(vcpu.registers.get().rbx).toBe(rbx)
     const later = async () => {
       vcpu.resume()
       await sleep(20)
       await vcpu.pause()
-      return vcpu.getRegisters().rbx
+      return vcpu.registers.get().rbx
     }
     await expect.poll(later).not.toBe(rbx)
-    vcpu.setRegisters({ rbx: 7n })
-    expect(vcpu.getRegisters().rbx).toBe(7n)
+    vcpu.registers.set({ rbx: 7n })
+    expect(vcpu.registers.get().rbx).toBe(7n)
     await vcpu.stop()
     expect(await running).toEqual({ reason: 'stopped' })
   })
@@ -105,7 +105,7 @@ describe('a vCPU on a thread of its own', () => {
     let rbx: bigint | undefined
     await vcpu.start({
       'io-out': () => {
-        rbx = vcpu.getRegisters().rbx
+        rbx = vcpu.registers.get().rbx
       }
     })
     expect(rbx).toBe(5n)
@@ -174,7 +174,7 @@ describe('a vCPU on a thread of its own', () => {
     })
     expect(end).toEqual({ reason: 'stopped' })
     expect(vcpu.run()).toEqual({ reason: 'hlt' })
-    expect(vcpu.getRegisters().rbx & 0xffn).toBe(9n)
+    expect(vcpu.registers.get().rbx & 0xffn).toBe(9n)
   })
 
   test('an AbortSignal ends it', async () => {
@@ -264,7 +264,7 @@ describe('queued writes', () => {
   test('whose handler runs another vCPU leave the exit after them what it was', async () => {
     const other = guest('1: out %al, $0x21; jmp 1b')
     const vcpu = vm.createVcpu().enter('real', { ip: 0x1800 })
-    vm.write(0x1800, assemble('out %al, $0x10; out %ax, $0x20; hlt', { mode: 'real', at: 0x1800 }))
+    vm.memory.write(0x1800, assemble('out %al, $0x10; out %ax, $0x20; hlt', { mode: 'real', at: 0x1800 }))
     const seen: unknown[] = []
     await vcpu.start(
       {
@@ -311,7 +311,7 @@ describe('queued writes', () => {
     expect(exit).toMatchObject({ reason: 'io-in', port: 0x60 })
     if (exit.reason === 'io-in') exit.data[0] = 0x55
     expect(vcpu.run({ timeoutMs: patience })).toEqual({ reason: 'hlt' })
-    expect(vcpu.getRegisters().rbx & 0xffn).toBe(0x55n)
+    expect(vcpu.registers.get().rbx & 0xffn).toBe(0x55n)
   })
 
   test('a guest that writes without end waits for its listener, who loses nothing', async () => {
@@ -405,7 +405,7 @@ test('a handler for `interrupted` hears of kicks, not of pause()', async () => {
 })
 
 test('an application processor begins with INIT and SIPI within one start()', async () => {
-  vm.createIrqchip()
+  vm.interrupts.createIrqchip()
   const ram = Mapping.anonymous(2 * MiB)
   vm.memslots.create({ gpa: 0, mapping: ram })
   ram.write(0x1000, assemble('mov $65, %al; out %al, $0x10; 1: jmp 1b', { mode: 'real', at: 0x1000 }))
@@ -443,7 +443,7 @@ describe('memory that the host cannot give', () => {
       }
     })
     expect(end.reason).toBe('io-out')
-    expect(vcpu.getRegisters().rax).toBe(42n)
+    expect(vcpu.registers.get().rax).toBe(42n)
     expect(faults).toHaveLength(1)
     expect(faults[0]).toMatchObject({ reason: 'memory', errno: 'EFAULT' })
     expect([undefined, 0x20_0000]).toContain(faults[0]!.gpa)
@@ -454,7 +454,7 @@ describe('memory that the host cannot give', () => {
     vm.memslots.create({ gpa: 0x20_0000, mapping: page })
     page.protect('none')
     const { vcpu } = Guest.create(vm)
-    vcpu.setRegisters({ rdi: 0x20_0000n })
+    vcpu.registers.set({ rdi: 0x20_0000n })
     const end = vcpu.start({}).then(
       ({ reason }) => reason,
       ({ code }) => code

@@ -116,35 +116,35 @@ describe('a field of a structure takes what it can hold, and refuses the rest by
 
 describe('one that does not fit leaves all as it was', () => {
   test.for<[string, (vcpu: Vcpu) => void, string]>([
-    ['a register', (vcpu) => vcpu.setRegisters({ rax: 1n, rbx: -1n }), 'kvm_regs.rbx'],
-    ['an unknown register', (vcpu) => vcpu.setRegisters({ rax: 1n, ebx: 1n } as never), 'kvm_regs.ebx'],
-    ['a limit', (vcpu) => vcpu.setSpecialRegisters({ cr2: 1n, gdt: { limit: 0x1_0007 } }), 'kvm_sregs.gdt.limit'],
-    ['a selector', (vcpu) => vcpu.setSpecialRegisters({ cr2: 1n, cs: { selector: 0x1_2345 } }), 'kvm_sregs.cs.selector'],
-    ['an unknown part', (vcpu) => vcpu.setSpecialRegisters({ cr2: 1n, cs: { limitt: 1 } as never }), 'kvm_sregs.cs.limitt'],
-    ['a debug register', (vcpu) => vcpu.setGuestDebug({ arch: { debugreg: new Array(9).fill(0n) } }), 'kvm_guest_debug.arch.debugreg'],
-    ['a spread', (vcpu) => vcpu.setRegisters({ ...vcpu.getRegisters(), rax: 1n }), 'kvm_regs.bytes'],
-    ['an MSR above 32 bits', (vcpu) => vcpu.getMsrs([0xc000_0102, 2 ** 32 + 0x10]), 'indices[1].index'],
-    ['MSRs in a typed array with a hole in its meaning', (vcpu) => vcpu.getMsrs('16' as never), 'indices'],
-    ['a number for an MSR', (vcpu) => vcpu.setMsrs(new Map([[0xc000_0102, 5 as never]])), 'values[0].data'],
-    ['an MSR without a value', (vcpu) => vcpu.setMsrs(new Set([0xc000_0102]) as never), 'values[0]'],
-    ['registers for CPUID', (vcpu) => vcpu.setCpuid([new CpuidEntry(), new Registers() as never]), 'entries[1]'],
-    ['no CPUID entries', (vcpu) => vcpu.setCpuid({ length: 3 } as never), 'entries'],
-    ['a hole among CPUID entries', (vcpu) => vcpu.setCpuid(new Array(2)), 'entries[0]'],
-    ['an interrupt vector', (vcpu) => vcpu.interrupt(256), 'vector'],
-    ['a linear address', (vcpu) => vcpu.translateLinear(2n ** 64n), 'kvm_translation.linear_address'],
-    ['a state', (vcpu) => (vcpu.mpState = 2 ** 32), 'kvm_mp_state.mp_state'],
+    ['a register', (vcpu) => vcpu.registers.set({ rax: 1n, rbx: -1n }), 'kvm_regs.rbx'],
+    ['an unknown register', (vcpu) => vcpu.registers.set({ rax: 1n, ebx: 1n } as never), 'kvm_regs.ebx'],
+    ['a limit', (vcpu) => vcpu.registers.setSpecial({ cr2: 1n, gdt: { limit: 0x1_0007 } }), 'kvm_sregs.gdt.limit'],
+    ['a selector', (vcpu) => vcpu.registers.setSpecial({ cr2: 1n, cs: { selector: 0x1_2345 } }), 'kvm_sregs.cs.selector'],
+    ['an unknown part', (vcpu) => vcpu.registers.setSpecial({ cr2: 1n, cs: { limitt: 1 } as never }), 'kvm_sregs.cs.limitt'],
+    ['a debug register', (vcpu) => vcpu.debug.set({ arch: { debugreg: new Array(9).fill(0n) } }), 'kvm_guest_debug.arch.debugreg'],
+    ['a spread', (vcpu) => vcpu.registers.set({ ...vcpu.registers.get(), rax: 1n }), 'kvm_regs.bytes'],
+    ['an MSR above 32 bits', (vcpu) => vcpu.msrs.get([0xc000_0102, 2 ** 32 + 0x10]), 'indices[1].index'],
+    ['MSRs in a typed array with a hole in its meaning', (vcpu) => vcpu.msrs.get('16' as never), 'indices'],
+    ['a number for an MSR', (vcpu) => vcpu.msrs.set(new Map([[0xc000_0102, 5 as never]])), 'values[0].data'],
+    ['an MSR without a value', (vcpu) => vcpu.msrs.set(new Set([0xc000_0102]) as never), 'values[0]'],
+    ['registers for CPUID', (vcpu) => vcpu.cpuid.set([new CpuidEntry(), new Registers() as never]), 'entries[1]'],
+    ['no CPUID entries', (vcpu) => vcpu.cpuid.set({ length: 3 } as never), 'entries'],
+    ['a hole among CPUID entries', (vcpu) => vcpu.cpuid.set(new Array(2)), 'entries[0]'],
+    ['an interrupt vector', (vcpu) => vcpu.events.interrupt(256), 'vector'],
+    ['a linear address', (vcpu) => vcpu.debug.translate(2n ** 64n), 'kvm_translation.linear_address'],
+    ['a state', (vcpu) => vcpu.events.setMpState(2 ** 32), 'kvm_mp_state.mp_state'],
     ['the registers of a run page', (vcpu) => (vcpu.syncRegisters.registers = { rax: 1n } as never), 'registers'],
     ['signals', (vcpu) => vcpu.setSignalMask(5 as never), 'blocked'],
-    ['five values of a capability', () => vm.enableCapability(0, 1n, 2n, 3n, 4n, 5n), 'values'],
-    ['a wide value of a capability', () => vm.enableCapability(0, 2n ** 64n), 'kvm_enable_cap.args[0]'],
+    ['five values of a capability', () => vm.capabilities.enable(0, 1n, 2n, 3n, 4n, 5n), 'values'],
+    ['a wide value of a capability', () => vm.capabilities.enable(0, 2n ** 64n), 'kvm_enable_cap.args[0]'],
     ['a match wider than the write', () => vm.ioeventfd({ port: 0x10, size: 1, datamatch: 0x100n }), 'datamatch'],
-    ['a route to nowhere', () => vm.setGsiRouting([{ gsi: 5 } as never]), 'irqchip'],
-    ['a hole among routes', () => vm.setGsiRouting(new Array(3)), 'gsi'],
-    ['a misspelled route', () => vm.setGsiRouting([{ gsi: 5, irqchip: 'ioapic', pinn: 5 } as never]), 'pinn'],
-    ['a message of 33 bits', () => vm.setGsiRouting([{ gsi: 5, msi: { address: 0xfee0_0000, data: 2 ** 32 } }]), 'data']
+    ['a route to nowhere', () => vm.interrupts.setRouting([{ gsi: 5 } as never]), 'irqchip'],
+    ['a hole among routes', () => vm.interrupts.setRouting(new Array(3)), 'routes[0]'],
+    ['a misspelled route', () => vm.interrupts.setRouting([{ gsi: 5, irqchip: 'ioapic', pinn: 5 } as never]), 'pinn'],
+    ['a message of 33 bits', () => vm.interrupts.setRouting([{ gsi: 5, msi: { address: 0xfee0_0000, data: 2 ** 32 } }]), 'data']
   ])('%s', ([, set, argument]) => {
     const vcpu = vm.createVcpu()
-    const state = () => [vcpu.getRegisters().toObject(), vcpu.getSpecialRegisters().toObject()]
+    const state = () => [vcpu.registers.get().toObject(), vcpu.registers.getSpecial().toObject()]
     const before = state()
     expect(checkedError(() => set(vcpu), 'argument').argument).toBe(argument)
     expect(state()).toEqual(before)
@@ -152,12 +152,12 @@ describe('one that does not fit leaves all as it was', () => {
 
   test('memory that was transferred away is an error, not a register set of zeros', () => {
     const vcpu = vm.createVcpu()
-    const registers = vcpu.getRegisters()
+    const registers = vcpu.registers.get()
     structuredClone(registers.bytes.buffer, { transfer: [registers.bytes.buffer as ArrayBuffer] })
-    checkedError(() => vcpu.setRegisters(registers), 'ioctl')
-    checkedError(() => vcpu.getRegisters(registers), 'ioctl')
+    checkedError(() => vcpu.registers.set(registers), 'ioctl')
+    checkedError(() => vcpu.registers.get(registers), 'ioctl')
     checkedError(() => new Registers(registers), 'argument')
-    expect(vcpu.getRegisters().rflags).toBe(2n)
+    expect(vcpu.registers.get().rflags).toBe(2n)
   })
 })
 
@@ -199,7 +199,7 @@ describe('structures are values', () => {
     first.bytes.fill(0xff)
     structuredClone(first.bytes.buffer, { transfer: [first.bytes.buffer as ArrayBuffer] })
     expect(second.toObject()).toEqual(before[1])
-    vm.createVcpu().setCpuid(before.slice(1))
+    vm.createVcpu().cpuid.set(before.slice(1))
   })
 
   test('JSON has 64-bit values as hexadecimal text, as events have', () => {

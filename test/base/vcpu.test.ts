@@ -35,7 +35,7 @@ describe('exits', () => {
     expect(exit).toMatchObject({ port: 0x60, size: 1, count: 1 })
     exit.data[0] = 0x5a
     expect(vcpu.run().reason).toBe('hlt')
-    expect(vcpu.getRegisters().rax & 0xffn).toBe(0x5an)
+    expect(vcpu.registers.get().rax & 0xffn).toBe(0x5an)
   })
 
   test('string output arrives whole, in one exit or several', () => {
@@ -73,7 +73,7 @@ describe('exits', () => {
     ram.write(0x10_0000, assemble('mov $0x12345678, %eax; hlt', { mode: 'protected', at: 0x10_0000 }))
     const vcpu = vm.createVcpu().enter('protected', { ip: 0x10_0000 })
     expect(vcpu.run({ timeoutMs: patience }).reason).toBe('hlt')
-    expect(vcpu.getRegisters().rax).toBe(0x12345678n)
+    expect(vcpu.registers.get().rax).toBe(0x12345678n)
   })
 
   test.each([0, 3] as const)('long mode runs at ring %i', (ring) => {
@@ -83,7 +83,7 @@ describe('exits', () => {
     ram.write(at, assemble('mov $0x1122334455667788, %rax; mov %cs, %ecx; out %al, $0x10', { mode: 'long', at }))
     const vcpu = vm.createVcpu().enter('long', { ip: at, ring, tables: 0 })
     expect(vcpu.run({ timeoutMs: patience }).reason).toBe('io-out')
-    const { rax, rcx } = vcpu.getRegisters()
+    const { rax, rcx } = vcpu.registers.get()
     expect(rax).toBe(0x1122334455667788n)
     expect(Number(rcx & 3n)).toBe(ring)
   })
@@ -141,8 +141,8 @@ describe('exits', () => {
     const closed = realMode('hlt')
     closed.close()
     const next = vm.createVcpu().enter('real', { ip: 0x1000 })
-    for (const use of [() => closed.run(), () => closed.getRegisters(), () => closed.setRegisters({ rip: 0n })]) checkedError(use, 'closed')
-    expect(next.getRegisters().rip).toBe(0x1000n)
+    for (const use of [() => closed.run(), () => closed.registers.get(), () => closed.registers.set({ rip: 0n })]) checkedError(use, 'closed')
+    expect(next.registers.get().rip).toBe(0x1000n)
     expect(next.run()).toEqual({ reason: 'hlt' })
   })
 })
@@ -180,37 +180,37 @@ describe('a limit in time', () => {
 describe('registers', () => {
   test('are read and written whole or by name', () => {
     const vcpu = vm.createVcpu()
-    const values = vcpu.getRegisters()
+    const values = vcpu.registers.get()
     values.rax = 0xffff_ffff_ffff_ffffn
     values.r15 = 15n
-    vcpu.setRegisters(values)
-    vcpu.setRegisters({ rbx: 1n })
-    expect(vcpu.getRegisters()).toMatchObject({ rax: 0xffff_ffff_ffff_ffffn, rbx: 1n, r15: 15n })
-    expect(vcpu.getRegisters(values)).toBe(values)
+    vcpu.registers.set(values)
+    vcpu.registers.set({ rbx: 1n })
+    expect(vcpu.registers.get()).toMatchObject({ rax: 0xffff_ffff_ffff_ffffn, rbx: 1n, r15: 15n })
+    expect(vcpu.registers.get(values)).toBe(values)
     expect(values.rbx).toBe(1n)
-    checkedError(() => vcpu.getRegisters({} as never), 'argument')
-    const special = vcpu.getSpecialRegisters()
+    checkedError(() => vcpu.registers.get({} as never), 'argument')
+    const special = vcpu.registers.getSpecial()
     special.fs.base = 0x1234n
-    vcpu.setSpecialRegisters(special)
-    expect(vcpu.getSpecialRegisters().fs.base).toBe(0x1234n)
-    vcpu.setMsrs(new Map([[0xc000_0102, 0x77n]]))
-    expect(vcpu.getMsrs([0xc000_0102])).toEqual([0x77n])
-    vcpu.setFpu({ fcw: 0x27f })
-    expect(vcpu.getFpu().fcw).toBe(0x27f)
-    expect(vcpu.mpState).toBe(0)
+    vcpu.registers.setSpecial(special)
+    expect(vcpu.registers.getSpecial().fs.base).toBe(0x1234n)
+    vcpu.msrs.set(new Map([[0xc000_0102, 0x77n]]))
+    expect(vcpu.msrs.get([0xc000_0102])).toEqual([0x77n])
+    vcpu.registers.setFpu({ fcw: 0x27f })
+    expect(vcpu.registers.getFpu().fcw).toBe(0x27f)
+    expect(vcpu.events.getMpState()).toBe(0)
   })
   test('refuse a number, an unknown name, an MSR that is none', () => {
     const vcpu = vm.createVcpu()
-    checkedError(() => vcpu.setRegisters({ rax: 1 as never }), 'argument')
-    expect(checkedError(() => vcpu.setRegisters({ eax: 1n } as never), 'argument').argument).toBe('kvm_regs.eax')
-    checkedError(() => vcpu.setRegisters(null as never), 'argument')
-    checkedError(() => vcpu.getMsrs([0x12345678]), 'ioctl')
+    checkedError(() => vcpu.registers.set({ rax: 1 as never }), 'argument')
+    expect(checkedError(() => vcpu.registers.set({ eax: 1n } as never), 'argument').argument).toBe('kvm_regs.eax')
+    checkedError(() => vcpu.registers.set(null as never), 'argument')
+    checkedError(() => vcpu.msrs.get([0x12345678]), 'ioctl')
   })
   test('the guest gets the CPUID it is given', () => {
     const vcpu = realMode('mov $0, %eax; cpuid; hlt')
-    vcpu.setCpuid(kvm.supportedCpuid())
+    vcpu.cpuid.set(kvm.supportedCpuid())
     expect(vcpu.run().reason).toBe('hlt')
-    expect(vcpu.getRegisters().rbx).not.toBe(0n)
+    expect(vcpu.registers.get().rbx).not.toBe(0n)
   })
 })
 
@@ -230,8 +230,8 @@ describe('H02 registers in the run page', () => {
     vcpu.syncRegisters.ask(syncBits.registers | syncBits.specialRegisters)
     vcpu.run()
     const registers: Registers = vcpu.syncRegisters.registers
-    expect(registers.toJSON()).toEqual(vcpu.getRegisters().toJSON())
-    expect(vcpu.syncRegisters.specialRegisters.cr0).toBe(vcpu.getSpecialRegisters().cr0)
+    expect(registers.toJSON()).toEqual(vcpu.registers.get().toJSON())
+    expect(vcpu.syncRegisters.specialRegisters.cr0).toBe(vcpu.registers.getSpecial().cr0)
     registers.rbx = 0x0badn
     vcpu.syncRegisters.registers = registers
     vcpu.syncRegisters.markDirty(syncBits.registers)
@@ -242,7 +242,7 @@ describe('H02 registers in the run page', () => {
     vcpu.syncRegisters.registers = registers
     vcpu.run()
     expect(vcpu.syncRegisters.registers.rbx).toBe(0xaaaan)
-    expect(vcpu.getRegisters().rbx).toBe(0x0bafn)
+    expect(vcpu.registers.get().rbx).toBe(0x0bafn)
   })
 })
 
@@ -310,18 +310,18 @@ describe('lifetimes', () => {
     for (const use of [
       () => vcpu.run(),
       () => vcpu.kick(),
-      () => vcpu.getRegisters(),
-      () => vcpu.stats,
-      () => vm.stats,
+      () => vcpu.registers.get(),
+      () => vcpu.stats.read(),
+      () => vm.stats.read(),
       () => vm.createVcpu(),
-      () => vm.read(0, 1),
+      () => vm.memory.read(0, 1),
       () => vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) }),
       () => vcpu.syncRegisters.registers,
       () => vcpu.enter('real', { ip: 0 })
     ])
       checkedError(use, 'closed')
     kvm.close()
-    for (const use of [() => kvm.createVm(), () => kvm.checkExtension(1), () => kvm.supportedCpuid()]) checkedError(use, 'closed')
+    for (const use of [() => kvm.createVm(), () => kvm.capabilities.check(1), () => kvm.supportedCpuid()]) checkedError(use, 'closed')
   })
   test('a device that is none', () => {
     checkedError(() => Kvm.open('/dev/absent'), 'unavailable')

@@ -39,14 +39,14 @@ test('listeners may look at the VM, close it and others; to add anything is refu
     second.close()
     first.close()
     vm.close()
-    seen.push(vm.read(0x1000, 1)[0])
-    for (const add of [() => vm.ioeventfd({ port: 0x12 }), () => vm.irqfd({ gsi: 1 }), () => vm.createVcpu(), () => vm.dirtyLog(), () => vm.stats])
+    seen.push(vm.memory.read(0x1000, 1)[0])
+    for (const add of [() => vm.ioeventfd({ port: 0x12 }), () => vm.interrupts.irqfd({ gsi: 1 }), () => vm.createVcpu(), () => vm.dirtyLog()])
       seen.push(checkedError(add, 'closed').message)
   })
   second.once('close', () => seen.push('second'))
   vm.close()
   expect(vm.closed).toBe(true)
-  expect(seen).toEqual(['second', 0xf4, ...Array(5).fill('this VM is being closed')])
+  expect(seen).toEqual(['second', 0xf4, ...Array(4).fill('this VM is being closed')])
 })
 
 test('a step that fails is told after the others were taken', () => {

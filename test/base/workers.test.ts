@@ -12,7 +12,7 @@ test('a VM attached in a Worker has its memslots, memory and vCPUs', async () =>
   ram.write(0x1000, assemble('mov (0x2000), %al; out %al, $0x10; hlt', { mode: 'real', at: 0x1000 }))
   const vcpu = vm.createVcpu().enter('real', { ip: 0x1000 })
   const other = worker(`
-    vm.write(0x2000, new Uint8Array([42]))
+    vm.memory.write(0x2000, new Uint8Array([42]))
     const { data } = vm.vcpu(0).run()
     const [slot] = vm.memslots
     slot.move(0x800000)
@@ -30,8 +30,8 @@ test('a VM attached in a Worker has its memslots, memory and vCPUs', async () =>
   expect(foreign).toMatchObject({ id: 1, size: 4 * KiB })
   await other.terminate()
   // Its memory is held by the slot.
-  vm.write(0, new Uint8Array([1]))
-  expect(vm.read(0, 1)[0]).toBe(1)
+  vm.memory.write(0, new Uint8Array([1]))
+  expect(vm.memory.read(0, 1)[0]).toBe(1)
   foreign?.delete()
   expect(vm.memslots.length).toBe(1)
   expect(vcpu.closed).toBe(false)
@@ -80,7 +80,7 @@ test('a token serves once, and not after close', () => {
 
 test('two Workers run a vCPU each; registers of the other are refused, kicks arrive, a second runner is refused', async () => {
   const first = spinning(vm)
-  vm.write(0x1800, assemble('sti; 1: jmp 1b', { mode: 'real', at: 0x1800 }))
+  vm.memory.write(0x1800, assemble('sti; 1: jmp 1b', { mode: 'real', at: 0x1800 }))
   const second = vm.createVcpu().enter('real', { ip: 0x1800 })
   const runner = `
     parentPort.postMessage('running')
@@ -92,13 +92,13 @@ test('two Workers run a vCPU each; registers of the other are refused, kicks arr
   await untilRunning(first)
   await untilRunning(second)
   // On its way into the guest it is running, too.
-  await expect.poll(() => vm.read(0x2000, 1)[0]).toBe(1)
+  await expect.poll(() => vm.memory.read(0x2000, 1)[0]).toBe(1)
   checkedError(() => first.run(), 'busy')
   checkedError(() => first.start({}), 'busy')
   const answers = Promise.all(workers.map(answer))
   first.kick()
   second.kick()
   expect(await answers).toEqual(['interrupted', 'interrupted'])
-  expect(first.getRegisters().rbx).not.toBe(0n)
+  expect(first.registers.get().rbx).not.toBe(0n)
   await Promise.all(workers.map((each) => each.terminate()))
 })

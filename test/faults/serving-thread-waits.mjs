@@ -57,14 +57,14 @@ async function waitForCall() {
   const worker = new Worker(new URL(import.meta.url), { workerData: vm.share() })
   await new Promise((resolve) => worker.once('message', resolve))
   pause(100)
-  console.log(vcpu.getRegisters().rip)
+  console.log(vcpu.registers.get().rip)
   await new Promise((resolve) => worker.once('exit', resolve))
 }
 
 function inWorker() {
   const vcpu = Vm.attach(workerData).vcpu(0)
   parentPort.postMessage('')
-  vcpu.translateLinear(0x40_0000n)
+  vcpu.debug.translate(0x40_0000n)
 }
 
 if (!isMainThread) inWorker()

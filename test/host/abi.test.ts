@@ -3,14 +3,14 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, type TestContext, test } from 'vitest'
-import type { Request } from '../../lib/abi/requests.js'
+import type { Ioctl } from '../../lib/abi/requests.js'
 import * as requests from '../../lib/abi/requests.js'
 import type { Fields, StructType } from '../../lib/abi/struct.js'
 import * as structures from '../../lib/abi/structures.js'
 import { skip } from '../support/skip.js'
 
 const schemas = Object.values(structures) as unknown as StructType<Fields>[]
-const all = Object.values(requests).filter((value): value is Request => typeof value === 'object' && 'number' in value)
+const all = Object.values(requests).filter((value): value is Ioctl => typeof value === 'object' && 'number' in value)
 const folder = mkdtempSync(join(tmpdir(), 'node-kvm-abi-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 

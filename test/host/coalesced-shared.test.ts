@@ -11,7 +11,7 @@ import { kvm, vm } from '../support/vm.js'
 // Who attaches a VM has ranges of its own, be it in the same thread.
 
 function realMode(context: TestContext, source: string): Vcpu {
-  if (kvm.checkExtension(capabilities.COALESCED_PIO) === 0) skip(context, 'this kernel lacks KVM_CAP_COALESCED_PIO')
+  if (kvm.capabilities.check(capabilities.COALESCED_PIO) === 0) skip(context, 'this kernel lacks KVM_CAP_COALESCED_PIO')
   const ram = Mapping.anonymous(MiB)
   vm.memslots.create({ gpa: 0, mapping: ram })
   ram.write(0x1000, assemble(source, { mode: 'real', at: 0x1000 }))

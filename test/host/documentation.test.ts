@@ -61,7 +61,7 @@ test('there are examples to run', () => {
 
 for (const [name, source] of all)
   test(`an example of ${name} runs`, async (task) => {
-    if (source.includes('createGuestMemfd') && vm.checkExtension(capabilities.GUEST_MEMFD) === 0) skip(task, withoutGuestMemfd)
+    if (source.includes('createGuestMemfd') && vm.capabilities.check(capabilities.GUEST_MEMFD) === 0) skip(task, withoutGuestMemfd)
     try {
       await run(source, context())
     } catch (error) {

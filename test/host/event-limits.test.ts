@@ -37,7 +37,7 @@ const prologue = `
 test('no descriptors in the middle of it: ioeventfd() and irqfd() leave the VM as it was, and work the next time', () => {
   const told = run(
     `${prologue}
-    vm.createIrqchip()
+    vm.interrupts.createIrqchip()
     const vcpu = vm.createVcpu()
     function with_(free, make) {
       const before = descriptors(), filler = []
@@ -49,7 +49,7 @@ test('no descriptors in the middle of it: ioeventfd() and irqfd() leave the VM a
     }
     say('begin')
     for (const free of [0, 1, 2, 3, 4, 5, 2, 3]) say(...with_(free, () => vm.ioeventfd({ port: 0x10, size: 1 })))
-    for (let free = 0; free <= 3; free++) say(...with_(free, () => vm.irqfd({ gsi: 5, resample: true })))
+    for (let free = 0; free <= 3; free++) say(...with_(free, () => vm.interrupts.irqfd({ gsi: 5, resample: true })))
     const again = vm.ioeventfd({ port: 0x10, size: 1 })
     // Halted in the kernel, which has the interrupt controllers: no exit of the write's comes first.
     say(vcpu.enter('real', { ip: 0 }).run({ timeoutMs: 20 }).reason)

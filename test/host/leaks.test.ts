@@ -50,13 +50,13 @@ test('VMs with eventfds, rings and paged memory made and closed: the same descri
   const threads = () => readdirSync('/proc/self/task').length
   const round = () => {
     using vm = kvm.createVm()
-    vm.createIrqchip()
+    vm.interrupts.createIrqchip()
     vm.ioeventfd({ port: 1, size: 1 })
-    vm.irqfd({ gsi: 5, resample: true })
-    if (kvm.checkExtension(capabilities.COALESCED_PIO) > 0) vm.coalesce({ port: 2, size: 1 }, () => {})
+    vm.interrupts.irqfd({ gsi: 5, resample: true })
+    if (kvm.capabilities.check(capabilities.COALESCED_PIO) > 0) vm.coalesce({ port: 2, size: 1 }, () => {})
     using mapping = Mapping.anonymous(MiB)
     vm.memslots.create({ gpa: 0x10_0000, mapping })
-    const ring = kvm.checkExtension(capabilities.DIRTY_LOG_RING_ACQ_REL) > 0
+    const ring = kvm.capabilities.check(capabilities.DIRTY_LOG_RING_ACQ_REL) > 0
     vm.dirtyLog(ring ? { mode: 'ring', ringEntries: 4096 } : {}).collect()
     if (isOk('userfaultfd')) mapping.onMissing(() => null)
     expect(Guest.create(vm).touch(0x10_0000, 4, 'write', 1).reason).toBe('done')
@@ -101,21 +101,21 @@ describe('dropped without close, and collected', () => {
     },
     'dirty rings': (kvm) => {
       const vm = kvm.createVm()
-      if (kvm.checkExtension(capabilities.DIRTY_LOG_RING_ACQ_REL) > 0) vm.dirtyLog({ mode: 'ring', ringEntries: 4096 })
+      if (kvm.capabilities.check(capabilities.DIRTY_LOG_RING_ACQ_REL) > 0) vm.dirtyLog({ mode: 'ring', ringEntries: 4096 })
       vm.createVcpu()
     },
     statistics: (kvm) => kvm.createVm().stats.read(),
     'an ioeventfd that was unreferenced': (kvm) => kvm.createVm().ioeventfd({ port: 1, size: 1 }).unref(),
     'an irqfd': (kvm) => {
       const vm = kvm.createVm()
-      vm.createIrqchip()
-      vm.irqfd({ gsi: 1 })
+      vm.interrupts.createIrqchip()
+      vm.interrupts.irqfd({ gsi: 1 })
     },
     'pages from bytes': () => isOk('userfaultfd') && Mapping.anonymous(64 * KiB).onMissing({ content: new Uint8Array(10) }),
     'a trace': (kvm) => isOk('tracefs') && isOk('tracepoints by perf') && trace(kvm.createVm(), { ringSize: 4 * KiB, kinds: ['zap-all'] }),
     'a started vCPU': (kvm) => {
       const vm = withSlot(kvm)
-      vm.write(0, new Uint8Array([0xf4]))
+      vm.memory.write(0, new Uint8Array([0xf4]))
       vm.createVcpu().enter('real', { ip: 0 }).start({})
     }
   }

@@ -98,7 +98,7 @@ describe('threads', () => {
     const program = `
       ${withoutThreads}
       const kvm = Kvm.open(), vm = kvm.createVm()
-      if (!kvm.checkExtension(capabilities.DIRTY_LOG_RING)) console.log('no rings'), process.exit(0)
+      if (!kvm.capabilities.check('DIRTY_LOG_RING')) console.log('no rings'), process.exit(0)
       vm.memslots.create({ gpa: 0x20_0000, mapping: Mapping.anonymous(64 * KiB) })
       const log = vm.dirtyLog({ mode: 'ring', ringEntries: 1024 }), guest = Guest.create(vm)
       log.collect()
@@ -129,7 +129,7 @@ test('memory: a log that finds none is an error, leaves its slots as they were, 
 })
 
 const large = {
-  'vm.read()': 'vm.memslots.create({ gpa: 0, mapping: Mapping.memfd(GiB) }), () => vm.read(0, GiB)',
+  'vm.memory.read()': 'vm.memslots.create({ gpa: 0, mapping: Mapping.memfd(GiB) }), () => vm.memory.read(0, GiB)',
   'mapping.read()': '((mapping) => () => mapping.read(0, GiB))(Mapping.memfd(GiB))',
   'readPagemap()': '() => readPagemap(0, 2 ** 24)'
 }

@@ -193,7 +193,7 @@ describe('the end of a VM', () => {
       parentPort.once('message', () => {
         const code = (change) => { try { change() } catch (error) { return error.code } }
         const { memslots } = vm
-        parentPort.postMessage([memslots.length, memslots.lookup(0), [...memslots], slot.deleted, code(() => slot.move(4096)), code(() => vm.read(0, 1))])
+        parentPort.postMessage([memslots.length, memslots.lookup(0), [...memslots], slot.deleted, code(() => slot.move(4096)), code(() => vm.memory.read(0, 1))])
       })
       parentPort.postMessage(slot.size)`)
     others.postMessage(vm.share())
@@ -286,7 +286,7 @@ describe('a token', () => {
       await turn()
     }
     const attached = Vm.attach(token)
-    expect(attached.read(here, 1)).toEqual(new Uint8Array([7]))
+    expect(attached.memory.read(here, 1)).toEqual(new Uint8Array([7]))
     attached.close()
   })
 
@@ -368,7 +368,7 @@ test.for<DirtyLogMode>(['bitmap', 'manual'])('a dirty log (%s) goes on while a W
   }
   using again = vm.dirtyLog({ mode })
   expect(again.collect()).toEqual([{ gpa: 0, size: 4 * KiB }])
-  vm.write(0, new Uint8Array([1]))
+  vm.memory.write(0, new Uint8Array([1]))
   expect(again.collect()).toEqual([{ gpa: 0, size: 4 * KiB }])
   expect(again.collect()).toEqual([])
   again.close()

@@ -28,7 +28,7 @@ test('what is no list, no options and no signal is an argument error', () => {
 
 test('start() refuses what is no signal and no range, and the vCPU can be started after it', async () => {
   vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) })
-  vm.write(0, new Uint8Array([0xf4]))
+  vm.memory.write(0, new Uint8Array([0xf4]))
   const vcpu = vm.createVcpu().enter('real', { ip: 0 })
   for (const options of [{ signal: {} }, { signal: null }, { queued: 4 }, { queued: [null] }] as any[])
     checkedError(() => vcpu.start({}, options), 'argument')
@@ -60,7 +60,7 @@ test('nothing is mapped at 0', () => {
 test('the ranges of start() are read once: a list that is another afterwards loses no write', async () => {
   vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) })
   // mov $7, %al; out %al, $0x10; hlt
-  vm.write(0, new Uint8Array([0xb0, 7, 0xe6, 0x10, 0xf4]))
+  vm.memory.write(0, new Uint8Array([0xb0, 7, 0xe6, 0x10, 0xf4]))
   const queued = new Proxy([{ port: 0x10 }], {
     get(target, name) {
       const value = Reflect.get(target, name)

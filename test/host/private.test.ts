@@ -69,7 +69,7 @@ function nativeThings(): Set<unknown> {
 
 /** An object of each public class, as a program has them, and what leads to them. */
 function everything(machine: Vm): object[] {
-  machine.createIrqchip()
+  machine.interrupts.createIrqchip()
   const mapping = Mapping.anonymous(64 * KiB)
   const slot = machine.memslots.create({ gpa: 0, mapping })
   const guest = Guest.create(machine)
@@ -89,7 +89,7 @@ function everything(machine: Vm): object[] {
     transaction,
     machine.stats,
     guest.vcpu.stats,
-    machine.irqfd({ gsi: 5, resample: true }),
+    machine.interrupts.irqfd({ gsi: 5, resample: true }),
     machine.ioeventfd({ gpa: 0xd000_0000 }),
     machine.coalesce({ gpa: 0xd100_0000, size: 8 }, () => {}),
     machine.dirtyLog(),
@@ -192,14 +192,14 @@ test('what holds native state is made by the library alone, and says by whom', (
 })
 
 test('a class that is given another parent does not tell that one what is private', () => {
-  vm.createIrqchip()
+  vm.interrupts.createIrqchip()
   const told: unknown[] = []
   class Stranger {
     constructor(...given: unknown[]) {
       told.push(...given)
     }
   }
-  const makers = [() => vm.createVcpu(), () => vm.irqfd({ gsi: 5 }), () => vm.ioeventfd({ gpa: 0xd000_0000 })]
+  const makers = [() => vm.createVcpu(), () => vm.interrupts.irqfd({ gsi: 5 }), () => vm.ioeventfd({ gpa: 0xd000_0000 })]
   for (const make of makers) {
     const type = make().constructor
     if (type === vm.vcpus.get(0)?.constructor) for (const vcpu of vm.vcpus.values()) vcpu.close()

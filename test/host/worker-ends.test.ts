@@ -22,7 +22,7 @@ test('closing the VM where it was made ends the runs of Workers', async () => {
   const ended = answer(other)
   vm.close()
   expect(await ended).toEqual({ error: 'closed' })
-  checkedError(() => vcpu.getRegisters(), 'closed')
+  checkedError(() => vcpu.registers.get(), 'closed')
   await other.terminate()
 })
 
@@ -55,9 +55,9 @@ test('a Worker may start() a vCPU, and its end stops it', async () => {
   expect(await answer(other)).toBe('running')
   await untilRunning(vcpu)
   // On its way into the guest it is running, too.
-  await expect.poll(() => vm.read(0x2000, 1)[0]).toBe(1)
+  await expect.poll(() => vm.memory.read(0x2000, 1)[0]).toBe(1)
   await other.terminate()
-  expect(vcpu.getRegisters().rbx).not.toBe(0n)
+  expect(vcpu.registers.get().rbx).not.toBe(0n)
   expect(threads()).not.toContain('kvm-vcpu-0')
 })
 
@@ -98,7 +98,7 @@ test.each(['await worker.terminate()', 'process.exit() in it', 'an uncaught erro
         expect(messages.sort()).toEqual(how.startsWith('an') ? ['attached', 'uncaught'] : ['attached'])
       }
       // Nothing of it is in the guest any more.
-      expect(other.vcpu(0).getRegisters().rip).toBeGreaterThan(0xfffn)
+      expect(other.vcpu(0).registers.get().rip).toBeGreaterThan(0xfffn)
       other.close()
     }
     globalThis.gc?.()
@@ -134,7 +134,7 @@ test('a Worker that ends takes nothing from those who still hold its VM', async 
      import(${library}).then(({ Kvm, Mapping }) => {
        const vm = (globalThis.vm = Kvm.open().createVm())
        vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) })
-       vm.write(0, new Uint8Array([5]))
+       vm.memory.write(0, new Uint8Array([5]))
        parentPort.postMessage(vm.share())
        setInterval(() => {}, 1000)
      })`,
@@ -143,7 +143,7 @@ test('a Worker that ends takes nothing from those who still hold its VM', async 
   const same = Vm.attach(await answer(maker))
   await maker.terminate()
   expect(same.closed).toBe(false)
-  expect(same.read(0, 1)[0]).toBe(5)
+  expect(same.memory.read(0, 1)[0]).toBe(5)
   same.close()
   expect(Kvm.open).toBeTypeOf('function')
 })
@@ -194,7 +194,7 @@ test('transactions of two environments at once keep both tables whole', async ()
   expect(vm.memslots.length).toBe(4)
   for (const { id, gpa } of pairs.flat()) expect(vm.memslots.lookup(gpa)?.id).toBe(id)
   // An even number of swaps: each is where it began, in the kernel too.
-  expect([...vm.memslots].map(({ gpa }) => vm.read(gpa, 1)[0])).toEqual([1, 2, 1, 2])
+  expect([...vm.memslots].map(({ gpa }) => vm.memory.read(gpa, 1)[0])).toEqual([1, 2, 1, 2])
   expect(new Set(pairs.flat().map(({ id }) => id)).size).toBe(4)
   await Promise.all(workers.map((each) => each.terminate()))
 })

@@ -8,9 +8,13 @@ export const modes: DirtyLogMode[] = ['bitmap', 'manual', 'ring']
 
 /** Skips where the kernel lacks the mode. */
 export function needsMode(context: TestContext, kvm: Kvm, mode: DirtyLogMode): void {
-  if (mode === 'manual' && kvm.checkExtension(capabilities.MANUAL_DIRTY_LOG_PROTECT2) === 0)
+  if (mode === 'manual' && kvm.capabilities.check(capabilities.MANUAL_DIRTY_LOG_PROTECT2) === 0)
     skip(context, 'this kernel lacks KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2')
-  if (mode === 'ring' && kvm.checkExtension(capabilities.DIRTY_LOG_RING) === 0 && kvm.checkExtension(capabilities.DIRTY_LOG_RING_ACQ_REL) === 0)
+  if (
+    mode === 'ring' &&
+    kvm.capabilities.check(capabilities.DIRTY_LOG_RING) === 0 &&
+    kvm.capabilities.check(capabilities.DIRTY_LOG_RING_ACQ_REL) === 0
+  )
     skip(context, 'this kernel lacks KVM_CAP_DIRTY_LOG_RING')
 }
 
@@ -24,5 +28,6 @@ export const pagesOf = (ranges: DirtyRange[], from = gpa, to = gpa + 16 * MiB) =
 export const changedPages = (before: number[], words: number[]) => words.flatMap((word, page) => (word === before[page] ? [] : [page]))
 
 export function copyInto(copy: Uint8Array, source: Vm, ranges: DirtyRange[]): void {
-  for (const range of ranges) if (range.gpa >= gpa && range.gpa < gpa + copy.length) copy.set(source.read(range.gpa, range.size), range.gpa - gpa)
+  for (const range of ranges)
+    if (range.gpa >= gpa && range.gpa < gpa + copy.length) copy.set(source.memory.read(range.gpa, range.size), range.gpa - gpa)
 }

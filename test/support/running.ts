@@ -5,7 +5,7 @@ import { patience } from './patience.js'
 /** Whether another thread has the vCPU in the guest. */
 export function isRunning(vcpu: Vcpu): boolean {
   try {
-    vcpu.getRegisters()
+    vcpu.registers.get()
     return false
   } catch (error) {
     if (error instanceof KvmError && error.code === 'busy') return true

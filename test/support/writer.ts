@@ -22,24 +22,24 @@ export class Writer {
       dec %rcx; jnz 1b; out %al, $0x10; jmp 1b`
     mapping.write(longModeTablesSize(), assemble(code, { mode: 'long', at: ip }))
     this.vcpu = vm.createVcpu().enter('long', { ip, ring: 3, tables: base })
-    this.vcpu.setRegisters({ rdi: BigInt(gpa), r8: 0x9e37_79b9_7f4a_7c15n, r9: BigInt(pages), r10: 0n })
+    this.vcpu.registers.set({ rdi: BigInt(gpa), r8: 0x9e37_79b9_7f4a_7c15n, r9: BigInt(pages), r10: 0n })
   }
 
   /** What was written last. */
   get counter(): number {
-    return Number(this.vcpu.getRegisters().r10)
+    return Number(this.vcpu.registers.get().r10)
   }
 
   /** Lets it write so many times; says why it came back: `io-out` when it did. */
   run(writes: number, timeoutMs = 60_000): string {
-    this.vcpu.setRegisters({ rcx: BigInt(writes) })
+    this.vcpu.registers.set({ rcx: BigInt(writes) })
     return this.vcpu.run({ timeoutMs }).reason
   }
 }
 
 /** The first word of each page. */
 export function wordsOf(vm: Vm, gpa: number, pages: number): number[] {
-  const bytes = vm.read(gpa, pages * pageSize)
+  const bytes = vm.memory.read(gpa, pages * pageSize)
   const view = new DataView(bytes.buffer)
   return Array.from({ length: pages }, (_, page) => Number(view.getBigUint64(page * pageSize, true)))
 }

@@ -1,7 +1,10 @@
 /** Processor modes for a new vCPU: the state that firmware and a boot loader would have left. */
 import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, GiB, MiB, pageSize } from '../../abi/arguments.js'
 import type { Some } from '../../abi/struct.js'
-import { CpuidEntry, Segment, SpecialRegisters } from '../../abi/structures.js'
+import { type CpuidEntry, Segment, SpecialRegisters } from '../../abi/structures.js'
+import { longModeCpuid } from '../../x86/cpuid.js'
+import type { GuestMemory } from '../vm/guest-memory.js'
+import type { VcpuRegisters } from './registers.js'
 
 /** Real mode: 16 bits, addresses up to 1 MiB. */
 export interface RealModeOptions {
@@ -43,11 +46,9 @@ export interface ModeTarget {
   /** Ends what the last run left half done, and drops what waits to be delivered. */
   settle(): void
   /** Sets CPUID where nobody has. */
-  prepareCpuid(entries: CpuidEntry[], mode: Mode): void
-  getSpecialRegisters(): SpecialRegisters
-  setSpecialRegisters(values: SpecialRegisters): void
-  setRegisters(values: { rip: bigint; rsp: bigint; rflags: bigint }): void
-  memory: { write(gpa: number, bytes: Uint8Array): void }
+  prepareCpuid(entries: readonly CpuidEntry[]): void
+  registers: Pick<VcpuRegisters, 'getSpecial' | 'setSpecial' | 'set'>
+  memory: Pick<GuestMemory, 'write'>
 }
 
 /** What a mode begins with. */
@@ -101,15 +102,15 @@ const starts: { [M in Mode]: (options: ModeOptions[M]) => Start } = { real: star
 /** Puts `target` into a mode, whatever it was in. {@link Vcpu.enter} calls this. */
 export function enterMode<M extends Mode>(target: ModeTarget, mode: M, options: ModeOptions[M]): void {
   checkOneOf('mode', mode, Object.keys(starts) as Mode[])
-  const { special, ip, sp, flags = 0n, tables } = starts[mode](options)
+  const { special: wanted, ip, sp, flags = 0n, tables } = starts[mode](options)
   // What may be refused comes first: a vCPU that runs, its CPUID, memory that is not there.
-  const registers = target.getSpecialRegisters()
-  target.prepareCpuid(longModeCpuid(), mode)
+  const special = target.registers.getSpecial()
+  target.prepareCpuid(longModeCpuid())
   if (tables) target.memory.write(tables.gpa, tables.bytes)
   target.settle()
-  SpecialRegisters.assign(registers, 'registers', { ...reset, ...special })
-  target.setSpecialRegisters(registers)
-  target.setRegisters({ rip: BigInt(ip), rsp: BigInt(sp), rflags: reservedFlag | flags })
+  SpecialRegisters.assign(special, 'registers', { ...reset, ...wanted })
+  target.registers.setSpecial(special)
+  target.registers.set({ rip: BigInt(ip), rsp: BigInt(sp), rflags: reservedFlag | flags })
 }
 
 /** As after power-on (SDM volume 3, table 10-1), but with caches on; the APIC's base is kept. */
@@ -174,21 +175,6 @@ function startLong(options: LongModeOptions): Start {
   }
   const written = { gpa: tables, bytes: buildTables(tables, identityBytes, ring) }
   return { special, ip, sp, flags: user ? userFlags : 0n, tables: written }
-}
-
-const longModeBit = 1 << 29
-/** Whether this entry of CPUID says so. */
-export const hasLongMode = (entry: CpuidEntry) => entry.function === 0x8000_0001 && (entry.edx & longModeBit) !== 0
-
-/**
- * A processor that has long mode, NX and SYSCALL, and no more to say: KVM takes EFER.LME only from a guest whose CPUID has long mode. Older
- * kernels did not look at CPUID before it was set.
- */
-function longModeCpuid(): CpuidEntry[] {
-  const longMode = longModeBit | (1 << 20) | (1 << 11)
-  return [{ function: 0, eax: 1 }, { function: 1 }, { function: 0x8000_0000, eax: 0x8000_0001 }, { function: 0x8000_0001, edx: longMode }].map(
-    (values) => new CpuidEntry(values)
-  )
 }
 
 /** GDT, TSS and I/O bitmap, then PML4, PDPT and one page directory a GiB (SDM volume 3, 4.5). */

@@ -2,6 +2,7 @@
 import { argumentError, checkInteger } from '../../abi/arguments.js'
 import { errnoName, KvmError } from '../../abi/errors.js'
 import { checkOurs, ours } from '../../abi/internal.js'
+import type { VcpuHandle } from '../../abi/ioctls.js'
 import type { NativeVcpu } from '../../abi/native.js'
 import type { Struct } from '../../abi/struct.js'
 import { Registers, SpecialRegisters } from '../../abi/structures.js'
@@ -16,7 +17,7 @@ const registersOffset = 304
 const specialRegistersOffset = registersOffset + Registers.size
 
 /** @internal */
-export let makeSyncRegisters: (vcpu: NativeVcpu, runPageSize: number) => SyncRegisters
+export let makeSyncRegisters: (vcpu: NativeVcpu, handle: VcpuHandle, runPageSize: number) => SyncRegisters
 
 /**
  * Saves the ioctls around each run: KVM copies the asked-for registers out at each exit, and the dirty ones in at each entry.
@@ -27,21 +28,27 @@ export let makeSyncRegisters: (vcpu: NativeVcpu, runPageSize: number) => SyncReg
  */
 export class SyncRegisters {
   readonly #native: NativeVcpu
+  readonly #handle: VcpuHandle
   readonly #runPageSize: number
 
   static {
-    makeSyncRegisters = (vcpu, runPageSize) => new SyncRegisters(ours, vcpu, runPageSize)
+    makeSyncRegisters = (...given) => new SyncRegisters(ours, ...given)
   }
 
-  private constructor(key: symbol, vcpu: NativeVcpu, runPageSize: number) {
+  private constructor(key: symbol, vcpu: NativeVcpu, handle: VcpuHandle, runPageSize: number) {
     checkOurs(key, 'a SyncRegisters', 'createVcpu() of a Vm')
     this.#native = vcpu
+    this.#handle = handle
     this.#runPageSize = runPageSize
   }
 
   #check(result: number): void {
+    this.#handle.checkOpen()
+    // ERANGE, of the add-on: kernels differ in how long their run page is.
     if (result < 0)
-      throw new KvmError('closed', `the run page of ${this.#runPageSize} bytes cannot be reached (${errnoName(result)}); is the vCPU closed?`)
+      throw new KvmError('unavailable', `${this.#handle.name}: the run page of ${this.#runPageSize} bytes has no room for these registers`, {
+        errno: errnoName(result)
+      })
   }
   #write(offset: number, { bytes }: Struct): void {
     this.#check(this.#native.writeRunPage(offset, bytes))

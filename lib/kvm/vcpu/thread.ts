@@ -4,6 +4,7 @@ import { argumentError, checkAddress, checkInteger, checkList, checkOptions } fr
 import { errnoName, KvmError } from '../../abi/errors.js'
 import type { NativeVcpuRunner } from '../../abi/native.js'
 import type { Exit, IoOutExit, MmioExit } from './exits.js'
+import type { Runs } from './runs.js'
 
 /** What may be given for one kind of exit: a function, or an object with a method `handle`. What it returns is awaited; then the guest goes on. */
 export type ExitHandler<E extends Exit | MemoryError> = ((exit: E) => unknown) | ExitReceiver<E>
@@ -29,7 +30,7 @@ export type ExitHandlers = { [R in Exit['reason']]?: ExitHandler<Extract<Exit, {
 /** Writes that need no answer: ports from `port` on, or guest-physical addresses from `gpa` on. */
 export type QueuedRange = { port: number; size?: number } | { gpa: number; size: number }
 
-/** Of {@link Vcpu.start}. */
+/** The options of {@link Vcpu.start}. */
 export interface StartOptions {
   /** Ends the run, which then rejects with the signal's reason. */
   signal?: AbortSignal
@@ -44,17 +45,6 @@ export interface StartOptions {
 export type RunEnd = Exit | { reason: 'stopped' }
 /** `running` in the guest, or on its way through handlers; `parked` by pause(); `stopped` before start() and after its end. */
 export type VcpuState = 'running' | 'parked' | 'stopped'
-
-/** @internal what a {@link VcpuThread} needs of its vCPU. */
-export interface Driven {
-  id: number
-  area(): Uint8Array
-  read(result: number): Exit
-  /** Tells what KVM queued before the exit. */
-  drain(): void
-  /** The error for a result below 0. */
-  failure(result: number): Error
-}
 
 /** QueuedWrite of native/core/vcpu_thread.h: u64 address, u32 count, u8 size, u8 port, u16, u32 length, u32; then the data, padded to 8. */
 const queuedHead = 24
@@ -82,11 +72,47 @@ const rangeWords = (ranges: readonly QueuedRange[]): (boolean | number)[] =>
     return [false, checkAddress('gpa', range.gpa), checkInteger('size', range.size, 1)]
   })
 
-function checkHandlers(handlers: ExitHandlers): void {
-  if (typeof handlers !== 'object' || handlers === null) throw argumentError('handlers', typeof handlers, 'an object of functions by exit reason')
-  for (const [reason, handler] of Object.entries(handlers))
-    if (typeof handler !== 'function' && typeof (handler as { handle?: unknown } | null)?.handle !== 'function')
-      throw argumentError(`handlers['${reason}']`, typeof handler, "a function, or an object with a method 'handle'")
+const reasons: Record<Exit['reason'] | 'memory', true> = {
+  'io-out': true,
+  'io-in': true,
+  mmio: true,
+  hlt: true,
+  shutdown: true,
+  'fail-entry': true,
+  'internal-error': true,
+  'memory-fault': true,
+  'system-event': true,
+  debug: true,
+  exception: true,
+  hypercall: true,
+  rdmsr: true,
+  wrmsr: true,
+  'irq-window-open': true,
+  'ioapic-eoi': true,
+  'tpr-access': true,
+  'dirty-ring-full': true,
+  notify: true,
+  timeout: true,
+  interrupted: true,
+  other: true,
+  memory: true
+}
+
+type Handler = (exit: Exit | MemoryError) => unknown
+
+/** Each handler as it is now: what the caller's object has later does not count. */
+function handlersIn(given: ExitHandlers): Map<string, Handler> {
+  const handlers = new Map<string, Handler>()
+  const known = Object.keys(reasons) as (Exit['reason'] | 'memory')[]
+  checkOptions('handlers', given, known)
+  for (const reason of known) {
+    const handler = given[reason] as ExitHandler<Exit | MemoryError> | undefined
+    if (handler === undefined) continue
+    if (typeof handler === 'function') handlers.set(reason, handler)
+    else if (typeof handler?.handle === 'function') handlers.set(reason, (exit) => handler.handle(exit))
+    else throw argumentError(`handlers['${reason}']`, handler, "a function, or an object with a method 'handle'")
+  }
+  return handlers
 }
 
 const isPromise = (value: unknown): value is PromiseLike<unknown> => typeof (value as PromiseLike<unknown> | undefined)?.then === 'function'
@@ -95,8 +121,8 @@ const isPromise = (value: unknown): value is PromiseLike<unknown> => typeof (val
 export class VcpuThread {
   /** Settles when the run is over. */
   readonly ended: Promise<RunEnd>
-  readonly #driven: Driven
-  readonly #handlers: ExitHandlers
+  readonly #runs: Runs
+  readonly #handlers: ReadonlyMap<string, Handler>
   readonly #runner: NativeVcpuRunner
   readonly #signal: AbortSignal | undefined
   readonly #queues: boolean
@@ -112,22 +138,22 @@ export class VcpuThread {
   readonly #onAbort = () => this.stop()
 
   constructor(
-    driven: Driven,
+    id: number,
+    runs: Runs,
     handlers: ExitHandlers,
     { signal, queued = [] }: StartOptions,
     native: { startThread(number: number, ranges: (boolean | number)[], notify: () => void): NativeVcpuRunner | number }
   ) {
-    checkHandlers(handlers)
+    this.#handlers = handlersIn(handlers)
     if (signal !== undefined && typeof signal?.throwIfAborted !== 'function') throw argumentError('signal', signal, 'an AbortSignal')
     signal?.throwIfAborted()
     // In the async context of start(), which a thread-safe function keeps for itself only before Node 24.
     const arrived = AsyncResource.bind(() => this.#arrived(), 'KvmVcpuThread')
     // Read once: a list may be another the next time.
     const ranges = rangeWords(queued)
-    const runner = native.startThread(driven.id, ranges, arrived)
-    if (typeof runner === 'number') throw driven.failure(runner)
-    this.#driven = driven
-    this.#handlers = handlers
+    const runner = native.startThread(id, ranges, arrived)
+    if (typeof runner === 'number') throw runs.failure(runner)
+    this.#runs = runs
     this.#runner = runner
     this.#signal = signal
     this.#queues = ranges.length > 0
@@ -209,7 +235,7 @@ export class VcpuThread {
     else if (this.#wanted === 'parked') this.#waiting.push(() => this.#proceed())
     else {
       this.#inGuest = true
-      this.#runner.go(this.#driven.area())
+      this.#runner.go(this.#runs.area())
     }
   }
 
@@ -218,7 +244,7 @@ export class VcpuThread {
     const isOut = this.#inGuest && this.#runner.hasResult()
     if (this.#queues) this.#deliverQueued()
     if (!isOut || this.#over) return
-    if (this.#failure === undefined) this.#handle(this.#runner.take(this.#driven.area()) as number)
+    if (this.#failure === undefined) this.#handle(this.#runner.take(this.#runs.area()) as number)
     else {
       // The exit is for the next run.
       this.#out()
@@ -235,7 +261,7 @@ export class VcpuThread {
   // the handler of another throws, until one of them closes the vCPU.
   #deliverQueued(): void {
     const queued = this.#runner.takeQueued()
-    if (queued.length > 0) this.#driven.drain()
+    if (queued.length > 0) this.#runs.drain()
     for (const exit of queuedExits(queued)) {
       if (this.#over) return
       try {
@@ -248,8 +274,7 @@ export class VcpuThread {
   }
 
   #call(exit: Exit | MemoryError): unknown {
-    const handler = this.#handlers[exit.reason] as ExitHandler<Exit | MemoryError> | undefined
-    return typeof handler === 'function' ? handler(exit) : handler?.handle(exit)
+    return this.#handlers.get(exit.reason)?.(exit)
   }
 
   #handle(result: number): void {
@@ -258,7 +283,7 @@ export class VcpuThread {
       this.#out()
       if (this.#over) return
       if (exit === undefined) this.#proceed()
-      else if (this.#handlers[exit.reason] === undefined) this.#end(exit as Exit)
+      else if (!this.#handlers.has(exit.reason)) this.#end(exit as Exit)
       else this.#goOnAfter(this.#call(exit))
     } catch (error) {
       this.#out()
@@ -271,23 +296,23 @@ export class VcpuThread {
     try {
       return this.#exitOf(result)
     } finally {
-      this.#driven.drain()
+      this.#runs.drain()
     }
   }
 
   /** Undefined where there is nothing to tell: pause() or stop() called the vCPU back, or a kick came from somebody who does not listen. */
   #exitOf(result: number): Exit | MemoryError | undefined {
-    if (result >= 0) return this.#withMemory(this.#driven.read(result))
+    if (result >= 0) return this.#withMemory(this.#runs.read(result))
     const errno = errnoName(result)
     if (errno === 'ECANCELED') return undefined
-    if (errno === 'EINTR') return this.#handlers.interrupted && { reason: 'interrupted' }
-    if (this.#handlers.memory && (errno === 'EFAULT' || errno === 'EHWPOISON')) return { reason: 'memory', errno, gpa: undefined }
-    throw this.#driven.failure(result)
+    if (errno === 'EINTR') return this.#handlers.has('interrupted') ? { reason: 'interrupted' } : undefined
+    if (this.#handlers.has('memory') && (errno === 'EFAULT' || errno === 'EHWPOISON')) return { reason: 'memory', errno, gpa: undefined }
+    throw this.#runs.failure(result)
   }
 
   // KVM_EXIT_MEMORY_FAULT is the same failure, told by a kernel that knows where (api.rst 5).
   #withMemory(exit: Exit): Exit | MemoryError {
-    if (exit.reason !== 'memory-fault' || this.#handlers['memory-fault'] || !this.#handlers.memory) return exit
+    if (exit.reason !== 'memory-fault' || this.#handlers.has('memory-fault') || !this.#handlers.has('memory')) return exit
     return { reason: 'memory', errno: 'EFAULT', gpa: exit.gpa }
   }
 

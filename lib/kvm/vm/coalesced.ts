@@ -1,13 +1,14 @@
 /** Writes that KVM queues instead of leaving the guest: KVM_REGISTER_COALESCED_MMIO (api.rst 4.116). */
 import { AsyncResource } from 'node:async_hooks'
 import { argumentError, checkAddress, checkInteger, checkOptions, checkSize, hexRange } from '../../abi/arguments.js'
-import { errnoName, ioctlError, KvmError, throwLater } from '../../abi/errors.js'
+import { errnoName, KvmError, throwLater } from '../../abi/errors.js'
 import { checkOurs, ours } from '../../abi/internal.js'
+import type { Causes, Handle } from '../../abi/ioctls.js'
 import type { NativeVm } from '../../abi/native.js'
 import { KVM_REGISTER_COALESCED_MMIO } from '../../abi/requests.js'
-import { CoalescedEntry, CoalescedZone as Request } from '../../abi/structures.js'
+import { CoalescedEntry, CoalescedZone as Registration } from '../../abi/structures.js'
 
-/** Of {@link Vm.coalesce}: ports, or guest-physical addresses, from the first on. */
+/** A range for {@link Vm.coalesce}: ports, or guest-physical addresses, from the first on. */
 export interface CoalescedRange {
   /** The first I/O port; or else `gpa`. */
   port?: number
@@ -61,10 +62,12 @@ export class CoalescedZone implements Disposable {
   }
 }
 
+const causes: Causes = { ENOSPC: 'a bus of a VM has room for 1000 devices, and it is full' }
+
 /** What is behind a zone. */
 interface Registered {
   zone: CoalescedZone
-  request: InstanceType<typeof Request>
+  request: InstanceType<typeof Registration>
   handler: CoalescedHandler
 }
 
@@ -77,14 +80,16 @@ interface Batch {
 /** @internal this environment's ranges of one VM. The ring is one for all vCPUs: what any of them wrote there comes with the next drain. */
 export class Coalescing {
   readonly #vm: NativeVm
+  readonly #handle: Handle
   readonly #zones: Registered[] = []
   readonly #entries = new Uint8Array(170 * CoalescedEntry.size)
   // What was taken out of the ring and no handler was called with yet, oldest first. A handler may run a vCPU, close a range or drain, each of
   // which hands on all that waits before it goes on: so nothing is overtaken, whichever drain() is the one that hands it on.
   readonly #waiting: Batch[] = []
 
-  constructor(vm: NativeVm) {
+  constructor(vm: NativeVm, handle: Handle) {
     this.#vm = vm
+    this.#handle = handle
   }
 
   add(range: CoalescedRange, handler: CoalescedHandler): CoalescedZone {
@@ -92,15 +97,14 @@ export class Coalescing {
     if ((port === undefined) === (gpa === undefined)) throw argumentError('port', port, 'given, or else gpa')
     if (typeof handler !== 'function') throw argumentError('handler', typeof handler, 'a function')
     const addr = port === undefined ? checkAddress('gpa', gpa) : checkInteger('port', port, 0, 0xffff)
-    const request = new Request({ addr, size: checkSize('size', size), pio: port === undefined ? 0 : 1 })
+    const request = new Registration({ addr, size: checkSize('size', size), pio: port === undefined ? 0 : 1 })
     // Before KVM is asked, for it looks at the function's properties.
     const bound = AsyncResource.bind(handler, 'KvmCoalescedZone')
     const asked = `coalescing ${port === undefined ? 'gpa' : 'port'} ${hexRange(addr, size)}`
     const result = this.#vm.coalesce(request.bytes)
     if (errnoName(result) === 'EEXIST')
       throw new KvmError('overlap', `${asked}: it overlaps a coalesced range of this VM, of this thread or another's`)
-    if (result < 0)
-      throw ioctlError(KVM_REGISTER_COALESCED_MMIO.name, result, asked, 'a VM has room for about 200 ranges; ports need KVM_CAP_COALESCED_PIO')
+    if (result < 0) throw this.#handle.refused(KVM_REGISTER_COALESCED_MMIO, result, asked, causes)
     const zone = makeZone(this)
     this.#zones.push({ zone, request, handler: bound })
     return zone

@@ -1,11 +1,13 @@
-/** Interrupts with the controllers in the kernel (api.rst 4.24 to 4.26, 4.52, 4.70, 4.75): what a VMM's devices raise. */
+/** Interrupts with the controllers in the kernel (api.rst 4.24 to 4.26, 4.52, 4.70): what a VMM's devices raise. */
 import { checkBoolean, checkInteger, checkList, checkOneOf, checkOptions } from '../../abi/arguments.js'
-import { checked, errnoName, ioctlError, KvmError } from '../../abi/errors.js'
-import { fixParent, ours } from '../../abi/internal.js'
-import type { NativeDescriptor, NativeVm } from '../../abi/native.js'
-import { KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2, KVM_IRQ_LINE, KVM_IRQFD, KVM_SET_GSI_ROUTING, KVM_SIGNAL_MSI } from '../../abi/requests.js'
-import { IrqLevel, IrqRoutingEntry, IrqRoutingIrqchip, IrqRoutingMsi, Msi, PitConfig, Irqfd as Request } from '../../abi/structures.js'
-import { createEventfd, EventSource, listen, signalEventfd, unlisten } from '../eventfd.js'
+import { checkOurs, ours } from '../../abi/internal.js'
+import type { Causes, Handle } from '../../abi/ioctls.js'
+import { KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2, KVM_GET_IRQCHIP, KVM_IRQ_LINE, KVM_SET_GSI_ROUTING, KVM_SIGNAL_MSI } from '../../abi/requests.js'
+import type { StructInstance } from '../../abi/struct.js'
+import { IrqchipState, IrqLevel, IrqRoutingEntry, IrqRoutingIrqchip, IrqRoutingMsi, Msi, PitConfig } from '../../abi/structures.js'
+import type { Capabilities } from '../capabilities.js'
+import type { EventSource } from '../eventfd.js'
+import { type Irqfd, type IrqfdOptions, makeIrqfd } from './irqfd.js'
 
 /** A message-signalled interrupt (Intel SDM volume 3, 12.11). */
 export interface MsiMessage {
@@ -18,37 +20,105 @@ export interface MsiMessage {
 /** Where a global system interrupt leads. */
 export type GsiRoute = { gsi: number; irqchip: 'pic-master' | 'pic-slave' | 'ioapic'; pin: number } | { gsi: number; msi: MsiMessage }
 
+/** @internal what the interrupts of a VM need of it */
+export interface InterruptsParts {
+  handle: Handle
+  capabilities: Capabilities
+  /** Keeps what the VM closes with itself. */
+  keep<T extends EventSource>(make: (onClose: () => void) => T): T
+}
+
+/** @internal */
+export let makeInterrupts: (parts: InterruptsParts) => VmInterrupts
+
 const irqchips = ['pic-master', 'pic-slave', 'ioapic'] as const
-const noIrqchip = 'EINVAL or ENXIO: the VM has no interrupt controller; createIrqchip() before the first vCPU'
+const noIrqchip = 'the VM has no interrupt controllers in the kernel; createIrqchip() comes before the first vCPU'
 const u32 = (name: string, value: unknown) => checkInteger(name, value, 0, 0xffff_ffff)
 
-/** @internal */
-export function createIrqchip(vm: NativeVm): void {
-  const result = vm.ioctl(KVM_CREATE_IRQCHIP.number)
-  if (result >= 0) return
-  const advice: Record<string, string> = { EEXIST: 'the VM has it already', EINVAL: 'it must be made before the first vCPU' }
-  throw ioctlError(KVM_CREATE_IRQCHIP.name, result, 'creating the interrupt controllers', advice[errnoName(result)] ?? 'the host may lack them')
-}
+// Each errno with the one reason for which the kernel gives it (arch/x86/kvm/x86.c, irq_comm.c).
+const irqchipCauses: Causes = { EEXIST: 'the VM has them already', EINVAL: 'they must be made before the first vCPU' }
+const pitCauses: Causes = { EEXIST: 'the VM has it already', ENOENT: 'it needs createIrqchip() first' }
+const lineCauses: Causes = { ENXIO: noIrqchip }
+const msiCauses: Causes = { EINVAL: noIrqchip }
 
-/** @internal */
-export function createPit(vm: NativeVm, options: { speaker?: boolean }): void {
-  const { speaker = false } = checkOptions('options', options, ['speaker'])
-  const result = vm.ioctl(KVM_CREATE_PIT2.number, new PitConfig({ flags: checkBoolean('speaker', speaker) ? 1 : 0 }).bytes)
-  const advice: Record<string, string> = { EEXIST: 'the VM has it already', ENOENT: 'it needs createIrqchip() first' }
-  if (result < 0) throw ioctlError(KVM_CREATE_PIT2.name, result, 'creating the timer', advice[errnoName(result)] ?? 'the host may lack it')
-}
+/**
+ * The interrupt controllers of a VM, and what leads to them: {@link Vm.interrupts}.
+ * @example
+ * using machine = kvm.createVm()
+ * machine.interrupts.createIrqchip()
+ * machine.interrupts.setLine(4, true)
+ */
+export class VmInterrupts {
+  readonly #parts: InterruptsParts
 
-/** @internal */
-export function setIrqLine(vm: NativeVm, gsi: number, level: boolean): void {
-  const line = new IrqLevel({ irq: u32('gsi', gsi), level: checkBoolean('level', level) ? 1 : 0 })
-  checked(vm.ioctl(KVM_IRQ_LINE.number, line.bytes), KVM_IRQ_LINE.name, `setting GSI ${gsi}`, noIrqchip)
-}
+  static {
+    makeInterrupts = (parts) => new VmInterrupts(ours, parts)
+  }
 
-/** @internal */
-export function signalMsi(vm: NativeVm, message: MsiMessage): boolean {
-  const { address, data } = checkOptions('message', message, ['address', 'data'])
-  const msi = new Msi({ ...splitAddress(address), data: u32('data', data) })
-  return checked(vm.ioctl(KVM_SIGNAL_MSI.number, msi.bytes), KVM_SIGNAL_MSI.name, 'sending a message-signalled interrupt', noIrqchip) > 0
+  private constructor(key: symbol, parts: InterruptsParts) {
+    checkOurs(key, 'a VmInterrupts', 'createVm() of a Kvm')
+    this.#parts = parts
+  }
+
+  /**
+   * Interrupt controllers in the kernel: two PICs, an IOAPIC and a local APIC for each vCPU (KVM_CREATE_IRQCHIP). They come before the first
+   * vCPU. From then on HLT waits for an interrupt inside run() instead of being an exit.
+   */
+  createIrqchip(): void {
+    this.#parts.handle.plain(KVM_CREATE_IRQCHIP, 'creating the interrupt controllers', undefined, irqchipCauses)
+  }
+
+  /**
+   * The programmable interval timer in the kernel, at ports 0x40 to 0x43, on GSI 0 (KVM_CREATE_PIT2). It comes after createIrqchip().
+   * @param options `speaker`: port 0x61 too
+   */
+  createPit(options: { speaker?: boolean } = {}): void {
+    const { speaker = false } = checkOptions('options', options, ['speaker'])
+    const { bytes } = new PitConfig({ flags: checkBoolean('speaker', speaker) ? 1 : 0 })
+    this.#parts.handle.plain(KVM_CREATE_PIT2, 'creating the timer', bytes, pitCauses)
+  }
+
+  /** Raises or lowers a line of the interrupt controllers: KVM_IRQ_LINE. */
+  setLine(gsi: number, level: boolean): void {
+    const { bytes } = new IrqLevel({ irq: u32('gsi', gsi), level: checkBoolean('level', level) ? 1 : 0 })
+    this.#parts.handle.plain(KVM_IRQ_LINE, `setting GSI ${gsi}`, bytes, lineCauses)
+  }
+
+  /** Sends a message-signalled interrupt: KVM_SIGNAL_MSI. It is false when no vCPU takes it. */
+  signalMsi(message: MsiMessage): boolean {
+    const { address, data } = checkOptions('message', message, ['address', 'data'])
+    const { bytes } = new Msi({ ...splitAddress(address), data: u32('data', data) })
+    return this.#parts.handle.plain(KVM_SIGNAL_MSI, 'sending a message-signalled interrupt', bytes, msiCauses) > 0
+  }
+
+  /** Replaces the whole table of where interrupts lead: KVM_SET_GSI_ROUTING. At first GSIs 0 to 23 are the PICs' and the IOAPIC's pins. */
+  setRouting(routes: Iterable<GsiRoute>): void {
+    const entries = checkList('routes', routes).map((route, place) => routeEntry(`routes[${place}]`, route))
+    this.#parts.handle.list(KVM_SET_GSI_ROUTING, IrqRoutingEntry, entries, `routing ${entries.length} interrupts`, {
+      EINVAL: () => this.#missing() ?? this.#tooMany(entries.length, 'routes') ?? this.#tooHigh(entries.map(({ gsi }) => gsi))
+    })
+  }
+
+  /** An interrupt line that any thread raises without stopping the guest: KVM_IRQFD. */
+  irqfd(options: IrqfdOptions): Irqfd {
+    this.#parts.handle.checkOpen()
+    const causes = { EINVAL: () => this.#missing() ?? this.#tooHigh([options.gsi]) }
+    return this.#parts.keep((onClose) => makeIrqfd(this.#parts.handle, options, causes, onClose))
+  }
+
+  // Reading a controller changes nothing, and fails with ENXIO where there is none (api.rst 4.26).
+  #missing(): string | undefined {
+    return this.#parts.handle.send(KVM_GET_IRQCHIP, new IrqchipState().bytes) < 0 ? noIrqchip : undefined
+  }
+  #tooMany(count: number, what: string): string | undefined {
+    const most = this.#parts.capabilities.check('IRQ_ROUTING')
+    return count > most ? `this host takes at most ${most} ${what}` : undefined
+  }
+  #tooHigh(gsis: readonly number[]): string | undefined {
+    const most = this.#parts.capabilities.check('IRQ_ROUTING')
+    const wrong = gsis.find((gsi) => gsi >= most)
+    return wrong === undefined ? undefined : `GSI ${wrong} is too high; this host has GSIs below ${most}`
+  }
 }
 
 function splitAddress(address: number): { address_lo: number; address_hi: number } {
@@ -56,112 +126,23 @@ function splitAddress(address: number): { address_lo: number; address_hi: number
   return { address_lo: address % 2 ** 32, address_hi: Math.floor(address / 2 ** 32) }
 }
 
-function routeEntry(route: GsiRoute): Uint8Array {
-  const gsi = u32('gsi', route?.gsi)
+type RoutingEntry = StructInstance<typeof IrqRoutingEntry.fields>
+
+function routeEntry(name: string, route: GsiRoute): RoutingEntry {
+  checkOptions(name, route as { gsi: number; irqchip?: string; pin?: number; msi?: MsiMessage }, ['gsi', 'irqchip', 'pin', 'msi'])
+  const gsi = u32('gsi', route.gsi)
   if ('msi' in route) {
-    const { msi } = checkOptions('route', route, ['gsi', 'msi'])
+    const { msi } = checkOptions(name, route, ['gsi', 'msi'])
     const { address, data } = checkOptions('msi', msi, ['address', 'data'])
-    return entryOf(gsi, 2, new IrqRoutingMsi({ ...splitAddress(address), data: u32('data', data) }).bytes)
+    return entryTo(gsi, 2, new IrqRoutingMsi({ ...splitAddress(address), data: u32('data', data) }).bytes)
   }
-  const { irqchip, pin } = checkOptions('route', route, ['gsi', 'irqchip', 'pin'])
+  const { irqchip, pin } = checkOptions(name, route, ['gsi', 'irqchip', 'pin'])
   const target = { irqchip: irqchips.indexOf(checkOneOf('irqchip', irqchip, irqchips)), pin: u32('pin', pin) }
-  return entryOf(gsi, 1, new IrqRoutingIrqchip(target).bytes)
+  return entryTo(gsi, 1, new IrqRoutingIrqchip(target).bytes)
 }
 
-function entryOf(gsi: number, type: number, target: Uint8Array): Uint8Array {
+function entryTo(gsi: number, type: number, target: Uint8Array): RoutingEntry {
   const u = new Uint8Array(32)
   u.set(target)
-  return new IrqRoutingEntry({ gsi, type, u }).bytes
-}
-
-/** @internal */
-export function setGsiRouting(vm: NativeVm, routes: readonly GsiRoute[]): void {
-  const entries = checkList('routes', routes).map(routeEntry)
-  const argument = new Uint8Array(8 + entries.length * IrqRoutingEntry.size)
-  new DataView(argument.buffer).setUint32(0, entries.length, true)
-  entries.forEach((entry, place) => argument.set(entry, 8 + place * IrqRoutingEntry.size))
-  const result = vm.ioctlCounted(KVM_SET_GSI_ROUTING.number, argument)
-  if (result < 0) throw ioctlError(KVM_SET_GSI_ROUTING.name, result, `routing ${entries.length} interrupts`, noIrqchip)
-}
-
-/** Of {@link Vm.irqfd}. */
-export interface IrqfdOptions {
-  /** The global system interrupt it raises: where that leads, setGsiRouting() says. */
-  gsi: number
-  /** A level-triggered line: KVM lowers it at the guest's end of interrupt, and `'event'` says so, for a device that still wants it. */
-  resample?: boolean
-}
-
-const flags = { deassign: 1, resample: 2 }
-
-/** @internal */
-export let makeIrqfd: (vm: NativeVm, options: IrqfdOptions, onClose: () => void) => Irqfd
-
-/**
- * A device's interrupt line that any thread of the process can raise without a vCPU leaving the guest: KVM_IRQFD. Made by {@link Vm.irqfd}.
- * @example
- * using machine = kvm.createVm()
- * machine.createIrqchip()
- * using line = machine.irqfd({ gsi: 5 })
- * line.trigger()
- */
-export class Irqfd extends EventSource {
-  readonly gsi: number
-  readonly #vm: NativeVm
-  readonly #eventfd: NativeDescriptor
-  readonly #resample: NativeDescriptor | undefined
-  readonly #request: InstanceType<typeof Request>
-
-  static {
-    fixParent(Irqfd)
-    makeIrqfd = (...given) => new Irqfd(ours, ...given)
-  }
-
-  private constructor(key: symbol, vm: NativeVm, options: IrqfdOptions, onClose: () => void) {
-    super(key, onClose)
-    const { gsi, resample = false } = checkOptions('options', options, ['gsi', 'resample'])
-    checkBoolean('resample', resample)
-    this.gsi = u32('gsi', gsi)
-    this.#vm = vm
-    this.#eventfd = createEventfd()
-    try {
-      this.#resample = resample ? createEventfd() : undefined
-      if (this.#resample) listen(this, this.#resample)
-      this.#request = new Request({
-        fd: this.#eventfd.fd,
-        gsi,
-        flags: resample ? flags.resample : 0,
-        resamplefd: this.#resample?.fd ?? 0
-      })
-      // Last: from here on the line is raised.
-      const result = vm.ioctl(KVM_IRQFD.number, this.#request.bytes)
-      if (result < 0) throw ioctlError(KVM_IRQFD.name, result, `an irqfd for GSI ${gsi}`, noIrqchip, { gsi })
-    } catch (error) {
-      unlisten(this)
-      this.#eventfd.close()
-      this.#resample?.close()
-      throw error
-    }
-  }
-
-  /** Whether close() was called, here or on the VM. */
-  get closed(): boolean {
-    return this.#eventfd.fd < 0
-  }
-
-  /** Raises the interrupt. Raised twice before the guest takes it, it comes once. */
-  trigger(): void {
-    if (this.closed) throw new KvmError('closed', `the irqfd of GSI ${this.gsi} is closed`)
-    signalEventfd(this.#eventfd)
-  }
-
-  /** The line is nobody's any more. A second call does nothing. */
-  override close(): void {
-    if (this.closed) return
-    this.#request.flags = flags.deassign
-    if (this.#vm.fd >= 0) this.#vm.ioctl(KVM_IRQFD.number, this.#request.bytes)
-    this.#eventfd.close()
-    this.#resample?.close()
-    super.close()
-  }
+  return new IrqRoutingEntry({ gsi, type, u })
 }

@@ -1,14 +1,14 @@
 /** Writes of the guest that become events instead of exits: KVM_IOEVENTFD (api.rst 4.59). */
 import { argumentError, checkAddress, checkInteger, checkOptions, hex } from '../../abi/arguments.js'
-import { ioctlError } from '../../abi/errors.js'
 import { making } from '../../abi/exhausted.js'
 import { fixParent, ours } from '../../abi/internal.js'
+import type { Causes, Handle } from '../../abi/ioctls.js'
 import type { NativeRegistration, NativeVm } from '../../abi/native.js'
 import { KVM_IOEVENTFD } from '../../abi/requests.js'
-import { IoEventfd as Request } from '../../abi/structures.js'
+import { IoEventfd as Assignment } from '../../abi/structures.js'
 import { createEventfd, EventSource, listen, unlisten } from '../eventfd.js'
 
-/** Of {@link Vm.ioeventfd}: a port or a GPA, and how wide the write must be. */
+/** The options of {@link Vm.ioeventfd}: a port or a GPA, and how wide the write must be. */
 export interface IoEventfdOptions {
   /** An I/O port; or else `gpa`. */
   port?: number
@@ -20,9 +20,14 @@ export interface IoEventfdOptions {
   datamatch?: bigint
 }
 
+const causes: Causes = {
+  EEXIST: 'there is one at this address, with this size and value',
+  ENOSPC: 'a bus of a VM has room for 1000 devices, and it is full'
+}
+
 const flags = { datamatch: 1, pio: 2 }
 
-function requestOf(options: IoEventfdOptions, fd: number): InstanceType<typeof Request> {
+function requestOf(options: IoEventfdOptions, fd: number): InstanceType<typeof Assignment> {
   const { port, gpa, size = 0, datamatch } = checkOptions('options', options, ['port', 'gpa', 'size', 'datamatch'])
   if ((port === undefined) === (gpa === undefined)) throw argumentError('port', port, 'given, or else gpa')
   if (![0, 1, 2, 4, 8].includes(size)) throw argumentError('size', size, '1, 2, 4, 8, or 0 for any')
@@ -32,7 +37,7 @@ function requestOf(options: IoEventfdOptions, fd: number): InstanceType<typeof R
   if (datamatch !== undefined && BigInt.asUintN(8 * size, datamatch) !== datamatch)
     throw argumentError('datamatch', datamatch, `a bigint of ${size} bytes, from 0 on`)
   const addr = port === undefined ? checkAddress('gpa', gpa) : checkInteger('port', port, 0, 0xffff)
-  return new Request({
+  return new Assignment({
     addr,
     len: size,
     fd,
@@ -42,7 +47,7 @@ function requestOf(options: IoEventfdOptions, fd: number): InstanceType<typeof R
 }
 
 /** @internal */
-export let makeIoEventfd: (vm: NativeVm, options: IoEventfdOptions, onClose: () => void) => IoEventfd
+export let makeIoEventfd: (vm: NativeVm, handle: Handle, options: IoEventfdOptions, onClose: () => void) => IoEventfd
 
 /**
  * A doorbell of the guest: its write there is counted by KVM, and heard in the event loop. Made by {@link Vm.ioeventfd}.
@@ -58,7 +63,7 @@ export class IoEventfd extends EventSource {
     makeIoEventfd = (...given) => new IoEventfd(ours, ...given)
   }
 
-  private constructor(key: symbol, vm: NativeVm, options: IoEventfdOptions, onClose: () => void) {
+  private constructor(key: symbol, vm: NativeVm, handle: Handle, options: IoEventfdOptions, onClose: () => void) {
     super(key, onClose)
     const eventfd = createEventfd()
     try {
@@ -66,10 +71,7 @@ export class IoEventfd extends EventSource {
       listen(this, eventfd)
       // Last: from here on the guest's writes are no exits.
       const made = making(() => vm.ioeventfd(request.bytes))
-      if (typeof made === 'number')
-        throw ioctlError(KVM_IOEVENTFD.name, made, `an ioeventfd at ${hex(request.addr)}`, 'EEXIST: there is one with this size and value', {
-          ...options
-        })
+      if (typeof made === 'number') throw handle.refused(KVM_IOEVENTFD, made, `making an ioeventfd at ${hex(request.addr)}`, causes, { ...options })
       this.#registration = made
     } catch (error) {
       unlisten(this)

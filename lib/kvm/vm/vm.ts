@@ -1,46 +1,24 @@
-/** A machine: its memslots and vCPUs. */
-import { argumentError, checkAddress, checkBytes, checkInteger, hex } from '../../abi/arguments.js'
-import { checked, errnoName, ioctlError, KvmError, takeEach } from '../../abi/errors.js'
-import { making, zeroed } from '../../abi/exhausted.js'
+/** A virtual machine. */
+import { errnoName, KvmError, takeEach } from '../../abi/errors.js'
 import { checkOurs, ours } from '../../abi/internal.js'
-import { type NativeVcpu, type NativeVm, native } from '../../abi/native.js'
-import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP, KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR, type Request } from '../../abi/requests.js'
-import { EnableCap } from '../../abi/structures.js'
+import { Handle } from '../../abi/ioctls.js'
+import type { NativeVm } from '../../abi/native.js'
+import { type Ioctl, KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR } from '../../abi/requests.js'
 import { type DirtyLog, type DirtyLogOptions, makeDirtyLog } from '../../memory/dirty-log.js'
 import { createGuestMemfd, type GuestMemfd, type GuestMemfdOptions } from '../../memory/guest-memfd.js'
 import { type Memslots, makeMemslots, tableOf } from '../../memory/memslots.js'
+import { makeVmCapabilities, type VmCapabilities } from '../capabilities.js'
 import type { EventSource } from '../eventfd.js'
-import { type Statistics, statisticsOf } from '../statistics.js'
-import { makeVcpu, type Vcpu } from '../vcpu/vcpu.js'
+import { makeStatistics, type Statistics } from '../statistics.js'
+import type { VcpuHost, WriteQueues } from '../vcpu/host.js'
+import type { Vcpu } from '../vcpu/vcpu.js'
 import { type CoalescedHandler, type CoalescedRange, type CoalescedZone, Coalescing } from './coalesced.js'
-import {
-  createIrqchip,
-  createPit,
-  type GsiRoute,
-  type Irqfd,
-  type IrqfdOptions,
-  type MsiMessage,
-  makeIrqfd,
-  setGsiRouting,
-  setIrqLine,
-  signalMsi
-} from './interrupts.js'
+import { type GuestMemory, makeGuestMemory } from './guest-memory.js'
+import { makeInterrupts, type VmInterrupts } from './interrupts.js'
 import { type IoEventfd, type IoEventfdOptions, makeIoEventfd } from './ioeventfd.js'
-
-/** Of {@link Vm.share}, for postMessage(). */
-export interface VmToken {
-  readonly nodeKvmVm: bigint
-}
-
-/** What the host allows a VM. */
-export interface VmLimits {
-  memslots: number
-  vcpus: number
-  /** Ids lie below this. */
-  vcpuIds: number
-  /** Bytes of a vCPU's shared pages. */
-  runPageSize: number
-}
+import { limitsOf, type VmLimits } from './limits.js'
+import { tokenOf, type VmToken, vmOf } from './share.js'
+import { Vcpus } from './vcpus.js'
 
 /** @internal a VM that nobody has yet */
 export let makeVm: (vm: NativeVm) => Vm
@@ -57,17 +35,22 @@ export let observedOf: (vm: unknown) => { fd: number; isClosing: () => boolean }
  * @example
  * using vm = kvm.createVm()
  * vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(2 * MiB) })
- * vm.write(0x1000, code)
+ * vm.memory.write(0x1000, code)
  */
-export class Vm implements Disposable {
+export class Vm implements VcpuHost, Disposable {
   readonly memslots: Memslots
+  readonly memory: GuestMemory
+  readonly interrupts: VmInterrupts
+  readonly capabilities: VmCapabilities
+  /** Counters of the VM, without privilege: KVM_GET_STATS_FD. */
+  readonly stats: Statistics
   readonly limits: VmLimits
   readonly #native: NativeVm
-  readonly #vcpus = new Map<number, Vcpu>()
-  readonly #queues: { writes: Coalescing | undefined } = { writes: undefined }
+  readonly #handle: Handle
+  readonly #vcpus: Vcpus
+  readonly #queues: WriteQueues = { writes: undefined }
   readonly #sources = new Set<EventSource>()
   #dirtyLog: DirtyLog | undefined
-  #statistics: Statistics | undefined
   #closing = false
 
   static {
@@ -78,48 +61,56 @@ export class Vm implements Disposable {
     }
     observedOf = (vm) => {
       if (typeof vm !== 'object' || vm === null || !(#native in vm)) return undefined
-      vm.#open()
+      vm.#handle.checkOpen()
       return { fd: vm.#native.fd, isClosing: () => vm.#closing }
     }
   }
 
   private constructor(key: symbol, vm: NativeVm) {
     checkOurs(key, 'a Vm', 'Kvm.createVm() or Vm.attach()')
+    const handle = new Handle(vm, 'this VM')
     this.#native = vm
-    // KVM_CAP_NR_MEMSLOTS, KVM_CAP_MAX_VCPUS, KVM_CAP_MAX_VCPU_ID; where there is no maximum, it is 4 (api.rst 4.7).
-    const [memslots, vcpus, vcpuIds] = [10, 66, 128].map((capability) => this.checkExtension(capability)) as [number, number, number]
-    this.limits = { memslots, vcpus: vcpus || 4, vcpuIds: vcpuIds || 4, runPageSize: vm.runPageSize }
-    this.memslots = makeMemslots(vm, memslots)
+    this.#handle = handle
+    this.capabilities = makeVmCapabilities(handle)
+    this.limits = limitsOf(this.capabilities, vm.runPageSize)
+    this.memslots = makeMemslots(vm, this.limits.memslots)
+    this.memory = makeGuestMemory(handle, this.memslots)
+    this.stats = makeStatistics(vm, handle)
+    this.interrupts = makeInterrupts({ handle, capabilities: this.capabilities, keep: (make) => this.#keep(make) })
+    this.#vcpus = new Vcpus(vm, handle, this.limits, this, this.#queues)
   }
 
+  // KVM keeps two areas of its own for real mode without unrestricted guest (api.rst 4.37, 4.47): below 4 GiB, where firmware lies.
   #prepare(): void {
-    // KVM keeps two areas of its own for real mode without unrestricted guest (api.rst 4.37, 4.47): below 4 GiB, where firmware lies.
     this.#set(KVM_SET_IDENTITY_MAP_ADDR, new Uint8Array(new BigUint64Array([0xfffb_c000n]).buffer))
     this.#set(KVM_SET_TSS_ADDR, 0xfffb_d000)
   }
 
   // Both are Intel's alone: elsewhere the kernel refuses them, and nothing is lost.
-  #set(request: Request, argument: number | Uint8Array): void {
-    const result = this.#native.ioctl(request.number, argument)
-    if (result < 0 && !['EINVAL', 'ENOTTY', 'EEXIST', 'ENXIO'].includes(errnoName(result))) throw ioctlError(request.name, result, 'preparing the VM')
+  #set(ioctl: Ioctl, argument: number | Uint8Array): void {
+    const result = this.#handle.send(ioctl, argument)
+    if (result < 0 && !['EINVAL', 'ENOTTY', 'EEXIST', 'ENXIO'].includes(errnoName(result))) throw this.#handle.refused(ioctl, result, 'preparing it')
   }
 
   /** Whether close() was called. Any other use then throws `closed`. */
   get closed(): boolean {
-    return this.#native.fd < 0
+    return this.#handle.closed
   }
-  /** The open vCPUs, by id. */
+  /** The vCPUs that this environment created or asked for, by id. */
   get vcpus(): ReadonlyMap<number, Vcpu> {
-    return this.#vcpus
+    return this.#vcpus.known
   }
 
-  #open(): void {
-    if (this.closed) throw new KvmError('closed', 'this VM is closed')
-  }
   // For what close() ends: it calls listeners and handlers, who may still look at the VM, but add nothing to it.
   #openToMore(): void {
-    this.#open()
+    this.#handle.checkOpen()
     if (this.#closing) throw new KvmError('closed', 'this VM is being closed')
+  }
+  #keep<T extends EventSource>(make: (onClose: () => void) => T): T {
+    this.#openToMore()
+    const source = make(() => this.#sources.delete(source))
+    this.#sources.add(source)
+    return source
   }
 
   /**
@@ -129,26 +120,7 @@ export class Vm implements Disposable {
    */
   createVcpu(id?: number): Vcpu {
     this.#openToMore()
-    if (id !== undefined) return this.#createVcpu(checkInteger('id', id), false)
-    return this.#createVcpu(this.#vcpus.size, true)
-  }
-
-  #createVcpu(id: number, orNext: boolean): Vcpu {
-    const { vcpus, vcpuIds } = this.limits
-    if (id >= vcpuIds || this.#vcpus.size >= vcpus)
-      throw new KvmError('limit', `vCPU ${id}: this host allows ${vcpus} vCPUs a VM, with ids below ${vcpuIds}`, { vcpus, vcpuIds, argument: 'id' })
-    const vcpu = making(() => this.#native.createVcpu(id))
-    if (typeof vcpu !== 'number') return this.#hold(vcpu, id)
-    // Another environment may have made it.
-    const taken = errnoName(vcpu) === 'EEXIST'
-    if (taken && orNext) return this.#createVcpu(id + 1, true)
-    throw ioctlError('KVM_CREATE_VCPU', vcpu, `creating vCPU ${id}`, taken ? 'the id is taken; ids are not used again within a VM' : '')
-  }
-
-  #hold(vcpu: NativeVcpu, id: number): Vcpu {
-    const made = makeVcpu({ native: vcpu, id, vm: this, runPageSize: this.limits.runPageSize, queues: this.#queues })
-    this.#vcpus.set(id, made)
-    return made
+    return this.#vcpus.create(id)
   }
 
   /**
@@ -157,11 +129,7 @@ export class Vm implements Disposable {
    */
   vcpu(id: number): Vcpu {
     this.#openToMore()
-    const known = this.#vcpus.get(checkInteger('id', id, 0, 2 ** 32 - 1))
-    if (known && !known.closed) return known
-    const vcpu = this.#native.findVcpu(id)
-    if (typeof vcpu === 'number') throw new KvmError('argument', `this VM has no open vCPU ${id}`, { argument: 'id' })
-    return this.#hold(vcpu, id)
+    return this.#vcpus.find(id)
   }
 
   /**
@@ -172,10 +140,8 @@ export class Vm implements Disposable {
    * port1.postMessage(vm.share())
    */
   share(): VmToken {
-    this.#open()
-    const token = this.#native.share()
-    if (typeof token === 'number') throw new KvmError('closed', `this VM cannot be shared: ${errnoName(token)}`)
-    return { nodeKvmVm: token }
+    this.#handle.checkOpen()
+    return tokenOf(this.#native)
   }
 
   /**
@@ -187,15 +153,7 @@ export class Vm implements Disposable {
    * same.memslots.length === vm.memslots.length   // true
    */
   static attach(token: VmToken): Vm {
-    const number = (token as Partial<VmToken> | null | undefined)?.nodeKvmVm
-    if (typeof number !== 'bigint') throw argumentError('token', typeof token, 'what share() returned')
-    const vm = native.attach(number)
-    if (typeof vm !== 'number') return new Vm(ours, vm)
-    if (errnoName(vm) === 'EBADF')
-      throw new KvmError('closed', 'the VM of this token was closed, or the Worker that shared it ended, before it was attached')
-    throw new KvmError('argument', 'token is of no VM (within one process), was used (each attach() takes a share() of its own), or its VM ended', {
-      argument: 'token'
-    })
+    return new Vm(ours, vmOf(token))
   }
 
   /**
@@ -203,71 +161,13 @@ export class Vm implements Disposable {
    * @throws KvmError `unavailable` on kernels and VM types without it
    */
   createGuestMemfd(options: GuestMemfdOptions): GuestMemfd {
-    this.#open()
+    this.#handle.checkOpen()
     return createGuestMemfd(this.#native, options)
   }
 
-  /** The value of a KVM_CAP_ number for this VM. */
-  checkExtension(capability: number): number {
-    this.#open()
-    checkInteger('capability', capability, 0, 2 ** 31 - 1)
-    return checked(this.#native.ioctl(KVM_CHECK_EXTENSION.number, capability), KVM_CHECK_EXTENSION.name, `asking for capability ${capability}`)
-  }
-
-  /** Turns a capability on: KVM_ENABLE_CAP (api.rst 4.37 and 7). */
-  enableCapability(capability: number, ...values: bigint[]): void {
-    this.#open()
-    if (values.length > 4) throw argumentError('values', values, 'at most 4')
-    const args = [...values, 0n, 0n, 0n, 0n].slice(0, 4)
-    const argument = new EnableCap({ cap: checkInteger('capability', capability, 0, 2 ** 31 - 1), args })
-    checked(
-      this.#native.ioctl(KVM_ENABLE_CAP.number, argument.bytes),
-      KVM_ENABLE_CAP.name,
-      `enabling capability ${capability}`,
-      'the host may lack it'
-    )
-  }
-
-  /**
-   * Interrupt controllers in the kernel: two PICs, an IOAPIC and a local APIC for each vCPU (KVM_CREATE_IRQCHIP). Before the first vCPU.
-   * From then on HLT waits for an interrupt inside run() instead of being an exit.
-   */
-  createIrqchip(): void {
-    this.#open()
-    createIrqchip(this.#native)
-  }
-  /**
-   * The programmable interval timer in the kernel, at ports 0x40 to 0x43, on GSI 0 (KVM_CREATE_PIT2). After createIrqchip().
-   * @param options `speaker`: port 0x61 too
-   */
-  createPit(options: { speaker?: boolean } = {}): void {
-    this.#open()
-    createPit(this.#native, options)
-  }
-  /** Raises or lowers a line of the interrupt controllers: KVM_IRQ_LINE. */
-  setIrqLine(gsi: number, level: boolean): void {
-    this.#open()
-    setIrqLine(this.#native, gsi, level)
-  }
-  /** Sends a message-signalled interrupt: KVM_SIGNAL_MSI. False when no vCPU takes it. */
-  signalMsi(message: MsiMessage): boolean {
-    this.#open()
-    return signalMsi(this.#native, message)
-  }
-  /** Replaces the whole table of where interrupts lead: KVM_SET_GSI_ROUTING. At first GSIs 0 to 23 are the PICs' and the IOAPIC's pins. */
-  setGsiRouting(routes: readonly GsiRoute[]): void {
-    this.#open()
-    setGsiRouting(this.#native, routes)
-  }
-  /** An interrupt line that any thread raises without stopping the guest: KVM_IRQFD. */
-  irqfd(options: IrqfdOptions): Irqfd {
-    this.#openToMore()
-    return this.#keep((onClose) => makeIrqfd(this.#native, options, onClose))
-  }
   /** A place whose writes become events of the event loop instead of exits: KVM_IOEVENTFD. */
   ioeventfd(options: IoEventfdOptions): IoEventfd {
-    this.#openToMore()
-    return this.#keep((onClose) => makeIoEventfd(this.#native, options, onClose))
+    return this.#keep((onClose) => makeIoEventfd(this.#native, this.#handle, options, onClose))
   }
 
   /**
@@ -280,7 +180,7 @@ export class Vm implements Disposable {
    */
   coalesce(range: CoalescedRange, handler: CoalescedHandler): CoalescedZone {
     this.#openToMore()
-    return (this.#queues.writes ??= new Coalescing(this.#native)).add(range, handler)
+    return (this.#queues.writes ??= new Coalescing(this.#native, this.#handle)).add(range, handler)
   }
 
   /**
@@ -297,49 +197,6 @@ export class Vm implements Disposable {
     return (this.#dirtyLog = log)
   }
 
-  #keep<T extends EventSource>(make: (onClose: () => void) => T): T {
-    const source = make(() => this.#sources.delete(source))
-    this.#sources.add(source)
-    return source
-  }
-
-  /** Counters of the VM, without privilege: KVM_GET_STATS_FD. Enumerated once; each `read()` asks the kernel. */
-  get stats(): Statistics {
-    this.#openToMore()
-    return (this.#statistics ??= statisticsOf(this.#native))
-  }
-
-  /** A copy of guest memory, across memslots. */
-  read(gpa: number, length: number): Uint8Array {
-    const bytes = zeroed(checkInteger('length', length, 0, 2 ** 32))
-    this.#eachPiece(gpa, length, (slot, offset, from, size) => slot.mapping.readInto(offset, bytes.subarray(from, from + size)))
-    return bytes
-  }
-
-  /** Copies bytes into guest memory, across memslots; nothing is written unless all of it has a memslot. */
-  write(gpa: number, bytes: Uint8Array): void {
-    const { byteLength } = checkBytes('bytes', bytes)
-    this.#eachPiece(gpa, byteLength, () => {})
-    this.#eachPiece(gpa, byteLength, (slot, offset, from, size) => slot.mapping.write(offset, bytes.subarray(from, from + size)))
-  }
-
-  #eachPiece(
-    gpa: number,
-    length: number,
-    visit: (slot: { mapping: import('../../memory/mapping.js').Mapping }, offset: number, from: number, size: number) => void
-  ): void {
-    this.#open()
-    checkAddress('gpa', gpa)
-    for (let done = 0; done < length; ) {
-      const slot = this.memslots.lookup(gpa + done)
-      if (!slot) throw new KvmError('no-memslot', `no memslot at gpa ${hex(gpa + done)}: nothing to read or write there`, { gpa: gpa + done })
-      const within = gpa + done - slot.gpa
-      const size = Math.min(length - done, slot.size - within)
-      visit(slot, slot.offset + within, done, size)
-      done += size
-    }
-  }
-
   /**
    * Closes the vCPUs and the VM; its memslots let go of their memory. Started vCPUs are stopped, and where this environment
    * created the VM, runs of other Workers end with a `closed` error, and its memslots are gone for them, too. Coalesced writes that wait
@@ -354,9 +211,9 @@ export class Vm implements Disposable {
     takeEach([
       ...[...this.#sources].map((source) => () => source.close()),
       () => this.#dirtyLog?.close(),
-      ...[...this.#vcpus.values()].map((vcpu) => () => vcpu.close()),
+      ...[...this.vcpus.values()].map((vcpu) => () => vcpu.close()),
       () => this.#queues.writes?.drain(),
-      () => this.#statistics?.close(),
+      () => this.stats.close(),
       () => this.#native.close(),
       () => tableOf(this.memslots).released()
     ])

@@ -41,7 +41,7 @@ export function checkExtensions(): Record<CapabilityName, number> | null {
   try {
     using kvm = Kvm.open()
     using _vm = kvm.createVm()
-    return Object.fromEntries(Object.entries(capabilities).map(([name, number]) => [name, kvm.checkExtension(number)])) as Record<
+    return Object.fromEntries(Object.entries(capabilities).map(([name, number]) => [name, kvm.capabilities.check(number)])) as Record<
       CapabilityName,
       number
     >

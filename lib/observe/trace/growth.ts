@@ -2,7 +2,8 @@
 
 /** Counters that can be read, such as `vm.stats`. */
 export interface Counters {
-  readonly id: string
+  /** Whose they are. */
+  describe(): { id: string }
   /** All values by name. */
   read(): Record<string, number | number[]>
 }
@@ -36,17 +37,18 @@ export class Growth {
 
   constructor(sources: () => Iterable<Counters>, time: number) {
     this.#sources = sources
-    for (const source of sources()) this.#last.set(source.id, { values: source.read(), time })
+    for (const source of sources()) this.#last.set(source.describe().id, { values: source.read(), time })
   }
 
   /** Whose changed since the last call; a vCPU made since then began at 0. */
   take(time: number): { of: string; since: number; changes: Values }[] {
     return [...this.#sources()].flatMap((source) => {
       const values = source.read()
-      const last = this.#last.get(source.id)
-      this.#last.set(source.id, { values, time })
+      const { id } = source.describe()
+      const last = this.#last.get(id)
+      this.#last.set(id, { values, time })
       const changes = statisticsGrowth(last?.values ?? {}, values)
-      return Object.keys(changes).length === 0 ? [] : [{ of: source.id, since: last?.time ?? time, changes }]
+      return Object.keys(changes).length === 0 ? [] : [{ of: id, since: last?.time ?? time, changes }]
     })
   }
 }

@@ -1,0 +1,50 @@
+/** A vCPU as a debugger sees it. */
+
+import { checkOurs, ours } from '../../abi/internal.js'
+import type { VcpuHandle } from '../../abi/ioctls.js'
+import { KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, KVM_SET_GUEST_DEBUG, KVM_TRANSLATE } from '../../abi/requests.js'
+import type { Some } from '../../abi/struct.js'
+import { DebugRegisters, GuestDebug, Translation as LinearTranslation } from '../../abi/structures.js'
+
+/** @internal */
+export let makeDebug: (handle: VcpuHandle) => VcpuDebug
+
+/**
+ * Breakpoints, single steps and the guest's own page tables: {@link Vcpu.debug}.
+ * @example
+ * vcpu.debug.translate(0x1000n).physical_address
+ */
+export class VcpuDebug {
+  readonly #handle: VcpuHandle
+
+  static {
+    makeDebug = (handle) => new VcpuDebug(ours, handle)
+  }
+
+  private constructor(key: symbol, handle: VcpuHandle) {
+    checkOurs(key, 'a VcpuDebug', 'createVcpu() of a Vm')
+    this.#handle = handle
+  }
+
+  /** DR0 to DR3, DR6 and DR7: KVM_GET_DEBUGREGS. */
+  getRegisters(): InstanceType<typeof DebugRegisters> {
+    return this.#handle.get(KVM_GET_DEBUGREGS, DebugRegisters, 'reading its debug registers')
+  }
+  /** Writes debug registers, some fields or all: KVM_SET_DEBUGREGS. */
+  setRegisters(values: Some<typeof DebugRegisters.fields>): void {
+    this.#handle.set(KVM_SET_DEBUGREGS, DebugRegisters, 'writing its debug registers', values, () => this.getRegisters())
+  }
+
+  /** Asks for exits at single steps and breakpoints: KVM_SET_GUEST_DEBUG (api.rst 4.36). */
+  set(values: Some<typeof GuestDebug.fields>): void {
+    this.#handle.set(KVM_SET_GUEST_DEBUG, GuestDebug, 'setting what is debugged', values)
+  }
+
+  /** Where a linear address leads by the guest's own page tables, guest-virtual to guest-physical: KVM_TRANSLATE. */
+  translate(linear: bigint): InstanceType<typeof LinearTranslation> {
+    const value = new LinearTranslation()
+    value.linear_address = linear
+    this.#handle.plain(KVM_TRANSLATE, 'translating a linear address', value.bytes)
+    return value
+  }
+}

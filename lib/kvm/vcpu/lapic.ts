@@ -1,0 +1,46 @@
+/** A vCPU's local APIC. */
+import { argumentError, checkBytes } from '../../abi/arguments.js'
+import { checkOurs, ours } from '../../abi/internal.js'
+import type { Causes, VcpuHandle } from '../../abi/ioctls.js'
+import { KVM_GET_LAPIC, KVM_SET_LAPIC } from '../../abi/requests.js'
+import { LapicState } from '../../abi/structures.js'
+
+/** @internal */
+export let makeLapic: (handle: VcpuHandle) => VcpuLapic
+
+const withoutLapic = 'the VM has no interrupt controllers in the kernel; createIrqchip() comes before the first vCPU'
+// The only reason for which kvm_arch_vcpu_ioctl() refuses to read it.
+const readingCauses: Causes = { EINVAL: withoutLapic }
+
+/**
+ * The registers of a local APIC: {@link Vcpu.lapic}. It is in the kernel once the VM has an irqchip.
+ * @example
+ * using machine = kvm.createVm()
+ * machine.interrupts.createIrqchip()
+ * const page = machine.createVcpu().lapic.get()
+ */
+export class VcpuLapic {
+  readonly #handle: VcpuHandle
+
+  static {
+    makeLapic = (handle) => new VcpuLapic(ours, handle)
+  }
+
+  private constructor(key: symbol, handle: VcpuHandle) {
+    checkOurs(key, 'a VcpuLapic', 'createVcpu() of a Vm')
+    this.#handle = handle
+  }
+
+  /** 1024 bytes, as they lie in the page of the APIC's registers (Intel SDM volume 3, table 12-1): KVM_GET_LAPIC. */
+  get(): Uint8Array {
+    return this.#handle.get(KVM_GET_LAPIC, LapicState, 'reading its local APIC', undefined, readingCauses).regs
+  }
+  /** Writes all 1024 bytes: KVM_SET_LAPIC. */
+  set(regs: Uint8Array): void {
+    if (checkBytes('regs', regs).byteLength !== LapicState.size) throw argumentError('regs', regs.byteLength, `${LapicState.size} bytes`)
+    const hasLapic = () => this.#handle.send(KVM_GET_LAPIC, new LapicState().bytes) >= 0
+    this.#handle.set(KVM_SET_LAPIC, LapicState, 'writing its local APIC', { regs }, undefined, {
+      EINVAL: () => (hasLapic() ? undefined : withoutLapic)
+    })
+  }
+}

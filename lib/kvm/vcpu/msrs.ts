@@ -1,0 +1,64 @@
+/** A vCPU's model-specific registers. */
+import { argumentError, checkList, hex } from '../../abi/arguments.js'
+import { KvmError } from '../../abi/errors.js'
+import { checkOurs, ours } from '../../abi/internal.js'
+import type { VcpuHandle } from '../../abi/ioctls.js'
+import { type Ioctl, KVM_GET_MSRS, KVM_SET_MSRS } from '../../abi/requests.js'
+import { entryOf } from '../../abi/struct.js'
+import { MsrEntry } from '../../abi/structures.js'
+
+/** @internal */
+export let makeMsrs: (handle: VcpuHandle) => VcpuMsrs
+
+/**
+ * The model-specific registers of a vCPU: {@link Vcpu.msrs}.
+ * @example
+ * const [efer] = vcpu.msrs.get([0xc000_0080])
+ * vcpu.msrs.set(new Map([[0xc000_0080, efer ?? 0n]]))
+ */
+export class VcpuMsrs {
+  readonly #handle: VcpuHandle
+
+  static {
+    makeMsrs = (handle) => new VcpuMsrs(ours, handle)
+  }
+
+  private constructor(key: symbol, handle: VcpuHandle) {
+    checkOurs(key, 'a VcpuMsrs', 'createVcpu() of a Vm')
+    this.#handle = handle
+  }
+
+  /**
+   * Reads registers: KVM_GET_MSRS.
+   * @param indices their numbers
+   * @returns their values in that order
+   */
+  get(indices: Iterable<number>): bigint[] {
+    const entries = checkList('indices', indices).map((index, place) => entryOf(MsrEntry, `indices[${place}]`, { index }))
+    return this.#each(KVM_GET_MSRS, entries, 'reading its MSRs').map(({ data }) => data)
+  }
+  /**
+   * Writes registers, in the order given: KVM_SET_MSRS. Those before one that is refused are written.
+   * @param values pairs of a register's number and its value
+   */
+  set(values: Iterable<readonly [index: number, data: bigint]>): void {
+    const entries = checkList('values', values).map((pair, place) => {
+      if (!Array.isArray(pair) || pair.length !== 2) throw argumentError(`values[${place}]`, pair, 'a pair of an index and a value')
+      return entryOf(MsrEntry, `values[${place}]`, { index: pair[0], data: pair[1] })
+    })
+    this.#each(KVM_SET_MSRS, entries, 'writing its MSRs')
+  }
+
+  // Both return how many they did: fewer means that the next one was refused (api.rst 4.18, 4.19).
+  #each(ioctl: Ioctl, entries: readonly InstanceType<typeof MsrEntry>[], asked: string) {
+    const { done, entries: answered } = this.#handle.list(ioctl, MsrEntry, entries, asked)
+    const refused = entries[done]
+    if (refused)
+      throw new KvmError(
+        'ioctl',
+        `${this.#handle.name}: ${asked}: ${ioctl.name} stopped at entry ${done} of ${entries.length}: this vCPU lacks MSR ${hex(refused.index)}, or refuses the value`,
+        { ioctl: ioctl.name, done, index: refused.index }
+      )
+    return answered
+  }
+}

@@ -1,0 +1,188 @@
+/** How a vCPU runs on the thread that calls run(), and what the last run left to do. */
+import { constants } from 'node:os'
+import { errnoName, ioctlError, KvmError } from '../../abi/errors.js'
+import type { VcpuHandle } from '../../abi/ioctls.js'
+import type { NativeVcpu } from '../../abi/native.js'
+import { completeVcpu, mmioNotAwaited, runVcpu } from '../../abi/vcpu-calls.js'
+import { serveNow } from '../../memory/demand-paging.js'
+import { type Exit, ExitReader } from './exits.js'
+import type { VcpuHost, WriteQueues } from './host.js'
+
+// What a run gives when pages are waited for that this thread serves (native/core/run.h); mmioNotAwaited is the same with an MMIO exit.
+const waitsForThisThread = -constants.errno.EDEADLK
+const waits = (result: number) => result === waitsForThisThread || result === mmioNotAwaited
+// struct kvm_run, before the union.
+const requestWindowOffset = 0
+const readyForInterruptOffset = 12
+const timeoutExit: Exit = Object.freeze({ reason: 'timeout' })
+const interruptedExit: Exit = Object.freeze({ reason: 'interrupted' })
+
+/** @internal what a VM hands to its vCPUs */
+export interface VcpuParts {
+  native: NativeVcpu
+  id: number
+  vm: VcpuHost
+  runPageSize: number
+  queues: WriteQueues
+}
+
+/** @internal The runs of one vCPU. */
+export class Runs {
+  readonly #native: NativeVcpu
+  readonly #handle: VcpuHandle
+  readonly #vm: VcpuHost
+  readonly #queues: WriteQueues
+  #exits: ExitReader
+  /** Whether run() calls the handlers of what came before its exit: nobody has seen that yet, nor answered it. */
+  handingOn = false
+
+  constructor({ native, vm, queues }: VcpuParts, handle: VcpuHandle, exits: ExitReader) {
+    this.#native = native
+    this.#handle = handle
+    this.#vm = vm
+    this.#queues = queues
+    this.#exits = exits
+  }
+
+  /** @param timeoutMs below 0: no limit */
+  run(timeoutMs: number): Exit {
+    return this.#queues.writes === undefined ? this.#exit(timeoutMs) : this.#afterWrites(() => this.#exit(timeoutMs))
+  }
+
+  #exit(timeoutMs: number): Exit {
+    const result = this.#enter(timeoutMs)
+    return result >= 0 ? this.#exits.read(result) : this.#interruption(result, timeoutMs)
+  }
+
+  #enter(timeoutMs: number): number {
+    if (this.#exits.lost) this.#takeArea()
+    return runVcpu(this.#handle.number, timeoutMs)
+  }
+
+  // Another one when the caller transferred exit.data.buffer away: the next exits need memory of their own.
+  #takeArea(): void {
+    this.#exits = new ExitReader()
+    // The number stays.
+    this.#native.useArea(this.#exits.area)
+  }
+
+  /** For runs on a thread of its own: what they copy the exit to. */
+  area(): Uint8Array {
+    if (this.#exits.lost) this.#takeArea()
+    return this.#exits.area
+  }
+  /** The exit of such a run. */
+  read(result: number): Exit {
+    this.#exits.recall()
+    return this.#exits.read(result)
+  }
+  /** Hands on what KVM queued before the exit. */
+  drain(): void {
+    this.#queues.writes?.drain()
+  }
+
+  // The writes that KVM queued are older than the exit. It is read before their handlers run, who may run other vCPUs, but not this one.
+  #afterWrites(exit: () => Exit): Exit {
+    try {
+      return exit()
+    } finally {
+      this.#handOn(() => this.drain())
+    }
+  }
+
+  // Calls handlers before an exit of this vCPU is told, or its run goes on.
+  #handOn<T>(handlers: () => T): T {
+    this.handingOn = true
+    try {
+      return handlers()
+    } finally {
+      this.handingOn = false
+    }
+  }
+
+  #interruption(result: number, timeoutMs: number): Exit {
+    const errno = errnoName(result)
+    if (waits(result)) return this.#afterWrites(() => this.#serveAndRun(result, timeoutMs))
+    if (errno === 'ETIME') return timeoutExit
+    if (errno === 'EINTR') return interruptedExit
+    throw this.failure(result, timeoutMs)
+  }
+
+  /** The error for a run's result below 0. */
+  failure(result: number, timeoutMs = -1): KvmError {
+    const { name, closed } = this.#handle
+    const errno = errnoName(result)
+    const details = { errno, ioctl: 'KVM_RUN' }
+    if (closed || errno === 'EBADF') return new KvmError('closed', `${name} is closed`)
+    if (errno === 'EBUSY') return new KvmError('busy', `${name} runs on another thread`)
+    if (errno === 'EFAULT' || errno === 'EHWPOISON')
+      return new KvmError(
+        'memory',
+        `${name}: KVM_RUN failed with ${errno}: the host memory behind a memslot is unmapped, protected, or past the end of its file`,
+        details
+      )
+    // Not of KVM_RUN: of the timer that the limit needs.
+    if (errno === 'EAGAIN' && timeoutMs >= 0)
+      return new KvmError(
+        'limit',
+        `${name}: running it for at most ${timeoutMs} ms: ${errno}; there is no timer for the limit: this user's timers and pending signals are used up (ulimit -i)`,
+        { errno }
+      )
+    return ioctlError('KVM_RUN', result, `${name}: running it`, this.#cause(errno))
+  }
+
+  #cause(errno: string): string {
+    return errno === 'ENOSPC' && this.#vm.memslots.length === 0 ? 'the VM has no memslots, and KVM sizes its shadow page pool by them' : ''
+  }
+
+  // Somebody waits for a page that only this thread can serve, perhaps this very vCPU, and for one after the other. The time limit counts
+  // from the first.
+  #serveAndRun(first: number, timeoutMs: number): Exit {
+    const end = performance.now() + timeoutMs
+    for (let result = first; ; ) {
+      this.#handOn(() => this.drain())
+      if (!this.#handOn(serveNow)) throw this.#notServed('run()')
+      const exit = result === mmioNotAwaited ? this.#handOn(() => this.#accessNow()) : undefined
+      if (exit) return exit
+      result = this.#enter(timeoutMs < 0 ? -1 : Math.max(0, end - performance.now()))
+      if (result >= 0) return this.#exits.read(result)
+      if (!waits(result)) return this.#interruption(result, timeoutMs)
+    }
+  }
+
+  #notServed(by: string): KvmError {
+    return new KvmError(
+      'not-present',
+      `${this.#handle.name} stopped: a page is waited for whose handler answers only from the event loop of this thread, which ${by} holds up; run the vCPU on another thread, or serve the page from a file`
+    )
+  }
+
+  // The access of an instruction that KVM emulates, and that could not wait for its page. An exit that is a device's is handed on.
+  #accessNow(): Exit | undefined {
+    const exit = this.#exits.readCopiedMmio()
+    const slot = this.#vm.memslots.lookup(exit.gpa)
+    const ofMemory = slot !== undefined && !(slot.readonly && exit.isWrite)
+    if (ofMemory && exit.isWrite) this.#vm.memory.write(exit.gpa, exit.data)
+    else if (ofMemory) exit.data.set(this.#vm.memory.read(exit.gpa, exit.length))
+    // Not if it could not be made: the next run begins with it then.
+    this.#native.accessMade(ofMemory)
+    return ofMemory ? undefined : exit
+  }
+
+  /**
+   * Does what the last exit left half done, without letting the guest go on. The next run would complete it in the new mode, and write the
+   * registers and RIP of the old one (api.rst 5). Of a string instruction there may be many.
+   */
+  complete(asker: string): void {
+    for (let rest = completeVcpu(this.#handle.number); rest !== 0; rest = completeVcpu(this.#handle.number))
+      if (waits(rest) ? !serveNow() : rest < 0) throw waits(rest) ? this.#notServed(asker) : this.failure(rest)
+  }
+
+  get readyForInterrupt(): boolean {
+    return this.#exits.area[readyForInterruptOffset] !== 0
+  }
+  requestInterruptWindow(wanted: boolean): void {
+    this.#handle.checkOpen()
+    this.#native.writeRunPage(requestWindowOffset, new Uint8Array([wanted ? 1 : 0]))
+  }
+}

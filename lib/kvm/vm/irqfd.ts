@@ -1,0 +1,92 @@
+/** A device's interrupt line that any thread can raise: KVM_IRQFD (api.rst 4.75). */
+import { checkBoolean, checkInteger, checkOptions } from '../../abi/arguments.js'
+import { KvmError } from '../../abi/errors.js'
+import { fixParent, ours } from '../../abi/internal.js'
+import type { Causes, Handle } from '../../abi/ioctls.js'
+import type { NativeDescriptor } from '../../abi/native.js'
+import { KVM_IRQFD } from '../../abi/requests.js'
+import { Irqfd as Assignment } from '../../abi/structures.js'
+import { createEventfd, EventSource, listen, signalEventfd, unlisten } from '../eventfd.js'
+
+/** The options of {@link VmInterrupts.irqfd}. */
+export interface IrqfdOptions {
+  /** The global system interrupt it raises: where that leads, setRouting() says. */
+  gsi: number
+  /** A level-triggered line: KVM lowers it at the guest's end of interrupt, and `'event'` says so, for a device that still wants it. */
+  resample?: boolean
+}
+
+const flags = { deassign: 1, resample: 2 }
+
+/** @internal */
+export let makeIrqfd: (handle: Handle, options: IrqfdOptions, causes: Causes, onClose: () => void) => Irqfd
+
+/**
+ * A device's interrupt line that any thread of the process can raise without a vCPU leaving the guest: KVM_IRQFD. Made by
+ * {@link VmInterrupts.irqfd}.
+ * @example
+ * using machine = kvm.createVm()
+ * machine.interrupts.createIrqchip()
+ * using line = machine.interrupts.irqfd({ gsi: 5 })
+ * line.trigger()
+ */
+export class Irqfd extends EventSource {
+  readonly gsi: number
+  readonly #handle: Handle
+  readonly #eventfd: NativeDescriptor
+  readonly #resample: NativeDescriptor | undefined
+  readonly #assignment: InstanceType<typeof Assignment>
+
+  static {
+    fixParent(Irqfd)
+    makeIrqfd = (...given) => new Irqfd(ours, ...given)
+  }
+
+  private constructor(key: symbol, handle: Handle, options: IrqfdOptions, causes: Causes, onClose: () => void) {
+    super(key, onClose)
+    const { gsi, resample = false } = checkOptions('options', options, ['gsi', 'resample'])
+    checkBoolean('resample', resample)
+    this.gsi = checkInteger('gsi', gsi, 0, 0xffff_ffff)
+    this.#handle = handle
+    this.#eventfd = createEventfd()
+    try {
+      this.#resample = resample ? createEventfd() : undefined
+      if (this.#resample) listen(this, this.#resample)
+      this.#assignment = new Assignment({
+        fd: this.#eventfd.fd,
+        gsi,
+        flags: resample ? flags.resample : 0,
+        resamplefd: this.#resample?.fd ?? 0
+      })
+      // Last: from here on the line is raised.
+      handle.plain(KVM_IRQFD, `making an irqfd for GSI ${gsi}`, this.#assignment.bytes, causes)
+    } catch (error) {
+      unlisten(this)
+      this.#eventfd.close()
+      this.#resample?.close()
+      throw error
+    }
+  }
+
+  /** Whether close() was called, here or on the VM. */
+  get closed(): boolean {
+    return this.#eventfd.fd < 0
+  }
+
+  /** Raises the interrupt. Raised twice before the guest takes it, it comes once. */
+  trigger(): void {
+    if (this.closed) throw new KvmError('closed', `the irqfd of GSI ${this.gsi} is closed`)
+    signalEventfd(this.#eventfd)
+  }
+
+  /** The line is nobody's any more. A second call does nothing. */
+  override close(): void {
+    if (this.closed) return
+    this.#assignment.flags = flags.deassign
+    // Of a VM that is closed KVM has taken it back already.
+    if (!this.#handle.closed) this.#handle.send(KVM_IRQFD, this.#assignment.bytes)
+    this.#eventfd.close()
+    this.#resample?.close()
+    super.close()
+  }
+}

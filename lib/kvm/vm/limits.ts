@@ -1,0 +1,23 @@
+/** What the host allows a VM. */
+import type { Capabilities } from '../capabilities.js'
+
+/** What the host allows a VM. */
+export interface VmLimits {
+  memslots: number
+  vcpus: number
+  /** Ids lie below this. */
+  vcpuIds: number
+  /** Bytes of a vCPU's shared pages. */
+  runPageSize: number
+}
+
+/** @internal */
+export function limitsOf(capabilities: Capabilities, runPageSize: number): VmLimits {
+  // Where there is no maximum, it is 4 (api.rst 4.7).
+  return {
+    memslots: capabilities.check('NR_MEMSLOTS'),
+    vcpus: capabilities.check('MAX_VCPUS') || 4,
+    vcpuIds: capabilities.check('MAX_VCPU_ID') || 4,
+    runPageSize
+  }
+}

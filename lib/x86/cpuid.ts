@@ -1,0 +1,19 @@
+/** CPUID without KVM: what its leaves mean. */
+import { CpuidEntry } from '../abi/structures.js'
+
+// Function 0x80000001: EDX bits 29, 20 and 11 (AMD APM volume 3, appendix E).
+const longMode = 1 << 29
+const noExecute = 1 << 20
+const syscall = 1 << 11
+
+/** Whether this leaf says that the processor has long mode. */
+export const hasLongMode = (entry: CpuidEntry) => entry.function === 0x8000_0001 && (entry.edx & longMode) !== 0
+
+/**
+ * A processor that has long mode, NX and SYSCALL, and no more to say: KVM takes EFER.LME only from a guest whose CPUID has long mode. Older
+ * kernels did not look at CPUID before it was set.
+ */
+export function longModeCpuid(): CpuidEntry[] {
+  const features = { function: 0x8000_0001, edx: longMode | noExecute | syscall }
+  return [{ function: 0, eax: 1 }, { function: 1 }, { function: 0x8000_0000, eax: 0x8000_0001 }, features].map((values) => new CpuidEntry(values))
+}

@@ -48,6 +48,7 @@ export { DemandPaging, type FaultHandler, type PageContent, type PageFault, type
 export { DirtyLog, type DirtyLogMode, type DirtyLogOptions, type DirtyRange } from './memory/dirty-log.js'
 export { GuestMemfd, type GuestMemfdOptions } from './memory/guest-memfd.js'
 export { type Advice, type FileOptions, type HugetlbOptions, Mapping, type MappingOptions, type Protection } from './memory/mapping.js'
-export { Memslot, type MemslotChange, type MemslotFlags, type MemslotOptions } from './memory/memslot.js'
+export { Memslot } from './memory/memslot.js'
 export { Memslots } from './memory/memslots.js'
+export type { MemslotChange, MemslotFlags, MemslotOptions } from './memory/placement.js'
 export { MemslotTransaction } from './memory/transaction.js'

@@ -3,7 +3,7 @@ import { constants } from 'node:os'
 import { hexRange } from '../abi/arguments.js'
 import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import { KVM_SET_USER_MEMORY_REGION } from '../abi/requests.js'
-import type { Memslot, Placement } from './memslot.js'
+import type { Placement } from './placement.js'
 
 /** What the kernel or the table said. */
 export interface Refusal {
@@ -40,7 +40,7 @@ export function overlapError({ gpa, size }: Omit<Range, 'id'>, present: Range): 
   })
 }
 
-export function conflictError({ id }: Memslot): KvmError {
+export function conflictError({ id }: { id: number }): KvmError {
   return new KvmError(
     'conflict',
     `memslot ${id} was changed by another environment after this transaction named it: nothing is changed; make it anew from the table as it is now`,
@@ -49,7 +49,7 @@ export function conflictError({ id }: Memslot): KvmError {
 }
 
 /** Of a table that is open; `after` is null for a deletion. */
-export function refusedError({ id }: Memslot, after: Placement | null, { result, errno, present }: Refusal, limit: number): KvmError {
+export function refusedError({ id }: { id: number }, after: Placement | null, { result, errno, present }: Refusal, limit: number): KvmError {
   if (present && after) return overlapError(after, present)
   if (errno === 'ENOSPC') return new KvmError('limit', `this host allows ${limit} memslots, and all are in use`, { limit })
   const which = id < 0 ? 'a slot' : `slot ${id}`

@@ -73,7 +73,7 @@ export class Vm implements VcpuHost, Disposable {
     this.#handle = handle
     this.capabilities = makeVmCapabilities(handle)
     this.limits = limitsOf(this.capabilities, vm.runPageSize)
-    this.memslots = makeMemslots(vm, this.limits.memslots)
+    this.memslots = makeMemslots(vm, handle, this.limits.memslots)
     this.memory = makeGuestMemory(handle, this.memslots)
     this.stats = makeStatistics(vm, handle)
     this.interrupts = makeInterrupts({ handle, capabilities: this.capabilities, keep: (make) => this.#keep(make) })
@@ -191,7 +191,8 @@ export class Vm implements VcpuHost, Disposable {
     this.#openToMore()
     tableOf(this.memslots).refuseInTransaction()
     if (this.#dirtyLog) throw new KvmError('in-use', 'this VM has a dirty log; close it first')
-    const log = makeDirtyLog(this.#native, tableOf(this.memslots), options, () => {
+    const host = { native: this.#native, handle: this.#handle, hasVcpus: () => this.vcpus.size > 0 }
+    const log = makeDirtyLog(host, tableOf(this.memslots), options, () => {
       this.#dirtyLog = undefined
     })
     return (this.#dirtyLog = log)

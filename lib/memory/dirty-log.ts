@@ -3,7 +3,7 @@
  * this library wrote by a log of its own, since KVM's does not see it.
  */
 import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, checkSize, pageSize } from '../abi/arguments.js'
-import { errnoName, KvmError, takeEach } from '../abi/errors.js'
+import { errnoName, KvmError } from '../abi/errors.js'
 import { capabilities } from '../abi/generated/capabilities.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { Causes, Handle } from '../abi/ioctls.js'
@@ -72,7 +72,7 @@ const harvestCauses: Causes = {
 }
 
 /** @internal */
-export let makeDirtyLog: (vm: DirtyLogHost, memslots: SlotTable, options: DirtyLogOptions, onClose: () => void) => DirtyLog
+export let makeDirtyLog: (vm: DirtyLogHost, memslots: SlotTable, options: DirtyLogOptions) => DirtyLog
 
 /**
  * The dirty log of a VM. Made by {@link Vm.dirtyLog}; one at a time.
@@ -94,21 +94,19 @@ export class DirtyLog implements Disposable {
   readonly #memslots: SlotTable
   readonly #logged = new Map<number, Logged>()
   readonly #recorders = new Map<Mapping, NativeWriteRecorder>()
-  readonly #onClose: () => void
   #closed = false
 
   static {
     makeDirtyLog = (...given) => new DirtyLog(ours, ...given)
   }
 
-  private constructor(key: symbol, host: DirtyLogHost, memslots: SlotTable, options: DirtyLogOptions, onClose: () => void) {
+  private constructor(key: symbol, host: DirtyLogHost, memslots: SlotTable, options: DirtyLogOptions) {
     checkOurs(key, 'a DirtyLog', 'dirtyLog() of a Vm')
     const { mode = 'bitmap', ringEntries = 65536 } = checkOptions('options', options, ['mode', 'ringEntries'])
     this.mode = checkOneOf('mode', mode, ['bitmap', 'manual', 'ring'])
     this.#host = host
     this.#vm = host.native
     this.#memslots = memslots
-    this.#onClose = onClose
     this.#prepare(checkInteger('ringEntries', ringEntries, 1, 2 ** 24))
     try {
       this.#adopt()
@@ -240,7 +238,7 @@ export class DirtyLog implements Disposable {
     this.#memslots.refuseInTransaction()
     this.#closed = true
     for (const recorder of this.#recorders.values()) recorder.close()
-    takeEach([() => this.#stopLogging(), this.#onClose])
+    this.#stopLogging()
   }
 
   #stopLogging(): void {

@@ -7,7 +7,7 @@ import { KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2, KVM_GET_IRQCHIP, KVM_IRQ_LINE, KVM
 import type { StructInstance } from '../../abi/struct.js'
 import { IrqchipState, IrqLevel, IrqRoutingEntry, Msi, PitConfig } from '../../abi/structures.js'
 import type { Capabilities } from '../capabilities.js'
-import type { EventSource } from '../eventfd.js'
+import type { Belongings } from './belongings.js'
 import { type Irqfd, type IrqfdOptions, makeIrqfd } from './irqfd.js'
 
 /** A message-signalled interrupt (Intel SDM volume 3, 12.11). */
@@ -25,8 +25,7 @@ export type GsiRoute = { gsi: number; irqchip: 'pic-master' | 'pic-slave' | 'ioa
 export interface InterruptsParts {
   handle: Handle
   capabilities: Capabilities
-  /** Keeps what the VM closes with itself. */
-  keep<T extends EventSource>(make: (onClose: () => void) => T): T
+  belongings: Belongings
 }
 
 /** @internal */
@@ -102,9 +101,8 @@ export class VmInterrupts {
 
   /** An interrupt line that any thread raises without stopping the guest: KVM_IRQFD. */
   irqfd(options: IrqfdOptions): Irqfd {
-    this.#parts.handle.checkOpen()
     const causes = { EINVAL: () => this.#missing() ?? this.#tooHigh([options.gsi]) }
-    return this.#parts.keep((onClose) => makeIrqfd(this.#parts.handle, options, causes, onClose))
+    return this.#parts.belongings.keep((onClose) => makeIrqfd(this.#parts.handle, options, causes, onClose))
   }
 
   // Reading a controller changes nothing, and fails with ENXIO where there is none (api.rst 4.26).

@@ -48,7 +48,15 @@ export { Vm } from './kvm/vm/vm.js'
 export { DemandPaging, type FaultHandler, type PageContent, type PageFault, type PageSource } from './memory/demand-paging.js'
 export { DirtyLog, type DirtyLogMode, type DirtyLogOptions, type DirtyRange } from './memory/dirty-log.js'
 export { GuestMemfd, type GuestMemfdOptions } from './memory/guest-memfd.js'
-export { type Advice, type FileOptions, type HugetlbOptions, Mapping, type MappingOptions, type Protection } from './memory/mapping.js'
+export {
+  type Advice,
+  type AnonymousOptions,
+  type FileOptions,
+  type HugetlbOptions,
+  Mapping,
+  type MappingOptions,
+  type Protection
+} from './memory/mapping.js'
 export { Memslot, type MemslotChange, type MemslotFlags, type MemslotOptions } from './memory/memslot.js'
 export { Memslots } from './memory/memslots.js'
 export { MemslotTransaction } from './memory/transaction.js'

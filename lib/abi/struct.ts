@@ -3,7 +3,7 @@
  * instance *is* the bytes that go to the ioctl, so reading one register decodes one register.
  */
 import { inspect } from 'node:util'
-import { argumentError, checkBytes, checkInteger, copyBytes } from './arguments.js'
+import { argumentError, checkBits, checkBytes, checkInteger, copyBytes } from './arguments.js'
 import { KvmError } from './errors.js'
 import { hex, visible } from './text.js'
 
@@ -65,17 +65,11 @@ export const i32 = integer(
   (v, o, x) => v.setInt32(o, x, true)
 )
 
-const largest = 2n ** 64n - 1n
-const is64 = (value: unknown): value is bigint => typeof value === 'bigint' && value >= 0n && value <= largest
-const no64 = (name: string, value: unknown) => argumentError(name, value, 'a bigint from 0 to 2^64 - 1')
 /** All 64 bits count: registers, MSRs, SPTEs. */
 export const u64: Field<bigint> = {
   size: 8,
   get: (view, offset) => view.getBigUint64(offset, true),
-  check(name, value) {
-    if (!is64(value)) throw no64(name, value)
-    return value
-  },
+  check: checkBits,
   set: (view, offset, value) => view.setBigUint64(offset, value, true)
 }
 export const i64: Field<bigint> = {
@@ -298,8 +292,7 @@ const registerAccessor = (_: unknown, offset: number, name: string): PropertyDes
     return this.view.getBigUint64(offset, true)
   },
   set(value: bigint) {
-    if (!is64(value)) throw no64(name, value)
-    this.view.setBigUint64(offset, value, true)
+    this.view.setBigUint64(offset, checkBits(name, value), true)
   }
 })
 

@@ -70,6 +70,7 @@ export const IoEventfd = generated.kvm_ioeventfd
 /** An eventfd that raises an interrupt (api.rst 4.75). */
 export const Irqfd = generated.kvm_irqfd
 
+/** The registers of one interrupt controller (api.rst 4.26). */
 export const IrqchipState = generated.kvm_irqchip
 
 export const IrqLevel = generated.kvm_irq_level

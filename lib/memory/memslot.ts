@@ -65,8 +65,8 @@ export function flagsWith(flags: number, { logDirty = false }: MemslotFlags): nu
 export function placementOf(options: MemslotOptions): Placement {
   checkOptions('options', options, ['gpa', 'mapping', 'offset', 'size', 'readonly', 'logDirty', 'guestMemfd', 'guestMemfdOffset', 'flags'])
   const { gpa, mapping, offset = 0, readonly = false, logDirty = false, guestMemfd, guestMemfdOffset = 0, flags = 0 } = options
-  if (!(mapping instanceof Mapping)) throw argumentError('mapping', typeof mapping, 'a Mapping')
-  if (guestMemfd !== undefined && !(guestMemfd instanceof GuestMemfd)) throw argumentError('guestMemfd', typeof guestMemfd, 'a GuestMemfd')
+  if (!(mapping instanceof Mapping)) throw argumentError('mapping', mapping, 'a Mapping')
+  if (guestMemfd !== undefined && !(guestMemfd instanceof GuestMemfd)) throw argumentError('guestMemfd', guestMemfd, 'a GuestMemfd')
   const named =
     (checkBoolean('logDirty', logDirty) ? KVM_MEM_LOG_DIRTY_PAGES : 0) |
     (checkBoolean('readonly', readonly) ? KVM_MEM_READONLY : 0) |
@@ -79,7 +79,7 @@ export function placementOf(options: MemslotOptions): Placement {
 export function checkPlacement(placement: Placement): Placement {
   const { gpa, mapping, offset, size, guestMemfd, guestMemfdOffset } = placement
   checkAddress('gpa', gpa, pageSize)
-  if (!(mapping instanceof Mapping)) throw argumentError('mapping', typeof mapping, 'a Mapping')
+  if (!(mapping instanceof Mapping)) throw argumentError('mapping', mapping, 'a Mapping')
   checkAddress('offset', offset, pageSize)
   if (offset >= mapping.size) throw argumentError('offset', offset, `below the mapping's size, ${hex(mapping.size)}`)
   checkSize('size', size, pageSize)

@@ -56,6 +56,10 @@ export function byRoot(command: string, price?: string): Pick<Finding, 'remedy' 
 
 export const hasSysfs = () => existsSync('/sys/module')
 
+/** What to do where a trial failed for want of descriptors: that says nothing of what was tried. */
+export const exhaustedAdvice = ({ code, errno }: NonNullable<Refusal>): Pick<Finding, 'advice'> | null =>
+  code === 'limit' && (errno === 'EMFILE' || errno === 'ENFILE') ? { advice: 'see open files below: it was not seen whether it works' } : null
+
 /** The first part of a message of the library: what happened, without its advice. */
 export const whatHappened = ({ message }: NonNullable<Refusal>): string => message.split('; ', 1)[0] as string
 /** The rest of such a message: its advice. A finding that knows the cause says it more exactly. */

@@ -65,7 +65,11 @@ export const openTrace = (ringSize?: number): Promise<Refusal> =>
   tried(() => Trace.of({ spteFormat: 'x86', processes: [process.pid] }, ringSize === undefined ? {} : { ringSize })[Symbol.dispose]())
 
 /** The BPF program, loaded; or why not. */
-export const loadReader = (): string | null => tryReading()
+export const loadReader = (): Promise<Refusal> =>
+  tried(() => {
+    const why = tryReading()
+    if (why) throw new KvmError('unavailable', why)
+  })
 
 export function servePageFaults(): Promise<Refusal> {
   return tried(() => {

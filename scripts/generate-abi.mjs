@@ -42,7 +42,8 @@ function stale(names) {
 
 const names = [
   ...['requests', 'structures', 'capabilities', 'exits', 'constants', 'names'].map((name) => `lib/abi/generated/${name}.ts`),
-  'native/core/kvm_abi.h'
+  'native/core/kvm_abi.h',
+  'native/core/linux_abi.h'
 ]
 
 async function make({ mayDownload }) {

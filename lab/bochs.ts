@@ -2,13 +2,14 @@
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Choices, type Emulator, files, type Images, kernelArguments, type Purpose, type Start } from './emulator.js'
+import type { Choices, Emulator, Purpose } from './emulator.js'
 import { LabError } from './errors.js'
 import { bootCd, findBusybox } from './images.js'
 import type { Machine } from './machine.js'
 import { connectIn, ownNetwork } from './network.js'
 import { packagesWithLibraries, unpackedProgram } from './packages.js'
 import { Screen } from './rfb.js'
+import { files, type Images, kernelArguments, type Start } from './run-folder.js'
 
 const names = ['bochs', 'bochsbios', 'vgabios']
 

@@ -4,11 +4,12 @@ import { join } from 'node:path'
 import { entry } from './cache.js'
 import { Console } from './console.js'
 import { blankDisk } from './disk.js'
-import { type Choices, type Emulator, files, type Images, lastWords } from './emulator.js'
+import type { Choices, Emulator } from './emulator.js'
 import { LabError } from './errors.js'
 import { follow } from './follow.js'
 import { stamp } from './libraries.js'
 import { Machine } from './machine.js'
+import { files, type Images, lastWords } from './run-folder.js'
 
 /** Seconds: the boot and the saving. */
 const limit = 120

@@ -57,6 +57,7 @@ export {
   type MappingOptions,
   type Protection
 } from './memory/mapping.js'
-export { Memslot, type MemslotChange, type MemslotFlags, type MemslotOptions } from './memory/memslot.js'
+export { Memslot } from './memory/memslot.js'
 export { Memslots } from './memory/memslots.js'
+export type { MemslotChange, MemslotFlags, MemslotOptions } from './memory/placement.js'
 export { MemslotTransaction } from './memory/transaction.js'

@@ -3,8 +3,8 @@ import { constants } from 'node:os'
 import { hexRange } from '../abi/arguments.js'
 import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import { KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2 } from '../abi/requests.js'
-import type { Memslot, Placement } from './memslot.js'
 import { type Asked, brokenRule } from './memslot-rules.js'
+import type { Placement } from './placement.js'
 
 /** What the kernel or the table said. */
 export interface Refusal {
@@ -41,7 +41,7 @@ export function overlapError({ gpa, size }: Omit<Range, 'id'>, present: Range): 
   })
 }
 
-export function conflictError({ id }: Memslot): KvmError {
+export function conflictError({ id }: { id: number }): KvmError {
   return new KvmError(
     'conflict',
     `memslot ${id} was changed by another environment after this transaction named it: nothing is changed; make it anew from the table as it is now`,
@@ -51,7 +51,7 @@ export function conflictError({ id }: Memslot): KvmError {
 
 /** A change that the kernel refused, and what the table knows of it. */
 export interface RefusedChange extends Omit<Asked, 'after'> {
-  slot: Memslot
+  slot: { id: number }
   /** null for a deletion. */
   after: Placement | null
   /** How many memslots the host allows. */

@@ -1,7 +1,8 @@
 /** The first table of a VM, as its users have it. */
 import { checkOurs, ours } from '../abi/internal.js'
 import type { NativeVm } from '../abi/native.js'
-import type { Memslot, MemslotOptions } from './memslot.js'
+import type { Memslot } from './memslot.js'
+import type { MemslotOptions } from './placement.js'
 import { SlotTable } from './slot-table.js'
 import type { MemslotTransaction } from './transaction.js'
 

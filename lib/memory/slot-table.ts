@@ -7,10 +7,11 @@ import { KVM_CHECK_EXTENSION } from '../abi/requests.js'
 import { announcing, isWatched, type MemslotChanged, type MemslotRow } from './changes.js'
 import { ownerOf } from './guest-memfd.js'
 import { heldRegionOf, type Mapping, mappingOver, slotGone } from './mapping.js'
-import { checkAlive, checkPlacement, type Memslot, type MemslotOptions, makeSlot, type Placement, place, placementOf, recordOf } from './memslot.js'
+import { checkAlive, type Memslot, type MemslotOwner, makeSlot, place, recordOf } from './memslot.js'
 import { MemslotIndex } from './memslot-index.js'
 import { conflictError, overlapError, overtaken, type Refusal, refusalIn, refusedError } from './memslot-refusal.js'
 import { type ChangedRow, putChange, recordLength, rowsOf } from './memslot-words.js'
+import { checkPlacement, type MemslotOptions, type Placement, placementOf } from './placement.js'
 import { endTransaction, type MemslotTransaction, makeTransaction, type Staged, stage, stagedIn } from './transaction.js'
 
 const rowOf = (id: number, { gpa, size, mapping, offset }: Placement): MemslotRow => ({ id, gpa, size, hva: mapping.address + offset })
@@ -24,7 +25,7 @@ const together: ReadonlySet<MemslotChanged['did']> = new Set(['rebind', 'resize'
 /**
  * What {@link Memslots} says, and what the library alone may do with the table: change its slots, look at their dirty logs, let go of them.
  */
-export class SlotTable implements Iterable<Memslot> {
+export class SlotTable implements MemslotOwner, Iterable<Memslot> {
   readonly limit: number
   readonly #vm: NativeVm
   readonly #words: Float64Array

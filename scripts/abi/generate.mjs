@@ -52,13 +52,22 @@ function readOthers(folders) {
 const young = {
   headers: ['<linux/mman.h>', '<linux/fs.h>', '<linux/perf_event.h>', '<linux/userfaultfd.h>'],
   records: ['page_region', 'pm_scan_arg'],
-  names: ['MADV_COLD', 'MADV_PAGEOUT', 'MADV_POPULATE_READ', 'MADV_POPULATE_WRITE', 'MADV_COLLAPSE', 'MAP_FIXED_NOREPLACE'].concat(
-    ['PAGE_IS_PRESENT', 'PAGE_IS_SWAPPED', 'PAGE_IS_PFNZERO', 'PAGE_IS_HUGE', 'PAGEMAP_SCAN', 'PERF_FORMAT_LOST', 'USERFAULTFD_IOC_NEW']
-  )
+  names: ['MADV_COLD', 'MADV_PAGEOUT', 'MADV_POPULATE_READ', 'MADV_POPULATE_WRITE', 'MADV_COLLAPSE', 'MAP_FIXED_NOREPLACE'].concat([
+    'PAGE_IS_PRESENT',
+    'PAGE_IS_SWAPPED',
+    'PAGE_IS_PFNZERO',
+    'PAGE_IS_HUGE',
+    'PAGEMAP_SCAN',
+    'PERF_FORMAT_LOST',
+    'USERFAULTFD_IOC_NEW'
+  ])
 }
 
 function readYoung(folders) {
-  const unit = new Unit(folders, young.headers.map((name) => `#include ${name}`))
+  const unit = new Unit(
+    folders,
+    young.headers.map((name) => `#include ${name}`)
+  )
   const values = unit.values(young.names)
   const missing = young.names.filter((name) => !values.has(name))
   if (missing.length > 0) throw new Error(`the headers have no ${missing.join(', ')}`)

@@ -6,7 +6,7 @@ import { KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2, KVM_GET_IRQCHIP, KVM_IRQ_LINE, KVM
 import type { StructInstance } from '../../abi/struct.js'
 import { IrqchipState, IrqLevel, IrqRoutingEntry, IrqRoutingIrqchip, IrqRoutingMsi, Msi, PitConfig } from '../../abi/structures.js'
 import type { Capabilities } from '../capabilities.js'
-import type { EventSource } from '../eventfd.js'
+import type { Eventfd } from '../eventfd.js'
 import { type Irqfd, type IrqfdOptions, makeIrqfd } from './irqfd.js'
 
 /** A message-signalled interrupt (Intel SDM volume 3, 12.11). */
@@ -25,7 +25,7 @@ export interface InterruptsParts {
   handle: Handle
   capabilities: Capabilities
   /** Keeps what the VM closes with itself. */
-  keep<T extends EventSource>(make: (onClose: () => void) => T): T
+  keep<T extends Eventfd>(make: (onClose: () => void) => T): T
 }
 
 /** @internal */

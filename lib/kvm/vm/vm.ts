@@ -8,7 +8,7 @@ import { type DirtyLog, type DirtyLogOptions, makeDirtyLog } from '../../memory/
 import { createGuestMemfd, type GuestMemfd, type GuestMemfdOptions } from '../../memory/guest-memfd.js'
 import { type Memslots, makeMemslots, tableOf } from '../../memory/memslots.js'
 import { makeVmCapabilities, type VmCapabilities } from '../capabilities.js'
-import type { EventSource } from '../eventfd.js'
+import type { Eventfd } from '../eventfd.js'
 import { makeStatistics, type Statistics } from '../statistics.js'
 import type { VcpuHost, WriteQueues } from '../vcpu/host.js'
 import type { Vcpu } from '../vcpu/vcpu.js'
@@ -49,7 +49,7 @@ export class Vm implements VcpuHost, Disposable {
   readonly #handle: Handle
   readonly #vcpus: Vcpus
   readonly #queues: WriteQueues = { writes: undefined }
-  readonly #sources = new Set<EventSource>()
+  readonly #sources = new Set<Eventfd>()
   #dirtyLog: DirtyLog | undefined
   #closing = false
 
@@ -106,7 +106,7 @@ export class Vm implements VcpuHost, Disposable {
     this.#handle.checkOpen()
     if (this.#closing) throw new KvmError('closed', 'this VM is being closed')
   }
-  #keep<T extends EventSource>(make: (onClose: () => void) => T): T {
+  #keep<T extends Eventfd>(make: (onClose: () => void) => T): T {
     this.#openToMore()
     const source = make(() => this.#sources.delete(source))
     this.#sources.add(source)

@@ -9,7 +9,8 @@ const checks = [
   ['npx', ['clang-format', '--dry-run', '-Werror', ...native]],
   ['npx', ['publint', '--strict']],
   ['node', ['scripts/imports.mjs']],
-  ['node', ['scripts/observing.mjs', '--check']]
+  ['node', ['scripts/observing.mjs', '--check']],
+  ['node', ['scripts/generate-abi.mjs', '--check']]
 ]
 let failed = 0
 for (const [command, args] of checks) {

@@ -194,6 +194,8 @@ export interface NativeFaultService {
 export interface RegionOptions {
   kind: 'anonymous' | 'memfd' | 'hugetlb' | 'file'
   size: number
+  /** anonymous: MAP_NORESERVE. */
+  noReserve?: boolean
   /** hugetlb: bytes in a huge page. */
   hugePageSize?: number
   address?: number

@@ -18,6 +18,8 @@ export interface GuestMemfdOptions {
 export let createGuestMemfd: (vm: NativeVm, options: GuestMemfdOptions) => GuestMemfd
 /** @internal */
 export let descriptorOf: (memfd: GuestMemfd) => number
+/** @internal the VM that made it, and that alone may use it */
+export let ownerOf: (memfd: GuestMemfd) => NativeVm
 /** @internal */
 export function checkOpen(memfd: GuestMemfd): void {
   if (memfd.closed) throw new KvmError('closed', 'this guest_memfd is closed')
@@ -33,14 +35,17 @@ export class GuestMemfd implements Disposable {
   /** Bytes. */
   readonly size: number
   readonly #native: NativeDescriptor
+  readonly #owner: NativeVm
 
   static {
     createGuestMemfd = (vm, options) => GuestMemfd.#create(vm, options)
     descriptorOf = (memfd) => memfd.#native.fd
+    ownerOf = (memfd) => memfd.#owner
   }
 
-  private constructor(key: symbol, memfd: NativeDescriptor, size: number) {
+  private constructor(key: symbol, owner: NativeVm, memfd: NativeDescriptor, size: number) {
     checkOurs(key, 'a GuestMemfd', 'createGuestMemfd() of a Vm')
+    this.#owner = owner
     this.#native = memfd
     this.size = size
   }
@@ -50,7 +55,7 @@ export class GuestMemfd implements Disposable {
     const size = checkSize('size', options.size, pageSize)
     const argument = new CreateGuestMemfd({ size, flags: BigInt(checkInteger('flags', options.flags ?? 0)) })
     const memfd = vm.createGuestMemfd(argument.bytes)
-    if (typeof memfd !== 'number') return new GuestMemfd(ours, memfd, size)
+    if (typeof memfd !== 'number') return new GuestMemfd(ours, vm, memfd, size)
     const errno = errnoName(memfd)
     throw new KvmError(
       errno === 'ENOTTY' ? 'unavailable' : 'ioctl',

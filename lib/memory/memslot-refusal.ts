@@ -2,7 +2,8 @@
 import { constants } from 'node:os'
 import { hexRange } from '../abi/arguments.js'
 import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
-import { KVM_SET_USER_MEMORY_REGION } from '../abi/requests.js'
+import { KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2 } from '../abi/requests.js'
+import { type Asked, brokenRule } from './memslot-rules.js'
 import type { Placement } from './placement.js'
 
 /** What the kernel or the table said. */
@@ -48,17 +49,32 @@ export function conflictError({ id }: { id: number }): KvmError {
   )
 }
 
-/** Of a table that is open; `after` is null for a deletion. */
-export function refusedError({ id }: { id: number }, after: Placement | null, { result, errno, present }: Refusal, limit: number): KvmError {
+/** A change that the kernel refused, and what the table knows of it. */
+export interface RefusedChange extends Omit<Asked, 'after'> {
+  slot: { id: number }
+  /** null for a deletion. */
+  after: Placement | null
+  /** How many memslots the host allows. */
+  limit: number
+}
+
+/** Of a table that is open. */
+export function refusedError(change: RefusedChange, { result, errno, present }: Refusal): KvmError {
+  const { slot, after, limit } = change
   if (present && after) return overlapError(after, present)
   if (errno === 'ENOSPC') return new KvmError('limit', `this host allows ${limit} memslots, and all are in use`, { limit })
-  const which = id < 0 ? 'a slot' : `slot ${id}`
+  const which = slot.id < 0 ? 'a slot' : `slot ${slot.id}`
   return ioctlError(
-    KVM_SET_USER_MEMORY_REGION.name,
+    (after?.guestMemfd ? KVM_SET_USER_MEMORY_REGION2 : KVM_SET_USER_MEMORY_REGION).name,
     result,
     after ? `putting ${which} at gpa ${hexRange(after.gpa, after.size)}` : `deleting ${which}`,
-    errno === 'EIO'
-      ? 'of a transaction it refused, and then did not take back what it had taken: the table is what it has'
-      : 'the host may limit guest-physical addresses, lack the flag, or refuse the change on a live slot'
+    whyRefused(change, errno)
   )
+}
+
+function whyRefused(change: RefusedChange, errno: string): string | undefined {
+  const { after } = change
+  if (errno === 'EIO') return 'of a transaction it refused, and then did not take back what it had taken: the table is what it has'
+  if (errno === 'ENOTTY' && after?.guestMemfd) return 'this kernel has no memslots with a guest_memfd: they need Linux 6.8 (KVM_CAP_USER_MEMORY2)'
+  return after && (errno === 'EINVAL' || errno === 'EEXIST') ? brokenRule({ ...change, after }) : undefined
 }

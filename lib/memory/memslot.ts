@@ -1,11 +1,12 @@
 /** One row of the first table. */
 import { argumentError, checkAddress, checkBytes, checkInteger, checkOptions, hexRange, pageSize } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
+import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../abi/generated/constants.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { MemslotChanged } from './changes.js'
 import type { GuestMemfd } from './guest-memfd.js'
 import type { Mapping } from './mapping.js'
-import { checkPlacement, flagsWith, type MemslotChange, type MemslotFlags, type Placement, slotFlags } from './placement.js'
+import { checkPlacement, flagsWith, type MemslotChange, type MemslotFlags, type Placement } from './placement.js'
 
 /** What a slot asks of the table that it stands in. */
 export interface MemslotOwner {
@@ -99,7 +100,7 @@ export class Memslot {
   }
   /** Whether guest writes are MMIO exits (KVM_MEM_READONLY). */
   get readonly(): boolean {
-    return (this.#record.placement.flags & slotFlags.readonly) !== 0
+    return (this.#record.placement.flags & KVM_MEM_READONLY) !== 0
   }
   /** The guest_memfd behind private pages, if it has one. */
   get guestMemfd(): GuestMemfd | undefined {
@@ -107,7 +108,7 @@ export class Memslot {
   }
   /** Whether KVM keeps a bitmap of written pages (KVM_MEM_LOG_DIRTY_PAGES). */
   get logDirty(): boolean {
-    return (this.#record.placement.flags & slotFlags.logDirty) !== 0
+    return (this.#record.placement.flags & KVM_MEM_LOG_DIRTY_PAGES) !== 0
   }
   /** Whether it was deleted, by whomever, or the VM closed. */
   get deleted(): boolean {

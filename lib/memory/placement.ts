@@ -1,11 +1,9 @@
 /** Where a memslot stands, what is behind it, and what may be asked for. */
 import { argumentError, checkAddress, checkBoolean, checkInteger, checkOptions, checkSize, hex, pageSize, restAfter } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
+import { KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../abi/generated/constants.js'
 import { checkOpen, GuestMemfd } from './guest-memfd.js'
 import { Mapping } from './mapping.js'
-
-/** KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, KVM_MEM_GUEST_MEMFD */
-export const slotFlags = { logDirty: 1, readonly: 2, guestMemfd: 4 } as const
 
 /** What {@link Memslot.setFlags} may change. */
 export interface MemslotFlags {
@@ -45,18 +43,18 @@ export interface Placement {
 
 /** KVM_MEM_ bits with dirty logging on or off */
 export function flagsWith(flags: number, { logDirty = false }: MemslotFlags): number {
-  return ((flags & ~slotFlags.logDirty) | (checkBoolean('logDirty', logDirty) ? slotFlags.logDirty : 0)) >>> 0
+  return ((flags & ~KVM_MEM_LOG_DIRTY_PAGES) | (checkBoolean('logDirty', logDirty) ? KVM_MEM_LOG_DIRTY_PAGES : 0)) >>> 0
 }
 
 export function placementOf(options: MemslotOptions): Placement {
   checkOptions('options', options, ['gpa', 'mapping', 'offset', 'size', 'readonly', 'logDirty', 'guestMemfd', 'guestMemfdOffset', 'flags'])
   const { gpa, mapping, offset = 0, readonly = false, logDirty = false, guestMemfd, guestMemfdOffset = 0, flags = 0 } = options
-  if (!(mapping instanceof Mapping)) throw argumentError('mapping', typeof mapping, 'a Mapping')
-  if (guestMemfd !== undefined && !(guestMemfd instanceof GuestMemfd)) throw argumentError('guestMemfd', typeof guestMemfd, 'a GuestMemfd')
+  if (!(mapping instanceof Mapping)) throw argumentError('mapping', mapping, 'a Mapping')
+  if (guestMemfd !== undefined && !(guestMemfd instanceof GuestMemfd)) throw argumentError('guestMemfd', guestMemfd, 'a GuestMemfd')
   const named =
-    (checkBoolean('logDirty', logDirty) ? slotFlags.logDirty : 0) |
-    (checkBoolean('readonly', readonly) ? slotFlags.readonly : 0) |
-    (guestMemfd ? slotFlags.guestMemfd : 0)
+    (checkBoolean('logDirty', logDirty) ? KVM_MEM_LOG_DIRTY_PAGES : 0) |
+    (checkBoolean('readonly', readonly) ? KVM_MEM_READONLY : 0) |
+    (guestMemfd ? KVM_MEM_GUEST_MEMFD : 0)
   const size = options.size ?? restAfter(offset, mapping.size)
   return { gpa, mapping, offset, size, guestMemfd, guestMemfdOffset, flags: (named | checkInteger('flags', flags, 0, 0xffff_ffff)) >>> 0 }
 }
@@ -64,7 +62,7 @@ export function placementOf(options: MemslotOptions): Placement {
 export function checkPlacement(placement: Placement): Placement {
   const { gpa, mapping, offset, size, guestMemfd, guestMemfdOffset } = placement
   checkAddress('gpa', gpa, pageSize)
-  if (!(mapping instanceof Mapping)) throw argumentError('mapping', typeof mapping, 'a Mapping')
+  if (!(mapping instanceof Mapping)) throw argumentError('mapping', mapping, 'a Mapping')
   checkAddress('offset', offset, pageSize)
   if (offset >= mapping.size) throw argumentError('offset', offset, `below the mapping's size, ${hex(mapping.size)}`)
   checkSize('size', size, pageSize)

@@ -3,7 +3,9 @@ import { argumentError, checkAddress, pageSize } from '../abi/arguments.js'
 import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import { zeroed } from '../abi/exhausted.js'
 import type { NativeRegion, NativeVm } from '../abi/native.js'
+import { KVM_CHECK_EXTENSION } from '../abi/requests.js'
 import { announcing, isWatched, type MemslotChanged, type MemslotRow } from './changes.js'
+import { ownerOf } from './guest-memfd.js'
 import { heldRegionOf, type Mapping, mappingOver, slotGone } from './mapping.js'
 import { checkAlive, type Memslot, type MemslotOwner, makeSlot, place, recordOf } from './memslot.js'
 import { MemslotIndex } from './memslot-index.js'
@@ -13,6 +15,9 @@ import { checkPlacement, type MemslotOptions, type Placement, placementOf } from
 import { endTransaction, type MemslotTransaction, makeTransaction, type Staged, stage, stagedIn } from './transaction.js'
 
 const rowOf = (id: number, { gpa, size, mapping, offset }: Placement): MemslotRow => ({ id, gpa, size, hva: mapping.address + offset })
+
+/** KVM_CAP_READONLY_MEM. */
+const readonlyMemory = 81
 
 /** Those of which a running guest must not see the moment between. */
 const together: ReadonlySet<MemslotChanged['did']> = new Set(['rebind', 'resize'])
@@ -52,13 +57,13 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
     this.refuseInTransaction()
     const slot = makeSlot(this, checkPlacement(placementOf(options)))
     const refusal = this.#make(slot, 'create', null, recordOf(slot).placement)
-    if (refusal) throw this.#refused(slot, recordOf(slot).placement, refusal)
+    if (refusal) throw this.#refused(slot, null, recordOf(slot).placement, refusal)
     return slot
   }
 
   transaction<T>(change: (transaction: MemslotTransaction) => T): T {
     this.#open()
-    if (typeof change !== 'function') throw argumentError('change', typeof change, 'a function')
+    if (typeof change !== 'function') throw argumentError('change', change, 'a function')
     this.refuseInTransaction()
     this.#inTransaction = true
     const transaction = makeTransaction(this)
@@ -103,9 +108,11 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
       checkAlive(slot)
       const { placement } = recordOf(slot)
       const after = compute(placement)
-      const refusal = together.has(did) ? this.#makeTogether([stage(slot, did, after)]) : this.#make(slot, did, placement, after)
+      const isTogether = together.has(did)
+      const refusal = isTogether ? this.#makeTogether([stage(slot, did, after)]) : this.#make(slot, did, placement, after)
       if (!refusal) return
-      if (!this.#wasOvertaken(refusal)) throw this.#refused(slot, after, refusal)
+      // Made together with nothing else a slot is taken away and made anew, if it must be.
+      if (!this.#wasOvertaken(refusal)) throw this.#refused(slot, isTogether ? null : placement, after, refusal)
     }
   }
 
@@ -115,7 +122,7 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
       const refusal = this.#make(slot, 'delete', record.placement, null)
       if (!refusal || this.#wasOvertaken(refusal)) continue
       if (this.closed) return
-      throw this.#refused(slot, null, refusal)
+      throw this.#refused(slot, record.placement, null, refusal)
     }
   }
 
@@ -149,7 +156,7 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
     const refusal = this.#makeTogether(all)
     if (!refusal) return
     const { slot, after } = all[refusal.change] as Staged
-    throw this.#wasOvertaken(refusal) ? conflictError(slot) : this.#refused(slot, after, refusal)
+    throw this.#wasOvertaken(refusal) ? conflictError(slot) : this.#refused(slot, null, after, refusal)
   }
 
   #makeTogether(all: readonly Staged[]): Refusal | null {
@@ -311,9 +318,12 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
     this.#follow()
   }
 
-  #refused(slot: Memslot, after: Placement | null, refusal: Refusal): KvmError {
+  #refused(slot: Memslot, before: Placement | null, after: Placement | null, refusal: Refusal): KvmError {
     if (refusal.errno === 'EBADF' && this.closed) return new KvmError('closed', 'the VM is closed')
-    return refusedError(slot, after, refusal, this.limit)
+    const others = () => this.#index.all().flatMap((other) => (other === slot ? [] : [recordOf(other).placement]))
+    const allowsReadonly = () => this.#vm.ioctl(KVM_CHECK_EXTENSION.number, readonlyMemory) > 0
+    const ownsGuestMemfd = after?.guestMemfd === undefined || ownerOf(after.guestMemfd) === this.#vm
+    return refusedError({ slot, before, after, others, ownsGuestMemfd, allowsReadonly, limit: this.limit }, refusal)
   }
 }
 

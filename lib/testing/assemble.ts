@@ -38,7 +38,7 @@ function runTool(tool: 'as' | 'ld', args: string[]): void {
  * assemble(`mov $0x3f8, %dx; mov $'H', %al; out %al, %dx; hlt`, { mode: 'real', at: 0x1000 })
  */
 export function assemble(source: string, options: AssembleOptions): Uint8Array {
-  if (typeof source !== 'string') throw argumentError('source', typeof source, 'a string')
+  if (typeof source !== 'string') throw argumentError('source', source, 'a string')
   const { mode, at } = checkOptions('options', options, ['mode', 'at'])
   const dialect = dialects[checkOneOf('mode', mode, ['real', 'protected', 'long'])]
   checkInteger('at', at)

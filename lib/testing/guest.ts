@@ -1,11 +1,11 @@
 /** The guest of the thread: it reads and writes where it is told, and says when it has done so. */
-import { argumentError, checkAddress, checkInteger, checkOneOf, hex, KiB, pageSize } from '../abi/arguments.js'
+import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, hex, KiB, pageSize } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { Exit } from '../kvm/vcpu/exits.js'
 import { longModeTablesSize } from '../kvm/vcpu/modes.js'
 import type { Vcpu } from '../kvm/vcpu/vcpu.js'
-import type { Vm } from '../kvm/vm/vm.js'
+import { Vm } from '../kvm/vm/vm.js'
 import { Mapping } from '../memory/mapping.js'
 
 /** What became of a guest's access. */
@@ -67,7 +67,9 @@ export class Guest {
    * Adds a vCPU, and a memslot of 64 KiB at `base` for its code and tables.
    * The base is a GPA, page-aligned, below 4 GiB.
    */
-  static create(vm: Vm, { base = defaultBase }: { base?: number } = {}): Guest {
+  static create(vm: Vm, options: { base?: number } = {}): Guest {
+    if (!(vm instanceof Vm)) throw argumentError('vm', vm, 'a Vm')
+    const { base = defaultBase } = checkOptions('options', options, ['base'])
     checkAddress('base', base, pageSize)
     const mapping = Mapping.anonymous(64 * KiB)
     const code = base + longModeTablesSize()

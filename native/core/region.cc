@@ -202,7 +202,7 @@ int Region::MapPages(void* address, size_t length, off_t offset, int flags, Owne
   const int protection = request_.readonly ? PROT_READ : PROT_READ | PROT_WRITE;
   switch (request_.kind) {
     case RegionKind::kAnonymous:
-      flags |= MAP_PRIVATE | MAP_ANONYMOUS;
+      flags |= MAP_PRIVATE | MAP_ANONYMOUS | (request_.no_reserve ? MAP_NORESERVE : 0);
       break;
     case RegionKind::kHugetlb:
       flags |= MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | (LogTwo(request_.huge_page_size) << MAP_HUGE_SHIFT);

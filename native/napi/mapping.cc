@@ -131,6 +131,7 @@ Napi::Value Mapping::Map(const Napi::CallbackInfo& info) {
   request.address = NumberOption(options, "address");
   request.fixed = options.Get("fixed").ToBoolean();
   if (const Napi::Value advice = options.Get("advice"); !advice.IsUndefined()) request.advice = AdviceOf(advice);
+  request.no_reserve = options.Get("noReserve").ToBoolean();
   request.populate = options.Get("populate").ToBoolean();
   request.shared = options.Get("shared").ToBoolean();
   request.readonly = options.Get("readonly").ToBoolean();

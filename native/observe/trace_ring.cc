@@ -117,7 +117,7 @@ int TraceRing::OpenCpu(int cpu) {
   attributes.wakeup_watermark = static_cast<uint32_t>(request_.ring_size / 4);
   if (const int error = OpenPerf(&attributes, cpu, &ring->leader); error != 0) return error;
   void* base = mmap(nullptr, kPage + request_.ring_size, PROT_READ | PROT_WRITE, MAP_SHARED, ring->leader.get(), 0);
-  if (base == MAP_FAILED) return -errno;
+  if (base == MAP_FAILED) return errno == EPERM ? -ENOBUFS : -errno;
   ring->base = static_cast<char*>(base);
   rings_.push_back(std::move(ring));
   for (const auto& event : request_.events)

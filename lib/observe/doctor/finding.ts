@@ -1,7 +1,7 @@
 /** What a finding is, and what findings are made from. */
 import { existsSync } from 'node:fs'
 import type { KvmError } from '../../abi/errors.js'
-import type { CapabilityName } from '../../kvm/capabilities.js'
+import type { CapabilityName } from '../../abi/generated/capabilities.js'
 import type { Host } from '../host.js'
 import { asRoot, gainsNothing, inOwnNamespace } from '../privileges.js'
 import type * as Probes from './probes.js'
@@ -52,6 +52,10 @@ export function byRoot(command: string, price?: string): Pick<Finding, 'remedy' 
 }
 
 export const hasSysfs = () => existsSync('/sys/module')
+
+/** What to do where a trial failed for want of descriptors: that says nothing of what was tried. */
+export const exhaustedAdvice = ({ code, errno }: NonNullable<Probes.Refusal>): Pick<Finding, 'advice'> | null =>
+  code === 'limit' && (errno === 'EMFILE' || errno === 'ENFILE') ? { advice: 'see open files below: it was not seen whether it works' } : null
 
 /** The first part of a message of the library: what happened, without its advice. */
 export const whatHappened = ({ message }: NonNullable<Probes.Refusal>): string => message.split('; ', 1)[0] as string

@@ -72,11 +72,19 @@ function settle(first: NativeMachine, { tables }: Which): ReadVm | null {
   }
 }
 
-/** Loads the program if that was not done; null, or why it is refused. */
+/**
+ * Loads the program if that was not done; null, or why it is refused.
+ * @throws KvmError `limit` or `memory` where this process has no more of what that takes
+ */
 export function tryReading(): string | null {
   const host = readingHost()
   const known = missingOnHost(host)
   if (known) return `${known.why}; ${known.remedy}`
-  const failure = native.loadTables()
+  const failure = making(() => {
+    const failure = native.loadTables()
+    const exhausted = failure && exhaustion('loading the BPF program', failure.error)
+    if (exhausted) throw exhausted
+    return failure
+  })
   return failure && explainRefusal(failure, host)
 }

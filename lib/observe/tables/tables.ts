@@ -1,4 +1,5 @@
 /** The three tables of a VM, all of them at once, as columns. */
+import { isBigUint64Array, isFloat64Array, isUint8Array, isUint16Array, isUint32Array } from 'node:util/types'
 import { argumentError, checkAddress, checkInteger, checkOptions } from '../../abi/arguments.js'
 import type { LeafColumns, PageColumns, SlotColumns } from '../../abi/columns.js'
 import { errnoName, exhaustion, KvmError } from '../../abi/errors.js'
@@ -216,22 +217,45 @@ export function readTables(subject: Subject, range: TableRange = {}): Tables {
 }
 
 /** @internal what a caller hands back must be what tables() gave, as far as it is used */
-export function checkTables<T extends Partial<Tables>>(argument: string, table: T, columns: readonly (keyof T)[]): T {
-  if (typeof table !== 'object' || table === null || columns.some((column) => typeof table[column] !== 'object'))
-    throw argumentError(argument, table, 'what tables() returned')
+export function checkTables<T extends Partial<Tables>>(argument: string, table: T, parts: readonly (keyof T & keyof typeof isPart)[]): T {
+  const fits = (part: keyof T & keyof typeof isPart) =>
+    isPart[part](table[part]) && (!isView(table[part]) || lengthOf(table[part]) === lengthOf(table.gpa))
+  if (typeof table !== 'object' || table === null || !parts.every(fits)) throw argumentError(argument, table, 'what tables() returned')
   return table
 }
+const isObject = (value: unknown) => typeof value === 'object' && value !== null
+/** What the parts of {@link Tables} are that functions are handed back. */
+const isPart = {
+  gpa: isFloat64Array,
+  hpa: isFloat64Array,
+  secondHpa: isFloat64Array,
+  spte: isBigUint64Array,
+  slot: isUint32Array,
+  host: isUint16Array,
+  level: isUint8Array,
+  kind: isUint8Array,
+  slots: (value: unknown) => Array.isArray(value) && value.every(isObject),
+  evidence: isObject
+}
+const { isView } = ArrayBuffer
+const lengthOf = (column: unknown) => (column as ArrayLike<unknown> | undefined)?.length
+
+/** @internal of a row; -1 where the row's slot is none of the table's */
+export const addressSpaceOf = ({ slots, slot }: Pick<Tables, 'slots' | 'slot'>, row: number): number => slots[slot[row] as number]?.addressSpace ?? -1
 
 /** The row of a GPA, or -1. */
 export function rowOf(table: Tables, wanted: number, addressSpace = 0): number {
-  const { gpa, slot, slots } = checkTables('table', table, ['gpa', 'slot', 'slots'])
+  const { gpa } = checkTables('table', table, ['gpa', 'slot'])
+  if (!Array.isArray(table.slots)) throw argumentError('table', table, 'what tables() returned')
+  checkAddress('gpa', wanted)
+  checkInteger('addressSpace', addressSpace)
   const page = wanted - (wanted % 4096)
   let low = 0
   for (let high = gpa.length; low < high; ) {
     const middle = (low + high) >> 1
-    const space = (slots[slot[middle] as number] as ListedSlot).addressSpace
+    const space = addressSpaceOf(table, middle)
     if (space < addressSpace || (space === addressSpace && (gpa[middle] as number) < page)) low = middle + 1
     else high = middle
   }
-  return gpa[low] === page && slots[slot[low] as number]?.addressSpace === addressSpace ? low : -1
+  return gpa[low] === page && addressSpaceOf(table, low) === addressSpace ? low : -1
 }

@@ -7,7 +7,7 @@ import { hostMappings } from './backing.js'
 import type { Evidence } from './evidence.js'
 import { type HostView, hostView } from './host-page.js'
 import { slotOf, type TableSlot } from './table-slot.js'
-import { checkTables, lookAtAll, type Subject, type Tables } from './tables.js'
+import { addressSpaceOf, checkTables, lookAtAll, type Subject, type Tables } from './tables.js'
 
 /** The second stage's entry for a GPA, or why none is known. */
 export type SecondStage =
@@ -130,12 +130,12 @@ export function hvaToGpa(table: Pick<Tables, 'slots'>, hva: number): number[] {
 
 /** Every GPA that leads to an HPA, by the host page tables or by the second stage. Address space 0. */
 export function hpaToGpa(table: Pick<Tables, 'slots'> & Pick<PageColumns, 'gpa' | 'hpa' | 'secondHpa' | 'slot'>, wanted: number): number[] {
-  const { gpa, hpa, secondHpa, slot, slots } = checkTables('table', table, ['gpa', 'hpa', 'secondHpa', 'slot', 'slots'])
+  const { gpa, hpa, secondHpa } = checkTables('table', table, ['gpa', 'hpa', 'secondHpa', 'slot', 'slots'])
   checkAddress('hpa', wanted)
   const page = wanted - (wanted % pageSize)
   const found = new Set<number>()
   for (let row = 0; row < gpa.length; row++)
-    if (page !== 0 && (hpa[row] === page || secondHpa[row] === page) && slots[slot[row] as number]?.addressSpace === 0)
+    if (page !== 0 && (hpa[row] === page || secondHpa[row] === page) && addressSpaceOf(table, row) === 0)
       found.add((gpa[row] as number) + (wanted - page))
   return [...found]
 }

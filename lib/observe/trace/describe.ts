@@ -1,5 +1,5 @@
 /** Events as people read them. */
-import { hex, hexRange } from '../../abi/arguments.js'
+import { argumentError, hex, hexRange } from '../../abi/arguments.js'
 import { accessText, type Spte } from '../../x86/spte.js'
 import type { HitRange, TraceEvent } from './events.js'
 
@@ -21,6 +21,16 @@ const growthText = (change: number | number[]) =>
 
 /** What happened, without when: `violation gpa 0xa000 read (not present) at rip 0x1004`. */
 export function describeEvent(event: TraceEvent): string {
+  try {
+    return textOf(event)
+  } catch (error) {
+    // One that was made by hand may lack any of its fields.
+    if (error instanceof TypeError) throw argumentError('event', event, 'what a trace told')
+    throw error
+  }
+}
+
+function textOf(event: TraceEvent): string {
   switch (event.kind) {
     case 'violation':
       return `violation gpa ${hex(event.gpa)} ${event.access} (${event.present ? 'not allowed' : 'not present'}) at rip ${hex(event.rip)}`
@@ -66,5 +76,7 @@ export function describeEvent(event: TraceEvent): string {
       return `${event.tracepoint} ${Object.entries(event.raw)
         .map(([name, value]) => `${name} ${hex(value)}`)
         .join(', ')}`
+    default:
+      throw argumentError('event', event, 'what a trace told')
   }
 }

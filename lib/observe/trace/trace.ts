@@ -1,8 +1,8 @@
 /** KVM's translation, watched: typed events out of tracepoints and the library's own calls, in one order. */
 import { readlinkSync } from 'node:fs'
-import { argumentError, checkBoolean, checkInteger, checkList, checkOneOf, checkOptions, MiB, pageSize } from '../../abi/arguments.js'
+import { argumentError, checkAddress, checkBoolean, checkInteger, checkList, checkOneOf, checkOptions, MiB, pageSize } from '../../abi/arguments.js'
 import { Doorbell } from '../../abi/doorbell.js'
-import { errnoName, exhaustion, KvmError } from '../../abi/errors.js'
+import { KvmError } from '../../abi/errors.js'
 import { making } from '../../abi/exhausted.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import { type NativeTracer, native } from '../../abi/native.js'
@@ -16,6 +16,7 @@ import { type Counters, Growth } from './growth.js'
 import { OwnCalls, ownEvent } from './own-calls.js'
 import { type Origin, Recorded } from './recorded.js'
 import { Cursor, dataOf, idOf, merge } from './records.js'
+import { refusal } from './refusal.js'
 import { Coverage, Rows } from './rows.js'
 import { Tracefs } from './tracefs.js'
 import { allKinds, type DecodeContext, defaultKinds, type Fill, ownKinds, rawTracepoint, type Tracepoint, tracepoints } from './tracepoints.js'
@@ -47,6 +48,7 @@ export interface TraceSubject {
   counters?: () => Iterable<Counters>
 }
 
+const subjectNames = ['memslots', 'spteFormat', 'processes', 'children', 'counters'] as const
 const optionNames = ['kinds', 'tracepoints', 'everywhere', 'ringSize', 'heldLimit'] as const
 const now = () => Number(process.hrtime.bigint())
 const bytesOfCall = 256
@@ -80,20 +82,22 @@ function checkedSettings(options: TraceOptions): Settings {
   return { wanted, named: names, everywhere, ringSize, heldLimit }
 }
 
-/** What the kernel's errors mean for whoever opens tracepoints. */
-function refusal(errno: string): KvmError {
-  const exhausted = errno === 'ENOMEM' ? undefined : exhaustion('opening tracepoints (each event takes a descriptor for each CPU)', errno)
-  if (exhausted) return exhausted
-  if (errno === 'EACCES' || errno === 'EPERM')
-    return new KvmError(
-      'permission',
-      `opening tracepoints: ${errno}; tracing needs CAP_PERFMON (root has it), and lockdown not to be 'confidentiality'; see node-kvm doctor`,
-      { errno }
-    )
-  const advice: Record<string, string> = {
-    ENOMEM: 'a smaller ringSize, or a higher /proc/sys/kernel/perf_event_mlock_kb'
-  }
-  return new KvmError('unavailable', `opening tracepoints: ${errno}${advice[errno] ? `; ${advice[errno]}` : ''}`, { errno })
+function checkRow(row: MemslotRow): MemslotRow {
+  if (typeof row !== 'object' || row === null) throw argumentError('rows', row, 'memslots')
+  checkInteger('id', row.id)
+  checkAddress('gpa', row.gpa)
+  checkAddress('hva', row.hva)
+  checkInteger('size', row.size)
+  return row
+}
+
+function checkedSubject(subject: TraceSubject): TraceSubject {
+  const { processes, children = false, counters = () => [] } = checkOptions('subject', subject, subjectNames)
+  for (const pid of checkList('processes', processes)) checkInteger('processes', pid, 1, 2 ** 31 - 1)
+  checkBoolean('children', children)
+  if (typeof counters !== 'function') throw argumentError('counters', counters, 'a function')
+  checkOneOf('spteFormat', subject.spteFormat, ['ept', 'x86'])
+  return subject
 }
 
 /**
@@ -135,7 +139,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
    * not, `argument`
    */
   static of(subject: TraceSubject, options: TraceOptions = {}): Trace {
-    return new Trace(ours, subject, checkedSettings(options))
+    return new Trace(ours, checkedSubject(subject), checkedSettings(options))
   }
 
   private constructor(key: symbol, subject: TraceSubject, settings: Settings) {
@@ -189,7 +193,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
       filter: point.filter?.(wanted) ?? ''
     }))
     const tracer = making(() => native.trace({ events, processes: [...processes], children, ringSize, heldLimit }))
-    if (typeof tracer === 'number') throw refusal(errnoName(tracer))
+    if (typeof tracer === 'number') throw refusal(tracer, ringSize)
     return tracer
   }
 
@@ -219,10 +223,15 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
    * until told anew. Before the first time all of them are shown, with `gpas` null.
    */
   tellMemslots(rows: Iterable<MemslotRow>): void {
-    const list = [...rows]
+    const list = checkList('rows', rows).map(checkRow)
     ;(this.#context.rows ??= new Rows()).replace(list)
     const grew = list.map(({ hva, size }) => this.#coverage.add(hva, hva + size))
     if (grew.includes(true)) this.#reach()
+  }
+
+  /** Statistics that are asked for and could not be read from the beginning on, and why: those of a vCPU that ran, for example. */
+  get missing(): readonly string[] {
+    return this.#growth?.missing ?? []
   }
 
   /** After close() only what was drained before is left. */

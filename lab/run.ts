@@ -2,7 +2,7 @@
 import { mkdirSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { discard, refused, runScratch } from './cache.js'
-import { Console, type Sink, type Stage } from './console.js'
+import { GuestConsole, type Sink, type Stage } from './console.js'
 import { smallestDisk } from './disk.js'
 import type { Choices } from './emulator.js'
 import { explained, LabError, labFailed } from './errors.js'
@@ -80,7 +80,7 @@ async function runMachine(options: Run, images: Images, folder: string, state: s
   const name = nameOf(options)
   const start = await emulators[lane.emulator].start(images, state === undefined ? 'run' : 'restore', options)
   progress.say(`${state === undefined ? 'booting' : 'restoring'} ${name}`)
-  const screen = new Console(join(folder, files.console), join(folder, files.output), sink)
+  const screen = new GuestConsole(join(folder, files.console), join(folder, files.output), sink)
   const machine = new Machine(start, folder, images, state)
   let began = false
   let trouble: LabError | undefined

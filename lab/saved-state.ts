@@ -2,7 +2,7 @@
 import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { entry } from './cache.js'
-import { Console } from './console.js'
+import { GuestConsole } from './console.js'
 import { blankDisk } from './disk.js'
 import type { Choices, Emulator } from './emulator.js'
 import { LabError } from './errors.js'
@@ -29,7 +29,7 @@ async function make({ emulator, images, runDiskSize, choices }: Options, target:
   blankDisk(join(folder, files.run), runDiskSize)
   blankDisk(blank, statSync(images.modules).size)
   const machine = new Machine(await emulator.start(images, 'save', choices), folder, { ...images, modules: blank })
-  const screen = new Console(join(folder, files.console), join(folder, files.output), nobody)
+  const screen = new GuestConsole(join(folder, files.console), join(folder, files.output), nobody)
   try {
     await follow(machine, screen, { limit, until: 'ready' })
     if (screen.stage !== 'ready') throw new LabError(`${emulator.name} did not come so far. The end of its console:\n${lastWords(folder)}`)

@@ -7,7 +7,7 @@ export { KvmError, type KvmErrorCode, type KvmErrorDetails } from './abi/errors.
 export { type CapabilityName, capabilities } from './abi/generated/capabilities.js'
 export { CpuidEntry, Registers, Segment, SpecialRegisters } from './abi/structures.js'
 export { Capabilities, VmCapabilities } from './kvm/capabilities.js'
-export { EventSource } from './kvm/eventfd.js'
+export { Eventfd } from './kvm/eventfd.js'
 export { Kvm } from './kvm/kvm.js'
 export { type StatisticDescriptor, Statistics, type StatisticsDescription, type StatisticsLayout } from './kvm/statistics.js'
 export { VcpuCpuid } from './kvm/vcpu/cpuid.js'

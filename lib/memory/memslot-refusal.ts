@@ -13,9 +13,9 @@ export interface Refusal {
   /** Which of several changes. */
   change: number
   /** For EEXIST the slot in the way, if there is one. */
-  present: Range | null
+  present: SlotPlace | null
 }
-interface Range {
+interface SlotPlace {
   id: number
   gpa: number
   size: number
@@ -32,7 +32,7 @@ export function refusalIn(records: Float64Array, result: number): Refusal {
 export const overtaken = (change: number): Refusal => ({ result: -constants.errno.ESTALE, errno: 'ESTALE', change, present: null })
 
 /** A slot with the id -1 is one that a transaction has yet to make. */
-export function overlapError({ gpa, size }: Omit<Range, 'id'>, present: Range): KvmError {
+export function overlapError({ gpa, size }: Omit<SlotPlace, 'id'>, present: SlotPlace): KvmError {
   const which = present.id < 0 ? 'another slot of the transaction' : `slot ${present.id}`
   return new KvmError('overlap', `gpa ${hexRange(gpa, size)} overlaps ${which} at gpa ${hexRange(present.gpa, present.size)}`, {
     errno: 'EEXIST',

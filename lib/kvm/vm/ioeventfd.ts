@@ -7,7 +7,7 @@ import type { Causes, Handle } from '../../abi/ioctls.js'
 import type { NativeRegistration, NativeVm } from '../../abi/native.js'
 import { KVM_IOEVENTFD } from '../../abi/requests.js'
 import { IoEventfd as Assignment } from '../../abi/structures.js'
-import { createEventfd, EventSource, listen, unlisten } from '../eventfd.js'
+import { createEventfd, Eventfd, listen, unlisten } from '../eventfd.js'
 
 /** The options of {@link Vm.ioeventfd}: a port or a GPA, and how wide the write must be. */
 export interface IoEventfdOptions {
@@ -54,7 +54,7 @@ export let makeIoEventfd: (vm: NativeVm, handle: Handle, options: IoEventfdOptio
  * using doorbell = vm.ioeventfd({ port: 0x10, size: 1 })
  * doorbell.on('event', (count) => console.log(`rung ${count} times`))
  */
-export class IoEventfd extends EventSource {
+export class IoEventfd extends Eventfd {
   readonly #registration: NativeRegistration
 
   static {

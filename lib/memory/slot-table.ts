@@ -318,7 +318,9 @@ export class SlotTable implements Iterable<Memslot> {
   }
 
   #refused(slot: Memslot, before: Placement | null, after: Placement | null, refusal: Refusal): KvmError {
-    if (refusal.errno === 'EBADF' && this.closed) return new KvmError('closed', 'the VM is closed')
+    // A VM that is closed where it was created is closed for all, who may still hold a descriptor.
+    if (refusal.errno === 'EBADF')
+      return new KvmError('closed', this.closed ? 'the VM is closed' : 'the VM was closed by the environment that created it')
     const others = () => this.#index.all().flatMap((other) => (other === slot ? [] : [recordOf(other).placement]))
     const allowsReadonly = () => this.#vm.ioctl(KVM_CHECK_EXTENSION.number, readonlyMemory) > 0
     const ownsGuestMemfd = after?.guestMemfd === undefined || ownerOf(after.guestMemfd) === this.#vm

@@ -8,7 +8,7 @@ export function outputOf(program: string, { shell = ':', flags = [] as string[] 
   const whole = `
     import { execFileSync } from 'node:child_process'
     import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
-    import { capabilities, diagnose, GiB, Guest, KiB, Kvm, KvmError, machines, Mapping, MiB, readPagemap } from ${library}
+    import { assemble, capabilities, diagnose, GiB, Guest, KiB, Kvm, KvmError, machines, Mapping, MiB, readPagemap } from ${library}
     const resultOf = (call, told = '') => {
       try { call(); return 'worked' }
       catch (error) { return error instanceof KvmError ? [error.code, error.errno, error.message.includes(told)].join() : String(error) }

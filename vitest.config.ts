@@ -8,10 +8,14 @@ const here = (path: string) => fileURLToPath(new URL(path, import.meta.url))
 /** The sources, each file transformed when it is imported; in the lab, where that takes 20 seconds, what tsc has made of them. */
 const library = inLab
   ? [
-      { find: 'node-kvm', replacement: here('dist/lib/index.js') },
+      { find: /^node-kvm$/, replacement: here('dist/lib/index.js') },
+      { find: /^node-kvm\/(\w+)$/, replacement: here('dist/lib/$1/index.js') },
       { find: /^(?:\.\.\/)+(lib|lab)\/(.*)\.[jt]s$/, replacement: here('dist/$1/$2.js') }
     ]
-  : [{ find: 'node-kvm', replacement: here('lib/index.ts') }]
+  : [
+      { find: /^node-kvm$/, replacement: here('lib/index.ts') },
+      { find: /^node-kvm\/(\w+)$/, replacement: here('lib/$1/index.ts') }
+    ]
 
 export default defineConfig({
   resolve: { alias: library },

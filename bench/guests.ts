@@ -1,4 +1,5 @@
-import { assemble, longModeTablesSize, Mapping, MiB, type Vcpu, type Vm } from 'node-kvm'
+import { longModeTablesSize, Mapping, MiB, type Vcpu, type Vm } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 
 /** Clear of what tests map; the tables of long mode reach 4 GiB. */
 const base = 0xc000_0000

@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { parseArgs } from 'node:util'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { KiB, Kvm, KvmError, Mapping, type Memslot, Vm, type VmToken } from 'node-kvm'
+import { tables } from 'node-kvm/observe'
 
 const workers = 4
 const places = 24
@@ -178,7 +179,7 @@ async function main(): Promise<void> {
     Atomics.store(words, waiting, 0)
     Atomics.store(words, order, told)
     const all = await Promise.all(reports)
-    const { slots, evidence } = vm.tables()
+    const { slots, evidence } = tables(vm)
     const kernel = slots
       .filter(({ addressSpace }) => addressSpace === 0)
       .map(({ id, gpa, size, hva, flags }) => [gpa, id, size, hva, flags].join())

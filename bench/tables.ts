@@ -4,7 +4,8 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { GiB, machines } from 'node-kvm'
+import { GiB } from 'node-kvm'
+import { hostVms, tables } from 'node-kvm/observe'
 
 const rounds = Number(process.argv[2] ?? 9)
 const perRound = 3
@@ -33,7 +34,7 @@ function time(work: () => unknown): number {
 
 /** As C++ has them in arrays at the end: each is looked at. */
 function everySlot(pid: number): number {
-  const { memslots, memory } = machines({ pid })[0]!
+  const { memslots, memory } = hostVms({ pid })[0]!
   return memory > 0 ? memslots.length : 0
 }
 
@@ -71,7 +72,7 @@ try {
   )
   console.log(`${''.padEnd(34)} ${'rows'.padStart(8)} ${'C++'.padStart(10)} ${'node-kvm'.padStart(10)} ${'ratio'.padStart(8)} ${'best'.padStart(8)}`)
   const whole = [{ do: 'slots', count: 1, size: GiB, gpa: 2 * GiB }, { do: 'guest' }, { do: 'touchAll' }]
-  await compare('three tables of 262,144 pages', 'tables', (pid) => machines({ pid })[0]!.tables().gpa.length, whole)
+  await compare('three tables of 262,144 pages', 'tables', (pid) => tables(hostVms({ pid })[0]!).gpa.length, whole)
   await compare('32,760 memslots', 'slots', everySlot, [{ do: 'manySlots', count: 32_760 }])
   console.log(`the first reading of the process, which loads the program: ${firstReading.trim()} ms`)
 } finally {

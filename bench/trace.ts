@@ -5,7 +5,9 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { describeHost, Guest, KiB, Kvm, Mapping, MiB, type TraceKind } from 'node-kvm'
+import { KiB, Kvm, Mapping, MiB } from 'node-kvm'
+import { describeHost, type TraceKind, trace } from 'node-kvm/observe'
+import { Guest } from 'node-kvm/testing'
 
 const rounds = Number(process.argv[2] ?? 5)
 const pages = Number(process.argv[3] ?? 262_144)
@@ -54,14 +56,14 @@ interface Result {
 /** Nanoseconds of an event by all threads of the process: what other programs on the machine take does not count. */
 const processorTime: number[] = []
 function ours(): Result {
-  using trace = vm.trace({ kinds, ringSize })
+  using recording = trace(vm, { kinds, ringSize })
   const perPage = storm()
   const start = process.hrtime.bigint()
   const before = process.cpuUsage()
-  const events = trace.drain().length
+  const events = recording.drain().length
   const { user, system } = process.cpuUsage(before)
   processorTime.push(((user + system) * 1000) / events)
-  return { perPage, perEvent: Number(process.hrtime.bigint() - start) / events, events, lost: trace.lost }
+  return { perPage, perEvent: Number(process.hrtime.bigint() - start) / events, events, lost: recording.lost }
 }
 
 async function other(...words: string[]): Promise<Result> {

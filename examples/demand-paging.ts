@@ -3,7 +3,8 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { Guest, Kvm, Mapping, MiB } from 'node-kvm'
+import { Kvm, Mapping, MiB } from 'node-kvm'
+import { Guest } from 'node-kvm/testing'
 
 const pageSize = 4096
 const pages = 512

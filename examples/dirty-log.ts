@@ -1,5 +1,6 @@
 // Which pages did the guest write? KVM keeps a bitmap for a slot that asks for it; reading it starts the next round.
-import { Guest, KiB, Kvm, Mapping, MiB } from 'node-kvm'
+import { KiB, Kvm, Mapping, MiB } from 'node-kvm'
+import { Guest } from 'node-kvm/testing'
 
 using kvm = Kvm.open()
 using vm = kvm.createVm()

@@ -1,5 +1,6 @@
 // Sixteen bits, one port: the smallest guest that says something.
-import { assemble, Kvm, Mapping, MiB } from 'node-kvm'
+import { Kvm, Mapping, MiB } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 
 using kvm = Kvm.open()
 using vm = kvm.createVm()

@@ -1,6 +1,7 @@
 // Memory changes under a guest that never stops reading: bare moves let it see MMIO for moments, a transaction does not.
 import { setTimeout as sleep } from 'node:timers/promises'
-import { assemble, KiB, Kvm, longModeTablesSize, Mapping, MiB } from 'node-kvm'
+import { KiB, Kvm, longModeTablesSize, Mapping, MiB } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 
 using kvm = Kvm.open()
 using vm = kvm.createVm()

@@ -1,5 +1,6 @@
 // 64-bit code at CPL 3: on hardware and on a software KVM it runs natively, and every page it touches goes through the second stage.
-import { assemble, Kvm, longModeTablesSize, Mapping, MiB } from 'node-kvm'
+import { Kvm, longModeTablesSize, Mapping, MiB } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 
 using kvm = Kvm.open()
 using vm = kvm.createVm()

@@ -1,5 +1,6 @@
 // A memslot moves to another guest address; then other memory is put behind it. The guest sees both at its next access.
-import { Guest, KiB, Kvm, Mapping } from 'node-kvm'
+import { KiB, Kvm, Mapping } from 'node-kvm'
+import { Guest } from 'node-kvm/testing'
 
 using kvm = Kvm.open()
 using vm = kvm.createVm()

@@ -1,5 +1,6 @@
 // A machine with a serial console and a power switch: it greets, echoes a line in capitals, and switches itself off.
-import { assemble, type Exit, Kvm, Mapping, MiB } from 'node-kvm'
+import { type Exit, Kvm, Mapping, MiB } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 
 const input = new TextEncoder().encode(`${process.argv[2] ?? 'hello, machine'}\n`)
 const serialData = 0x3f8

@@ -1,5 +1,6 @@
 // A device of one register, where no memslot lies: each access is an exit, answered in place.
-import { assemble, Kvm, longModeTablesSize, Mapping, MiB } from 'node-kvm'
+import { Kvm, longModeTablesSize, Mapping, MiB } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 
 const counterRegister = 0x8000_0000
 

@@ -1,6 +1,7 @@
 // Live migration's other half: the guest goes on at its new place at once, and each page follows when it is first touched there, while the
 // vCPU runs on a thread of its own.
-import { assemble, Kvm, longModeTablesSize, Mapping, MiB, type Vm } from 'node-kvm'
+import { Kvm, longModeTablesSize, Mapping, MiB, type Vm } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 
 const base = 0x4000_0000
 const size = 4 * MiB

@@ -1,6 +1,7 @@
 // Live migration's first half: copy the memory of a guest that goes on writing it, round by round, until little is left; then stop, copy
 // the rest, and go on from the copy.
-import { assemble, Kvm, longModeTablesSize, Mapping, MiB, type Vm } from 'node-kvm'
+import { Kvm, longModeTablesSize, Mapping, MiB, type Vm } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 
 const base = 0x4000_0000
 const size = 8 * MiB

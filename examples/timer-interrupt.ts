@@ -1,5 +1,6 @@
 // A timer in the kernel interrupts a guest that sleeps: interrupt controllers, the interval timer, a handler in the guest's vector table.
-import { assemble, Kvm, Mapping, MiB } from 'node-kvm'
+import { Kvm, Mapping, MiB } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 
 const ticks = 5
 const tickPort = 0x80

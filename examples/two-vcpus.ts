@@ -1,5 +1,6 @@
 // Two vCPUs on threads of their own count in one word of guest memory, by a locked instruction, while this thread's timers go on.
-import { assemble, KiB, Kvm, longModeTablesSize, Mapping, MiB } from 'node-kvm'
+import { KiB, Kvm, longModeTablesSize, Mapping, MiB } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 
 using kvm = Kvm.open()
 using vm = kvm.createVm()

@@ -36,7 +36,6 @@ export const classes: Partial<Record<Kind, string>> = {
   statistics: 'Statistics',
   trace: 'Trace',
   mirror: 'Mirror',
-  machine: 'Machine',
   guest: 'Guest',
   memfd: 'GuestMemfd'
 }
@@ -135,9 +134,10 @@ function slotCalls(a: Arguments): Call[] {
   ]
 }
 
-/** What a VM has to observe itself by: dirty logs, statistics, traces, tables. */
+/** What observes a VM: dirty logs, statistics, traces, tables. */
 function observingCalls(a: Arguments): Call[] {
   const of = 'vm'
+  const vm = a.mostly(reference('vm'))
   const kinds = a.mostly(oneOf("['memslot']", "['violation']", "['change', 'notifier']", '[]', "['none']"))
   return [
     { of, name: 'dirtyLog', makes: 'log', weight: 2 },
@@ -156,21 +156,20 @@ function observingCalls(a: Arguments): Call[] {
     { of: 'statistics', name: 'read', arguments: [a.mostly(oneOf("'exits'", "'toString'"))] },
     { of: 'statistics', name: 'close' },
     {
-      of,
       name: 'trace',
-      arguments: [a.options({}, { ringSize: oneOf('4096', '8192', '4097', '-1', 'NaN'), kinds, heldLimit: a.small, everywhere: a.boolean })],
+      arguments: [vm, a.options({}, { ringSize: oneOf('4096', '8192', '4097', '-1', 'NaN'), kinds, heldLimit: a.small, everywhere: a.boolean })],
       makes: 'trace',
       weight: 2
     },
     { of: 'trace', name: 'drain' },
     { of: 'trace', name: 'get lost' },
     { of: 'trace', name: 'close' },
-    { of, name: 'mirror', makes: 'mirror' },
-    { of: 'mirror', name: 'translate', arguments: [a.gpa] },
+    { name: 'mirror', arguments: [vm], makes: 'mirror' },
+    { name: 'translate', arguments: [reference('mirror'), a.gpa] },
     { of: 'mirror', name: 'close' },
-    { of, name: 'translate', arguments: [a.gpa], weight: 2 },
-    { of, name: 'tables', makes: 'tables', weight: 2 },
-    { of, name: 'tables', arguments: [a.options({}, { gpa: a.gpa, size: a.size })], makes: 'tables' }
+    { name: 'translate', arguments: [vm, a.gpa], weight: 2 },
+    { name: 'tables', arguments: [vm], makes: 'tables', weight: 2 },
+    { name: 'tables', arguments: [vm, a.options({}, { gpa: a.gpa, size: a.size })], makes: 'tables' }
   ]
 }
 
@@ -205,7 +204,7 @@ function vmCalls(a: Arguments): Call[] {
     { of, name: 'memory.read', arguments: [a.gpa, a.length] },
     { of, name: 'memory.write', arguments: [a.gpa, a.bytes], around: disturbs() },
     { of, name: 'close', weight: 2 },
-    { name: 'machines', arguments: [oneOf('{ pid: process.pid }', '{ pid: 1 }', 'null', '{ pid: -1 }')] },
+    { name: 'hostVms', arguments: [oneOf('{ pid: process.pid }', '{ pid: 1 }', 'null', '{ pid: -1 }')] },
     { name: 'diff', arguments: [a.mostly(reference('tables')), a.mostly(reference('tables'))] },
     { name: 'summarize', arguments: [a.mostly(reference('tables'))] },
     { name: 'readPagemap', arguments: [a.gpa, a.small] },

@@ -54,7 +54,7 @@ const first = `
   const vcpu = attempt(() => vm.createVcpu(), vm)
   run(vcpu, 'halt', 0)
   attempt(() => vcpu.start({}), vcpu)
-  const all = [attempt(() => vm.ioeventfd({ port: 1, size: 1 }), vm), attempt(() => vm.trace({ ringSize: 4096 }), vm), vm]
+  const all = [attempt(() => vm.ioeventfd({ port: 1, size: 1 }), vm), attempt(() => trace(vm, { ringSize: 4096 }), vm), vm]
   judgeTable(vm, 'before all')
   await turn()
   await judge([], [], [...all, attempt(() => mapping.onMissing(() => null)), mapping])`

@@ -5,7 +5,7 @@ import { type Arguments, argumentsOf } from './arguments.js'
 import { always, beginnings, type Commands, compositionsOf, every, index, orders, plain, topOf, type Weighted, withFault } from './compositions.js'
 import type { Command, Fault, Kind, Text } from './sequence.js'
 
-/** Whether the package that is examined has a class, method or function of this name: `Vm.share`, `machines`. */
+/** Whether the package that is examined has a class, method or function of this name: `Vm.share`, `hostVms`. */
 export type Has = (name: string) => boolean
 
 /** The C functions that the add-on calls, each with the errors it may fail with. */

@@ -118,7 +118,7 @@ function ioeventfds(a: Arguments, faults: fc.Arbitrary<Fault | undefined>): Weig
 const followedTrace: Commands = fc
   .tuple(index, fc.integer({ min: 1, max: 2 }))
   .map(([vm, times]): readonly Command[] => [
-    { text: [`@vm:${vm}.trace({ ringSize: 4096 })`], how: 'call', makes: 'trace' },
+    { text: [`trace(@vm:${vm}, { ringSize: 4096 })`], how: 'call', makes: 'trace' },
     ...Array.from({ length: times }, () => plain('iterate(@trace:last)'))
   ])
 

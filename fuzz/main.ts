@@ -60,7 +60,7 @@ search = new Search(
     folder,
     environment: {
       ...buildShim(folder),
-      ...(values.package !== undefined && { NODE_KVM_FUZZ_PACKAGE: pathToFileURL(resolve(values.package, 'dist/lib/index.js')).href })
+      ...(values.package !== undefined && { NODE_KVM_FUZZ_PACKAGE: `${pathToFileURL(resolve(values.package)).href}/` })
     },
     hangSeconds,
     shrinkMilliseconds

@@ -1,5 +1,5 @@
 /** A program that shows a fault, as text that runs by itself. */
-import { everything } from './program/library.js'
+import { doors, everything } from './program/library.js'
 import { helpers } from './program/names.js'
 
 const library = Object.keys(everything)
@@ -12,6 +12,9 @@ const modules: Record<string, readonly string[]> = {
   'node:worker_threads': ['isMainThread', 'parentPort', 'Worker', 'workerData']
 }
 const mentions = (text: string, name: string) => new RegExp(`(?<![.\\w])${name}\\b`).test(text)
+
+const importOf = (from: string, names: readonly string[]) => (names.length > 0 ? [`import { ${names.join(', ')} } from '${from}'`] : [])
+const importOfAll = ['const everything = {}', ...Object.keys(doors).map((door) => `Object.assign(everything, await import('${door}'))`)]
 
 /** The fuzzer's own functions that a text calls, and those that they call. */
 function needed(text: string): Map<string, string> {
@@ -34,9 +37,7 @@ export function print(body: string, heading: readonly string[]): string {
   const rest = [...functions.values()].join('\n')
   const all = `${body}\n${rest}`
   const taken = (names: readonly string[]) => names.filter((name) => mentions(all, name)).sort()
-  const imports = Object.entries(modules).flatMap(([module, names]) =>
-    taken(names).length > 0 ? [`import { ${taken(names).join(', ')} } from '${module}'`] : []
-  )
+  const imports = Object.entries(modules).flatMap(([module, names]) => importOf(module, taken(names)))
   const timers = [
     ...(mentions(all, 'nextTurn') || mentions(all, 'turn') ? ["import { setImmediate as nextTurn } from 'node:timers/promises'"] : []),
     ...(mentions(all, 'later') ? ["import { setTimeout as later } from 'node:timers/promises'"] : [])
@@ -45,8 +46,8 @@ export function print(body: string, heading: readonly string[]): string {
     ...heading.map((line) => `// ${line.replaceAll('\n', '\n// ')}`),
     ...imports,
     ...timers,
-    `import { ${taken(library).join(', ')} } from 'node-kvm'`,
-    ...(mentions(all, 'everything') ? ["import * as everything from 'node-kvm'"] : []),
+    ...Object.entries(doors).flatMap(([door, exports]) => importOf(door, taken(Object.keys(exports)))),
+    ...(mentions(all, 'everything') ? importOfAll : []),
     ...(hasWorkers ? ['const workerFile = new URL(import.meta.url)'] : []),
     '',
     'async function program() {',

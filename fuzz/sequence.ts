@@ -18,7 +18,6 @@ export type Kind =
   | 'trace'
   | 'mirror'
   | 'tables'
-  | 'machine'
   | 'guest'
   | 'memfd'
   | 'token'

@@ -36,7 +36,7 @@ async function networkSettings(): Promise<string> {
     .join('\n')
 }
 
-async function writeSettings(folder: string, suite: Suite): Promise<void> {
+async function writeSettings(folder: string, suite: string): Promise<void> {
   for (const name of ['lists/partial', 'archives/partial']) mkdirSync(join(folder, name), { recursive: true })
   if (!existsSync(keyring))
     throw new LabError(`the keys of Debian's archive are not on this machine (${keyring}); sudo apt-get install debian-archive-keyring installs them`)
@@ -64,7 +64,7 @@ async function writeSettings(folder: string, suite: Suite): Promise<void> {
 }
 
 /** A state of apt's that knows one release; its lists are fetched once a day. */
-async function aptState(suite: Suite): Promise<NodeJS.ProcessEnv> {
+export async function aptState(suite: Suite | 'trixie-backports'): Promise<NodeJS.ProcessEnv> {
   const folder = join(cacheFolder(), `apt-${suite}`)
   const stamp = join(folder, 'updated')
   const env = { ...process.env, APT_CONFIG: join(folder, 'apt.conf') }

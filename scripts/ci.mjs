@@ -96,6 +96,7 @@ const shared = [
   step('native stress under ThreadSanitizer', ...npm('test:tsan')),
   step('package', ...npm('check:package')),
   step('documentation', ...npm('docs')),
+  step('generated ABI and the headers it is from', ...npm('generate:abi', '--', '--check', '--download')),
   step('BPF program and its committed skeleton', ...npm('check:bpf')),
   ...['6.1', '6.12'].flatMap((kernel) => ['npt', 'ept'].map((lane) => walkthrough(lane, kernel)))
 ]

@@ -8,7 +8,8 @@ const checks = [
   ['npx', ['tsc', '-p', 'tsconfig.test.json']],
   ['npx', ['clang-format', '--dry-run', '-Werror', ...native]],
   ['npx', ['publint', '--strict']],
-  ['node', ['scripts/observing.mjs', '--check']]
+  ['node', ['scripts/observing.mjs', '--check']],
+  ['node', ['scripts/generate-abi.mjs', '--check']]
 ]
 let failed = 0
 for (const [command, args] of checks) {

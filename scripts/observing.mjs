@@ -44,7 +44,7 @@ const about = lanes.map(({ lane, kernel, module, mmu, tdpMmu }) => `| \`${lane} 
 const text = `<!-- Made by scripts/observing.mjs from docs/observations, which test/second-stage/observing.test.ts wrote: change those, not this. -->
 # What KVM tells of each change
 
-What \`vm.trace()\` shows when somebody does something to a guest's memory: at once, and when the guest touches the memory again. Four pages,
+What \`trace(vm)\` shows when somebody does something to a guest's memory: at once, and when the guest touches the memory again. Four pages,
 where nothing else is said; only what concerns them is counted. The guest reads or writes at CPL 3 in long mode.
 
 | lane | module | second stage |

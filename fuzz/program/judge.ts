@@ -1,6 +1,7 @@
 /** What must hold after a program: the kernel's table is the library's, memory is what was written, promises settle, nothing is left. */
 import { readdirSync, readlinkSync } from 'node:fs'
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { tables } from 'node-kvm/observe'
 import { attempt, journal, progress, report } from './attempt.js'
 import { judgeLedger } from './guests.js'
 import { type Library, Vm } from './library.js'
@@ -11,13 +12,13 @@ type Mapping = Library.Mapping
 /** Compares the memslots that the library names with those in the kernel's memory. */
 export function judgeTable(vm: Library.Vm | undefined, when: string): void {
   if (!vm || vm.closed) return
-  const tables = attempt(() => vm.tables({ gpa: 0, size: 4096 }), vm)
-  if (!tables) return
-  if (tables.slots === undefined || tables.gpa === undefined) report('wrong', 'tables() lacks its columns')
-  if (tables.evidence?.source !== 'bpf') return
+  const read = attempt(() => tables(vm, { gpa: 0, size: 4096 }), vm)
+  if (!read) return
+  if (read.slots === undefined || read.gpa === undefined) report('wrong', 'tables() lacks its columns')
+  if (read.evidence?.source !== 'bpf') return
   const row = ({ id, gpa, size, hva, flags }: Record<'id' | 'gpa' | 'size' | 'hva' | 'flags', number>) =>
     `${id}: ${gpa.toString(16)}+${size.toString(16)} at ${hva.toString(16)} flags ${flags}`
-  const kernel = tables.slots.filter(({ addressSpace }) => addressSpace === 0).map(row)
+  const kernel = read.slots.filter(({ addressSpace }) => addressSpace === 0).map(row)
   const own = attempt(() => [...vm.memslots].map(row))
   if (own && own.sort().join() !== kernel.sort().join())
     report('wrong', `memslots ${when} are not those of the kernel`, `library [${own.join('; ')}], kernel [${kernel.join('; ')}]`)

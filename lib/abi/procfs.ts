@@ -2,7 +2,9 @@
  * What /proc says of this process and its host (proc(5)), for those who explain an error: what cannot be read leaves the explanation plainer,
  * and never takes the error's place.
  */
+
 import { readFileSync } from 'node:fs'
+import * as linux from './generated/constants.js'
 
 /** A file's text, or empty. */
 export function glance(path: string): string {
@@ -37,14 +39,14 @@ export const isFiltered = (): boolean => numberIn(glance('/proc/self/status'), '
 
 /** Capabilities by the names that setpriv(1) takes, with their bits. */
 export const capabilityBits = {
-  dac_override: 1,
-  ipc_lock: 14,
-  sys_rawio: 17,
-  sys_ptrace: 19,
-  sys_admin: 21,
-  sys_resource: 24,
-  perfmon: 38,
-  bpf: 39
+  dac_override: linux.CAP_DAC_OVERRIDE,
+  ipc_lock: linux.CAP_IPC_LOCK,
+  sys_rawio: linux.CAP_SYS_RAWIO,
+  sys_ptrace: linux.CAP_SYS_PTRACE,
+  sys_admin: linux.CAP_SYS_ADMIN,
+  sys_resource: linux.CAP_SYS_RESOURCE,
+  perfmon: linux.CAP_PERFMON,
+  bpf: linux.CAP_BPF
 } as const
 /** A capability that the library, or the doctor, asks for. */
 export type LinuxCapability = keyof typeof capabilityBits

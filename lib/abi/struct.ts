@@ -1,6 +1,6 @@
 /**
- * One schema per KVM structure: from the field list follow the offsets and size of the C layout, the accessors, and the
- * TypeScript type. The instance *is* the bytes that go to the ioctl, so reading one register decodes one register.
+ * One schema per KVM structure: what the generated list of fields says of the C layout becomes the accessors and the TypeScript type. The
+ * instance *is* the bytes that go to the ioctl, so reading one register decodes one register.
  */
 import { inspect } from 'node:util'
 import { argumentError, checkBits, checkBytes, checkInteger, copyBytes } from './arguments.js'
@@ -10,7 +10,6 @@ import { hex, visible } from './text.js'
 /** How one field lies in memory, and how it is read, checked and written. */
 export interface Field<T> {
   readonly size: number
-  readonly alignment: number
   get(view: DataView, offset: number): T
   /**
    * Hands on the value, copied where it is not a scalar, if the field holds it whole. All of what a caller gave is checked before the first
@@ -26,7 +25,7 @@ type Getter<T> = (view: DataView, offset: number) => T
 type Setter<T> = (view: DataView, offset: number, value: T) => void
 
 function integer(size: number, [least, most]: readonly [number, number], get: Getter<number>, set: Setter<number>): Field<number> {
-  return { size, alignment: size, get, set, check: (name, value) => checkInteger(name, value, least, most) }
+  return { size, get, set, check: (name, value) => checkInteger(name, value, least, most) }
 }
 
 export const u8 = integer(
@@ -47,6 +46,18 @@ export const u32 = integer(
   (v, o) => v.getUint32(o, true),
   (v, o, x) => v.setUint32(o, x, true)
 )
+export const i8 = integer(
+  1,
+  [-(2 ** 7), 2 ** 7 - 1],
+  (v, o) => v.getInt8(o),
+  (v, o, x) => v.setInt8(o, x)
+)
+export const i16 = integer(
+  2,
+  [-(2 ** 15), 2 ** 15 - 1],
+  (v, o) => v.getInt16(o, true),
+  (v, o, x) => v.setInt16(o, x, true)
+)
 export const i32 = integer(
   4,
   [-(2 ** 31), 2 ** 31 - 1],
@@ -57,10 +68,43 @@ export const i32 = integer(
 /** All 64 bits count: registers, MSRs, SPTEs. */
 export const u64: Field<bigint> = {
   size: 8,
-  alignment: 8,
   get: (view, offset) => view.getBigUint64(offset, true),
   check: checkBits,
   set: (view, offset, value) => view.setBigUint64(offset, value, true)
+}
+export const i64: Field<bigint> = {
+  size: 8,
+  get: (view, offset) => view.getBigInt64(offset, true),
+  check(name, value) {
+    if (typeof value !== 'bigint' || BigInt.asIntN(64, value) !== value) throw argumentError(name, value, 'a bigint from -2^63 to 2^63 - 1')
+    return value
+  },
+  set: (view, offset, value) => view.setBigInt64(offset, value, true)
+}
+
+/** The type of bits(). */
+export interface Bits extends Field<number> {
+  readonly width: number
+}
+
+/** A bit field of C: `width` bits from bit `low` of `size` bytes. Writing it leaves the other bits as they are. */
+export function bits(size: number, low: number, width: number): Bits {
+  const mask = 2 ** width - 1
+  const read = (view: DataView, offset: number) => {
+    let all = 0
+    for (let byte = size - 1; byte >= 0; byte--) all = all * 0x100 + view.getUint8(offset + byte)
+    return all
+  }
+  return {
+    size,
+    width,
+    get: (view, offset) => (read(view, offset) >>> low) & mask,
+    check: (name, value) => checkInteger(name, value, 0, mask),
+    set(view, offset, value) {
+      const all = (read(view, offset) & ~(mask << low)) | (value << low)
+      for (let byte = 0; byte < size; byte++) view.setUint8(offset + byte, (all >>> (8 * byte)) & 0xff)
+    }
+  }
 }
 
 /** A 64-bit address or size below 2^53, as a number. */
@@ -84,18 +128,22 @@ export function bytes(length: number): Field<Uint8Array> {
   const window = (view: DataView, offset: number) => new Uint8Array(view.buffer, view.byteOffset + offset, length)
   return {
     size: length,
-    alignment: 1,
     get: window,
     check: (name, value) => copyBytes(name, value, length),
     set: (view, offset, value) => window(view, offset).set(value)
   }
 }
 
-/** `length` equal fields; read as a copy, written whole. */
-export function array<T>(element: Field<T>, length: number): Field<T[]> {
+/** The type of array(), by which a plain object's type finds what the elements are. */
+export interface ArrayOf<F extends Field<any>> extends Field<ValueOf<F>[]> {
+  readonly element: F
+}
+
+/** `length` equal fields, read as an array of its own and written whole. Elements that are structures or bytes are windows, as they are alone. */
+export function array<F extends Field<any>>(element: F, length: number): ArrayOf<F> {
   return {
     size: element.size * length,
-    alignment: element.alignment,
+    element,
     get: (view, offset) => Array.from({ length }, (_, index) => element.get(view, offset + index * element.size)),
     check(name, value) {
       if (!Array.isArray(value) || value.length !== length) throw argumentError(name, value, `an array of ${length}`)
@@ -113,8 +161,15 @@ export type StructInstance<F extends Fields> = { toObject(): PlainOf<F> } & Stru
 /** For JSON, which has no bigints: 64-bit values as hexadecimal text, as traces have them. */
 function plain(value: unknown): unknown {
   if (typeof value === 'bigint') return hex(value)
+  if (value instanceof Struct) return value.toJSON()
   if (value instanceof Uint8Array) return [...value]
   return Array.isArray(value) ? value.map(plain) : value
+}
+
+function copy(value: unknown): unknown {
+  if (value instanceof Struct) return value.toObject()
+  if (value instanceof Uint8Array) return value.slice()
+  return Array.isArray(value) ? value.map(copy) : value
 }
 
 /** The memory of one KVM structure. Its fields are read and written in place, so a spread (`{ ...value }`) has none of them: toObject() copies. */
@@ -135,11 +190,11 @@ export class Struct {
 
   /** The fields as a plain object that shares nothing with this. */
   toObject(): Record<string, unknown> {
-    return this.#map((value) => (value instanceof Struct ? value.toObject() : value instanceof Uint8Array ? value.slice() : value))
+    return this.#map(copy)
   }
   /** The same for JSON: 64-bit values as hexadecimal text. */
   toJSON(): Record<string, unknown> {
-    return this.#map((value) => (value instanceof Struct ? value.toJSON() : plain(value)))
+    return this.#map(plain)
   }
 
   [inspect.custom](): unknown {
@@ -147,16 +202,20 @@ export class Struct {
   }
 }
 
+type Plain<F> = F extends StructType<infer G> ? PlainOf<G> : F extends ArrayOf<infer E> ? Plain<E>[] : ValueOf<F>
 /** What toObject() gives, and what `new` takes. */
-export type PlainOf<F extends Fields> = { -readonly [K in keyof F]: F[K] extends StructType<infer G> ? PlainOf<G> : ValueOf<F[K]> }
-/** Some fields by name; of a nested structure, too. */
-export type Some<F extends Fields> = { -readonly [K in keyof F]?: F[K] extends StructType<infer G> ? Some<G> : ValueOf<F[K]> }
+export type PlainOf<F extends Fields> = { -readonly [K in keyof F]: Plain<F[K]> }
+type Given<F> = F extends StructType<infer G> ? Some<G> : F extends ArrayOf<infer E> ? Given<E>[] : ValueOf<F>
+/** Some fields by name; of a nested structure, too. Of members that share memory (a union in C) those given must agree on it. */
+export type Some<F extends Fields> = { -readonly [K in keyof F]?: Given<F[K]> }
 
 /** The class made from a schema: `new` gives a zeroed structure with some fields set, or a copy; `over` reads one that lies in memory already. */
 export interface StructType<F extends Fields> extends Field<StructInstance<F>> {
   readonly structName: string
   readonly fields: F
   readonly offsets: { readonly [K in keyof F]: number }
+  /** The arrays that may follow in memory, which count neither for the size nor as fields: what their elements are, by the C name. */
+  readonly flexible: Fields
   new (values?: Some<F>): StructInstance<F>
   over(memory: Uint8Array): StructInstance<F>
   /** Writes fields by name, none unless all fit. */
@@ -165,21 +224,6 @@ export interface StructType<F extends Fields> extends Field<StructInstance<F>> {
 
 /** The instance type of a schema: `type Registers = StructOf<typeof Registers>`. */
 export type StructOf<S> = S extends StructType<infer F> ? StructInstance<F> : never
-
-const alignUp = (value: number, alignment: number) => Math.ceil(value / alignment) * alignment
-
-function layOut(fields: Fields) {
-  const offsets: Record<string, number> = {}
-  let end = 0
-  let alignment = 1
-  for (const [name, field] of Object.entries(fields)) {
-    const offset = alignUp(end, field.alignment)
-    offsets[name] = offset
-    end = offset + field.size
-    alignment = Math.max(alignment, field.alignment)
-  }
-  return { offsets, alignment, size: alignUp(end, alignment) }
-}
 
 /** The fields of a plain object, each read once and checked. */
 function checkFields(fields: Fields, name: string, values: unknown): Map<string, unknown> {
@@ -197,6 +241,37 @@ function checkFields(fields: Fields, name: string, values: unknown): Map<string,
 function unknownField(fields: Fields, name: string, key: string): KvmError {
   const advice = key === 'bytes' ? 'a spread of a structure has not its fields: spread its toObject()' : `there are ${Object.keys(fields).join(', ')}`
   return new KvmError('argument', `${name} has no field '${visible(key)}'; ${advice}`, { argument: `${name}.${key}` })
+}
+
+/**
+ * Refuses fields that share memory (a union in C) and differ there, since the last one would be taken and the others lost. Which bits a field
+ * writes shows when it is written over zeros, and over ones.
+ */
+function checkAgreement(
+  { fields, offsets, size }: { fields: Fields; offsets: Record<string, number>; size: number },
+  name: string,
+  values: ReadonlyMap<string, unknown>
+): void {
+  const known = new Uint8Array(size)
+  const isKnown = new Uint8Array(size)
+  for (const [key, value] of values) {
+    const field = fields[key] as Field<unknown>
+    const [zeros, ones] = [0, 0xff].map((fill) => {
+      const memory = new Uint8Array(field.size).fill(fill)
+      field.set(new DataView(memory.buffer), 0, value)
+      return memory
+    }) as [Uint8Array, Uint8Array]
+    zeros.forEach((byte, index) => {
+      const at = (offsets[key] as number) + index
+      const written = ~(byte ^ (ones[index] as number)) & 0xff
+      if (((known[at] as number) ^ byte) & (isKnown[at] as number) & written)
+        throw new KvmError('argument', `${name}.${key} shares memory with a field given before it, and differs there; give one of them`, {
+          argument: `${name}.${key}`
+        })
+      known[at] = ((known[at] as number) & ~written) | (byte & written)
+      isKnown[at] = (isKnown[at] as number) | written
+    })
+  }
 }
 
 /** Of a structure: all bytes of an instance, or some fields. */
@@ -221,20 +296,61 @@ const registerAccessor = (_: unknown, offset: number, name: string): PropertyDes
   }
 })
 
+/** Where each field lies, and how it is read. */
+type Members<F extends Fields> = { readonly [K in keyof F]: readonly [offset: number, field: F[K]] }
+
+interface Layout {
+  readonly fields: Fields
+  readonly offsets: Record<string, number>
+  /** Whether some fields lie in the same bytes. */
+  readonly sharesMemory: boolean
+}
+
+/** Gives the prototype an accessor for each field. */
+function layOut(structName: string, members: Members<Fields>, prototype: object): Layout {
+  const fields: Fields = {}
+  const offsets: Record<string, number> = {}
+  let end = 0
+  let sharesMemory = false
+  for (const [name, [offset, field]] of Object.entries(members)) {
+    fields[name] = field
+    offsets[name] = offset
+    sharesMemory ||= offset < end
+    end = Math.max(end, offset + field.size)
+    Object.defineProperty(prototype, name, (field === u64 ? registerAccessor : accessor)(field, offset, `${structName}.${name}`))
+  }
+  return { fields, offsets, sharesMemory }
+}
+
 /**
- * Describes a C structure by natural alignment, as the System V ABI lays it out on x86-64.
- * @param structName the C name, which the layout test hands to the compiler: `kvm_regs`
+ * Describes a C structure or union.
+ * @param structName the C name, which the layout test hands to the compiler: `kvm_regs`; of an unnamed part where it stands: `kvm_run.io`
+ * @param members made when they are first asked for, as a program uses few of the structures that it imports
+ * @param behind arrays that follow it, by what their elements are
  */
-export function struct<F extends Fields>(structName: string, fields: F): StructType<F> {
-  const { offsets, alignment, size } = layOut(fields)
+export function struct<F extends Fields>(
+  structName: string,
+  size: number,
+  members: () => Members<F>,
+  behind: () => Fields = () => ({})
+): StructType<F> {
+  let laidOut: Layout | undefined
+  const layout = () => (laidOut ??= layOut(structName, members(), Structure.prototype))
   class Structure extends Struct {
     static readonly structName = structName
-    static readonly fields = fields
-    static readonly offsets = offsets
-    static readonly alignment = alignment
     static readonly size = size
+    static get fields() {
+      return layout().fields
+    }
+    static get offsets() {
+      return layout().offsets
+    }
+    static get flexible() {
+      return behind()
+    }
 
     constructor(values?: unknown) {
+      if (laidOut === undefined) layout()
       super(new Uint8Array(size))
       if (values !== undefined) Structure.assign(this, structName, values)
     }
@@ -245,25 +361,24 @@ export function struct<F extends Fields>(structName: string, fields: F): StructT
     // By the base's constructor alone: this memory is not copied.
     static over(memory: Uint8Array): Structure {
       if (checkBytes('memory', memory).byteLength < size) throw argumentError('memory', memory.byteLength, `the ${size} bytes of ${structName}`)
+      if (laidOut === undefined) layout()
       return Reflect.construct(Struct, [memory.subarray(0, size)], Structure)
     }
     static get(view: DataView, offset: number): Structure {
       return Structure.over(new Uint8Array(view.buffer, view.byteOffset + offset, size))
     }
     static check(name: string, value: unknown): Checked {
-      return value instanceof Structure ? copyBytes(`${name}.bytes`, value.bytes, size) : checkFields(fields, name, value)
+      if (value instanceof Structure) return copyBytes(`${name}.bytes`, value.bytes, size)
+      const checked = checkFields(layout().fields, name, value)
+      if (layout().sharesMemory) checkAgreement(Structure, name, checked)
+      return checked
     }
     static set(view: DataView, offset: number, value: Checked) {
-      if (value instanceof Uint8Array) new Uint8Array(view.buffer, view.byteOffset + offset, size).set(value)
-      else for (const [key, part] of value) fields[key]?.set(view, offset + (offsets[key] as number), part)
+      if (value instanceof Uint8Array) return new Uint8Array(view.buffer, view.byteOffset + offset, size).set(value)
+      const { fields, offsets } = layout()
+      for (const [key, part] of value) fields[key]?.set(view, offset + (offsets[key] as number), part)
     }
   }
-  for (const [name, field] of Object.entries(fields))
-    Object.defineProperty(
-      Structure.prototype,
-      name,
-      (field === u64 ? registerAccessor : accessor)(field, offsets[name] as number, `${structName}.${name}`)
-    )
   return Structure as unknown as StructType<F>
 }
 

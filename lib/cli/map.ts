@@ -6,7 +6,7 @@ import { KvmError } from '../abi/errors.js'
 import { json, visible } from '../abi/text.js'
 import { describeHost } from '../observe/host.js'
 import { hostBits } from '../observe/tables/host-page.js'
-import type { Machine } from '../observe/tables/machines.js'
+import type { HostVm } from '../observe/tables/host-vms.js'
 import type { Summary } from '../observe/tables/summary.js'
 import type { TableSlot } from '../observe/tables/table-slot.js'
 import type { Tables } from '../observe/tables/tables.js'
@@ -48,7 +48,7 @@ interface MapOptions {
 
 const notes = (missing: readonly string[]) => [...new Set(missing)].map((text) => paint('yellow', `note: ${visible(text)}`))
 
-function listLine({ pid, command, vcpus, memory, memslots, evidence }: Machine): string {
+function listLine({ pid, command, vcpus, memory, memslots, evidence }: HostVm): string {
   const known = evidence.source === 'bpf'
   return [
     String(pid).padStart(8),
@@ -150,22 +150,23 @@ function pageObjects(table: Tables) {
   }))
 }
 
-async function details(machine: Machine, options: MapOptions, gpa: number | undefined) {
+async function details(vm: HostVm, options: MapOptions, gpa: number | undefined) {
+  const { tables, translate } = await import('../observe/observed.js')
   const { summarize } = await import('../observe/tables/summary.js')
   const wantsTables = options.pages || options.summary || options.svg !== undefined
-  const table = wantsTables ? machine.tables() : undefined
+  const table = wantsTables ? tables(vm) : undefined
   return {
-    machine,
-    translation: gpa === undefined ? undefined : machine.translate(gpa),
+    vm,
+    translation: gpa === undefined ? undefined : translate(vm, gpa),
     table,
     summary: table && options.summary ? summarize(table) : undefined
   }
 }
 type Details = Awaited<ReturnType<typeof details>>
 
-function detailObject({ machine, translation, table, summary }: Details, options: MapOptions) {
+function detailObject({ vm, translation, table, summary }: Details, options: MapOptions) {
   return {
-    ...machine.toJSON(),
+    ...vm.toJSON(),
     ...(translation && { translation }),
     ...(summary && { summary }),
     ...(table && options.pages && { pages: pageObjects(table) }),
@@ -173,32 +174,27 @@ function detailObject({ machine, translation, table, summary }: Details, options
   }
 }
 
-const titleOf = ({ pid, command: words }: Machine) => `process ${pid}: ${commandWords(words, 110)}`
+const titleOf = ({ pid, command: words }: HostVm) => `process ${pid}: ${commandWords(words, 110)}`
 
-function sizesOf({ vcpus, memslots, memory, evidence }: Machine): string {
+function sizesOf({ vcpus, memslots, memory, evidence }: HostVm): string {
   const known = evidence.source === 'bpf'
   return [counted(vcpus, 'vCPU'), ...(known ? [counted(memslots.length, 'memslot'), bytes(memory)] : ['memslots unknown'])].join(', ')
 }
 
-function printDetails({ machine, translation, table, summary }: Details, options: MapOptions): void {
-  const lines = [paint('bold', titleOf(machine)), sizesOf(machine)]
+function printDetails({ vm, translation, table, summary }: Details, options: MapOptions): void {
+  const lines = [paint('bold', titleOf(vm)), sizesOf(vm)]
   if (!translation && !table)
-    lines.push(
-      '',
-      ' slot as  GPA                  size  HVA              backing',
-      ...machine.memslots.map(slotLine),
-      ...tornWarning(machine.evidence.torn)
-    )
+    lines.push('', ' slot as  GPA                  size  HVA              backing', ...vm.memslots.map(slotLine), ...tornWarning(vm.evidence.torn))
   if (translation) lines.push('', ...translationLines(translation))
   if (table && options.pages)
     lines.push('', `${'GPA'.padEnd(14)} ${'HVA'.padEnd(16)} ${'HPA'.padEnd(14)} ${'host'.padEnd(14)} second stage`, ...pageLines(table))
   if (summary) lines.push('', ...summaryLines(summary))
   lines.push(...tornWarning(table?.evidence.torn ?? false))
-  lines.push(...notes([...machine.evidence.missing, ...(table?.evidence.missing ?? [])]))
+  lines.push(...notes([...vm.evidence.missing, ...(table?.evidence.missing ?? [])]))
   console.log(lines.join('\n'))
 }
 
-function list(found: Machine[], asJson: boolean): void {
+function list(found: HostVm[], asJson: boolean): void {
   if (asJson) console.log(json({ vms: found }, 2))
   else if (found.length === 0) console.log('no VM runs here')
   else
@@ -209,12 +205,12 @@ function list(found: Machine[], asJson: boolean): void {
 
 /** A file for each VM: of several, by their descriptors. */
 function draw(path: string, all: Details[]): void {
-  for (const { machine, table } of all) {
+  for (const { vm, table } of all) {
     const { dir, name, ext } = parse(path)
-    const file = all.length === 1 ? path : join(dir, `${name}-${machine.fd}${ext}`)
+    const file = all.length === 1 ? path : join(dir, `${name}-${vm.fd}${ext}`)
     const host = describeHost()
     try {
-      writeFileSync(file, drawTables(table as Tables, titleOf(machine), `${sizesOf(machine)}; second stage: ${stageName()}; Linux ${host.kernel}`))
+      writeFileSync(file, drawTables(table as Tables, titleOf(vm), `${sizesOf(vm)}; second stage: ${stageName()}; Linux ${host.kernel}`))
     } catch (error) {
       throw new KvmError('argument', `drawing the picture: ${(error as Error).message}; --svg names a file that can be written`, { argument: 'svg' })
     }
@@ -227,14 +223,14 @@ async function show(options: MapOptions): Promise<number> {
   if (wantsOne && options.pid === undefined) throw new UsageError('--gpa, --pages, --summary and --svg need --pid')
   // Before anything is looked for.
   const gpa = options.gpa === undefined ? undefined : parseNumber('gpa', options.gpa)
-  const { machines } = await import('../observe/tables/machines.js')
-  const found = machines(options.pid === undefined ? {} : { pid: parseNumber('pid', options.pid) })
+  const { hostVms } = await import('../observe/tables/host-vms.js')
+  const found = hostVms(options.pid === undefined ? {} : { pid: parseNumber('pid', options.pid) })
   if (options.pid === undefined) {
     list(found, options.json ?? false)
     return 0
   }
   const all: Details[] = []
-  for (const machine of found) all.push(await details(machine, options, gpa))
+  for (const vm of found) all.push(await details(vm, options, gpa))
   if (options.svg !== undefined) draw(options.svg, all)
   if (options.json) console.log(json({ vms: all.map((each) => detailObject(each, options)) }, 2))
   else for (const each of all) printDetails(each, options)

@@ -8,7 +8,7 @@ import { KvmError } from '../abi/errors.js'
 import { opening } from '../abi/exhausted.js'
 import { json as toJson, visible } from '../abi/text.js'
 import { spteFormat } from '../observe/host.js'
-import type { Machine } from '../observe/tables/machines.js'
+import type { HostVm } from '../observe/tables/host-vms.js'
 import type { TraceEvent, TraceKind } from '../observe/trace/events.js'
 import { timeline } from '../observe/trace/timeline.js'
 import type { Trace, TraceOptions } from '../observe/trace/trace.js'
@@ -36,7 +36,7 @@ const usage = `usage: node-kvm trace [OPTIONS] [--lane LANE [--kernel K]] -- PRO
 ${laneUsage}
 
   Memslots are read from outside while it runs (BPF, as node-kvm map does), four times a second: a notifier call is matched with those of
-  the last reading. What a program of this library does itself (memslot, mapping, statistics) only vm.trace() in that program can tell.`
+  the last reading. What a program of this library does itself (memslot, mapping, statistics) only trace(vm) in that program can tell.`
 
 const options = {
   pid: { type: 'string' },
@@ -67,7 +67,7 @@ function kindsOf(text: string | undefined): readonly TraceKind[] {
   if (text === 'all') return kernelKinds
   const names = text.split(',').filter(Boolean)
   const own = names.find((name) => ownKinds.includes(name as TraceKind))
-  if (own) throw new UsageError(`--kinds ${own}: only the traced program itself knows of these: vm.trace() in it`)
+  if (own) throw new UsageError(`--kinds ${own}: only the traced program itself knows of these: trace(vm) in it`)
   const unknown = names.find((name) => !kernelKinds.includes(name as TraceKind))
   if (unknown !== undefined) throw new UsageError(`--kinds has no '${unknown}'; there are ${kernelKinds.join(', ')}`)
   return names as TraceKind[]
@@ -155,16 +155,16 @@ class Memslots {
   found = 0
   why: string | undefined
   #notBefore = 0
-  readonly #machines: () => Machine[]
+  readonly #hostVms: () => HostVm[]
 
-  constructor(machines: () => Machine[]) {
-    this.#machines = machines
+  constructor(hostVms: () => HostVm[]) {
+    this.#hostVms = hostVms
   }
 
   tell(trace: Trace, isOurs: (pid: number) => boolean): void {
     const started = Date.now()
     if (this.why !== undefined || started < this.#notBefore) return
-    const all = this.#machines().filter(({ pid }) => isOurs(pid))
+    const all = this.#hostVms().filter(({ pid }) => isOurs(pid))
     this.#notBefore = Date.now() + (Date.now() - started) / readingShare
     const missing = all.find(({ evidence }) => evidence.source !== 'bpf')
     if (missing) this.why = missing.evidence.missing[0] ?? 'they were not read'
@@ -192,8 +192,8 @@ interface Watched {
 
 async function follow(trace: Trace, watched: Watched, output: Output, json: boolean): Promise<void> {
   const tally = new Tally()
-  const { machines } = await import('../observe/tables/machines.js')
-  const memslots = new Memslots(machines)
+  const { hostVms } = await import('../observe/tables/host-vms.js')
+  const memslots = new Memslots(hostVms)
   const step = () => {
     memslots.tell(trace, (pid) => watched.isOurs(pid, tally))
     const events = trace.drain()

@@ -4,6 +4,7 @@
  */
 import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, checkSize, pageSize } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError, takeEach } from '../abi/errors.js'
+import { capabilities } from '../abi/generated/capabilities.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { NativeVm, NativeWriteRecorder } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP } from '../abi/requests.js'
@@ -37,8 +38,8 @@ export interface DirtyRange {
   size: number
 }
 
-const manualProtect = 168
-const ringCapabilities = [223, 192]
+const manualProtect = capabilities.MANUAL_DIRTY_LOG_PROTECT2
+const ringCapabilities = [capabilities.DIRTY_LOG_RING_ACQ_REL, capabilities.DIRTY_LOG_RING]
 // A ring, once enabled, is the VM's only log.
 const withRings = new WeakSet<NativeVm>()
 

@@ -2,18 +2,18 @@
 import { argumentError, checkBoolean, checkInteger, checkOptions, checkSize, hex, pageSize, restAfter } from '../abi/arguments.js'
 import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
+import { capabilities } from '../abi/generated/capabilities.js'
+import { GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP } from '../abi/generated/constants.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { NativeDescriptor, NativeVm } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_CREATE_GUEST_MEMFD } from '../abi/requests.js'
 import { CreateGuestMemfd } from '../abi/structures.js'
 import { commonOptions, type Mapping, type MappingOptions, mapDescriptor } from './mapping.js'
 
-/** GUEST_MEMFD_FLAG_MMAP and GUEST_MEMFD_FLAG_INIT_SHARED, by the names of the options that set them. */
-const flagsByName = { mmap: 1, initShared: 2 } as const
+/** By the names of the options that set them. */
+const flagsByName = { mmap: GUEST_MEMFD_FLAG_MMAP, initShared: GUEST_MEMFD_FLAG_INIT_SHARED } as const
 type FlagName = keyof typeof flagsByName
 const namesOf = (flags: number) => Object.entries(flagsByName).flatMap(([name, flag]) => (flags & flag ? [name] : []))
-/** KVM_CAP_GUEST_MEMFD and KVM_CAP_GUEST_MEMFD_FLAGS. */
-const extensions = { guestMemfd: 234, flags: 244 } as const
 
 /** Of {@link Vm.createGuestMemfd}. */
 export interface GuestMemfdOptions {
@@ -56,9 +56,9 @@ function notCreated(vm: NativeVm, size: number, flags: number, result: number): 
   const exhausted = exhaustion(asked, result, { ioctl: KVM_CREATE_GUEST_MEMFD.name })
   if (exhausted) return exhausted
   if (errno === 'ENOTTY') return refused('unavailable', '; this kernel has none: it needs Linux 6.8, built with CONFIG_KVM_GUEST_MEMFD')
-  if (check(extensions.guestMemfd) <= 0)
+  if (check(capabilities.GUEST_MEMFD) <= 0)
     return refused('unavailable', '; KVM makes none for VMs of this type (KVM_CAP_GUEST_MEMFD): before Linux 6.18 only for those with private memory')
-  const known = Math.max(0, check(extensions.flags))
+  const known = Math.max(0, check(capabilities.GUEST_MEMFD_FLAGS))
   const unknown = (flags & ~known) >>> 0
   if (unknown === 0) return refused('ioctl', '')
   const names = namesOf(unknown)

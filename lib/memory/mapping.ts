@@ -17,6 +17,7 @@ import {
 } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
 import { making, zeroed } from '../abi/exhausted.js'
+import * as constants from '../abi/generated/constants.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import { type NativeRegion, native, type RegionOptions } from '../abi/native.js'
 import { openBackingFile } from './backing-file.js'
@@ -24,24 +25,24 @@ import { announcing } from './changes.js'
 import { type DemandPaging, dropPaging, type FaultHandler, makePaging, type PageSource, providePages } from './demand-paging.js'
 import { memoryError, notServedHere, unmappedError } from './mapping-refusal.js'
 
-/** madvise(2) by name; numbers from <asm-generic/mman-common.h>, since older libcs lack the newer ones. */
+/** madvise(2) by name. */
 const adviceNumbers = {
-  normal: 0,
-  random: 1,
-  sequential: 2,
-  willneed: 3,
-  dontneed: 4,
-  free: 8,
-  remove: 9,
-  mergeable: 12,
-  unmergeable: 13,
-  hugepage: 14,
-  nohugepage: 15,
-  cold: 20,
-  pageout: 21,
-  'populate-read': 22,
-  'populate-write': 23,
-  collapse: 25
+  normal: constants.MADV_NORMAL,
+  random: constants.MADV_RANDOM,
+  sequential: constants.MADV_SEQUENTIAL,
+  willneed: constants.MADV_WILLNEED,
+  dontneed: constants.MADV_DONTNEED,
+  free: constants.MADV_FREE,
+  remove: constants.MADV_REMOVE,
+  mergeable: constants.MADV_MERGEABLE,
+  unmergeable: constants.MADV_UNMERGEABLE,
+  hugepage: constants.MADV_HUGEPAGE,
+  nohugepage: constants.MADV_NOHUGEPAGE,
+  cold: constants.MADV_COLD,
+  pageout: constants.MADV_PAGEOUT,
+  'populate-read': constants.MADV_POPULATE_READ,
+  'populate-write': constants.MADV_POPULATE_WRITE,
+  collapse: constants.MADV_COLLAPSE
 } as const
 /** Advice of madvise(2), by name. */
 export type Advice = keyof typeof adviceNumbers

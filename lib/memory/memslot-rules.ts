@@ -1,7 +1,8 @@
 /** Which rule a memslot breaks: KVM answers EINVAL for each of them (__kvm_set_memory_region(), kvm_arch_prepare_memory_region()). */
 import { hex, hexRange, pageSize } from '../abi/arguments.js'
+import { KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../abi/generated/constants.js'
 import { guestPhysicalLimit } from './guest-physical.js'
-import { type Placement, slotFlags } from './memslot.js'
+import type { Placement } from './memslot.js'
 
 /** KVM_MEM_MAX_NR_PAGES: a memslot counts its pages in 31 bits. */
 const mostBytes = (2 ** 31 - 1) * pageSize
@@ -24,17 +25,17 @@ function ofLiveSlot(before: Placement, after: Placement): string | undefined {
   if (before.mapping !== after.mapping || before.offset !== after.offset)
     return 'other memory cannot be put behind a live slot in one ioctl: rebind() does it'
   if (before.size !== after.size) return `the size of a live slot, ${hex(before.size)}, cannot change in one ioctl: resize() does it`
-  if ((before.flags ^ after.flags) & slotFlags.readonly)
+  if ((before.flags ^ after.flags) & KVM_MEM_READONLY)
     return 'readonly (KVM_MEM_READONLY) of a live slot cannot change: delete() it and create() it again'
   return undefined
 }
 
 function ofGuestMemfd({ after, others, ownsGuestMemfd }: Asked): string | undefined {
   const { guestMemfd, guestMemfdOffset, size, flags } = after
-  if (!guestMemfd) return flags & slotFlags.guestMemfd ? 'KVM_MEM_GUEST_MEMFD (flag 0x4) needs the option guestMemfd' : undefined
+  if (!guestMemfd) return flags & KVM_MEM_GUEST_MEMFD ? 'KVM_MEM_GUEST_MEMFD (flag 0x4) needs the option guestMemfd' : undefined
   if (!ownsGuestMemfd) return 'the guest_memfd belongs to another VM, and only that one can use it'
-  if (flags & slotFlags.logDirty) return 'a slot with a guest_memfd cannot be dirty-logged (KVM_MEM_LOG_DIRTY_PAGES)'
-  if (flags & slotFlags.readonly) return 'a slot with a guest_memfd cannot be readonly (KVM_MEM_READONLY)'
+  if (flags & KVM_MEM_LOG_DIRTY_PAGES) return 'a slot with a guest_memfd cannot be dirty-logged (KVM_MEM_LOG_DIRTY_PAGES)'
+  if (flags & KVM_MEM_READONLY) return 'a slot with a guest_memfd cannot be readonly (KVM_MEM_READONLY)'
   for (const other of others())
     if (other.guestMemfd === guestMemfd && other.guestMemfdOffset < guestMemfdOffset + size && guestMemfdOffset < other.guestMemfdOffset + other.size)
       return `the slot at gpa ${hexRange(other.gpa, other.size)} has these pages of the guest_memfd already, and a page stands behind one slot only`
@@ -45,7 +46,7 @@ function ofGuestMemfd({ after, others, ownsGuestMemfd }: Asked): string | undefi
 export function brokenRule(asked: Asked): string | undefined {
   const { before, after, allowsReadonly } = asked
   const limit = guestPhysicalLimit()
-  const unknown = after.flags & ~(slotFlags.logDirty | slotFlags.readonly | slotFlags.guestMemfd)
+  const unknown = after.flags & ~(KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY | KVM_MEM_GUEST_MEMFD)
   if (before) {
     const why = ofLiveSlot(before, after)
     if (why) return why
@@ -55,6 +56,6 @@ export function brokenRule(asked: Asked): string | undefined {
   const why = ofGuestMemfd(asked)
   if (why) return why
   if (unknown !== 0) return `KVM of this kernel knows no flag ${hex(unknown >>> 0)}`
-  if (after.flags & slotFlags.readonly && !allowsReadonly()) return 'KVM has no readonly slots here (KVM_CAP_READONLY_MEM)'
+  if (after.flags & KVM_MEM_READONLY && !allowsReadonly()) return 'KVM has no readonly slots here (KVM_CAP_READONLY_MEM)'
   return undefined
 }

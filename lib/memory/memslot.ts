@@ -13,13 +13,11 @@ import {
   restAfter
 } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
+import { KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../abi/generated/constants.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import { checkOpen, GuestMemfd } from './guest-memfd.js'
 import { Mapping } from './mapping.js'
 import type { SlotTable } from './slot-table.js'
-
-/** @internal KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, KVM_MEM_GUEST_MEMFD */
-export const slotFlags = { logDirty: 1, readonly: 2, guestMemfd: 4 } as const
 
 /** What {@link Memslot.setFlags} may change. */
 export interface MemslotFlags {
@@ -60,7 +58,7 @@ export interface Placement {
 
 /** @internal KVM_MEM_ bits with dirty logging on or off */
 export function flagsWith(flags: number, { logDirty = false }: MemslotFlags): number {
-  return ((flags & ~slotFlags.logDirty) | (checkBoolean('logDirty', logDirty) ? slotFlags.logDirty : 0)) >>> 0
+  return ((flags & ~KVM_MEM_LOG_DIRTY_PAGES) | (checkBoolean('logDirty', logDirty) ? KVM_MEM_LOG_DIRTY_PAGES : 0)) >>> 0
 }
 
 /** @internal */
@@ -70,9 +68,9 @@ export function placementOf(options: MemslotOptions): Placement {
   if (!(mapping instanceof Mapping)) throw argumentError('mapping', mapping, 'a Mapping')
   if (guestMemfd !== undefined && !(guestMemfd instanceof GuestMemfd)) throw argumentError('guestMemfd', guestMemfd, 'a GuestMemfd')
   const named =
-    (checkBoolean('logDirty', logDirty) ? slotFlags.logDirty : 0) |
-    (checkBoolean('readonly', readonly) ? slotFlags.readonly : 0) |
-    (guestMemfd ? slotFlags.guestMemfd : 0)
+    (checkBoolean('logDirty', logDirty) ? KVM_MEM_LOG_DIRTY_PAGES : 0) |
+    (checkBoolean('readonly', readonly) ? KVM_MEM_READONLY : 0) |
+    (guestMemfd ? KVM_MEM_GUEST_MEMFD : 0)
   const size = options.size ?? restAfter(offset, mapping.size)
   return { gpa, mapping, offset, size, guestMemfd, guestMemfdOffset, flags: (named | checkInteger('flags', flags, 0, 0xffff_ffff)) >>> 0 }
 }
@@ -179,7 +177,7 @@ export class Memslot {
   }
   /** Whether guest writes are MMIO exits (KVM_MEM_READONLY). */
   get readonly(): boolean {
-    return (this.#record.placement.flags & slotFlags.readonly) !== 0
+    return (this.#record.placement.flags & KVM_MEM_READONLY) !== 0
   }
   /** The guest_memfd behind private pages, if it has one. */
   get guestMemfd(): GuestMemfd | undefined {
@@ -187,7 +185,7 @@ export class Memslot {
   }
   /** Whether KVM keeps a bitmap of written pages (KVM_MEM_LOG_DIRTY_PAGES). */
   get logDirty(): boolean {
-    return (this.#record.placement.flags & slotFlags.logDirty) !== 0
+    return (this.#record.placement.flags & KVM_MEM_LOG_DIRTY_PAGES) !== 0
   }
   /** Whether it was deleted, by whomever, or the VM closed. */
   get deleted(): boolean {

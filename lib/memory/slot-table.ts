@@ -2,6 +2,7 @@
 import { argumentError, checkAddress, pageSize } from '../abi/arguments.js'
 import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import { zeroed } from '../abi/exhausted.js'
+import { capabilities } from '../abi/generated/capabilities.js'
 import type { NativeRegion, NativeVm } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION } from '../abi/requests.js'
 import { announcing, isWatched, type MemslotChanged, type MemslotRow } from './changes.js'
@@ -14,9 +15,6 @@ import { type ChangedRow, putChange, recordLength, rowsOf } from './memslot-word
 import { endTransaction, type MemslotTransaction, makeTransaction, type Staged, stage, stagedIn } from './transaction.js'
 
 const rowOf = (id: number, { gpa, size, mapping, offset }: Placement): MemslotRow => ({ id, gpa, size, hva: mapping.address + offset })
-
-/** KVM_CAP_READONLY_MEM. */
-const readonlyMemory = 81
 
 /** Those of which a running guest must not see the moment between. */
 const together: ReadonlySet<MemslotChanged['did']> = new Set(['rebind', 'resize'])
@@ -322,7 +320,7 @@ export class SlotTable implements Iterable<Memslot> {
     if (refusal.errno === 'EBADF')
       return new KvmError('closed', this.closed ? 'the VM is closed' : 'the VM was closed by the environment that created it')
     const others = () => this.#index.all().flatMap((other) => (other === slot ? [] : [recordOf(other).placement]))
-    const allowsReadonly = () => this.#vm.ioctl(KVM_CHECK_EXTENSION.number, readonlyMemory) > 0
+    const allowsReadonly = () => this.#vm.ioctl(KVM_CHECK_EXTENSION.number, capabilities.READONLY_MEM) > 0
     const ownsGuestMemfd = after?.guestMemfd === undefined || ownerOf(after.guestMemfd) === this.#vm
     return refusedError({ slot, before, after, others, ownsGuestMemfd, allowsReadonly, limit: this.limit }, refusal)
   }

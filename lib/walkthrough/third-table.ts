@@ -1,6 +1,7 @@
 /** The third table of this process's VM by whatever means this host allows: read by BPF, or else mirrored from trace events. */
 import { KvmError } from '../abi/errors.js'
 import type { Vm } from '../kvm/vm/vm.js'
+import { mirror, translate } from '../observe/observed.js'
 import type { Mirror } from '../observe/tables/mirror.js'
 import type { Translation } from '../observe/tables/translate.js'
 
@@ -13,10 +14,10 @@ export class ThirdTable implements Disposable {
   /** To be made before the guest runs: a mirror knows what changed since it began. */
   constructor(vm: Vm) {
     this.#vm = vm
-    const [missing] = vm.translate(0).evidence.missing.filter((text) => text.startsWith('the second stage'))
+    const [missing] = translate(vm, 0).evidence.missing.filter((text) => text.startsWith('the second stage'))
     if (missing === undefined) return
     try {
-      this.#mirror = vm.mirror()
+      this.#mirror = mirror(vm)
       this.note = `the third table is mirrored from trace events: ${missing}`
     } catch (error) {
       if (!(error instanceof KvmError)) throw error
@@ -30,7 +31,7 @@ export class ThirdTable implements Disposable {
 
   /** Where a GPA leads now. */
   at(gpa: number): Translation {
-    return (this.#mirror ?? this.#vm).translate(gpa)
+    return translate(this.#mirror ?? this.#vm, gpa)
   }
 
   [Symbol.dispose](): void {

@@ -3,6 +3,7 @@ import { hex } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import type { Vm } from '../kvm/vm/vm.js'
 import type { Mmu } from '../observe/host.js'
+import { trace } from '../observe/observed.js'
 import type { TraceEvent } from '../observe/trace/events.js'
 import type { Trace } from '../observe/trace/trace.js'
 
@@ -43,7 +44,7 @@ export class Witness implements Disposable {
   constructor(vm: Vm, mmu: Mmu, tdpMmu: boolean) {
     this.#tdp = tdpMmu && (mmu === 'ept' || mmu === 'npt')
     try {
-      this.#trace = vm.trace()
+      this.#trace = trace(vm)
     } catch (error) {
       if (!(error instanceof KvmError)) throw error
       this.note = `events are not shown: ${error.message}`

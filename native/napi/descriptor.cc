@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/kvm.h>
 #include <sys/ioctl.h>
 
 #include <cmath>
@@ -10,13 +9,10 @@
 #include <new>
 #include <vector>
 
+#include "core/kvm_abi.h"
 #include "core/requests.h"
 #include "core/tokens.h"
 #include "napi/vm.h"
-
-#ifndef KVM_GET_STATS_FD
-#define KVM_GET_STATS_FD _IO(KVMIO, 0xce)
-#endif
 
 namespace node_kvm {
 

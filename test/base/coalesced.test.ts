@@ -1,6 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { setImmediate as turn } from 'node:timers/promises'
-import { assemble, type CoalescedWrite, capabilities, type KvmError, Mapping, MiB, type Vcpu } from 'node-kvm'
+import { type CoalescedWrite, capabilities, type KvmError, Mapping, MiB, type Vcpu } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 import { describe, expect, type TestContext, test } from 'vitest'
 import { checkedError } from '../support/errors.js'
 import { kernelIsAtLeast } from '../support/kernel.js'

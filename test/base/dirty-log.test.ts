@@ -1,4 +1,5 @@
-import { Guest, Mapping, type Memslot, MiB } from 'node-kvm'
+import { Mapping, type Memslot, MiB } from 'node-kvm'
+import { Guest } from 'node-kvm/testing'
 import { describe, expect, test } from 'vitest'
 import { changedPages, copyInto, gpa, modes, needsMode, pageSize, pagesOf } from '../support/dirty-log.js'
 import { checkedError } from '../support/errors.js'

@@ -3,9 +3,10 @@ import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
-import { assemble, type IoEventfd, Mapping, MiB, type Vcpu, type Vm } from 'node-kvm'
+import { type IoEventfd, Mapping, MiB, type Vcpu, type Vm } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 import { describe, expect, test } from 'vitest'
-import { library } from '../support/built.js'
+import { library, testing } from '../support/built.js'
 import { checkedError } from '../support/errors.js'
 import { kernelIsAtLeast } from '../support/kernel.js'
 import { patience } from '../support/patience.js'
@@ -182,7 +183,7 @@ describe('ioeventfd', () => {
 
   test('a Worker that ends while it listens leaves nothing', async () => {
     const source = `const { parentPort } = require('node:worker_threads')
-      import(${library}).then(({ Kvm, Mapping, assemble }) => {
+      Promise.all([import(${library}), import(${testing})]).then(([{ Kvm, Mapping }, { assemble }]) => {
         const vm = Kvm.open().createVm()
         vm.interrupts.createIrqchip()
         globalThis.held = [vm.ioeventfd({ port: 1, size: 1 }), vm.interrupts.irqfd({ gsi: 5, resample: true }), vm.ioeventfd({ gpa: 0x1000, size: 1 })]

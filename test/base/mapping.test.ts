@@ -1,7 +1,8 @@
 import { existsSync, readFileSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { GiB, KiB, Kvm, Mapping, MiB, readPagemap } from 'node-kvm'
+import { GiB, KiB, Kvm, Mapping, MiB } from 'node-kvm'
+import { readPagemap, tables } from 'node-kvm/observe'
 import { afterAll, describe, expect, test } from 'vitest'
 import { checkedError } from '../support/errors.js'
 import { needsFrames, needsKvm } from '../support/needs.js'
@@ -266,7 +267,7 @@ test('a large and almost empty memory: its pages are found, and remapped each at
   const places = [0, 4096, 4 * GiB + 8192, 5 * GiB]
   for (const offset of places) mapping.write(offset, new Uint8Array([1]))
   const slots = [0, 600 * GiB].map((offset) => vm.memslots.create({ gpa: offset, mapping, offset, size: 8 * GiB }))
-  const told = () => Array.from(vm.tables().gpa)
+  const told = () => Array.from(tables(vm).gpa)
   expect(told()).toEqual(places)
   mapping.remap()
   expect(told()).toEqual(places)

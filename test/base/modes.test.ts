@@ -1,4 +1,5 @@
-import { assemble, CpuidEntry, type Exit, Mapping, MiB, type Vcpu } from 'node-kvm'
+import { CpuidEntry, type Exit, Mapping, MiB, type Vcpu } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 import { describe, expect, test } from 'vitest'
 import { checkedError } from '../support/errors.js'
 import { patience } from '../support/patience.js'

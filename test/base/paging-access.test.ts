@@ -2,7 +2,8 @@
 // The thread that would serve the page runs the vCPU, so that the page is taken from the access first.
 
 import { readFileSync } from 'node:fs'
-import { assemble, type FaultHandler, KiB, Mapping, MiB, type Vcpu } from 'node-kvm'
+import { type FaultHandler, KiB, Mapping, MiB, type Vcpu } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 import { describe, expect, test } from 'vitest'
 import { needsPaging } from '../support/needs.js'
 import { patience } from '../support/patience.js'

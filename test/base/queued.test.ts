@@ -1,4 +1,5 @@
-import { assemble, capabilities, type ExitHandlers, Mapping, MiB, type RunEnd, type Vcpu } from 'node-kvm'
+import { capabilities, type ExitHandlers, Mapping, MiB, type RunEnd, type Vcpu } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 import { beforeEach, expect, test } from 'vitest'
 import { skip } from '../support/skip.js'
 import { kvm, vm } from '../support/vm.js'

@@ -2,7 +2,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { inspect } from 'node:util'
-import { diff, hpaToGpa, hvaToGpa, KiB, type ListedSlot, type Machine, MiB, machines, rowOf, summarize } from 'node-kvm'
+import { KiB, MiB } from 'node-kvm'
+import { diff, type HostVm, hostVms, hpaToGpa, hvaToGpa, type ListedSlot, rowOf, summarize, tables, translate } from 'node-kvm/observe'
 import { expect, test } from 'vitest'
 import { inLab, skip } from '../support/skip.js'
 import { needsAll } from '../support/tables.js'
@@ -16,7 +17,7 @@ shareTarget((made) => {
   target = made
 })
 
-const machine = (): Machine => machines({ pid: target.pid })[0] as Machine
+const machine = (): HostVm => hostVms({ pid: target.pid })[0] as HostVm
 const randomPages = (count: number, gpa: number, size: number) =>
   Array.from({ length: count }, () => gpa + Math.floor((Math.random() * size) / 4096) * 4096)
 
@@ -27,7 +28,7 @@ test('1,000 random pages: GPA -> HVA -> HPA and GPA -> HPA are what the process 
   await target.do('touchAll')
   const gpas = Array.from({ length: 8 }, (_, index) => randomPages(125, base + index * (4 * MiB + 64 * KiB), 4 * MiB)).flat()
   const { truth } = await target.do('truth', { gpas })
-  const table = machine().tables()
+  const table = tables(machine())
   expect(table.evidence).toMatchObject({ source: 'bpf', secondStage: 'bpf', host: 'pagemap', torn: false, lost: 0 })
   const seen = gpas.map((gpa) => {
     const row = rowOf(table, gpa)
@@ -107,18 +108,18 @@ test('a page given back vanishes, touched again appears, and in another frame ha
   await target.do('slots', { count: 1, size: 64 * KiB })
   await target.do('guest')
   await target.do('touchAll')
-  const tables = () => machine().tables({ gpa: base, size: 64 * KiB })
-  const first = tables()
+  const read = () => tables(machine(), { gpa: base, size: 64 * KiB })
+  const first = read()
   await target.do('advise', { index: 0, advice: 'dontneed', offset: 0x3000, length: 4096 })
-  const second = tables()
+  const second = read()
   expect(diff(first, second)).toMatchObject([{ kind: 'vanished', gpa: base + 0x3000, size: 4096, before: { level: 1 }, after: { level: 0 } }])
-  expect(machine().translate(base + 0x3000).secondStage).toMatchObject({ present: false, reason: expect.stringContaining('no entry') })
+  expect(translate(machine(), base + 0x3000).secondStage).toMatchObject({ present: false, reason: expect.stringContaining('no entry') })
   await target.do('touch', { gpa: base + 0x3000, pages: 1 })
-  const third = tables()
+  const third = read()
   expect(diff(second, third)).toMatchObject([{ kind: 'appeared', gpa: base + 0x3000, size: 4096 }])
   await target.do('remap', { index: 0, offset: 0x5000, length: 8192 })
   await target.do('touch', { gpa: base + 0x5000, pages: 2 })
-  expect(diff(third, tables())).toMatchObject([{ kind: 'moved', gpa: base + 0x5000, size: 8192, before: { level: 1 }, after: { level: 1 } }])
+  expect(diff(third, read())).toMatchObject([{ kind: 'moved', gpa: base + 0x5000, size: 8192, before: { level: 1 }, after: { level: 1 } }])
 })
 
 test('transparent huge pages: level 2, one page given back splits it, collapsing merges it', async (context) => {
@@ -127,26 +128,26 @@ test('transparent huge pages: level 2, one page given back splits it, collapsing
   await target.do('slots', { count: 1, size, hugePages: true })
   await target.do('guest')
   await target.do('touchAll')
-  const tables = () => machine().tables({ gpa: base, size })
-  const first = tables()
+  const read = () => tables(machine(), { gpa: base, size })
+  const first = read()
   const { mapped, whySmall } = summarize(first)
   if (mapped.huge2M === 0) skip(context, `no level-2 entry here: ${Object.keys(whySmall).join('; ') || 'the host gave no huge page'}`)
   const row = first.level.indexOf(2)
   const gpa = first.gpa[row] as number
-  expect(machine().translate(gpa + 0x1234)).toMatchObject({ agrees: true, secondStage: { present: true, level: 2, size: 2 * MiB } })
+  expect(translate(machine(), gpa + 0x1234)).toMatchObject({ agrees: true, secondStage: { present: true, level: 2, size: 2 * MiB } })
   await target.do('advise', { index: 0, advice: 'dontneed', offset: gpa - base + 0x5000, length: 4096 })
   await target.do('touch', { gpa, pages: 512, how: 'read' })
-  const second = tables()
+  const second = read()
   const split = diff(first, second).filter(({ kind }) => kind === 'split')
   // The one page came anew: it is another frame, and of a level below as well.
   expect(split.reduce((sum, each) => sum + each.size, 0)).toBe(2 * MiB)
   expect(split[0]).toMatchObject({ gpa, before: { level: 2 }, after: { level: 1 } })
   await target.do('touch', { gpa, pages: 512, how: 'write' })
-  const third = tables()
+  const third = read()
   const collapsed = await target.do('advise', { index: 0, advice: 'collapse', offset: gpa - base, length: 2 * MiB })
   if (collapsed.error) skip(context, `the host did not collapse the pages: ${collapsed.error}`)
   await target.do('touch', { gpa, pages: 512, how: 'write' })
-  expect(diff(third, tables()).filter(({ kind }) => kind === 'merged')).toMatchObject([
+  expect(diff(third, read()).filter(({ kind }) => kind === 'merged')).toMatchObject([
     { gpa, size: 2 * MiB, before: { level: 1 }, after: { level: 2 } }
   ])
 })
@@ -156,7 +157,7 @@ test('dirty logging is why an entry is small', async (context) => {
   await target.do('slots', { count: 1, size: 2 * MiB, hugePages: true, dirty: true })
   await target.do('guest')
   await target.do('touchAll')
-  const { host, secondStage } = machine().translate(base)
+  const { host, secondStage } = translate(machine(), base)
   expect(secondStage).toMatchObject({ present: true, level: 1 })
   if (!(host?.huge ?? host?.transparentHuge)) skip(context, 'the host gave no huge page')
   expect(secondStage).toMatchObject({ whySmall: expect.stringContaining('dirty-logged') })
@@ -168,9 +169,9 @@ test('reading does not disturb it: no notifier calls, no faults, no exits', asyn
   await target.do('guest')
   await target.do('touchAll')
   const before = await target.do('statistics')
-  const first = machine().tables()
-  for (let round = 0; round < (slow ? 5 : 50); round++) machine().tables()
-  expect(diff(first, machine().tables())).toEqual([])
+  const first = tables(machine())
+  for (let round = 0; round < (slow ? 5 : 50); round++) tables(machine())
+  expect(diff(first, tables(machine()))).toEqual([])
   expect(first.evidence.invalidations).toBe(0)
   expect(await target.do('statistics')).toEqual(before)
 })

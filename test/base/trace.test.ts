@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
-import { KiB, Mapping, type TraceEvent, timeline } from 'node-kvm'
+import { KiB, Mapping } from 'node-kvm'
+import { type TraceEvent, timeline, trace } from 'node-kvm/observe'
 import { describe, expect, test } from 'vitest'
 import { skip } from '../support/skip.js'
 import { causes, gpa, guest, hits, prepareEachTest, ram, touched } from '../support/traced.js'
@@ -12,11 +13,11 @@ prepareEachTest(() => vm)
 describe('what happened', () => {
   test('is in order of time, in one clock with the own calls', () => {
     touched()
-    using trace = vm.trace()
+    using recording = trace(vm)
     const before = Number(process.hrtime.bigint())
     ram.advise('dontneed')
     guest.touch(gpa, 16, 'write', 1)
-    const events = trace.drain()
+    const events = recording.drain()
     const after = Number(process.hrtime.bigint())
     const times = events.map(({ time }) => time)
     expect(times).toEqual(times.slice().sort((one, other) => one - other))
@@ -24,17 +25,17 @@ describe('what happened', () => {
     expect(times.at(-1)).toBeLessThanOrEqual(after)
     expect(events[0]).toMatchObject({ kind: 'mapping', did: 'advise(dontneed)', hva: ram.address, size: 64 * KiB, process: process.pid })
     expect(ofKind(events, 'spte-set').filter(({ decoded }) => decoded.present).length).toBeGreaterThanOrEqual(16)
-    expect(trace.lost).toBe(0)
+    expect(recording.lost).toBe(0)
     expect(events.every(({ process: pid, elapsed }) => pid === process.pid && elapsed >= 0)).toBe(true)
   })
 
   test('from madvise to the new entry: each caused by the one before', () => {
-    using trace = vm.trace()
+    using recording = trace(vm)
     touched()
-    trace.drain()
+    recording.drain()
     ram.advise('dontneed', 0x2000, 4 * KiB)
     guest.read(gpa + 0x2000)
-    const events = trace.drain()
+    const events = recording.drain()
     const unmap = hits(events, gpa + 0x2000)[0] as TraceEvent
     expect(unmap).toMatchObject({ kind: 'notifier-unmap', hva: ram.address + 0x2000, size: 4 * KiB, gpas: [{ gpa: gpa + 0x2000, size: 4 * KiB }] })
     expect(causes(unmap)).toEqual(['mapping'])
@@ -52,10 +53,10 @@ describe('what happened', () => {
   test('a violation tells the access, and a first one has no cause', (context) => {
     if (!tellsViolations) skip(context, 'shadow paging: the guest takes no violations that KVM has an event for')
     vm.memslots.create({ gpa, mapping: ram })
-    using trace = vm.trace()
+    using recording = trace(vm)
     guest.read(gpa)
     guest.write(gpa + 0x1000, 1n)
-    const events = ofKind(trace.drain(), 'violation')
+    const events = ofKind(recording.drain(), 'violation')
     const [read] = events.filter((event) => event.gpa === gpa)
     const [write] = events.filter((event) => event.gpa === gpa + 0x1000)
     expect(read).toMatchObject({ access: 'read', present: false, vcpu: 0 })
@@ -70,9 +71,9 @@ describe('what happened', () => {
   test('copy on write: the notifier call is of the access, not of a call', () => {
     const slot = vm.memslots.create({ gpa, mapping: ram })
     guest.read(gpa)
-    using trace = vm.trace()
+    using recording = trace(vm)
     guest.write(gpa, 7n)
-    const events = trace.drain()
+    const events = recording.drain()
     const [unmap] = hits(events, gpa)
     expect(unmap).toMatchObject({ hva: slot.hva, size: 4 * KiB })
     expect(causes(unmap as TraceEvent)[0]).toBe(tellsViolations ? 'violation' : undefined)
@@ -81,9 +82,9 @@ describe('what happened', () => {
 
   test('moving a slot: a memslot event, and zaps that it caused', () => {
     const slot = touched()
-    using trace = vm.trace()
+    using recording = trace(vm)
     slot.move(0x20_0000)
-    const events = trace.drain()
+    const events = recording.drain()
     expect(events[0]).toMatchObject({ kind: 'memslot', did: 'move', before: { gpa }, after: { gpa: 0x20_0000 } })
     const [zap] = ofKind(events, 'zap-all')
     expect(zap?.cause).toBe(events[0])
@@ -97,11 +98,11 @@ describe('what happened', () => {
     vm.memslots.create({ gpa: 0x20_0000, mapping: other })
     touched()
     guest.touch(0x20_0000, 16, 'write', 1)
-    using trace = vm.trace()
+    using recording = trace(vm)
     ram.advise('dontneed', 0, 4 * KiB)
     spawnSync('true')
     other.advise('dontneed', 0, 4 * KiB)
-    const events = trace.drain()
+    const events = recording.drain()
     for (const unmap of ofKind(events, 'notifier-unmap')) {
       const call = unmap.cause as { hva: number; size: number; time: number; duration: number } | undefined
       if (!call) continue
@@ -114,10 +115,10 @@ describe('what happened', () => {
 
   test('as text and as JSON', () => {
     touched()
-    using trace = vm.trace()
+    using recording = trace(vm)
     ram.advise('dontneed', 0, 4 * KiB)
     guest.write(gpa, 7n)
-    for (const event of trace.drain()) {
+    for (const event of recording.drain()) {
       expect(String(event)).toMatch(/^\+[\d.]+ [a-z]/)
       const plain = JSON.parse(JSON.stringify(event))
       expect(plain).toMatchObject({ kind: event.kind, time: event.time, process: process.pid, thread: event.thread })
@@ -131,37 +132,37 @@ describe('what happened', () => {
 describe('reading it', () => {
   test('async iteration gives events as they come, and ends with close', async () => {
     touched()
-    const trace = vm.trace()
+    const recording = trace(vm)
     const seen: TraceEvent[] = []
     const done = (async () => {
-      for await (const event of trace) {
+      for await (const event of recording) {
         seen.push(event)
-        if (event.kind === 'memslot') trace.close()
+        if (event.kind === 'memslot') recording.close()
       }
     })()
     ram.advise('dontneed')
     while (hits(seen, gpa).length === 0) await sleep(1)
-    expect(trace.closed).toBe(false)
+    expect(recording.closed).toBe(false)
     vm.memslots.create({ gpa: 0x40_0000, mapping: ram })
     await done
     expect(seen.at(-1)).toMatchObject({ kind: 'memslot', did: 'create' })
   })
 
   test('a close from elsewhere ends who waits', async () => {
-    const trace = vm.trace()
-    const next = trace[Symbol.asyncIterator]().next()
+    const recording = trace(vm)
+    const next = recording[Symbol.asyncIterator]().next()
     await turn()
-    trace.close()
+    recording.close()
     expect(await next).toEqual({ done: true, value: undefined })
   })
 
   test('close: no more events, the losses stay, a second one does nothing', () => {
-    const trace = vm.trace()
+    const recording = trace(vm)
     touched()
-    trace.close()
-    trace.close()
-    expect(trace.closed).toBe(true)
-    expect(trace.drain()).toEqual([])
-    expect(trace.lost).toBe(0)
+    recording.close()
+    recording.close()
+    expect(recording.closed).toBe(true)
+    expect(recording.drain()).toEqual([])
+    expect(recording.lost).toBe(0)
   })
 })

@@ -1,7 +1,9 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Change, describeHost, diff, Guest, hpaToGpa, hvaToGpa, KiB, Mapping, MiB, machines, type Tables } from 'node-kvm'
+import { KiB, Mapping, MiB } from 'node-kvm'
+import { type Change, describeHost, diff, hostVms, hpaToGpa, hvaToGpa, type Tables, tables, translate } from 'node-kvm/observe'
+import { Guest } from 'node-kvm/testing'
 import { describe, expect, test } from 'vitest'
 import { native, type TableFailure } from '../../lib/abi/native.js'
 import { backingOf, type HostMapping } from '../../lib/observe/tables/backing.js'
@@ -19,16 +21,16 @@ describe("this process's VM", () => {
     const page = Mapping.anonymous(4 * KiB)
     const slot = vm.memslots.create({ gpa: 0xa000, mapping: page })
     guest.write(0xa000, 7n)
-    const first = vm.translate(0xa008)
+    const first = translate(vm, 0xa008)
     expect(first).toMatchObject({ gpa: 0xa008, hva: page.address + 8, agrees: true, secondStage: { present: true, level: 1, hpa: first.hpa } })
     page.remap()
-    expect(vm.translate(0xa000).secondStage.present).toBe(false)
+    expect(translate(vm, 0xa000).secondStage.present).toBe(false)
     guest.write(0xa000, 8n)
-    const second = vm.translate(0xa008)
+    const second = translate(vm, 0xa008)
     expect(second).toMatchObject({ hva: first.hva, agrees: true })
     expect(second.hpa).not.toBe(first.hpa)
     slot.move(0xe000)
-    expect(vm.translate(0xa000)).toMatchObject({
+    expect(translate(vm, 0xa000)).toMatchObject({
       slot: null,
       hva: null,
       hpa: null,
@@ -36,7 +38,7 @@ describe("this process's VM", () => {
       secondStage: { present: false, reason: expect.stringContaining('MMIO') }
     })
     guest.read(0xe000)
-    expect(vm.translate(0xe008)).toMatchObject({ hva: first.hva, hpa: second.hpa, agrees: true })
+    expect(translate(vm, 0xe008)).toMatchObject({ hva: first.hva, hpa: second.hpa, agrees: true })
   })
 
   test('a read-only host page is a read-only entry', (context) => {
@@ -47,12 +49,12 @@ describe("this process's VM", () => {
     vm.memslots.create({ gpa: 0xa000, mapping: page })
     guest.write(0xa000, 1n)
     // Of this page alone: the host may take others away at any time.
-    const tables = () => vm.tables({ gpa: 0xa000, size: 4 * KiB })
-    const before = tables()
+    const read = () => tables(vm, { gpa: 0xa000, size: 4 * KiB })
+    const before = read()
     page.protect('r')
     guest.read(0xa000)
-    expect(vm.translate(0xa000)).toMatchObject({ agrees: true, secondStage: { present: true, spte: { write: false } } })
-    expect(diff(before, tables())).toMatchObject([{ kind: 'permission', gpa: 0xa000 }])
+    expect(translate(vm, 0xa000)).toMatchObject({ agrees: true, secondStage: { present: true, spte: { write: false } } })
+    expect(diff(before, read())).toMatchObject([{ kind: 'permission', gpa: 0xa000 }])
   })
 
   test('one page at two GPAs: every alias', (context) => {
@@ -61,9 +63,9 @@ describe("this process's VM", () => {
     const page = Mapping.anonymous(4 * KiB)
     for (const gpa of [0xa000, 0x2_a000]) vm.memslots.create({ gpa, mapping: page })
     for (const gpa of [0xa000, 0x2_a000]) guest.write(gpa, 1n)
-    const table = vm.tables()
+    const table = tables(vm)
     expect(hvaToGpa(table, page.address + 7)).toEqual([0xa007, 0x2_a007])
-    expect(hpaToGpa(table, (vm.translate(0xa000).hpa as number) + 7)).toEqual([0xa007, 0x2_a007])
+    expect(hpaToGpa(table, (translate(vm, 0xa000).hpa as number) + 7)).toEqual([0xa007, 0x2_a007])
     expect(hvaToGpa(table, 0x1000)).toEqual([])
     expect(hpaToGpa(table, 0)).toEqual([])
   })
@@ -86,7 +88,7 @@ describe("this process's VM", () => {
       vm.memslots.create({ gpa: 0x20_0000, mapping: read })
       for (const gpa of [0xa000, 0x1_a000]) guest.write(gpa, 1n)
       for (const gpa of [0x2_a000, 0x20_0000]) guest.read(gpa)
-      const at = (gpa: number) => vm.translate(gpa)
+      const at = (gpa: number) => translate(vm, gpa)
       expect(at(0xa000)).toMatchObject({
         agrees: true,
         slot: { backing: 'anonymous' },
@@ -107,9 +109,9 @@ describe("this process's VM", () => {
     const memory = Mapping.anonymous(2 * MiB, { hugePages: true })
     memory.write(0, new Uint8Array([1]))
     vm.memslots.create({ gpa: 0x20_0000, mapping: memory })
-    const { host } = vm.translate(0x20_0000)
+    const { host } = translate(vm, 0x20_0000)
     if (!host?.transparentHuge) skip(context, 'the host gave no huge page')
-    const table = vm.tables({ gpa: 0x20_0000, size: 2 * MiB })
+    const table = tables(vm, { gpa: 0x20_0000, size: 2 * MiB })
     // Before Linux 6.7 the kernel has no PAGEMAP_SCAN to say by how large an entry a page is mapped.
     if (table.hugeKnown) {
       expect(host).toMatchObject({ huge: true })
@@ -122,24 +124,29 @@ describe("this process's VM", () => {
     needsAll(context)
     const memory = Mapping.anonymous(16 * KiB)
     vm.memslots.create({ gpa: 0xa000, mapping: memory })
-    expect(vm.translate(0xa000)).toMatchObject({ hpa: null, host: { present: false, swapped: false }, agrees: null, secondStage: { present: false } })
+    expect(translate(vm, 0xa000)).toMatchObject({
+      hpa: null,
+      host: { present: false, swapped: false },
+      agrees: null,
+      secondStage: { present: false }
+    })
     // Without unrestricted guest (ept=0) KVM has memory of its own further up.
-    expect(vm.tables({ gpa: 0, size: MiB }).gpa).toHaveLength(0)
+    expect(tables(vm, { gpa: 0, size: MiB }).gpa).toHaveLength(0)
     memory.fill(1)
-    expect([...vm.tables({ gpa: 0xb000, size: 2 * 4096 }).gpa]).toEqual([0xb000, 0xc000])
-    expect([...vm.tables({ gpa: 0xd000 }).gpa]).toEqual([0xd000])
+    expect([...tables(vm, { gpa: 0xb000, size: 2 * 4096 }).gpa]).toEqual([0xb000, 0xc000])
+    expect([...tables(vm, { gpa: 0xd000 }).gpa]).toEqual([0xd000])
   })
 
   test('bad arguments', () => {
     for (const gpa of [-1, 1.5, Number.NaN, 2 ** 52, '0xa000', 10n, undefined])
-      expect(checkedError(() => vm.translate(gpa as number), 'argument').argument).toBe('gpa')
-    for (const gpa of [-1, 1.5, Number.NaN, '0']) expect(checkedError(() => vm.tables({ gpa: gpa as number }), 'argument').argument).toBe('gpa')
+      expect(checkedError(() => translate(vm, gpa as number), 'argument').argument).toBe('gpa')
+    for (const gpa of [-1, 1.5, Number.NaN, '0']) expect(checkedError(() => tables(vm, { gpa: gpa as number }), 'argument').argument).toBe('gpa')
     for (const size of [-1, 1.5, Number.NaN, '0', 2 ** 53])
-      expect(checkedError(() => vm.tables({ size: size as number }), 'argument').argument).toBe('size')
-    for (const pid of [0, -1, 1.5, 'x']) expect(checkedError(() => machines({ pid: pid as number }), 'argument').argument).toBe('pid')
+      expect(checkedError(() => tables(vm, { size: size as number }), 'argument').argument).toBe('size')
+    for (const pid of [0, -1, 1.5, 'x']) expect(checkedError(() => hostVms({ pid: pid as number }), 'argument').argument).toBe('pid')
     vm.close()
-    checkedError(() => vm.translate(0xa000), 'closed')
-    checkedError(() => vm.tables(), 'closed')
+    checkedError(() => translate(vm, 0xa000), 'closed')
+    checkedError(() => tables(vm), 'closed')
   })
 })
 
@@ -261,7 +268,7 @@ test(`the second stage here is ${describeHost().mmu}`, (context) => {
   // The host may drop every entry at any moment, as KVM's own count then says.
   const look = () => {
     guest.write(0x10_0000, 1n)
-    const { leaves } = vm.tables()
+    const { leaves } = tables(vm)
     const { pages_4k, pages_2m, pages_1g } = vm.stats.read() as Record<string, number>
     return { leaves, mapped: pages_4k! + pages_2m! + pages_1g! }
   }

@@ -1,7 +1,26 @@
 import { CpuidEntry, Mapping, Registers, Segment, SpecialRegisters, type Vcpu } from 'node-kvm'
+import { translate } from 'node-kvm/observe'
 import { describe, expect, test } from 'vitest'
-import { address, array, bytes, type Field, type Fields, i32, type Struct, type StructType, struct, u8, u16, u32, u64 } from '../../lib/abi/struct.js'
-import * as structures from '../../lib/abi/structures.js'
+import * as structures from '../../lib/abi/generated/structures.js'
+import {
+  address,
+  array,
+  bits,
+  bytes,
+  type Field,
+  type Fields,
+  i8,
+  i16,
+  i32,
+  i64,
+  Struct,
+  type StructType,
+  struct,
+  u8,
+  u16,
+  u32,
+  u64
+} from '../../lib/abi/struct.js'
 import { checkedError } from '../support/errors.js'
 import { skipInLab } from '../support/skip.js'
 import { kvm, vm } from '../support/vm.js'
@@ -24,6 +43,9 @@ const scalars = new Map<Field<any>, { fits: unknown[]; not: unknown[] }>([
   [u8, { fits: [0, 0xff], not: [...noInteger, 0x100, 2 ** 32] }],
   [u16, { fits: [0, 0xffff], not: [...noInteger, 0x1_0000, 0x1_2345] }],
   [u32, { fits: [0, 0xffff_ffff], not: [...noInteger, 2 ** 32, 2 ** 32 + 1] }],
+  [i8, { fits: [-(2 ** 7), 2 ** 7 - 1], not: [...noInteger.filter((value) => value !== -1), 2 ** 7, -(2 ** 7) - 1] }],
+  [i16, { fits: [-(2 ** 15), 2 ** 15 - 1], not: [...noInteger.filter((value) => value !== -1), 2 ** 15, -(2 ** 15) - 1] }],
+  [i64, { fits: [-(2n ** 63n), 2n ** 63n - 1n], not: [...noBigint.filter((value) => value !== -1n && typeof value !== 'bigint'), 2n ** 63n] }],
   [i32, { fits: [-(2 ** 31), 2 ** 31 - 1], not: [...noInteger.filter((value) => value !== -1), 2 ** 31, -(2 ** 31) - 1] }],
   [address, { fits: [0, 2 ** 52, Number.MAX_SAFE_INTEGER], not: [...noInteger, 2 ** 53, 2 ** 64] }],
   [u64, { fits: [0n, 2n ** 64n - 1n], not: noBigint }]
@@ -34,6 +56,7 @@ function unfit(field: Field<any>): unknown[] {
   const known = scalars.get(field)
   if (known) return known.not
   const value = field.get(new DataView(new ArrayBuffer(field.size)), 0)
+  if (typeof value === 'number') return [...noInteger, field.get(new DataView(new Uint8Array(field.size).fill(0xff).buffer), 0) + 1]
   if (value instanceof Uint8Array)
     return [
       new Uint8Array(field.size + 1),
@@ -68,7 +91,7 @@ function unfit(field: Field<any>): unknown[] {
     { bytes: 1 },
     throwing,
     Object.create(Segment.prototype),
-    new Registers()
+    new (field === Registers ? CpuidEntry : Registers)()
   ]
 }
 
@@ -105,7 +128,7 @@ describe('a field of a structure takes what it can hold, and refuses the rest by
   })
 
   test('a 64-bit value that a number cannot hold is not rounded when it is read', () => {
-    const Addressed = struct('addressed', { at: address })
+    const Addressed = struct('addressed', 8, () => ({ at: [0, address] }))
     const instance = Addressed.over(new Uint8Array(8).fill(0xff))
     checkedError(() => instance.at, 'limit')
     instance.bytes.set([0, 0, 0, 0, 0, 0, 0x1f, 0])
@@ -160,11 +183,92 @@ describe('one that does not fit leaves all as it was', () => {
   })
 })
 
+describe('members that share memory, as those of a union in C', () => {
+  const { kvm_irq_level, kvm_irq_routing_entry, kvm_ioapic_state, kvm_irqchip } = structures
+
+  test('one shows in the others', () => {
+    const level = new kvm_irq_level({ status: -1 })
+    expect(level.toObject()).toEqual({ irq: 0xffff_ffff, status: -1, level: 0 })
+    const entry = new kvm_irq_routing_entry({ u: { msi: { address_lo: 5, address_hi: 6 } } })
+    expect(entry.u.irqchip.toObject()).toEqual({ irqchip: 5, pin: 6 })
+    entry.u.irqchip.pin = 7
+    expect(entry.u.msi.address_hi).toBe(7)
+  })
+
+  test('those given together must agree where they share it', () => {
+    expect(new kvm_irq_level({ irq: 5, status: 5 }).irq).toBe(5)
+    const { argument, message } = checkedError(() => new kvm_irq_level({ irq: 5, status: 6 }), 'argument')
+    expect(argument).toBe('kvm_irq_level.status')
+    expect(message).toContain('shares memory')
+    // Only the second word differs, and only that of one is given.
+    expect(new kvm_irq_routing_entry({ u: { irqchip: { pin: 6 }, msi: { address_lo: 5 } } }).u.msi.toObject()).toMatchObject({
+      address_lo: 5,
+      address_hi: 6
+    })
+    expect(checkedError(() => new kvm_irq_routing_entry({ u: { irqchip: { pin: 6 }, msi: { address_hi: 5 } } }), 'argument').argument).toBe(
+      'kvm_irq_routing_entry.u.msi'
+    )
+  })
+
+  test('an instance among them is compared, too, and what is refused changes nothing', () => {
+    const entry = new kvm_irq_routing_entry({ gsi: 3, u: { irqchip: { irqchip: 2, pin: 6 } } })
+    const before = entry.bytes.slice()
+    const { msi } = new kvm_irq_routing_entry({ u: { msi: { address_lo: 1 } } }).u
+    checkedError(() => kvm_irq_routing_entry.assign(entry, 'route', { gsi: 4, u: { irqchip: { irqchip: 2 }, msi } }), 'argument')
+    expect(entry.bytes).toEqual(before)
+  })
+
+  test.for(schemas.map((schema) => [schema.structName, schema] as const))('%s can be made again from its plain object', ([, schema]) => {
+    // Addresses have 52 bits at most.
+    const pattern = Uint8Array.from({ length: schema.size }, (_, index) => (index % 8 > 5 ? 0 : (index * 37 + 11) & 0xff))
+    const source = schema.over(pattern)
+    const plain = source.toObject()
+    const again = new schema(plain as never)
+    expect(again.toObject()).toEqual(plain)
+    expect(new schema(source as never).bytes).toEqual(pattern)
+    expect(JSON.parse(JSON.stringify(again))).toEqual(JSON.parse(JSON.stringify(source)))
+  })
+
+  test('bit fields: each has its range, and leaves its neighbours as they are', () => {
+    const state = new kvm_ioapic_state({ redirtbl: Array.from({ length: 24 }, () => ({ bits: 2n ** 64n - 1n })) })
+    const { fields } = state.redirtbl[23] as InstanceType<typeof kvm_ioapic_state>['redirtbl'][number]
+    fields.mask = 0
+    fields.delivery_mode = 5
+    expect(state.redirtbl[23]?.bits).toBe(0xffff_ffff_fffe_fdffn)
+    expect(checkedError(() => (fields.delivery_mode = 8), 'argument').message).toBe(
+      'kvm_ioapic_state.redirtbl.fields.delivery_mode is 0x8; it must be a whole number from 0 to 7'
+    )
+    const wide = struct('wide', 4, () => ({ low: [0, bits(4, 0, 10)], high: [0, bits(4, 10, 22)] }))
+    const instance = new wide({ low: 0x3ff, high: 0x2a_aaaa })
+    expect(instance.toObject()).toEqual({ low: 0x3ff, high: 0x2a_aaaa })
+    expect([...instance.bytes]).toEqual([0xff, 0xab, 0xaa, 0xaa])
+  })
+
+  test('structures in an array are windows, as they are alone; a plain object shares nothing', () => {
+    const chip = new kvm_irqchip({ chip: { pic: { imr: 0xfb } } })
+    const plain = chip.toObject()
+    const [first] = chip.chip.ioapic.redirtbl
+    if (!(first instanceof Struct)) throw new Error('no structure')
+    first.bits = 5n
+    expect(chip.chip.ioapic.redirtbl[0]?.fields.vector).toBe(5)
+    expect(plain.chip.ioapic.redirtbl[0]?.bits).toBe(0n)
+    expect(plain.chip.dummy[2]).toBe(0xfb)
+  })
+
+  test('arrays behind a structure are no fields of it', () => {
+    const { kvm_cpuid2, kvm_cpuid_entry2, kvm_nested_state, kvm_regs } = structures
+    expect(Object.keys(kvm_cpuid2.fields)).toEqual(['nent', 'padding'])
+    expect(kvm_cpuid2.flexible).toEqual({ entries: kvm_cpuid_entry2 })
+    expect(Object.keys(kvm_nested_state.flexible)).toEqual(['vmx', 'svm'])
+    expect(kvm_regs.flexible).toEqual({})
+  })
+})
+
 test('an error about a value does not run into what the value does', () => {
   const { proxy, revoke } = Proxy.revocable({}, {})
   revoke()
   for (const value of [proxy, throwing, Object.create(null), () => {}, Symbol('s')])
-    expect(checkedError(() => vm.translate(value as never), 'argument').argument).toBe('gpa')
+    expect(checkedError(() => translate(vm, value as never), 'argument').argument).toBe('gpa')
   for (const memory of [undefined, [], new Uint8Array(3), new Uint16Array(100)]) checkedError(() => Registers.over(memory as never), 'argument')
 })
 
@@ -207,7 +311,7 @@ describe('structures are values', () => {
   })
 
   test('bytes of any memory are copied: shared, resizable', () => {
-    const Bytes = struct('some', { data: bytes(4), list: array(u8, 2) })
+    const Bytes = struct('some', 6, () => ({ data: [0, bytes(4)], list: [4, array(u8, 2)] }))
     const shared = new Uint8Array(new SharedArrayBuffer(4)).fill(7)
     const instance = new Bytes({ data: shared })
     shared.fill(1)

@@ -1,11 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
-import { assemble, describeHost, Guest, KiB, Kvm, longModeTablesSize, Mapping, MiB, type Registers, syncBits, type Vcpu } from 'node-kvm'
+import { KiB, Kvm, longModeTablesSize, Mapping, MiB, type Registers, syncBits, type Vcpu } from 'node-kvm'
+import { describeHost } from 'node-kvm/observe'
+import { assemble, Guest } from 'node-kvm/testing'
 import { describe, expect, test } from 'vitest'
 import type { NativeKvm, NativeVcpu, NativeVm } from '../../lib/abi/native.js'
 import { native } from '../../lib/abi/native.js'
 import { KVM_GET_REGS } from '../../lib/abi/requests.js'
-import { library } from '../support/built.js'
+import { library, testing } from '../support/built.js'
 import { checkedError } from '../support/errors.js'
 import { patience } from '../support/patience.js'
 import { kvm, vm } from '../support/vm.js'
@@ -336,7 +338,7 @@ describe('lifetimes', () => {
   test('a Worker that ends in mid-use releases what it held, and two may load the add-on', async () => {
     const source = `
       const { parentPort } = require('node:worker_threads')
-      import(${library}).then(({ Guest, Kvm, Mapping }) => {
+      Promise.all([import(${library}), import(${testing})]).then(([{ Kvm, Mapping }, { Guest }]) => {
         globalThis.kept = Kvm.open()
         const vm = (globalThis.vm = kept.createVm())
         const guest = Guest.create(vm)

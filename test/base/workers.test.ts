@@ -1,4 +1,5 @@
-import { assemble, KiB, Mapping, MiB, Vm } from 'node-kvm'
+import { KiB, Mapping, MiB, Vm } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 import { expect, test } from 'vitest'
 import { checkedError } from '../support/errors.js'
 import { untilRunning } from '../support/running.js'

@@ -1,7 +1,8 @@
 // A started vCPU waits for a page that its event loop's thread serves, in an access that KVM makes itself, which heeds no signal; that
 // thread ends the vCPU in the way that the argument names.
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
-import { assemble, Kvm, Mapping, Vm } from '../../dist/lib/index.js'
+import { Kvm, Mapping, Vm } from '../../dist/lib/index.js'
+import { assemble } from '../../dist/lib/testing/index.js'
 
 const pause = (ms) => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms)
 

@@ -1,7 +1,8 @@
 // A guest that writes a growing number to a device, while somebody sends the signal by which the library interrupts its own runs.
 import { spawn } from 'node:child_process'
 import { native } from '../../dist/lib/abi/native.js'
-import { assemble, Kvm, Mapping } from '../../dist/lib/index.js'
+import { Kvm, Mapping } from '../../dist/lib/index.js'
+import { assemble } from '../../dist/lib/testing/index.js'
 
 const vm = Kvm.open().createVm()
 const ram = Mapping.anonymous(32768)

@@ -1,7 +1,8 @@
 // This thread runs a vCPU that writes a growing number to a device, and serves the pages for which a Worker's vCPU waits meanwhile: each
 // request for one interrupts the run. Counts the exits, as many as the argument says at least.
 import { isMainThread, Worker, workerData } from 'node:worker_threads'
-import { assemble, Kvm, Mapping, Vm } from '../../dist/lib/index.js'
+import { Kvm, Mapping, Vm } from '../../dist/lib/index.js'
+import { assemble } from '../../dist/lib/testing/index.js'
 
 if (!isMainThread) {
   const vcpu = Vm.attach(workerData).vcpu(1)

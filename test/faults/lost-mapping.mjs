@@ -1,7 +1,8 @@
 // Mappings whose pages JavaScript serves, and whose handles are lost: with a VM that is closed, and without any.
 import { readdirSync, readlinkSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Guest, Kvm, Mapping } from '../../dist/lib/index.js'
+import { Kvm, Mapping } from '../../dist/lib/index.js'
+import { Guest } from '../../dist/lib/testing/index.js'
 
 const userfaultfds = () =>
   readdirSync('/proc/self/fd').filter((fd) => {

@@ -1,7 +1,8 @@
 // A Worker maps memory whose pages a native thread serves, gives it to this thread's VM, and ends; its stack, with its thread-local
 // memory, is given back to the system by the Workers that come after it.
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
-import { Guest, Kvm, Mapping, Vm } from '../../dist/lib/index.js'
+import { Kvm, Mapping, Vm } from '../../dist/lib/index.js'
+import { Guest } from '../../dist/lib/testing/index.js'
 
 const exitOf = (worker) => new Promise((resolve) => worker.once('exit', resolve))
 

@@ -1,6 +1,7 @@
 // One thread starts and stops a vCPU while a Worker runs it whenever it can: each stop() ends its own run, and no run of the Worker.
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
-import { assemble, Kvm, Mapping, Vm } from '../../dist/lib/index.js'
+import { Kvm, Mapping, Vm } from '../../dist/lib/index.js'
+import { assemble } from '../../dist/lib/testing/index.js'
 
 if (!isMainThread) {
   const vcpu = Vm.attach(workerData.token).vcpu(0)

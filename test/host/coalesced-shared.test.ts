@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
-import { assemble, capabilities, Mapping, MiB, type Vcpu, Vm } from 'node-kvm'
+import { capabilities, Mapping, MiB, type Vcpu, Vm } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 import { expect, type TestContext, test } from 'vitest'
 import { library } from '../support/built.js'
 import { checkedError } from '../support/errors.js'

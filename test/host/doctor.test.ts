@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs'
-import { type Diagnosis, diagnose, KiB, MiB } from 'node-kvm'
+import { KiB, MiB } from 'node-kvm'
+import { type Diagnosis, diagnose } from 'node-kvm/observe'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { mayGainCapability } from '../../lib/observe/privileges.js'
 import { compile } from '../support/compile.js'

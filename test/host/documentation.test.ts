@@ -1,11 +1,11 @@
 import { readdirSync, readFileSync } from 'node:fs'
-import * as library from 'node-kvm'
+import { capabilities, KiB, KvmError, Mapping, MiB } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 import ts from 'typescript'
 import { expect, test } from 'vitest'
+import { everything } from '../support/doors.js'
 import { skip, withoutGuestMemfd } from '../support/skip.js'
 import { kvm, vm } from '../support/vm.js'
-
-const { capabilities, KiB, Mapping, MiB } = library
 
 /** The examples of the doc comments, and the README's programs: what people copy must run. */
 function examples(): [name: string, source: string][] {
@@ -22,11 +22,11 @@ function examples(): [name: string, source: string][] {
 
 /** The names an example may use without making them. */
 function context(): Record<string, unknown> {
-  const code = library.assemble('hlt', { mode: 'real', at: 0x1000 })
+  const code = assemble('hlt', { mode: 'real', at: 0x1000 })
   const ram = Mapping.anonymous(64 * KiB)
   ram.write(0x1000, code)
   return {
-    ...library,
+    ...everything,
     kvm,
     vm,
     code,
@@ -66,8 +66,7 @@ for (const [name, source] of all)
       await run(source, context())
     } catch (error) {
       // Some trace, or read other VMs; and most users may not.
-      if (error instanceof library.KvmError && ['permission', 'unavailable'].includes(error.code) && process.getuid?.() !== 0)
-        skip(task, error.message)
+      if (error instanceof KvmError && ['permission', 'unavailable'].includes(error.code) && process.getuid?.() !== 0) skip(task, error.message)
       throw error
     }
   })

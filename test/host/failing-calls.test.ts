@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { built, importable, library } from '../support/built.js'
+import { built, importable, library, observe } from '../support/built.js'
 import { needsKvm } from '../support/needs.js'
 import { skip } from '../support/skip.js'
 
@@ -14,11 +14,11 @@ const calls: Record<string, string> = {
   'kvm.createVm()': 'kvm.createVm()',
   'vm.createVcpu()': 'vm.createVcpu()',
   'vm.ioeventfd()': 'vm.ioeventfd({ port: 1, size: 1 })',
-  'vm.trace()': 'vm.trace({ ringSize: 4096 })',
+  'trace(vm)': 'trace(vm, { ringSize: 4096 })',
   'onMissing(handler)': 'mapping.onMissing(() => null)',
   'onMissing(content)': 'mapping.onMissing({ content: new Uint8Array(4096) })',
   'vm.dirtyLog()': 'vm.dirtyLog()',
-  'vm.tables()': '(vm.tables(), undefined)',
+  'tables(vm)': '(tables(vm), undefined)',
   'memslots.transaction()': 'vm.memslots.transaction((tx) => void tx.create({ gpa: 0x10_0000, mapping }))',
   'mapping.remap()': 'mapping.remap(0, 4096)'
 }
@@ -39,6 +39,7 @@ test.for(Object.entries(calls))('%s', ([name, call], context) => {
   const program = `
     import { readdirSync } from 'node:fs'
     import { Kvm, KvmError, Mapping } from ${library}
+    import { tables, trace } from ${observe}
     import { withFailing } from ${limits}
     const kvm = Kvm.open(), vm = kvm.createVm(), mapping = Mapping.anonymous(65536)
     vm.memslots.create({ gpa: 0, mapping })

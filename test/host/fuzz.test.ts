@@ -73,7 +73,7 @@ describe('a planted fault is found, and its program printed', () => {
   test.for(Object.entries(kinds))('%s', async ([fault, [counted, heading]], context) => {
     if (fault === 'wrong' || fault === 'leak') needsKvm(context)
     if (fault === 'wrong') needsBpf(context)
-    const args = ['--sequences', '5', '--seed', '3', '--hang-seconds', '2', '--shrink-seconds', '1']
+    const args = ['--sequences', '20', '--seed', '3', '--hang-seconds', '2', '--shrink-seconds', '1']
     const { status, stderr, result } = await start(args, { NODE_KVM_FUZZ_PLANT: fault }).ended
     expect(result[counted]).toBeGreaterThan(0)
     expect({ status, ok: result['ok'] }).toEqual({ status: 1, ok: false })

@@ -1,6 +1,7 @@
 /** Memory of a guest behind a file of KVM's. */
 import { readFileSync } from 'node:fs'
-import { capabilities, Guest, KiB, Mapping, MiB } from 'node-kvm'
+import { capabilities, KiB, Mapping, MiB } from 'node-kvm'
+import { Guest } from 'node-kvm/testing'
 import { beforeEach, describe, expect, type TestContext, test } from 'vitest'
 import { checkedError } from '../support/errors.js'
 import { skip } from '../support/skip.js'

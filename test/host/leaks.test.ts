@@ -1,6 +1,8 @@
 import { readdirSync } from 'node:fs'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
-import { capabilities, GiB, Guest, KiB, Kvm, Mapping, MiB } from 'node-kvm'
+import { capabilities, GiB, KiB, Kvm, Mapping, MiB } from 'node-kvm'
+import { trace } from 'node-kvm/observe'
+import { Guest } from 'node-kvm/testing'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { isOk, needsKvm } from '../support/needs.js'
 import { descriptors, resident } from '../support/process.js'
@@ -110,7 +112,7 @@ describe('dropped without close, and collected', () => {
       vm.interrupts.irqfd({ gsi: 1 })
     },
     'pages from bytes': () => isOk('userfaultfd') && Mapping.anonymous(64 * KiB).onMissing({ content: new Uint8Array(10) }),
-    'a trace': (kvm) => isOk('tracefs') && isOk('tracepoints by perf') && kvm.createVm().trace({ ringSize: 4 * KiB, kinds: ['zap-all'] }),
+    'a trace': (kvm) => isOk('tracefs') && isOk('tracepoints by perf') && trace(kvm.createVm(), { ringSize: 4 * KiB, kinds: ['zap-all'] }),
     'a started vCPU': (kvm) => {
       const vm = withSlot(kvm)
       vm.memory.write(0, new Uint8Array([0xf4]))

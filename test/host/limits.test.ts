@@ -67,7 +67,7 @@ describe('threads', () => {
       }
     }`
   const calls = {
-    'vm.trace()': 'vm.trace({ ringSize: 4096 })',
+    'trace(vm)': 'trace(vm, { ringSize: 4096 })',
     'vcpu.start()': 'vcpu.start({}).catch(() => {})',
     'onMissing(handler)': 'mapping.onMissing(() => null)',
     'onMissing(content)': 'mapping.onMissing({ content: new Uint8Array(100) })',
@@ -77,7 +77,7 @@ describe('threads', () => {
   }
   test.for(Object.entries(calls))('%s without one', ([name, call], context) => {
     needed(context)
-    if (name === 'vm.trace()') needsTracepoints(context)
+    if (name === 'trace(vm)') needsTracepoints(context)
     if (name.startsWith('onMi')) needsPaging(context)
     const program = `
       ${withoutThreads}
@@ -165,7 +165,7 @@ describe('descriptors', () => {
       results.add(result)
       if (result === 'worked') break
       // The program that reads VMs is the process's: what was loaded stays.
-      if (rest.length !== free && !${/tables|translate|machines/.test(call)}) console.log('left open', free - rest.length)
+      if (rest.length !== free && !${/tables|translate|hostVms/.test(call)}) console.log('left open', free - rest.length)
     }
     console.log(...results, ${after})
     process.exit(0)`
@@ -176,23 +176,23 @@ describe('descriptors', () => {
     'vm.createVcpu()': ['vm.createVcpu()'],
     'kvm.createVm()': ['kvm.createVm()'],
     'vm.stats': ['vm.stats.read()'],
-    'vm.trace()': ["vm.trace({ ringSize: 4096, kinds: ['zap-all'] })", '', 'made.drain().length'],
+    'trace(vm)': ["trace(vm, { ringSize: 4096, kinds: ['zap-all'] })", '', 'made.drain().length'],
     'vm.dirtyLog()': ['vm.dirtyLog().collect()', '', 'made.length'],
-    'vm.tables()': ['vm.tables()', 'mapping.fill(1)', 'made.gpa.length'],
-    'vm.translate()': ['vm.translate(0)', 'mapping.fill(1)', 'made.hva === mapping.address'],
-    'machines()': ['machines({ pid: process.pid })', '', 'made.length']
+    'tables(vm)': ['tables(vm)', 'mapping.fill(1)', 'made.gpa.length'],
+    'translate(vm)': ['translate(vm, 0)', 'mapping.fill(1)', 'made.hva === mapping.address'],
+    'hostVms()': ['hostVms({ pid: process.pid })', '', 'made.length']
   }
   test.for(Object.entries(calls))('%s with none, one, two, ... left', ([name, [call, setup, after]], context) => {
-    if (name === 'vm.trace()') needsTracepoints(context)
+    if (name === 'trace(vm)') needsTracepoints(context)
     const [output = '', ...more] = outputOf(stepwise(setup ?? '', call, after), { shell: 'ulimit -n 256' })
     expect(more).toEqual([])
     const done = {
       'a memfd that is remapped in part': '0 7',
-      'vm.trace()': '0',
+      'trace(vm)': '0',
       'vm.dirtyLog()': '1',
-      'vm.tables()': '16',
-      'vm.translate()': 'true',
-      'machines()': '1'
+      'tables(vm)': '16',
+      'translate(vm)': 'true',
+      'hostVms()': '1'
     }
     const told = (done as Record<string, string>)[name]
     // What takes none works at once.

@@ -2,7 +2,8 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { describeHost, KiB, MiB, machines } from 'node-kvm'
+import { KiB, MiB } from 'node-kvm'
+import { describeHost, type HostVm, hostVms, tables, translate } from 'node-kvm/observe'
 import { describe, expect, test, vi } from 'vitest'
 import { execute } from '../../lib/cli/command.js'
 import { map } from '../../lib/cli/map.js'
@@ -111,9 +112,9 @@ describe('bad input', () => {
   })
 
   test('a process that is none, and one that runs no VM', (context) => {
-    expect(checkedError(() => machines({ pid: 4_000_000 }), 'argument').message).toContain('there is no process 4000000')
+    expect(checkedError(() => hostVms({ pid: 4_000_000 }), 'argument').message).toContain('there is no process 4000000')
     if (process.getuid?.() !== 0) skip(context, "another user's processes are hidden")
-    expect(checkedError(() => machines({ pid: 1 }), 'argument').message).toContain('runs no VM')
+    expect(checkedError(() => hostVms({ pid: 1 }), 'argument').message).toContain('runs no VM')
   })
 
   test('what is refused ends with status 1 and one line, no stack', () => {
@@ -124,11 +125,11 @@ describe('bad input', () => {
     needsAll(context)
     const other = await Target.start()
     await other.do('slots', { count: 1, size: 64 * KiB })
-    const [found] = machines({ pid: other.pid })
+    const found = hostVms({ pid: other.pid })[0] as HostVm
     await other.end()
-    for (const look of [() => found?.tables(), () => found?.translate(base), () => found?.summary()])
+    for (const look of [() => tables(found), () => translate(found, base), () => found.summary()])
       expect(checkedError(look, 'closed').message).toContain('gone')
-    expect(checkedError(() => machines({ pid: other.pid }), 'argument').message).toContain('there is no process')
+    expect(checkedError(() => hostVms({ pid: other.pid }), 'argument').message).toContain('there is no process')
   })
 })
 
@@ -141,9 +142,9 @@ describe('other namespaces and less privilege', () => {
     try {
       const { slots } = await other.do('slots', { count: 1, size: 64 * KiB })
       const children = readFileSync(`/proc/${other.pid}/task/${other.pid}/children`, 'utf8').trim().split(' ').map(Number)
-      const [found] = machines({ pid: children[0] as number })
+      const found = hostVms({ pid: children[0] as number })[0] as HostVm
       expect(found).toMatchObject({ pid: children[0], memslots: slots })
-      expect(found?.tables().evidence).toMatchObject({ source: 'bpf', host: 'pagemap' })
+      expect(tables(found).evidence).toMatchObject({ source: 'bpf', host: 'pagemap' })
       const inside = spawned(['--pid', String(children[0])], ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc'])
       expect(inside).toMatchObject({ status: 1, stderr: expect.stringContaining('in another pid namespace it has another number') })
     } finally {

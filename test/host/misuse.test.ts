@@ -1,6 +1,7 @@
 import { constants as bufferConstants } from 'node:buffer'
 import { inspect } from 'node:util'
 import { runInNewContext } from 'node:vm'
+import { KvmError, Mapping, type MemslotTransaction } from 'node-kvm'
 import {
   accessText,
   decodeEptQualification,
@@ -8,21 +9,20 @@ import {
   decodeSpte,
   describeEvent,
   diff,
-  Guest,
+  hostVms,
   hpaToGpa,
   hvaToGpa,
-  KvmError,
-  Mapping,
-  type MemslotTransaction,
-  machines,
   readPagemap,
   rowOf,
   statisticsGrowth,
   summarize,
   type Tables,
   Trace,
-  timeline
-} from 'node-kvm'
+  tables,
+  timeline,
+  trace
+} from 'node-kvm/observe'
+import { Guest } from 'node-kvm/testing'
 import { expect, test } from 'vitest'
 import { checkSignal } from '../../lib/abi/arguments.js'
 import { zeroed } from '../../lib/abi/exhausted.js'
@@ -67,7 +67,7 @@ function rawErrors(calls: Record<string, (value: any) => unknown>, values = nons
 }
 
 test('functions that are called with nonsense throw a KvmError and no TypeError or RangeError', () => {
-  const tables = vm.tables()
+  const read = tables(vm)
   const symbols = [...nonsense, Symbol('1'), 2n ** 64n]
   expect(
     rawErrors(
@@ -78,11 +78,11 @@ test('functions that are called with nonsense throw a KvmError and no TypeError 
         accessText,
         decodeEptQualification,
         decodeNestedPageFault,
-        machines,
-        diff: (value) => diff(tables, value),
+        hostVms,
+        diff: (value) => diff(read, value),
         rowOf: (value) => rowOf(value, 0),
-        'rowOf, gpa': (value) => rowOf(tables, value),
-        'rowOf, address space': (value) => rowOf(tables, 0, value),
+        'rowOf, gpa': (value) => rowOf(read, value),
+        'rowOf, address space': (value) => rowOf(read, 0, value),
         hpaToGpa: (value) => hpaToGpa(value, 0),
         hvaToGpa: (value) => hvaToGpa(value, 0),
         statisticsGrowth: (value) => statisticsGrowth(value, value),
@@ -131,7 +131,7 @@ test('arrays, bytes and options of another realm, and options without a prototyp
   const slot = vm.memslots.create(Object.assign(Object.create(null), { gpa: 0, mapping }))
   slot.setFlags(foreign('({ logDirty: true })'))
   expect(slot.logDirty).toBe(true)
-  vm.trace({ kinds: foreign("['memslot']"), ringSize: 4096 }).close()
+  trace(vm, { kinds: foreign("['memslot']"), ringSize: 4096 }).close()
   expect(() => Mapping.anonymous(4096, foreign('({ populat: true })'))).toThrow("no option 'populat'")
 })
 
@@ -162,11 +162,11 @@ test('what is no list, no options and no signal is an argument error', () => {
   const vcpu = vm.createVcpu()
   for (const value of junk) {
     if (typeof value === 'object' && value !== null) continue
-    checkedError(() => machines(value), 'argument')
-    checkedError(() => vm.trace({ kinds: value }), 'argument')
+    checkedError(() => hostVms(value), 'argument')
+    checkedError(() => trace(vm, { kinds: value }), 'argument')
   }
-  checkedError(() => machines(null as any), 'argument')
-  checkedError(() => vm.trace({ tracepoints: 4 as any }), 'argument')
+  checkedError(() => hostVms(null as any), 'argument')
+  checkedError(() => trace(vm, { tracepoints: 4 as any }), 'argument')
   checkedError(() => vcpu.run(null as any), 'argument')
   checkedError(() => Guest.create(vm).write(0, null as any), 'argument')
 })

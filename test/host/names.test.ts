@@ -6,6 +6,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Kvm, KvmError, Mapping, MiB } from 'node-kvm'
+import { tables, trace, translate } from 'node-kvm/observe'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { json, visible, visibleLines, xml } from '../../lib/abi/text.js'
 import { drawTables } from '../../lib/cli/map-drawing.js'
@@ -52,8 +53,8 @@ describe('text', () => {
     for (const error of [
       checkedError(() => Kvm.open(`/none/${hostile}`), 'unavailable'),
       checkedError(() => Mapping.file(`/none/${hostile}`, MiB), 'memory'),
-      checkedError(() => vm.trace({ kinds: [hostile as never] }), 'argument'),
-      checkedError(() => vm.translate(hostile as never), 'argument'),
+      checkedError(() => trace(vm, { kinds: [hostile as never] }), 'argument'),
+      checkedError(() => translate(vm, hostile as never), 'argument'),
       checkedError(() => vm.memslots.create({ [hostile]: 1 } as never), 'argument'),
       new KvmError('state', hostile)
     ])
@@ -63,7 +64,7 @@ describe('text', () => {
 
 test('a drawing is well-formed XML, whatever the process is called', () => {
   vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(MiB) })
-  const table = vm.tables()
+  const table = tables(vm)
   table.evidence.missing.push(hostile)
   const drawing = drawTables(table, hostile, hostile)
   expect(malformed(drawing)).toBeNull()

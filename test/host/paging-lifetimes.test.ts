@@ -1,9 +1,10 @@
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
-import { Guest, Mapping } from 'node-kvm'
+import { Mapping } from 'node-kvm'
+import { Guest } from 'node-kvm/testing'
 import { describe, expect, test } from 'vitest'
-import { library } from '../support/built.js'
+import { library, testing } from '../support/built.js'
 import { withDescriptors } from '../support/descriptors.js'
 import { checkedError } from '../support/errors.js'
 import { needsPaging } from '../support/needs.js'
@@ -61,7 +62,7 @@ describe('lifetimes', () => {
     needsPaging(context)
     const source = (then: string) => `
       const { parentPort } = require('node:worker_threads')
-      import(${library}).then(({ Guest, Kvm, Mapping }) => {
+      Promise.all([import(${library}), import(${testing})]).then(([{ Kvm, Mapping }, { Guest }]) => {
         const vm = Kvm.open().createVm()
         const ram = Mapping.anonymous(65536)
         const paging = ram.onMissing(() => new Promise(() => {}))

@@ -4,10 +4,12 @@ import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { inspect } from 'node:util'
-import * as library from 'node-kvm'
-import { Guest, KiB, Mapping, type Vm } from 'node-kvm'
+import { CpuidEntry, KiB, KvmError, Mapping, Registers, Segment, SpecialRegisters, type Vm } from 'node-kvm'
+import { trace, translate } from 'node-kvm/observe'
+import { Guest } from 'node-kvm/testing'
 import { expect, test } from 'vitest'
 import { type NativeKvm, type NativeRegion, type NativeVcpu, type NativeVm, native } from '../../lib/abi/native.js'
+import { declared, doors, everything as everyExport } from '../support/doors.js'
 import { checkedError } from '../support/errors.js'
 import { kvm, vm } from '../support/vm.js'
 
@@ -22,7 +24,7 @@ function declarations(): Map<string, string> {
     found.set(file, text)
     for (const [, path] of text.matchAll(/(?:from |import\()['"](\.[^'"]+)\.js['"]/g)) read(resolve(dirname(file), `${path}.d.ts`))
   }
-  read(resolve(root, 'dist/lib/index.d.ts'))
+  for (const file of Object.values(declared)) read(file)
   return found
 }
 
@@ -31,6 +33,12 @@ test('no public declaration knows of the add-on', () => {
   expect(all.size).toBeGreaterThan(30)
   expect([...all.keys()].filter((file) => /abi\/(native|internal|vcpu-calls)\.d\.ts$/.test(file))).toEqual([])
   for (const [file, text] of all) expect(text.match(/\bNative[A-Z]\w*/)?.[0], file).toBeUndefined()
+})
+
+test('each door of the package is walked, and each name is exported by one of them', () => {
+  expect(Object.keys(doors).sort()).toEqual(Object.keys(declared).sort())
+  const names = Object.values(doors).flatMap((door) => Object.keys(door))
+  expect(names.filter((name, index) => names.indexOf(name) !== index)).toEqual([])
 })
 
 test('no path into the package leads to it', () => {
@@ -71,7 +79,7 @@ function everything(machine: Vm): object[] {
     given.move(slot, 0x10_0000)
   })
   return [
-    ...Object.values(library).filter((value) => typeof value === 'function' || typeof value === 'object'),
+    ...Object.values(everyExport).filter((value) => typeof value === 'function' || typeof value === 'object'),
     kvm,
     machine,
     machine.memslots,
@@ -86,7 +94,11 @@ function everything(machine: Vm): object[] {
     machine.coalesce({ gpa: 0xd100_0000, size: 8 }, () => {}),
     machine.dirtyLog(),
     mapping.buffer,
-    ...privileged([() => Mapping.anonymous(64 * KiB).onMissing(() => null), () => machine.trace({ kinds: ['memslot'] }), () => machine.translate(0)])
+    ...privileged([
+      () => Mapping.anonymous(64 * KiB).onMissing(() => null),
+      () => trace(machine, { kinds: ['memslot'] }),
+      () => translate(machine, 0)
+    ])
   ]
 }
 
@@ -96,7 +108,7 @@ function privileged(makers: readonly (() => object)[]): object[] {
     try {
       return [make()]
     } catch (error) {
-      expect((error as library.KvmError).code).toMatch(/permission|unavailable/)
+      expect((error as KvmError).code).toMatch(/permission|unavailable/)
       return []
     }
   })
@@ -163,7 +175,7 @@ test('a clone of a public object has nothing of the add-on', () => {
 })
 
 /** What a program may make by new: values, without anything behind them. */
-const values: readonly unknown[] = [library.KvmError, library.Registers, library.SpecialRegisters, library.CpuidEntry, library.Segment]
+const values: readonly unknown[] = [KvmError, Registers, SpecialRegisters, CpuidEntry, Segment]
 
 test('what holds native state is made by the library alone, and says by whom', () => {
   const classes = new Set<new (...given: unknown[]) => object>()

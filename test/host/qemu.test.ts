@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Machine, machines } from 'node-kvm'
+import { type HostVm, hostVms, tables, translate } from 'node-kvm/observe'
 import { afterAll, beforeAll, expect, type TestContext, test } from 'vitest'
 import { prepareQemu } from '../../lab/qemu.js'
 import { tryReading } from '../../lib/observe/tables/reader.js'
@@ -54,7 +54,7 @@ async function memoryOf(monitor: Qemu) {
 }
 const addressIn = (answer: string) => number(/ is (0x[0-9a-f]+)/.exec(answer)?.[1])
 
-const machineOf = ({ pid }: Qemu): Machine => machines({ pid })[0] as Machine
+const machineOf = ({ pid }: Qemu): HostVm => hostVms({ pid })[0] as HostVm
 
 test('its memslots are its RAM and ROM, and lead where its monitor says', async (context) => {
   const monitor = running(context)
@@ -66,7 +66,7 @@ test('its memslots are its RAM and ROM, and lead where its monitor says', async 
   for (const { start, end } of memory)
     for (const gpa of [start, start + Math.floor((end - start) / 2 / 4096) * 4096, end - 4096]) {
       const hva = addressIn(await monitor.monitor(`gpa2hva 0x${gpa.toString(16)}`))
-      expect({ gpa, hva: machine.translate(gpa).hva }).toEqual({ gpa, hva })
+      expect({ gpa, hva: translate(machine, gpa).hva }).toEqual({ gpa, hva })
       compared++
     }
   const covered = machine.memslots.filter(({ addressSpace }) => addressSpace === 0)
@@ -79,13 +79,13 @@ test('what is no memory is MMIO', async (context) => {
   const machine = machineOf(monitor)
   const devices = (await memoryOf(monitor)).filter(({ kind }) => kind === 'i/o')
   expect(devices.length).toBeGreaterThan(2)
-  for (const { start } of devices) expect(machine.translate(start)).toMatchObject({ gpa: start, slot: null, hva: null, hpa: null })
+  for (const { start } of devices) expect(translate(machine, start)).toMatchObject({ gpa: start, slot: null, hva: null, hpa: null })
 })
 
 test('every page that the second stage maps is the frame that its monitor says', async (context) => {
   const monitor = running(context)
   const machine = machineOf(monitor)
-  const table = machine.tables()
+  const table = tables(machine)
   expect(table).toMatchObject({ disagreeing: 0, evidence: { secondStage: 'bpf', torn: false, lost: 0 } })
   const mapped = Array.from(table.gpa, (gpa, row) => ({ gpa, row })).filter(({ row }) => table.level[row] && table.kind[row] !== 4)
   const resident = Array.from(table.gpa, (gpa, row) => ({ gpa, row })).filter(({ row }) => table.hpa[row])

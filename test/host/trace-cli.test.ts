@@ -150,7 +150,7 @@ describe('bad input', () => {
     [['--pid', 'one'], "--pid is 'one'"],
     [['more', '--', 'true'], "takes no 'more'"],
     [['--kinds', 'violations', '--', 'true'], "--kinds has no 'violations'"],
-    [['--kinds', 'memslot', '--', 'true'], 'vm.trace()'],
+    [['--kinds', 'memslot', '--', 'true'], 'trace(vm)'],
     [['--ring-size', '5000', '--', 'true'], 'power of two']
   ])('%j', async (args, message) => {
     await expect(execute(command, 'trace', args)).rejects.toThrow(message)

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Mapping } from 'node-kvm'
+import { trace } from 'node-kvm/observe'
 import { afterAll, beforeEach, describe, expect, test } from 'vitest'
 import { compile } from '../support/compile.js'
 import { needsKvm, needsTracepoints } from '../support/needs.js'
@@ -16,7 +17,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }))
 beforeEach(needsKvm)
 beforeEach(needsTracepoints)
 
-const program = "console.log(errorOf(() => Kvm.open().createVm().trace({ kinds: ['zap-all'] }).close()))"
+const program = "console.log(errorOf(() => trace(Kvm.open().createVm(), { kinds: ['zap-all'] }).close()))"
 /** Of root without these capabilities, who sees a tracefs as it would be mounted. */
 const without = (capabilities: string[], limits = ':') => {
   const set = capabilities.map((name) => `-${name}`).join()
@@ -36,7 +37,7 @@ describe('of a process from which something was taken', () => {
       /\d+ KiB for each processor \(\/proc\/sys\/kernel\/perf_event_mlock_kb\) and 64 KiB for the process \(ulimit -l, RLIMIT_MEMLOCK\)/
     )
     expect(line).not.toContain('CAP_PERFMON')
-    const small = outputOf("console.log(errorOf(() => Kvm.open().createVm().trace({ kinds: ['zap-all'], ringSize: 4096 }).close()))", {
+    const small = outputOf("console.log(errorOf(() => trace(Kvm.open().createVm(), { kinds: ['zap-all'], ringSize: 4096 }).close()))", {
       shell: without(['ipc_lock'], 'ulimit -l 64')
     })
     expect(small).toEqual(['worked'])
@@ -84,9 +85,9 @@ test('a vCPU that runs gives no statistics the first time: the trace opens, says
   const vcpu = vm.createVcpu().enter('real', { ip: 0 })
   const ended = vcpu.start({}).catch(() => {})
   await untilRunning(vcpu)
-  using trace = vm.trace({ kinds: ['statistics'] })
-  expect(trace.missing).toEqual([expect.stringContaining('told from the first drain on that finds it at rest')])
-  const ofVcpu = () => trace.drain().filter((event) => event.kind === 'statistics' && event.of.includes('vcpu'))
+  using recording = trace(vm, { kinds: ['statistics'] })
+  expect(recording.missing).toEqual([expect.stringContaining('told from the first drain on that finds it at rest')])
+  const ofVcpu = () => recording.drain().filter((event) => event.kind === 'statistics' && event.of.includes('vcpu'))
   expect(ofVcpu()).toEqual([])
   await vcpu.pause()
   expect(ofVcpu()).toEqual([])

@@ -1,9 +1,11 @@
 import { spawnSync } from 'node:child_process'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
-import { Guest, KiB, Mapping, MiB, type TraceEvent } from 'node-kvm'
+import { KiB, Mapping, MiB } from 'node-kvm'
+import { type TraceEvent, trace } from 'node-kvm/observe'
+import { Guest } from 'node-kvm/testing'
 import { beforeEach, describe, expect, test } from 'vitest'
-import { library } from '../support/built.js'
+import { library, observe } from '../support/built.js'
 import { checkedError } from '../support/errors.js'
 import { needsRoot } from '../support/needs.js'
 import { patience } from '../support/patience.js'
@@ -21,11 +23,11 @@ beforeEach((context) => {
 test('what a trace remembers for causes does not hold what was drained', async () => {
   const big = Mapping.anonymous(8 * MiB, { hugePages: false })
   vm.memslots.create({ gpa: 0x100_0000, mapping: big })
-  using trace = vm.trace({ kinds: ['spte-set', 'spte-change', 'notifier-unmap', 'zap-all'] })
+  using recording = trace(vm, { kinds: ['spte-set', 'spte-change', 'notifier-unmap', 'zap-all'] })
   const round = () => {
     guest.touch(0x100_0000, 2048, 'write', 1)
     big.advise('dontneed')
-    expect(trace.drain().length).toBeGreaterThan(2048)
+    expect(recording.drain().length).toBeGreaterThan(2048)
   }
   round()
   await collect()
@@ -43,59 +45,59 @@ describe('a loop over it', () => {
   const did = (events: Iterable<TraceEvent>) => ofKind([...events], 'memslot').map((event) => event.did)
 
   test('a second one at a time is refused, and each that waits ends with close()', async () => {
-    using trace = vm.trace({ kinds: ['memslot'] })
-    const first = trace[Symbol.asyncIterator]()
-    const second = trace[Symbol.asyncIterator]()
+    using recording = trace(vm, { kinds: ['memslot'] })
+    const first = recording[Symbol.asyncIterator]()
+    const second = recording[Symbol.asyncIterator]()
     const waiting = first.next()
     await expect(second.next()).rejects.toMatchObject({ code: 'in-use' })
     change()
     expect((await waiting).value).toMatchObject({ did: 'create' })
     expect((await first.next()).value).toMatchObject({ did: 'delete' })
     const last = first.next()
-    trace.close()
+    recording.close()
     expect(await last).toEqual({ done: true, value: undefined })
-    expect(await trace[Symbol.asyncIterator]().next()).toEqual({ done: true, value: undefined })
+    expect(await recording[Symbol.asyncIterator]().next()).toEqual({ done: true, value: undefined })
   })
 
   test('one that is left has taken what it was given: the next loop, or drain(), goes on there', async () => {
-    using trace = vm.trace({ kinds: ['memslot'] })
+    using recording = trace(vm, { kinds: ['memslot'] })
     const seen: TraceEvent[] = []
     change()
-    for await (const event of trace) {
+    for await (const event of recording) {
       seen.push(event)
       break
     }
     change()
-    for await (const event of trace) {
+    for await (const event of recording) {
       seen.push(event)
       if (seen.length === 3) break
     }
-    expect(did([...seen, ...trace.drain()])).toEqual([...two, ...two])
-    expect(trace.drain()).toEqual([])
+    expect(did([...seen, ...recording.drain()])).toEqual([...two, ...two])
+    expect(recording.drain()).toEqual([])
   })
 
   test('one that throws, or closes the trace in the midst of what came, ends', async () => {
-    using trace = vm.trace({ kinds: ['memslot'] })
+    using recording = trace(vm, { kinds: ['memslot'] })
     change()
     const looped = (async () => {
-      for await (const _ of trace) throw new Error('of the loop')
+      for await (const _ of recording) throw new Error('of the loop')
     })()
     await expect(looped).rejects.toThrow('of the loop')
     const seen: TraceEvent[] = []
-    for await (const event of trace) {
+    for await (const event of recording) {
       seen.push(event)
-      trace.close()
+      recording.close()
     }
     expect(did(seen)).toEqual(['delete'])
   })
 })
 
 test('counters of a VM that is closed are no longer read; the events before are told', () => {
-  const trace = vm.trace({ kinds: ['memslot', 'statistics'] })
+  const recording = trace(vm, { kinds: ['memslot', 'statistics'] })
   vm.memslots.create({ gpa: 0x100_0000, mapping: Mapping.anonymous(4 * KiB) })
   vm.close()
-  expect(ofKind(trace.drain(), 'memslot').length).toBe(1)
-  trace.close()
+  expect(ofKind(recording.drain(), 'memslot').length).toBe(1)
+  recording.close()
 })
 
 const tracers = () => threads().filter((name) => name === 'kvm-trace').length
@@ -112,9 +114,9 @@ describe('lifetimes', () => {
     const before = descriptors()
     const abandon = async () => {
       for (let round = 0; round < 5; round++) {
-        const trace = vm.trace()
+        const recording = trace(vm)
         vm.memslots.create({ gpa: 0x100_0000 + round * MiB, mapping: Mapping.anonymous(64 * KiB) })
-        for await (const _ of trace) break
+        for await (const _ of recording) break
       }
     }
     await abandon()
@@ -130,36 +132,38 @@ describe('lifetimes', () => {
   test('a program that left the loop without close ends', () => {
     const program = `
       import { Kvm, Mapping } from ${library}
-      const vm = Kvm.open().createVm(), mapping = Mapping.anonymous(4096), trace = vm.trace()
+      import { trace } from ${observe}
+      const vm = Kvm.open().createVm(), mapping = Mapping.anonymous(4096), recording = trace(vm)
       setTimeout(() => vm.memslots.create({ gpa: 0, mapping }), 1)
-      for await (const event of trace) { console.log(event.kind); break }`
+      for await (const event of recording) { console.log(event.kind); break }`
     const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', timeout: patience })
     expect({ stdout, stderr, status }).toEqual({ stdout: 'memslot\n', stderr: '', status: 0 })
   })
 
   test('opened and closed again and again: the same descriptors after', () => {
     const before = descriptors()
-    for (let round = 0; round < 10; round++) vm.trace().close()
+    for (let round = 0; round < 10; round++) trace(vm).close()
     expect(descriptors()).toBe(before)
     expect(tracers()).toBe(0)
   })
 
   test('a VM closed while traced: what happened before is told', () => {
-    using trace = vm.trace()
+    using recording = trace(vm)
     vm.memslots.create({ gpa: 0x10_0000, mapping: Mapping.anonymous(64 * KiB) })
     guest.touch(0x10_0000, 16, 'write', 1)
     vm.close()
-    expect(ofKind(trace.drain(), 'spte-set').length).toBeGreaterThan(0)
-    expect(trace.drain()).toEqual([])
+    expect(ofKind(recording.drain(), 'spte-set').length).toBeGreaterThan(0)
+    expect(recording.drain()).toEqual([])
   })
 
   test('a Worker that ends while it traces leaves no thread and no descriptor', async () => {
     const program = `
       import { Kvm, Mapping } from ${library}
+      import { trace } from ${observe}
       import { parentPort } from 'node:worker_threads'
-      const vm = Kvm.open().createVm(), trace = vm.trace()
+      const vm = Kvm.open().createVm(), recording = trace(vm)
       vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096) })
-      const events = trace[Symbol.asyncIterator]()
+      const events = recording[Symbol.asyncIterator]()
       const { value: { kind } } = await events.next()
       const next = events.next()
       setTimeout(() => parentPort.postMessage(kind), 50)
@@ -191,24 +195,25 @@ describe('bad input', () => {
     [{ heldLimit: -1 }, 'heldLimit'],
     [{ ringsize: 4096 }, 'ringsize']
   ])('%j', (options, argument) => {
-    expect(checkedError(() => vm.trace(options), 'argument').argument).toBe(argument)
+    expect(checkedError(() => trace(vm, options), 'argument').argument).toBe(argument)
   })
   test('a tracepoint that this kernel has not', () => {
-    expect(checkedError(() => vm.trace({ tracepoints: ['kvm/kvm_nonsense'] }), 'unavailable').message).toContain('kvm/kvm_nonsense')
+    expect(checkedError(() => trace(vm, { tracepoints: ['kvm/kvm_nonsense'] }), 'unavailable').message).toContain('kvm/kvm_nonsense')
   })
   test('a closed VM', () => {
     vm.close()
-    checkedError(() => vm.trace(), 'closed')
+    checkedError(() => trace(vm), 'closed')
   })
   test('no descriptors left: an error that says so, and none stays open', () => {
     const program = `
       import { Kvm } from ${library}
+      import { trace } from ${observe}
       import { closeSync, openSync, readdirSync } from 'node:fs'
       const vm = Kvm.open().createVm(), open = []
       console.log('begin')
       try { for (;;) open.push(openSync('/dev/null')) } catch {}
       for (const fd of open.splice(0, 6)) closeSync(fd)
-      try { vm.trace() } catch (error) { console.log(error.code, error.errno, error.message.includes('ulimit')) }
+      try { trace(vm) } catch (error) { console.log(error.code, error.errno, error.message.includes('ulimit')) }
       try { for (let found = 0; ; found++) open.push(openSync('/dev/null')) && found === 5 && console.log('6 are free') } catch {}`
     const limited = ['-c', `ulimit -n 256; exec "$0" --input-type=module -e "$1"`, process.execPath, program]
     const { stdout, stderr } = spawnSync('/bin/sh', limited, { encoding: 'utf8', timeout: patience })
@@ -217,9 +222,10 @@ describe('bad input', () => {
   test('no descriptors left for what comes after the tracepoints: the trace is undone, a loop is refused, and both work the next time', () => {
     const program = `
       import { Kvm, Mapping } from ${library}
+      import { trace } from ${observe}
       import { closeSync, openSync, readdirSync } from 'node:fs'
       // Held, so that nothing is lost that could be collected instead.
-      const kvm = (globalThis.kvm = Kvm.open()), vm = kvm.createVm(), kept = vm.trace({ kinds: ['memslot'] })
+      const kvm = (globalThis.kvm = Kvm.open()), vm = kvm.createVm(), kept = trace(vm, { kinds: ['memslot'] })
       console.log('begin')
       const open = [], fill = () => { try { for (;;) open.push(openSync('/dev/null')) } catch {} }
       const before = () => readdirSync('/proc/self/fd').length
@@ -229,7 +235,7 @@ describe('bad input', () => {
         fill()
         for (const fd of open.splice(0, free)) closeSync(fd)
         let made
-        try { made = vm.trace({ kinds: ['statistics'] }) } catch (error) { if (error.errno !== 'EMFILE') throw error }
+        try { made = trace(vm, { kinds: ['statistics'] }) } catch (error) { if (error.errno !== 'EMFILE') throw error }
         made?.close()
         for (const fd of open.splice(0)) closeSync(fd)
         if (made) break
@@ -249,7 +255,7 @@ describe('bad input', () => {
   test('without privilege: what grants it', (context) => {
     needsRoot(context, 'become somebody else')
     const program = `
-      import { Trace } from ${library}
+      import { Trace } from ${observe}
       try { Trace.of({ processes: [process.pid], spteFormat: 'x86' }); console.log('opened') } catch (error) { console.log(error.code + ': ' + error.message) }`
     const { stdout, stderr, error } = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
       encoding: 'utf8',

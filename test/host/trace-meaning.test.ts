@@ -1,4 +1,4 @@
-import { accessText, decodeEptQualification, decodeNestedPageFault, decodeSpte, type Spte, type TraceEvent, timeline } from 'node-kvm'
+import { accessText, decodeEptQualification, decodeNestedPageFault, decodeSpte, type Spte, type TraceEvent, timeline } from 'node-kvm/observe'
 import { describe, expect, test } from 'vitest'
 import { Causes } from '../../lib/observe/trace/causes.js'
 import { lowField, numberField, parseFormat, rawFields, wideField } from '../../lib/observe/trace/format.js'

@@ -1,4 +1,6 @@
-import { describeHost, Guest, KiB, type LeafColumns, Mapping, MiB, type Mirror, summarize, type TraceEvent } from 'node-kvm'
+import { KiB, Mapping, MiB } from 'node-kvm'
+import { describeHost, type LeafColumns, type Mirror, mirror, summarize, type TraceEvent, tables, translate } from 'node-kvm/observe'
+import { Guest } from 'node-kvm/testing'
 import { describe, expect, type TestContext, test } from 'vitest'
 import { MirroredEntries } from '../../lib/observe/tables/mirrored-entries.js'
 import { tryReading } from '../../lib/observe/tables/reader.js'
@@ -21,15 +23,15 @@ describe('beside the tables themselves', () => {
     const refused = tryReading()
     if (refused) skip(context, `VMs cannot be read from outside: ${refused}`)
   }
-  function same(mirror: Mirror): void {
-    const { leaves, evidence } = mirror.tables()
+  function same(mirrored: Mirror): void {
+    const { leaves, evidence } = tables(mirrored)
     expect(evidence).toMatchObject({ source: 'memslots', secondStage: 'events', lost: 0, missing: [] })
-    expect(entriesOf(leaves)).toEqual(entriesOf(vm.tables().leaves))
+    expect(entriesOf(leaves)).toEqual(entriesOf(tables(vm).leaves))
   }
 
   test('touches, notifier calls, moves, rebinds, protections and dirty logging: the same entries', (context) => {
     needsBoth(context)
-    using mirror = vm.mirror()
+    using mirrored = mirror(vm)
     const guest = Guest.create(vm)
     const page = Mapping.anonymous(64 * KiB)
     const slot = vm.memslots.create({ gpa: 0x10_0000, mapping: page })
@@ -59,55 +61,55 @@ describe('beside the tables themselves', () => {
     ]
     for (const change of changes) {
       change()
-      same(mirror)
+      same(mirrored)
     }
-    expect(mirror.tables().leaves.gpa.length).toBeGreaterThanOrEqual(16)
-    expect(mirror.translate(0x20_0008)).toMatchObject({ secondStage: { present: true, level: 1 }, evidence: { secondStage: 'events' } })
+    expect(tables(mirrored).leaves.gpa.length).toBeGreaterThanOrEqual(16)
+    expect(translate(mirrored, 0x20_0008)).toMatchObject({ secondStage: { present: true, level: 1 }, evidence: { secondStage: 'events' } })
     slot.delete()
-    expect(mirror.translate(0x20_0000).secondStage.present).toBe(false)
+    expect(translate(mirrored, 0x20_0000).secondStage.present).toBe(false)
   })
 
   test('huge entries, and what becomes of them when they are split by dirty logging or by one page given back', (context) => {
     needsBoth(context)
-    using mirror = vm.mirror()
+    using mirrored = mirror(vm)
     const guest = Guest.create(vm)
     const memory = Mapping.anonymous(4 * MiB, { hugePages: true })
     const gpa = 0x80_0000
     const slot = vm.memslots.create({ gpa, mapping: memory })
     guest.touch(gpa, 1024, 'write', 1)
-    if (summarize(vm.tables()).mapped.huge2M === 0) skip(context, 'the host gave no huge page')
-    same(mirror)
+    if (summarize(tables(vm)).mapped.huge2M === 0) skip(context, 'the host gave no huge page')
+    same(mirrored)
     memory.advise('dontneed', 0x5000, 4 * KiB)
-    same(mirror)
+    same(mirrored)
     guest.touch(gpa, 1024, 'read')
-    same(mirror)
+    same(mirrored)
     slot.setFlags({ logDirty: true })
-    same(mirror)
+    same(mirrored)
     guest.touch(gpa, 1024, 'write', 2)
-    same(mirror)
+    same(mirrored)
   })
 
   test('begun too late, or in a process with another VM, it says what it cannot know', (context) => {
     needsBoth(context)
     const guest = Guest.create(vm)
     guest.read(0x10_0000)
-    using mirror = vm.mirror()
-    expect(mirror.tables().evidence.missing).toMatchObject([expect.stringContaining('since the mirror began')])
+    using mirrored = mirror(vm)
+    expect(tables(mirrored).evidence.missing).toMatchObject([expect.stringContaining('since the mirror began')])
     vm.memslots.create({ gpa: 0xa000, mapping: Mapping.anonymous(4 * KiB) }).move(0xe000)
     guest.write(0xe000, 1n)
-    same(mirror)
+    same(mirrored)
     const other = kvm.createVm()
-    expect(mirror.tables().evidence.missing).toMatchObject([expect.stringContaining('2 VMs')])
+    expect(tables(mirrored).evidence.missing).toMatchObject([expect.stringContaining('2 VMs')])
     other.close()
-    mirror.close()
-    checkedError(() => mirror.tables(), 'closed')
+    mirrored.close()
+    checkedError(() => tables(mirrored), 'closed')
   })
 })
 
 test('under shadow paging it says why it would not be exact', (context) => {
   const why = whyNoMirror(describeHost())
   if (!why) skip(context, 'this host has the TDP MMU')
-  expect(checkedError(() => vm.mirror(), 'unavailable').message).toContain(why)
+  expect(checkedError(() => mirror(vm), 'unavailable').message).toContain(why)
   expect(whyNoMirror({ mmu: 'shadow', tdpMmu: false })).toContain('no event tells')
   expect(whyNoMirror({ mmu: 'ept', tdpMmu: false })).toContain('TDP MMU is off')
 })

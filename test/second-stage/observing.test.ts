@@ -3,7 +3,9 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describeHost, Guest, KiB, Kvm, type TraceEvent } from 'node-kvm'
+import { KiB, Kvm } from 'node-kvm'
+import { describeHost, type TraceEvent, trace } from 'node-kvm/observe'
+import { Guest } from 'node-kvm/testing'
 import { afterAll, describe, expect, type TestContext, test } from 'vitest'
 import { needsKvm, needsRoot } from '../support/needs.js'
 import { inLab, skip } from '../support/skip.js'
@@ -63,16 +65,16 @@ async function observe(stimulus: Stimulus, context: TestContext): Promise<void> 
   guest.read(0x4000_0000)
   if (before) guest.touch(base, pages, before, 1)
   stimulus.prepare?.(place)
-  using trace = vm.trace()
+  using recording = trace(vm)
   await act(place)
-  const first = trace.drain()
+  const first = recording.drain()
   // Where the slot went, or where it was.
   const at = [...vm.memslots].find((one) => one === slot)?.gpa ?? base
   if (after) guest.touch(at, pages, after, 2)
-  const second = trace.drain()
+  const second = recording.drain()
   const [atOnce, next] = [tally(first, nameOf), tally(second, nameOf)]
   observations.push({ stimulus: stimulus.name, atOnce, ...(after && { next }) })
-  expect(trace.lost).toBe(0)
+  expect(recording.lost).toBe(0)
   checkInvariants([...first, ...second])
   const tdp = tellsViolations ? (stimulus.tdp ?? []) : []
   const nextTdp = tellsViolations ? (stimulus.nextTdp ?? []) : []

@@ -1,4 +1,5 @@
-import { KiB, Mapping, statisticsGrowth, Trace } from 'node-kvm'
+import { KiB, Mapping } from 'node-kvm'
+import { statisticsGrowth, Trace, trace } from 'node-kvm/observe'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Tracefs } from '../../lib/observe/trace/tracefs.js'
 import { inLab, skip } from '../support/skip.js'
@@ -13,22 +14,22 @@ describe('which events', () => {
   test('notifier calls follow the memslots: created, moved, deleted while it runs', () => {
     const outside = Mapping.anonymous(64 * KiB)
     outside.fill(1)
-    using trace = vm.trace()
+    using recording = trace(vm)
     outside.advise('dontneed')
-    expect(trace.drain()).toEqual([])
+    expect(recording.drain()).toEqual([])
     const slot = touched()
     ram.advise('dontneed', 0, 4 * KiB)
-    expect(hits(trace.drain(), gpa)).toHaveLength(1)
+    expect(hits(recording.drain(), gpa)).toHaveLength(1)
     slot.move(0x20_0000)
     guest.touch(0x20_0000, 16, 'write', 1)
     ram.advise('dontneed', 0, 4 * KiB)
-    const moved = trace.drain()
+    const moved = recording.drain()
     expect(hits(moved, gpa)).toHaveLength(0)
     expect(hits(moved, 0x20_0000).filter(({ cause }) => cause?.kind === 'mapping')).toHaveLength(1)
     slot.delete()
     ram.fill(1)
     ram.advise('dontneed')
-    const after = trace.drain()
+    const after = recording.drain()
     expect(ofKind(after, 'notifier-unmap').filter(({ hva }) => hva >= ram.address && hva < ram.address + ram.size)).toEqual([])
     expect(ofKind(after, 'mapping')).toEqual([])
   })
@@ -36,17 +37,17 @@ describe('which events', () => {
   test('one page at two GPAs: the notifier call names both', () => {
     for (const at of [gpa, 0x20_0000]) vm.memslots.create({ gpa: at, mapping: ram })
     guest.write(gpa, 1n)
-    using trace = vm.trace()
+    using recording = trace(vm)
     ram.advise('dontneed', 0, 4 * KiB)
-    const [unmap] = ofKind(trace.drain(), 'notifier-unmap')
+    const [unmap] = ofKind(recording.drain(), 'notifier-unmap')
     expect(unmap?.gpas?.map((hit) => hit.gpa).sort()).toEqual([gpa, 0x20_0000].sort())
   })
 
   test('everywhere: also for memory behind no memslot', () => {
     ram.fill(1)
-    using trace = vm.trace({ everywhere: true, kinds: ['notifier-unmap', 'mapping'] })
+    using recording = trace(vm, { everywhere: true, kinds: ['notifier-unmap', 'mapping'] })
     ram.advise('dontneed')
-    const events = trace.drain()
+    const events = recording.drain()
     expect(ofKind(events, 'mapping')).toHaveLength(1)
     expect(ofKind(events, 'notifier-unmap').find(({ hva }) => hva === ram.address)).toMatchObject({
       size: 64 * KiB,
@@ -57,10 +58,10 @@ describe('which events', () => {
 
   test('only the kinds asked for', () => {
     touched()
-    using trace = vm.trace({ kinds: ['notifier-unmap', 'pio', 'entry', 'exit'] })
+    using recording = trace(vm, { kinds: ['notifier-unmap', 'pio', 'entry', 'exit'] })
     ram.advise('dontneed')
     guest.touch(gpa, 16, 'write', 1)
-    const kinds = new Set(trace.drain().map(({ kind }) => kind))
+    const kinds = new Set(recording.drain().map(({ kind }) => kind))
     expect([...kinds].filter((kind) => !['notifier-unmap', 'pio', 'entry', 'exit'].includes(kind))).toEqual([])
     expect(kinds).toContain('notifier-unmap')
     expect(kinds).toContain('pio')
@@ -68,9 +69,9 @@ describe('which events', () => {
   })
 
   test('a tracepoint by name, undecoded', () => {
-    using trace = vm.trace({ kinds: [], tracepoints: ['kvm/kvm_userspace_exit'] })
+    using recording = trace(vm, { kinds: [], tracepoints: ['kvm/kvm_userspace_exit'] })
     guest.read(0x4000_0000)
-    const events = trace.drain()
+    const events = recording.drain()
     expect(events.length).toBeGreaterThan(0)
     // KVM_EXIT_IO is 2: the guest says that it is done by a port write.
     expect(events.at(-1)).toMatchObject({ kind: 'raw', tracepoint: 'kvm/kvm_userspace_exit', raw: { reason: 2 } })
@@ -82,27 +83,27 @@ describe('which events', () => {
     const spy = vi.spyOn(Tracefs.prototype, 'read').mockImplementation(function (this: Tracefs, event, file) {
       return event.startsWith('kvm/kvm_dirty_ring') || event === 'kvmmmu/kvm_mmu_split_huge_page' ? null : read.call(this, event, file)
     })
-    using trace = vm.trace({ kinds: ['dirty-ring', 'huge-split', 'spte-set', 'memslot'] })
+    using recording = trace(vm, { kinds: ['dirty-ring', 'huge-split', 'spte-set', 'memslot'] })
     spy.mockRestore()
-    expect([...trace.unavailable].sort()).toEqual(['dirty-ring', 'huge-split'])
+    expect([...recording.unavailable].sort()).toEqual(['dirty-ring', 'huge-split'])
     touched()
-    expect(new Set(trace.drain().map(({ kind }) => kind))).toEqual(new Set(['memslot', 'spte-set']))
+    expect(new Set(recording.drain().map(({ kind }) => kind))).toEqual(new Set(['memslot', 'spte-set']))
   })
 
   test('statistics: the growth between two drains is the difference of the counters', () => {
     touched()
     const read = () => ({ vm: vm.stats.read(), vcpu: guest.vcpu.stats.read() })
     const before = read()
-    using trace = vm.trace({ kinds: ['statistics', 'spte-set'] })
+    using recording = trace(vm, { kinds: ['statistics', 'spte-set'] })
     ram.advise('dontneed')
     guest.touch(gpa, 16, 'write', 1)
-    const events = trace.drain()
+    const events = recording.drain()
     const after = read()
     const grown = ofKind(events, 'statistics')
     expect(grown.find(({ of }) => of === guest.vcpu.stats.describe().id)?.changes).toEqual(statisticsGrowth(before.vcpu, after.vcpu))
     expect(grown.find(({ of }) => of === vm.stats.describe().id)?.changes).toEqual(statisticsGrowth(before.vm, after.vm))
     expect(grown.find(({ of }) => of === guest.vcpu.stats.describe().id)?.changes['pf_taken']).toBeGreaterThan(0)
-    expect(ofKind(trace.drain(), 'statistics')).toEqual([])
+    expect(ofKind(recording.drain(), 'statistics')).toEqual([])
     expect(String(grown[0])).toContain('statistics of kvm-')
   })
 })
@@ -110,10 +111,10 @@ describe('which events', () => {
 describe('what was missed is counted', () => {
   const pages = 2048
   /** Touches that many pages for the first time; how many were seen set. */
-  function round(trace: Trace, memory: Mapping): number {
+  function round(recording: Trace, memory: Mapping): number {
     memory.advise('dontneed')
     guest.touch(0x100_0000, pages, 'read')
-    return ofKind(trace.drain(), 'spte-set').filter(({ gfn }) => gfn >= 0x1000 && gfn < 0x1000 + pages).length
+    return ofKind(recording.drain(), 'spte-set').filter(({ gfn }) => gfn >= 0x1000 && gfn < 0x1000 + pages).length
   }
   let memory: Mapping
   beforeEach(() => {
@@ -123,36 +124,36 @@ describe('what was missed is counted', () => {
   })
 
   test('a ring too small', (context) => {
-    using trace = vm.trace({ kinds: ['spte-set'], tracepoints: ['kvmmmu/kvm_mmu_spte_requested'], ringSize: 4 * KiB })
+    using recording = trace(vm, { kinds: ['spte-set'], tracepoints: ['kvmmmu/kvm_mmu_spte_requested'], ringSize: 4 * KiB })
     let rounds = 0
     let seen = 0
     // The reader may keep up with some dozens of records for a while, but not for long.
-    for (; trace.lost === 0 && rounds < (inLab ? 20 : 100); rounds++) seen += round(trace, memory)
+    for (; recording.lost === 0 && rounds < (inLab ? 20 : 100); rounds++) seen += round(recording, memory)
     // An emulated processor may touch pages more slowly than they are read about.
-    if (trace.lost === 0 && inLab) skip(context, `the reader kept up with ${seen} events`)
-    expect(trace.lost).toBeGreaterThan(0)
+    if (recording.lost === 0 && inLab) skip(context, `the reader kept up with ${seen} events`)
+    expect(recording.lost).toBeGreaterThan(0)
     expect(seen).toBeLessThanOrEqual(rounds * pages)
-    expect(seen + trace.lost).toBeGreaterThanOrEqual(rounds * pages)
+    expect(seen + recording.lost).toBeGreaterThanOrEqual(rounds * pages)
   })
 
   test('less held than came', () => {
-    using trace = vm.trace({ kinds: ['spte-set'], heldLimit: 16 * KiB })
-    const seen = round(trace, memory)
+    using recording = trace(vm, { kinds: ['spte-set'], heldLimit: 16 * KiB })
+    const seen = round(recording, memory)
     expect(seen).toBeLessThan(pages)
-    expect(trace.lost).toBeGreaterThan(0)
-    expect(seen + trace.lost).toBeGreaterThanOrEqual(pages)
+    expect(recording.lost).toBeGreaterThan(0)
+    expect(seen + recording.lost).toBeGreaterThanOrEqual(pages)
   })
 
   test('calls of the library itself beyond the limit, and the rows are right again after', () => {
     const slot = touched()
-    using trace = vm.trace({ heldLimit: 8 * 256 })
+    using recording = trace(vm, { heldLimit: 8 * 256 })
     for (let round = 0; round < 20; round++) slot.move(0x200_0000 + round * 0x10_0000)
-    trace.drain()
-    expect(trace.lost).toBeGreaterThanOrEqual(12)
+    recording.drain()
+    expect(recording.lost).toBeGreaterThanOrEqual(12)
     guest.touch(slot.gpa, 1, 'write', 1)
-    trace.drain()
+    recording.drain()
     ram.advise('dontneed', 0, 4 * KiB)
-    expect(hits(trace.drain(), slot.gpa)).toHaveLength(1)
+    expect(hits(recording.drain(), slot.gpa)).toHaveLength(1)
   })
 })
 
@@ -165,18 +166,18 @@ describe('the storm', () => {
     guest.read(0x4000_0000)
     const taken = () => guest.vcpu.stats.read('pf_taken') as number | undefined
     const before = taken()
-    using trace = vm.trace({ kinds: [tellsViolations ? 'violation' : 'spte-set'] })
+    using recording = trace(vm, { kinds: [tellsViolations ? 'violation' : 'spte-set'] })
     // A read maps the page of zeros: a gigabyte of guest memory costs the host nothing.
     for (let page = 0; page < pages; page += 8192) guest.touch(0x5000_0000 + page * 4 * KiB, Math.min(8192, pages - page), 'read')
-    const events = trace.drain()
+    const events = recording.drain()
     const after = taken()
     const touched = new Set(events.map((event) => (event.kind === 'violation' ? event.gpa / 4096 : event.kind === 'spte-set' ? event.gfn : 0)))
-    expect(trace.lost).toBe(0)
+    expect(recording.lost).toBe(0)
     for (let page = 0; page < pages; page++) if (!touched.has(0x5_0000 + page)) expect.fail(`page ${page} was not seen`)
     if (!tellsViolations) return
     const violations = ofKind(events, 'violation').length
     expect(violations).toBeGreaterThanOrEqual(pages)
-    if (before !== undefined && after !== undefined) expect(violations + trace.lost).toBe(after - before)
+    if (before !== undefined && after !== undefined) expect(violations + recording.lost).toBe(after - before)
   })
 })
 
@@ -188,27 +189,27 @@ describe("another process's VM", () => {
     target = await Target.start()
     const { slots } = await target.do('slots', { count: 2, size: 64 * KiB })
     await target.do('guest')
-    using trace = Trace.of({ processes: [target.pid], spteFormat: 'x86' })
+    using recording = Trace.of({ processes: [target.pid], spteFormat: 'x86' })
     await target.do('touchAll')
     await target.do('advise', { index: 0, advice: 'dontneed', offset: 0x1000, length: 4096 })
     const [slot] = slots.filter(({ id }: { id: number }) => id === 0)
-    const unknown = ofKind(trace.drain(), 'notifier-unmap').find(({ hva }) => hva === slot.hva + 0x1000)
+    const unknown = ofKind(recording.drain(), 'notifier-unmap').find(({ hva }) => hva === slot.hva + 0x1000)
     expect(unknown).toMatchObject({ process: target.pid, size: 4096, gpas: null })
-    trace.tellMemslots(slots)
+    recording.tellMemslots(slots)
     await target.do('advise', { index: 0, advice: 'dontneed', offset: 0x2000, length: 4096 })
-    expect(ofKind(trace.drain(), 'notifier-unmap')).toMatchObject([{ hva: slot.hva + 0x2000, gpas: [{ gpa: slot.gpa + 0x2000, size: 4096 }] }])
+    expect(ofKind(recording.drain(), 'notifier-unmap')).toMatchObject([{ hva: slot.hva + 0x2000, gpas: [{ gpa: slot.gpa + 0x2000, size: 4096 }] }])
   })
 
   test('that ends while traced', async () => {
     target = await Target.start()
-    using trace = Trace.of({ processes: [target.pid], spteFormat: 'x86' })
+    using recording = Trace.of({ processes: [target.pid], spteFormat: 'x86' })
     await target.do('slots', { count: 1, size: 64 * KiB })
     await target.do('guest')
     await target.do('touchAll')
     await target.end()
-    const events = trace.drain()
+    const events = recording.drain()
     expect(ofKind(events, 'spte-set').length).toBeGreaterThanOrEqual(16)
-    expect(trace.drain()).toEqual([])
-    expect(trace.lost).toBe(0)
+    expect(recording.drain()).toEqual([])
+    expect(recording.lost).toBe(0)
   })
 })

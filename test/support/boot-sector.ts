@@ -1,4 +1,4 @@
-import { assemble } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 
 /** Where the guest's program writes one byte in each page. */
 export const touched = { gpa: 0x40_0000, pages: 2048 }

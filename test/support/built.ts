@@ -7,8 +7,10 @@ export const built = (path: string) => fileURLToPath(new URL(`../../dist/${path}
 /** The same as a literal for the text of a program, which imports it. */
 export const importable = (path: string) => JSON.stringify(pathToFileURL(built(path)).href)
 
-/** The library as such a literal. */
+/** The library's doors as such literals. */
 export const library = importable('lib/index.js')
+export const observe = importable('lib/observe/index.js')
+export const testing = importable('lib/testing/index.js')
 
 /** The program `node-kvm`. */
 export const commandLine = built('lib/cli/main.js')

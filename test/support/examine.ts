@@ -1,5 +1,5 @@
 /** The doctor looks at the host once, before the first file; what it found is handed to all (test/support/needs.ts). */
-import { type Diagnosis, diagnose } from 'node-kvm'
+import { type Diagnosis, diagnose } from 'node-kvm/observe'
 import type { TestProject } from 'vitest/node'
 
 declare module 'vitest' {

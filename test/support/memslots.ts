@@ -1,4 +1,5 @@
 import { Vm } from 'node-kvm'
+import { tables } from 'node-kvm/observe'
 import { expect } from 'vitest'
 import { refused } from './tables.js'
 
@@ -17,7 +18,7 @@ export function expectOneTable(...vms: [Vm, ...Vm[]]): void {
     }
   }
   if (!refused) {
-    const kernel = fresh.tables().slots.filter(({ addressSpace }) => addressSpace === 0)
+    const kernel = tables(fresh).slots.filter(({ addressSpace }) => addressSpace === 0)
     expect(kernel.map(({ id, gpa, size, hva, flags }) => ({ id, gpa, size, hva, flags }))).toEqual(truth)
   }
   fresh.close()

@@ -1,5 +1,5 @@
 /** What a test needs of the host: where it is not there, the test is skipped, and the reason is doctor's. */
-import type { Finding } from 'node-kvm'
+import type { Finding } from 'node-kvm/observe'
 import { inject, type TestContext } from 'vitest'
 import './examine.js'
 import { skip } from './skip.js'

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { expect } from 'vitest'
-import { library } from './built.js'
+import { library, observe, testing } from './built.js'
 import { patience } from './patience.js'
 
 /** What a program prints, a line each, that runs after `shell` did something to its process, or that `shell` starts itself as `"$0" "$@"`. */
@@ -8,7 +8,9 @@ export function outputOf(program: string, { shell = ':', flags = [] as string[] 
   const whole = `
     import { execFileSync } from 'node:child_process'
     import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
-    import { assemble, capabilities, diagnose, GiB, Guest, KiB, Kvm, KvmError, machines, Mapping, MiB, readPagemap } from ${library}
+    import { capabilities, GiB, KiB, Kvm, KvmError, Mapping, MiB } from ${library}
+    import { diagnose, hostVms, readPagemap, tables, trace, translate } from ${observe}
+    import { assemble, Guest } from ${testing}
     const resultOf = (call, told = '') => {
       try { call(); return 'worked' }
       catch (error) { return error instanceof KvmError ? [error.code, error.errno, error.message.includes(told)].join() : String(error) }

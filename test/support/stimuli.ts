@@ -4,7 +4,9 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Guest, KiB, KvmError, Mapping, type Memslot, type MemslotOptions, MiB, type TraceEvent, type Vm } from 'node-kvm'
+import { KiB, KvmError, Mapping, type Memslot, type MemslotOptions, MiB, type Vm } from 'node-kvm'
+import type { TraceEvent } from 'node-kvm/observe'
+import type { Guest } from 'node-kvm/testing'
 import { patience } from './patience.js'
 
 /** A slot of the size that the stimulus needs; its guest touches `pages` of it. */

@@ -1,7 +1,9 @@
 // A VM in a process of its own. It does what its standard input says, a JSON object a line, and answers each with the truth about itself:
 // what tests of other processes' VMs compare with.
 import { createInterface } from 'node:readline'
-import { Guest, KiB, Kvm, Mapping, MiB, readPagemap } from '../../dist/lib/index.js'
+import { KiB, Kvm, Mapping, MiB } from '../../dist/lib/index.js'
+import { readPagemap } from '../../dist/lib/observe/index.js'
+import { Guest } from '../../dist/lib/testing/index.js'
 
 const kvm = Kvm.open()
 let vm = kvm.createVm()

@@ -1,5 +1,7 @@
 /** A guest and memory for each test of a file, where tracepoints may be used. */
-import { Guest, KiB, Mapping, type TraceEvent, type TraceKind, type Vm } from 'node-kvm'
+import { KiB, Mapping, type Vm } from 'node-kvm'
+import type { TraceEvent, TraceKind } from 'node-kvm/observe'
+import { Guest } from 'node-kvm/testing'
 import { beforeEach } from 'vitest'
 import { needsTracing, ofKind } from './tracing.js'
 

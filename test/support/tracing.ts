@@ -1,11 +1,12 @@
-import { describeHost, KvmError, type TraceEvent, type TraceKind, type Vm } from 'node-kvm'
+import { KvmError, type Vm } from 'node-kvm'
+import { describeHost, type TraceEvent, type TraceKind, trace } from 'node-kvm/observe'
 import type { TestContext } from 'vitest'
 import { skip } from './skip.js'
 
 /** Skips where tracepoints may not be used, with the library's own reason. */
 export function needsTracing(context: TestContext, vm: Vm): void {
   try {
-    vm.trace({ kinds: [] }).close()
+    trace(vm, { kinds: [] }).close()
   } catch (error) {
     if (error instanceof KvmError && (error.code === 'permission' || error.code === 'unavailable')) skip(context, error.message)
     throw error

@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
-import { assemble, Mapping, MiB, type Vcpu, type Vm } from 'node-kvm'
+import { Mapping, MiB, type Vcpu, type Vm } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 import { library } from './built.js'
 
 /** What a Worker runs that attaches the VM it is posted and does `source` with `vm`, `library` and `parentPort`. */

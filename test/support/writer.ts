@@ -1,4 +1,5 @@
-import { assemble, KiB, longModeTablesSize, Mapping, type Vcpu, type Vm } from 'node-kvm'
+import { KiB, longModeTablesSize, Mapping, type Vcpu, type Vm } from 'node-kvm'
+import { assemble } from 'node-kvm/testing'
 
 // Clear of Guest's.
 const base = 0x5000_0000

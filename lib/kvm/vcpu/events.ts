@@ -1,5 +1,11 @@
 /** What waits to be delivered to a vCPU, and what is delivered to it. */
 import { checkBoolean, checkInteger } from '../../abi/arguments.js'
+import {
+  KVM_MP_STATE_RUNNABLE,
+  KVM_VCPUEVENT_VALID_NMI_PENDING,
+  KVM_VCPUEVENT_VALID_SHADOW,
+  KVM_VCPUEVENT_VALID_SMM
+} from '../../abi/generated/constants.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import type { Causes, VcpuHandle } from '../../abi/ioctls.js'
 import { KVM_GET_MP_STATE, KVM_GET_VCPU_EVENTS, KVM_INTERRUPT, KVM_NMI, KVM_SET_MP_STATE, KVM_SET_VCPU_EVENTS } from '../../abi/requests.js'
@@ -12,8 +18,8 @@ export let makeEvents: (handle: VcpuHandle, runs: Runs) => VcpuEvents
 /** @internal Drops what waits to be delivered, wakes the vCPU, and takes it out of system management mode. */
 export let dropEvents: (events: VcpuEvents) => void
 
-// KVM_VCPUEVENT_VALID_ NMI_PENDING, SHADOW and SMM: what KVM_SET_VCPU_EVENTS writes beside exception, interrupt and NMI.
-const droppedEvents = 1 | 4 | 8
+// What KVM_SET_VCPU_EVENTS writes beside exception, interrupt and NMI.
+const droppedEvents = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM
 
 const interruptCauses: Causes = {
   EEXIST: 'an interrupt waits to be delivered already',
@@ -51,7 +57,7 @@ export class VcpuEvents {
   }
 
   #drop(): void {
-    if (this.getMpState() !== 0) this.setMpState(0)
+    if (this.getMpState() !== KVM_MP_STATE_RUNNABLE) this.setMpState(KVM_MP_STATE_RUNNABLE)
     const { flags } = this.get()
     this.#handle.set(KVM_SET_VCPU_EVENTS, State, 'writing its events', { flags: flags & droppedEvents })
   }

@@ -1,5 +1,4 @@
 /** A vCPU's registers, by ioctl. */
-
 import { checkOurs, ours } from '../../abi/internal.js'
 import type { VcpuHandle } from '../../abi/ioctls.js'
 import { KVM_GET_FPU, KVM_GET_REGS, KVM_GET_SREGS, KVM_SET_FPU, KVM_SET_REGS, KVM_SET_SREGS } from '../../abi/requests.js'

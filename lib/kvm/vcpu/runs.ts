@@ -1,6 +1,7 @@
 /** How a vCPU runs on the thread that calls run(), and what the last run left to do. */
 import { constants } from 'node:os'
 import { errnoName, ioctlError, KvmError } from '../../abi/errors.js'
+import { kvm_run } from '../../abi/generated/structures.js'
 import type { VcpuHandle } from '../../abi/ioctls.js'
 import type { NativeVcpu } from '../../abi/native.js'
 import { completeVcpu, mmioNotAwaited, runVcpu } from '../../abi/vcpu-calls.js'
@@ -12,8 +13,7 @@ import type { VcpuHost, WriteQueues } from './host.js'
 const waitsForThisThread = -constants.errno.EDEADLK
 const waits = (result: number) => result === waitsForThisThread || result === mmioNotAwaited
 // struct kvm_run, before the union.
-const requestWindowOffset = 0
-const readyForInterruptOffset = 12
+const { request_interrupt_window: requestWindowOffset, ready_for_interrupt_injection: readyForInterruptOffset } = kvm_run.offsets
 const timeoutExit: Exit = Object.freeze({ reason: 'timeout' })
 const interruptedExit: Exit = Object.freeze({ reason: 'interrupted' })
 

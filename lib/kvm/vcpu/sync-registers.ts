@@ -1,6 +1,8 @@
 /** Registers in the run page: KVM_CAP_SYNC_REGS (api.rst, "kvm_valid_regs" and "kvm_dirty_regs"). */
 import { argumentError, checkInteger } from '../../abi/arguments.js'
 import { errnoName, KvmError } from '../../abi/errors.js'
+import { KVM_SYNC_X86_EVENTS, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS } from '../../abi/generated/constants.js'
+import { kvm_run, kvm_sync_regs } from '../../abi/generated/structures.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import type { VcpuHandle } from '../../abi/ioctls.js'
 import type { NativeVcpu } from '../../abi/native.js'
@@ -8,13 +10,11 @@ import type { Struct } from '../../abi/struct.js'
 import { Registers, SpecialRegisters } from '../../abi/structures.js'
 
 /** Bits of the two masks. */
-export const syncBits = { registers: 1, specialRegisters: 2, events: 4 } as const
+export const syncBits = { registers: KVM_SYNC_X86_REGS, specialRegisters: KVM_SYNC_X86_SREGS, events: KVM_SYNC_X86_EVENTS } as const
 
-// struct kvm_run: the union ends at 288; then kvm_valid_regs, kvm_dirty_regs, and struct kvm_sync_regs.
-const validOffset = 288
-const dirtyOffset = 296
-const registersOffset = 304
-const specialRegistersOffset = registersOffset + Registers.size
+const { kvm_valid_regs: validOffset, kvm_dirty_regs: dirtyOffset, s: syncOffset } = kvm_run.offsets
+const registersOffset = syncOffset + kvm_sync_regs.offsets.regs
+const specialRegistersOffset = syncOffset + kvm_sync_regs.offsets.sregs
 
 /** @internal */
 export let makeSyncRegisters: (vcpu: NativeVcpu, handle: VcpuHandle, runPageSize: number) => SyncRegisters

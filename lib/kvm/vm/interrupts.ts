@@ -1,10 +1,11 @@
 /** Interrupts with the controllers in the kernel (api.rst 4.24 to 4.26, 4.52, 4.70): what a VMM's devices raise. */
 import { checkBoolean, checkInteger, checkList, checkOneOf, checkOptions } from '../../abi/arguments.js'
+import { KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI } from '../../abi/generated/constants.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import type { Causes, Handle } from '../../abi/ioctls.js'
 import { KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2, KVM_GET_IRQCHIP, KVM_IRQ_LINE, KVM_SET_GSI_ROUTING, KVM_SIGNAL_MSI } from '../../abi/requests.js'
 import type { StructInstance } from '../../abi/struct.js'
-import { IrqchipState, IrqLevel, IrqRoutingEntry, IrqRoutingIrqchip, IrqRoutingMsi, Msi, PitConfig } from '../../abi/structures.js'
+import { IrqchipState, IrqLevel, IrqRoutingEntry, Msi, PitConfig } from '../../abi/structures.js'
 import type { Capabilities } from '../capabilities.js'
 import type { EventSource } from '../eventfd.js'
 import { type Irqfd, type IrqfdOptions, makeIrqfd } from './irqfd.js'
@@ -134,15 +135,9 @@ function routeEntry(name: string, route: GsiRoute): RoutingEntry {
   if ('msi' in route) {
     const { msi } = checkOptions(name, route, ['gsi', 'msi'])
     const { address, data } = checkOptions('msi', msi, ['address', 'data'])
-    return entryTo(gsi, 2, new IrqRoutingMsi({ ...splitAddress(address), data: u32('data', data) }).bytes)
+    return new IrqRoutingEntry({ gsi, type: KVM_IRQ_ROUTING_MSI, u: { msi: { ...splitAddress(address), data: u32('data', data) } } })
   }
   const { irqchip, pin } = checkOptions(name, route, ['gsi', 'irqchip', 'pin'])
   const target = { irqchip: irqchips.indexOf(checkOneOf('irqchip', irqchip, irqchips)), pin: u32('pin', pin) }
-  return entryTo(gsi, 1, new IrqRoutingIrqchip(target).bytes)
-}
-
-function entryTo(gsi: number, type: number, target: Uint8Array): RoutingEntry {
-  const u = new Uint8Array(32)
-  u.set(target)
-  return new IrqRoutingEntry({ gsi, type, u })
+  return new IrqRoutingEntry({ gsi, type: KVM_IRQ_ROUTING_IRQCHIP, u: { irqchip: target } })
 }

@@ -1,6 +1,7 @@
 /** A device's interrupt line that any thread can raise: KVM_IRQFD (api.rst 4.75). */
 import { checkBoolean, checkInteger, checkOptions } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
+import { KVM_IRQFD_FLAG_DEASSIGN, KVM_IRQFD_FLAG_RESAMPLE } from '../../abi/generated/constants.js'
 import { fixParent, ours } from '../../abi/internal.js'
 import type { Causes, Handle } from '../../abi/ioctls.js'
 import type { NativeDescriptor } from '../../abi/native.js'
@@ -15,8 +16,6 @@ export interface IrqfdOptions {
   /** A level-triggered line: KVM lowers it at the guest's end of interrupt, and `'event'` says so, for a device that still wants it. */
   resample?: boolean
 }
-
-const flags = { deassign: 1, resample: 2 }
 
 /** @internal */
 export let makeIrqfd: (handle: Handle, options: IrqfdOptions, causes: Causes, onClose: () => void) => Irqfd
@@ -55,7 +54,7 @@ export class Irqfd extends EventSource {
       this.#assignment = new Assignment({
         fd: this.#eventfd.fd,
         gsi,
-        flags: resample ? flags.resample : 0,
+        flags: resample ? KVM_IRQFD_FLAG_RESAMPLE : 0,
         resamplefd: this.#resample?.fd ?? 0
       })
       // Last: from here on the line is raised.
@@ -82,7 +81,7 @@ export class Irqfd extends EventSource {
   /** The line is nobody's any more. A second call does nothing. */
   override close(): void {
     if (this.closed) return
-    this.#assignment.flags = flags.deassign
+    this.#assignment.flags = KVM_IRQFD_FLAG_DEASSIGN
     // Of a VM that is closed KVM has taken it back already.
     if (!this.#handle.closed) this.#handle.send(KVM_IRQFD, this.#assignment.bytes)
     this.#eventfd.close()

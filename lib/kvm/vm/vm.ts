@@ -7,11 +7,6 @@ import { type Ioctl, KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR } from '../../a
 import { type DirtyLog, type DirtyLogOptions, makeDirtyLog } from '../../memory/dirty-log.js'
 import { createGuestMemfd, type GuestMemfd, type GuestMemfdOptions } from '../../memory/guest-memfd.js'
 import { type Memslots, makeMemslots, tableOf } from '../../memory/memslots.js'
-import { spteFormat } from '../../observe/host.js'
-import { type Mirror, makeMirror } from '../../observe/tables/mirror.js'
-import { readTables, type Subject, type TableRange, type Tables } from '../../observe/tables/tables.js'
-import { type Translation, translateIn } from '../../observe/tables/translate.js'
-import { Trace, type TraceOptions } from '../../observe/trace/trace.js'
 import { makeVmCapabilities, type VmCapabilities } from '../capabilities.js'
 import type { EventSource } from '../eventfd.js'
 import { makeStatistics, type Statistics } from '../statistics.js'
@@ -27,6 +22,13 @@ import { Vcpus } from './vcpus.js'
 
 /** @internal a VM that nobody has yet */
 export let makeVm: (vm: NativeVm) => Vm
+
+/**
+ * The descriptor of a VM, and whether its end has begun: what whoever observes it needs beyond what it offers everybody. Undefined for what is no Vm.
+ * @internal
+ * @throws KvmError `closed`
+ */
+export let observedOf: (vm: unknown) => { fd: number; isClosing: () => boolean } | undefined
 
 /**
  * A virtual machine. Made by {@link Kvm.createVm}.
@@ -56,6 +58,11 @@ export class Vm implements VcpuHost, Disposable {
       const made = new Vm(ours, vm)
       made.#prepare()
       return made
+    }
+    observedOf = (vm) => {
+      if (typeof vm !== 'object' || vm === null || !(#native in vm)) return undefined
+      vm.#handle.checkOpen()
+      return { fd: vm.#native.fd, isClosing: () => vm.#closing }
     }
   }
 
@@ -188,34 +195,6 @@ export class Vm implements VcpuHost, Disposable {
       this.#dirtyLog = undefined
     })
     return (this.#dirtyLog = log)
-  }
-
-  trace(options?: TraceOptions): Trace {
-    this.#handle.checkOpen()
-    const counters = () => (this.#closing ? [] : [this.stats, ...[...this.vcpus.values()].filter(({ closed }) => !closed).map(({ stats }) => stats)])
-    return Trace.of({ memslots: this.memslots, spteFormat: spteFormat(), processes: [process.pid], counters }, options)
-  }
-
-  #subject(): Subject {
-    this.#handle.checkOpen()
-    return { pid: process.pid, fd: this.#native.fd, own: this.memslots }
-  }
-  translate(gpa: number): Translation {
-    return translateIn(this.#subject(), gpa)
-  }
-  tables(range?: TableRange): Tables {
-    return readTables(this.#subject(), range)
-  }
-  mirror(): Mirror {
-    this.#handle.checkOpen()
-    return makeMirror({
-      fd: this.#native.fd,
-      memslots: this.memslots,
-      mapped: () => {
-        const { pages_4k: small, pages_2m: huge, pages_1g: largest } = this.stats.read() as Record<string, number | undefined>
-        return small === undefined ? undefined : small + (huge ?? 0) + (largest ?? 0)
-      }
-    })
   }
 
   /**

@@ -1,7 +1,7 @@
 /** What a finding is, and what findings are made from. */
 import { existsSync } from 'node:fs'
 import type { KvmError } from '../../abi/errors.js'
-import type { CapabilityName } from '../../kvm/capabilities.js'
+import type { CapabilityName } from '../../abi/generated/capabilities.js'
 import type { Host } from '../host.js'
 import { asRoot, gainsNothing, inOwnNamespace } from '../privileges.js'
 import type * as Probes from './probes.js'

@@ -1,6 +1,6 @@
 /** Each thing that the library does, tried once as the library does it. Imported only where the add-on loads. */
 import { KvmError } from '../../abi/errors.js'
-import { type CapabilityName, capabilities } from '../../kvm/capabilities.js'
+import { type CapabilityName, capabilities } from '../../abi/generated/capabilities.js'
 import { Kvm } from '../../kvm/kvm.js'
 import { Mapping } from '../../memory/mapping.js'
 import { tryReading } from '../tables/reader.js'
@@ -60,7 +60,7 @@ export function readTracepoint(): Promise<Refusal> {
   })
 }
 
-/** A trace of this process, as `vm.trace()` opens it. */
+/** A trace of this process, as `trace(vm)` opens it. */
 export const openTrace = (ringSize?: number): Promise<Refusal> =>
   tried(() => Trace.of({ spteFormat: 'x86', processes: [process.pid] }, ringSize === undefined ? {} : { ringSize })[Symbol.dispose]())
 

@@ -85,9 +85,9 @@ function continues(last: Change | undefined, next: Change): last is Change {
 /**
  * What happened to a VM's pages between two readings: neighbours that changed alike are one change.
  * @example
- * const before = vm.tables()
+ * const before = tables(vm)
  * page.advise('dontneed', 0, 4096)
- * diff(before, vm.tables())   // [] here: the guest never touched it
+ * diff(before, tables(vm))   // [] here: the guest never touched it
  */
 export function diff(before: Tables, after: Tables): Change[] {
   const columns = ['gpa', 'hpa', 'host', 'kind', 'level', 'secondHpa', 'slot', 'slots', 'spte'] as const

@@ -8,8 +8,7 @@ import { describeHost, spteFormat } from '../host.js'
 import { Trace } from '../trace/trace.js'
 import { MirroredEntries } from './mirrored-entries.js'
 import { whyNoMirror } from './refusal.js'
-import { type MirrorReading, readTables, type Subject, type TableRange, type Tables } from './tables.js'
-import { type Translation, translateIn } from './translate.js'
+import type { MirrorReading, Subject } from './tables.js'
 
 /** What is mirrored. */
 interface MirrorSubject {
@@ -33,9 +32,12 @@ function vmsHere(): number {
 /** @internal */
 export let makeMirror: (subject: MirrorSubject) => Mirror
 
+/** @internal what it shows; undefined for what is no Mirror */
+export let subjectOfMirror: (mirror: unknown) => Subject | undefined
+
 /**
- * A VM's second stage, kept up from the events of its changes. Made by {@link Vm.mirror}, for hosts where BPF cannot read the tables
- * themselves; every answer's `evidence.secondStage` is `events`.
+ * A VM's second stage, kept up from the events of its changes. Made by {@link mirror}, for hosts where BPF cannot read the tables
+ * themselves; {@link tables} and {@link translate} show what it knows, and their `evidence.secondStage` is `events`.
  *
  * Exact are which pages are mapped, by what size of entry, and where to. Not seen: the accessed and dirty bits, which the processor sets by
  * itself; a write permission that KVM gives back on its fast path (dirty logging); what another process does to this one's memory
@@ -51,6 +53,7 @@ export class Mirror implements Disposable {
 
   static {
     makeMirror = (subject) => Mirror.#of(subject)
+    subjectOfMirror = (mirror) => (typeof mirror === 'object' && mirror !== null && #subject in mirror ? mirror.#subject : undefined)
   }
 
   static #of(subject: MirrorSubject): Mirror {
@@ -60,7 +63,7 @@ export class Mirror implements Disposable {
   }
 
   private constructor(key: symbol, subject: MirrorSubject) {
-    checkOurs(key, 'a Mirror', 'mirror() of a Vm')
+    checkOurs(key, 'a Mirror', 'mirror()')
     const { fd, memslots, mapped } = subject
     this.#trace = Trace.of(
       { memslots, spteFormat: spteFormat(), processes: [process.pid] },
@@ -97,18 +100,6 @@ export class Mirror implements Disposable {
       ...(this.lost > 0 ? [`the second stage may differ: ${this.lost} events were lost (read more often, or trace with a larger ring)`] : [])
     ]
     return { leaves: () => this.#entries.columns(), changes: this.#entries.changes, lost: this.lost, missing }
-  }
-
-  /**
-   * One address through the three tables; the third is the mirror's.
-   * @throws KvmError `closed`, or `argument` for what is no address
-   */
-  translate(gpa: number): Translation {
-    return translateIn(this.#subject, gpa)
-  }
-  /** All three tables, as columns. */
-  tables(range?: TableRange): Tables {
-    return readTables(this.#subject, range)
   }
 
   /** Ends the trace behind it. A second call does nothing. */

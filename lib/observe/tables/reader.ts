@@ -19,7 +19,7 @@ export interface Which {
 }
 
 /** One VM, as read. */
-export interface ReadMachine extends NativeMachine {
+export interface ReadVm extends NativeMachine {
   torn: boolean
   attempts: number
 }
@@ -54,21 +54,21 @@ function ask({ pid = 0, fd = -1, tables }: Which): NativeMachine[] | string {
  * The VMs whose memory belongs to the process that holds them, and the descriptors of others; or why they cannot be read.
  * @internal
  */
-export function readMachines(which: Which): ReadMachine[] | string {
+export function readVms(which: Which): ReadVm[] | string {
   const found = ask(which)
   if (typeof found === 'string') return found
-  return found.map((machine) => settle(machine, which)).filter((machine) => machine !== null)
+  return found.map((vm) => settle(vm, which)).filter((vm) => vm !== null)
 }
 
-function settle(first: NativeMachine, { tables }: Which): ReadMachine | null {
-  let machine = first
+function settle(first: NativeMachine, { tables }: Which): ReadVm | null {
+  let vm = first
   for (let attempts = 1; ; attempts++) {
-    const torn = changedMeanwhile(machine)
-    if (!torn || attempts === mostAttempts) return { ...machine, torn, attempts }
-    const again = ask({ pid: machine.pid, fd: machine.fd, tables })
-    const same = Array.isArray(again) ? again.find(({ kvm }) => kvm === machine.kvm) : undefined
+    const torn = changedMeanwhile(vm)
+    if (!torn || attempts === mostAttempts) return { ...vm, torn, attempts }
+    const again = ask({ pid: vm.pid, fd: vm.fd, tables })
+    const same = Array.isArray(again) ? again.find(({ kvm }) => kvm === vm.kvm) : undefined
     if (!same) return null
-    machine = same
+    vm = same
   }
 }
 

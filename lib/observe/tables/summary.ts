@@ -71,7 +71,7 @@ function count(summary: Summary, table: Tables, row: number): void {
 /**
  * Counts of a VM's pages by size and state: among others the answer to "why is my EPT not huge?".
  * @example
- * summarize(vm.tables()).mapped.huge2M
+ * summarize(tables(vm)).mapped.huge2M
  */
 export function summarize(table: Tables): Summary {
   checkTables('table', table, ['gpa', 'host', 'kind', 'level', 'slot', 'slots', 'evidence'])

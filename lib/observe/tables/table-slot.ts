@@ -49,7 +49,7 @@ interface Reading {
  * A slot of a list, which may have 32,764. It holds little: its fields are read where they are asked for. What copies objects by their own
  * properties (spread, structuredClone(), postMessage()) finds none; give it what toJSON() returns.
  * @example
- * console.table(machines().flatMap(({ memslots }) => memslots.map((slot) => slot.toJSON())))
+ * console.table(hostVms().flatMap(({ memslots }) => memslots.map((slot) => slot.toJSON())))
  */
 export class ListedSlot implements TableSlot {
   readonly #reading: Reading

@@ -9,7 +9,7 @@ import type { Memslots } from '../../memory/memslots.js'
 import type { SpteFormat } from '../../x86/spte.js'
 import { describeHost, spteFormat } from '../host.js'
 import { type Evidence, evidence } from './evidence.js'
-import { type ReadMachine, readMachines } from './reader.js'
+import { type ReadVm, readVms } from './reader.js'
 import { whyNoMirror } from './refusal.js'
 import { type ListedSlot, slotList } from './table-slot.js'
 
@@ -92,7 +92,7 @@ export interface Look {
   slots: SlotColumns
   leaves: LeafColumns
   evidence: Evidence
-  machine: ReadMachine | null
+  vm: ReadVm | null
 }
 
 function gone({ pid, fd }: Subject): KvmError {
@@ -102,35 +102,35 @@ function gone({ pid, fd }: Subject): KvmError {
 /** @internal */
 export function look(subject: Subject, tables: boolean): Look {
   const { pid, fd, kvm, own } = subject
-  const found = readMachines({ pid, fd, tables })
+  const found = readVms({ pid, fd, tables })
   if (typeof found === 'string') {
     if (!own) throw new KvmError('unavailable', `the VM of process ${pid} cannot be read: ${found}`, { pid })
     return {
       slots: ownSlots(own),
       leaves: noLeaves(),
-      machine: null,
+      vm: null,
       evidence: evidence({
         source: 'memslots',
-        missing: [`the second stage was not read: ${found}${whyNoMirror(describeHost()) ? '' : '; vm.mirror() keeps it up from trace events'}`]
+        missing: [`the second stage was not read: ${found}${whyNoMirror(describeHost()) ? '' : '; mirror(vm) keeps it up from trace events'}`]
       })
     }
   }
-  const machine = found.find((each) => kvm === undefined || each.kvm === kvm)
-  if (!machine) throw gone(subject)
+  const vm = found.find((each) => kvm === undefined || each.kvm === kvm)
+  if (!vm) throw gone(subject)
   const missing =
-    machine.flags & 4
+    vm.flags & 4
       ? ['the second stage was not read: where the kernel maps memory is not known without a running vCPU or a readable /proc/kallsyms']
       : []
   return {
-    slots: machine.slots,
-    leaves: machine.leaves,
-    machine,
+    slots: vm.slots,
+    leaves: vm.leaves,
+    vm,
     evidence: evidence({
       source: 'bpf',
       secondStage: tables && missing.length === 0 ? 'bpf' : null,
-      torn: machine.torn,
-      lost: machine.lost,
-      attempts: machine.attempts,
+      torn: vm.torn,
+      lost: vm.lost,
+      attempts: vm.attempts,
       missing
     })
   }
@@ -165,7 +165,7 @@ function lookAtMirror(subject: Subject, own: Memslots, read: () => MirrorReading
     const seen: Look = {
       slots: ownSlots(own),
       leaves: leaves(),
-      machine: null,
+      vm: null,
       evidence: evidence({ source: 'memslots', secondStage: 'events', lost, attempts: round, missing })
     }
     const rows = join(subject, seen, from, to)
@@ -174,7 +174,7 @@ function lookAtMirror(subject: Subject, own: Memslots, read: () => MirrorReading
   }
 }
 
-const generationOf = (machine: ReadMachine) => machine.generations.slice(machine.generations.length / 2).join()
+const generationOf = (vm: ReadVm) => vm.generations.slice(vm.generations.length / 2).join()
 
 /**
  * Looks at all three tables until nothing was taken back between the second and the third.
@@ -185,12 +185,12 @@ export function lookAtAll(subject: Subject, from: number, to: number): Look & { 
   for (let round = 1; ; round++) {
     const seen = look(subject, true)
     const rows = join(subject, seen, from, to)
-    if (!seen.machine) return { ...seen, rows }
-    const after = look({ ...subject, kvm: seen.machine.kvm }, false).machine
+    if (!seen.vm) return { ...seen, rows }
+    const after = look({ ...subject, kvm: seen.vm.kvm }, false).vm
     // Refused all at once, after it was not: nothing says what happened meanwhile.
     if (!after) return { ...seen, rows, evidence: { ...seen.evidence, torn: true } }
-    const invalidations = after.invalidationsAfter - seen.machine.invalidationsBefore
-    const moved = generationOf(after) !== generationOf(seen.machine)
+    const invalidations = after.invalidationsAfter - seen.vm.invalidationsBefore
+    const moved = generationOf(after) !== generationOf(seen.vm)
     if ((invalidations === 0 && !moved) || round === mostRounds) {
       const attempts = seen.evidence.attempts + round - 1
       return { ...seen, rows, evidence: { ...seen.evidence, invalidations, attempts, torn: seen.evidence.torn || moved } }

@@ -2,7 +2,7 @@
 import { argumentError } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
 
-/** Counters that can be read: {@link Statistics}. */
+/** Counters that can be read, such as `vm.stats`. */
 export interface Counters {
   /** Whose they are. */
   describe(): { id: string }

@@ -106,9 +106,9 @@ function checkEvent(event: TraceEvent): TraceEvent {
  * The story of a trace: each thing that began of itself, and each access of the guest to what was taken away, with what it led to and how
  * long after. Stories in a row that differ in addresses alone are told once, with their number.
  * @example
- * using trace = vm.trace()
+ * using recording = trace(vm)
  * vm.memslots.create({ gpa: 0xa000, mapping: page }).move(0xe000)
- * console.log(timeline(trace.drain()))
+ * console.log(timeline(recording.drain()))
  */
 export function timeline(events: readonly TraceEvent[]): string {
   const effects = new Map<TraceEvent, TraceEvent[]>()

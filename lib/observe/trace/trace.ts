@@ -21,7 +21,7 @@ import { Coverage, Rows } from './rows.js'
 import { Tracefs } from './tracefs.js'
 import { allKinds, type DecodeContext, defaultKinds, type Fill, ownKinds, rawTracepoint, type Tracepoint, tracepoints } from './tracepoints.js'
 
-/** Of {@link Vm.trace} and {@link Trace.of}. */
+/** What to trace, and how much memory that may take: for {@link trace} and {@link Trace.of}. */
 export interface TraceOptions {
   /** Which kinds of event; those of the three tables if absent, without each exit, entry and emulated instruction. */
   kinds?: readonly TraceKind[]
@@ -103,10 +103,10 @@ function checkedSubject(subject: TraceSubject): TraceSubject {
 /**
  * A running trace. It holds what happened until it is drained; `using` or close() ends it.
  * @example
- * using trace = vm.trace()
+ * using recording = trace(vm)
  * vm.memslots.create({ gpa: 0xa000, mapping: page }).move(0xe000)
- * for (const event of trace.drain()) console.log(event.kind, event.elapsed)
- * trace.lost   // 0
+ * for (const event of recording.drain()) console.log(event.kind, event.elapsed)
+ * recording.lost   // 0
  */
 export class Trace implements Disposable, AsyncIterable<TraceEvent> {
   /** Kinds that were asked for and that this kernel has no event for. */
@@ -143,7 +143,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
   }
 
   private constructor(key: symbol, subject: TraceSubject, settings: Settings) {
-    checkOurs(key, 'a Trace', 'trace() of a Vm, or Trace.of(),')
+    checkOurs(key, 'a Trace', 'trace(), or Trace.of(),')
     const { wanted, named, everywhere, heldLimit } = settings
     this.#everywhere = everywhere
     const rows = subject.memslots ? new Rows() : null
@@ -219,7 +219,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
   }
 
   /**
-   * Tells the memslots of another process's VMs, as {@link machines} reads them: what notifier calls are matched with from the next drain on,
+   * Tells the memslots of another process's VMs, as {@link hostVms} reads them: what notifier calls are matched with from the next drain on,
    * until told anew. Before the first time all of them are shown, with `gpas` null.
    */
   tellMemslots(rows: Iterable<MemslotRow>): void {

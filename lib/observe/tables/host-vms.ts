@@ -7,16 +7,18 @@ import { checkOurs, ours } from '../../abi/internal.js'
 import { visible } from '../../abi/text.js'
 import { readOptional } from '../host.js'
 import { type Evidence, evidence } from './evidence.js'
-import { type ReadMachine, readMachines } from './reader.js'
+import { type ReadVm, readVms } from './reader.js'
 import { type Summary, summarize } from './summary.js'
 import { type ListedSlot, slotList } from './table-slot.js'
-import { readTables, type Subject, type TableRange, type Tables } from './tables.js'
-import { type Translation, translateIn } from './translate.js'
+import { readTables, type Subject } from './tables.js'
 
-let makeMachine: (subject: Subject, command: string, vcpus: number, memslots: ListedSlot[], how: Evidence) => Machine
+let makeHostVm: (subject: Subject, command: string, vcpus: number, memslots: ListedSlot[], how: Evidence) => HostVm
 
-/** A VM that some process runs. */
-export class Machine {
+/** @internal where it is found again; undefined for what is no HostVm */
+export let subjectOfHostVm: (vm: unknown) => Subject | undefined
+
+/** A VM that some process of this host runs: see {@link hostVms}. Its tables are had by {@link tables} and {@link translate}. */
+export class HostVm {
   readonly pid: number
   /** The process's command line, as that process has it: control characters and all. */
   readonly command: string
@@ -27,11 +29,12 @@ export class Machine {
   readonly #subject: Subject
 
   static {
-    makeMachine = (...given) => new Machine(ours, ...given)
+    makeHostVm = (...given) => new HostVm(ours, ...given)
+    subjectOfHostVm = (vm) => (typeof vm === 'object' && vm !== null && #subject in vm ? vm.#subject : undefined)
   }
 
   private constructor(key: symbol, subject: Subject, command: string, vcpus: number, memslots: ListedSlot[], how: Evidence) {
-    checkOurs(key, 'a Machine', 'machines()')
+    checkOurs(key, 'a HostVm', 'hostVms()')
     this.pid = subject.pid
     this.command = command
     this.vcpus = vcpus
@@ -50,19 +53,11 @@ export class Machine {
   }
 
   /**
-   * Its three tables, as columns.
+   * Its tables in numbers, as {@link summarize} counts them.
    * @throws KvmError `closed` when it is gone, `unavailable` where it cannot be read
    */
-  tables(range?: TableRange): Tables {
-    return readTables(this.#subject, range)
-  }
-  /** One address through the three tables. */
-  translate(gpa: number): Translation {
-    return translateIn(this.#subject, gpa)
-  }
-  /** Its tables in numbers. */
   summary(): Summary {
-    return summarize(this.tables())
+    return summarize(readTables(this.#subject))
   }
   /** A plain object: `slots` with addresses as numbers. */
   toJSON() {
@@ -86,9 +81,9 @@ function commandOf(pid: number, fallback = ''): string {
   return openingOr('', `reading ${path}`, () => readFileSync(path, 'utf8').replace(/\0+$/, '').replaceAll('\0', ' ')) || fallback
 }
 
-function machineOf(read: ReadMachine): Machine {
+function hostVmOf(read: ReadVm): HostVm {
   const { pid, fd, kvm, vcpus, torn, attempts, command } = read
-  return makeMachine({ pid, fd, kvm }, commandOf(pid, command), vcpus, slotList(read.slots, pid), evidence({ source: 'bpf', torn, attempts }))
+  return makeHostVm({ pid, fd, kvm }, commandOf(pid, command), vcpus, slotList(read.slots, pid), evidence({ source: 'bpf', torn, attempts }))
 }
 
 /** Empty of a process that ended, or that is another user's. */
@@ -110,12 +105,12 @@ function linkOf(path: string): string | null {
 }
 
 /** Without BPF: who holds a VM, and how many vCPUs, by the names of open files. */
-function byDescriptors(pids: number[], why: string): Machine[] {
+function byDescriptors(pids: number[], why: string): HostVm[] {
   return pids.flatMap((pid) => {
     const links = descriptorsOf(pid)
     const vcpus = links.filter(([, target]) => target.startsWith('anon_inode:kvm-vcpu:')).length
     const how = evidence({ source: 'procfs', missing: [`the memslots were not read: ${why}`] })
-    return links.filter(([, target]) => target === 'anon_inode:kvm-vm').map(([fd]) => makeMachine({ pid, fd }, commandOf(pid), vcpus, [], how))
+    return links.filter(([, target]) => target === 'anon_inode:kvm-vm').map(([fd]) => makeHostVm({ pid, fd }, commandOf(pid), vcpus, [], how))
   })
 }
 
@@ -135,7 +130,7 @@ function mayLook(pid: number): boolean {
 }
 
 /** Why a process has no VM to show; `hidden` says why VMs cannot be read, where its descriptors cannot be seen either. */
-function noMachine(pid: number, foreign: boolean, hidden: string | null): KvmError {
+function noVm(pid: number, foreign: boolean, hidden: string | null): KvmError {
   if (!existsSync(`/proc/${pid}`))
     return new KvmError(
       'argument',
@@ -155,17 +150,17 @@ function noMachine(pid: number, foreign: boolean, hidden: string | null): KvmErr
  * @param options `pid` for one process's VMs only
  * @throws KvmError `argument` when process `pid` is none, or runs no VM
  * @example
- * for (const machine of machines()) console.log(machine.pid, machine.command, machine.memslots.length)
+ * for (const vm of hostVms()) console.log(vm.pid, vm.command, vm.memslots.length)
  */
-export function machines(options: { pid?: number } = {}): Machine[] {
+export function hostVms(options: { pid?: number } = {}): HostVm[] {
   const { pid } = checkOptions('options', options, ['pid'])
   if (pid !== undefined) checkInteger('pid', pid, 1, 2 ** 31 - 1)
-  const found = readMachines({ pid: pid ?? 0, tables: false })
+  const found = readVms({ pid: pid ?? 0, tables: false })
   const list =
     typeof found === 'string'
       ? byDescriptors(pid === undefined ? allPids() : [pid], found)
-      : found.filter(({ flags }) => (flags & 3) === 1).map(machineOf)
+      : found.filter(({ flags }) => (flags & 3) === 1).map(hostVmOf)
   if (list.length === 0 && pid !== undefined)
-    throw noMachine(pid, typeof found !== 'string' && found.length > 0, typeof found === 'string' && !mayLook(pid) ? found : null)
+    throw noVm(pid, typeof found !== 'string' && found.length > 0, typeof found === 'string' && !mayLook(pid) ? found : null)
   return list.sort((left, right) => left.pid - right.pid || left.fd - right.fd)
 }

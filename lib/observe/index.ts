@@ -1,0 +1,26 @@
+/**
+ * What KVM does with a VM's memory, seen from outside: the three tables of any VM on this host, and a trace of each change of them.
+ * @packageDocumentation
+ */
+export type { MemslotRow } from '../memory/changes.js'
+export { decodeEptQualification, decodeNestedPageFault, type EptQualification, type NestedPageFault } from '../x86/qualification.js'
+export { accessText, decodeSpte, type Spte, type SpteFormat } from '../x86/spte.js'
+export { type Diagnosis, diagnose, type Finding } from './doctor.js'
+export { describeHost, type Host, type Mmu } from './host.js'
+export { type HasTables, mirror, tables, trace, translate } from './observed.js'
+export type { Backing } from './tables/backing.js'
+export { type Change, type ChangeKind, diff } from './tables/diff.js'
+export type { Evidence } from './tables/evidence.js'
+export type { FrameFlags, HostView } from './tables/host-page.js'
+export { HostVm, hostVms } from './tables/host-vms.js'
+export { Mirror } from './tables/mirror.js'
+export { type HostPage, readPagemap } from './tables/pagemap.js'
+export { type Summary, summarize } from './tables/summary.js'
+export type { ListedSlot, TableSlot } from './tables/table-slot.js'
+export { type LeafColumns, type PageColumns, rowOf, type TableRange, type Tables } from './tables/tables.js'
+export { hpaToGpa, hvaToGpa, type SecondStage, type Translation } from './tables/translate.js'
+export { describeEvent } from './trace/describe.js'
+export type * from './trace/events.js'
+export { type Counters, statisticsGrowth } from './trace/growth.js'
+export { timeline } from './trace/timeline.js'
+export { Trace, type TraceOptions, type TraceSubject } from './trace/trace.js'

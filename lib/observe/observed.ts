@@ -1,0 +1,76 @@
+/** What is observed of a VM: its three tables, and what KVM does to them. The VM itself does not know that somebody looks. */
+import { argumentError } from '../abi/arguments.js'
+import { observedOf, type Vm } from '../kvm/vm/vm.js'
+import { spteFormat } from './host.js'
+import { type HostVm, subjectOfHostVm } from './tables/host-vms.js'
+import { type Mirror, makeMirror, subjectOfMirror } from './tables/mirror.js'
+import { readTables, type Subject, type TableRange, type Tables } from './tables/tables.js'
+import { type Translation, translateIn } from './tables/translate.js'
+import { Trace, type TraceOptions } from './trace/trace.js'
+
+/** Whatever has the three tables: a VM of this process, one of {@link hostVms}, or a VM of this process as its {@link mirror} shows it. */
+export type HasTables = Vm | HostVm | Mirror
+
+function observed(vm: Vm): { fd: number; isClosing: () => boolean } {
+  const found = observedOf(vm)
+  if (!found) throw argumentError('vm', vm, 'a Vm of this process')
+  return found
+}
+
+function subjectOf(vm: HasTables): Subject {
+  const found = observedOf(vm)
+  if (found) return { pid: process.pid, fd: found.fd, own: (vm as Vm).memslots }
+  const subject = subjectOfHostVm(vm) ?? subjectOfMirror(vm)
+  if (!subject) throw argumentError('vm', vm, 'a Vm, what hostVms() returned, or what mirror() returned')
+  return subject
+}
+
+/**
+ * Watches what KVM's address translation does for a VM of this process from now on: violations, second-stage changes, MMU-notifier calls.
+ * KVM's events tell the process and the thread, not the VM: those of another VM of this process appear among them. Other processes are
+ * watched by {@link Trace.of}.
+ * @throws KvmError `permission` without CAP_PERFMON or root, `unavailable` without tracefs, `closed`
+ * @example
+ * using recording = trace(vm)
+ * vm.memslots.create({ gpa: 0xa000, mapping: page }).move(0xe000)
+ * for (const event of recording.drain()) console.log(event.kind, event.elapsed)
+ */
+export function trace(vm: Vm, options?: TraceOptions): Trace {
+  const { isClosing } = observed(vm)
+  const counters = () => (isClosing() ? [] : [vm.stats, ...[...vm.vcpus.values()].filter(({ closed }) => !closed).map(({ stats }) => stats)])
+  return Trace.of({ memslots: vm.memslots, spteFormat: spteFormat(), processes: [process.pid], counters }, options)
+}
+
+/**
+ * Where a GPA leads, by each of the three tables.
+ * @throws KvmError `closed` when the VM is gone, `unavailable` where another process's VM cannot be read, `argument` for what is no address
+ * @example
+ * const { hva, hpa, secondStage, agrees } = translate(vm, 0xa000)
+ */
+export function translate(vm: HasTables, gpa: number): Translation {
+  return translateIn(subjectOf(vm), gpa)
+}
+
+/**
+ * All three tables, as columns.
+ * @param range only the GPAs from `gpa` on, `size` bytes; everything if absent
+ * @throws KvmError `closed` when the VM is gone, `unavailable` where another process's VM cannot be read
+ * @example
+ * const { gpa, hpa, level, evidence } = tables(vm)
+ */
+export function tables(vm: HasTables, range?: TableRange): Tables {
+  return readTables(subjectOf(vm), range)
+}
+
+/**
+ * Keeps up the third table of a VM of this process from trace events from now on, for hosts where BPF cannot read it: begin before the guest runs.
+ * @throws KvmError `unavailable` where that is not exact (shadow paging), `permission` where tracing is not allowed, `closed`
+ */
+export function mirror(vm: Vm): Mirror {
+  const { fd } = observed(vm)
+  const mapped = () => {
+    const { pages_4k: small, pages_2m: huge, pages_1g: largest } = vm.stats.read() as Record<string, number | undefined>
+    return small === undefined ? undefined : small + (huge ?? 0) + (largest ?? 0)
+  }
+  return makeMirror({ fd, memslots: vm.memslots, mapped })
+}

@@ -1,0 +1,6 @@
+/**
+ * Guests for tests: machine code from assembler, and a guest that reads and writes where it is told.
+ * @packageDocumentation
+ */
+export { type AssembleOptions, assemble } from './assemble.js'
+export { type Access, Guest } from './guest.js'

@@ -1,0 +1,153 @@
+// From the headers' folder to the bodies of the generated files.
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { Unit } from './compiler.mjs'
+import { header } from './header.mjs'
+import { inOrderOfUse, Types } from './layout.mjs'
+import { kernelHeaders } from './pins.mjs'
+import * as typescript from './typescript.mjs'
+
+const byName = (values) => new Map([...values].sort(([one], [other]) => (one < other ? -1 : 1)))
+const byValue = (values) => new Map([...values].sort(([one, a], [other, b]) => a - b || (one < other ? -1 : 1)))
+const only = (values, isWanted) => new Map([...values].filter(([name]) => isWanted(name)))
+const without = (prefix, values) => new Map([...values].map(([name, value]) => [name.slice(prefix.length), value]))
+
+const capability = 'KVM_CAP_'
+const exit = 'KVM_EXIT_'
+
+/** All that <linux/kvm.h> defines. */
+function readKvm(folders) {
+  const unit = new Unit(folders, ['#include <linux/kvm.h>'])
+  const names = [...unit.macros().keys()].filter((name) => /^KVM_|^GUEST_MEMFD_|_VECTOR$|^KVMIO$/.test(name))
+  const types = new Types(unit.types())
+  const values = unit.values(names)
+  for (const { name, val, of } of types.enumerators()) if (/^sev_|^kvm_/.test(of)) values.set(name, val)
+  const argumentsOf = unit.argumentTypes([...values.keys()])
+  return { records: inOrderOfUse(types.records((name) => name.startsWith('kvm_'))), values, argumentsOf }
+}
+
+const requestsOf = ({ values, argumentsOf }) =>
+  [...argumentsOf].map(([name, type]) => {
+    const number = values.get(name)
+    return { name, number, size: (number >> 16) & 0x3fff, argument: type && (type.kind === 'STRUCT' ? `struct ${type.name}` : type.name) }
+  })
+
+/** Reasons of exits by number; a name that continues another's (KVM_EXIT_IO_IN) is a value in that exit. */
+function exitReasonsOf(values) {
+  const names = [...values.keys()].filter((name) => name.startsWith(exit))
+  return only(values, (name) => name.startsWith(exit) && !names.some((other) => name.startsWith(`${other}_`)))
+}
+
+/** Names of the kernel's other headers that the library takes. */
+function readOthers(folders) {
+  const unit = new Unit(
+    folders,
+    ['<linux/mman.h>', '<linux/capability.h>'].map((name) => `#include ${name}`)
+  )
+  return unit.values([...unit.macros().keys()].filter((name) => /^MADV_|^CAP_[A-Z_]+$/.test(name)))
+}
+
+/** Why a processor left its guest: bits of the trace's exit_reason. */
+function readProcessorExits(folders) {
+  const unit = new Unit(
+    folders,
+    ['<asm/vmx.h>', '<asm/svm.h>'].map((name) => `#include ${name}`)
+  )
+  return unit.values([...unit.macros().keys()].filter((name) => /^EXIT_REASON_|^SVM_EXIT_/.test(name)))
+}
+
+/** For MSR_INDEX_H, which is not for user space: the few macros of the kernel's <linux/bits.h>. */
+const bits =
+  '#define BIT(n) (1ul << (n))\n#define BIT_ULL(n) (1ull << (n))\n#define GENMASK_ULL(high, low) (((2ull << (high)) - 1) & (~0ull << (low)))'
+
+/**
+ * The numbers of MSRs. Only the way it is written tells a number from a bit in the register or a mask of some: a number is plain and
+ * hexadecimal, or said by another register's.
+ */
+function readMsrs(folders, kernel) {
+  const unit = new Unit(folders, [...bits.split('\n'), `#include "${kernel}/msr-index.h"`])
+  const macros = unit.macros()
+  const isNumber = (name) => name.startsWith('MSR_') && /^(0x[0-9a-f]+|\(?MSR_\w+( \+ \d+)?\)?)$/i.test(macros.get(name))
+  return unit.values([...macros.keys()].filter((name) => isNumber(name) && !/_MASK$|_BIT$/.test(name)))
+}
+
+/** What <asm/cpufeature.h> takes from the kernel's other headers; nothing of it reaches the enumeration. */
+const surroundings = `
+#define __KERNEL__
+#define __always_inline inline
+#define ALTERNATIVE_TERNARY(...) ""
+#define ANNOTATE_DATA_SPECIAL ""
+typedef _Bool bool;
+typedef unsigned short u16;
+enum { false, true };
+struct cpuinfo_x86 { unsigned x86_capability[64]; };
+extern struct cpuinfo_x86 boot_cpu_data, cpu_info;`
+
+/** CPUID_7_1_EAX: function 7, index 1; CPUID_8000_0008_EBX: function 0x80000008. */
+function leafOf(word) {
+  const [, ...parts] = word.split('_')
+  const register = parts.pop().toLowerCase()
+  if (parts[0] === 'LNX') return null
+  const leaf = parts[0].length === 4 ? parts.splice(0, 2).join('') : parts.shift()
+  return { leaf: Number.parseInt(leaf, 16), index: Number(parts[0] ?? 0), register }
+}
+
+function readFeatures(folders, kernel) {
+  const empty = mkdtempSync(join(tmpdir(), 'node-kvm-abi-'))
+  try {
+    for (const name of ['asm/processor.h', 'asm/asm.h', 'linux/bitops.h', 'asm/alternative.h', 'asm/cpufeaturemasks.h']) {
+      mkdirSync(dirname(join(empty, name)), { recursive: true })
+      writeFileSync(join(empty, name), '')
+    }
+    const unit = new Unit(
+      [empty, ...folders],
+      [`#include "${kernel}/cpufeatures.h"`, ...surroundings.split('\n'), `#include "${kernel}/cpufeature.h"`]
+    )
+    const words = new Map(
+      new Types(unit.types())
+        .enumerators()
+        .filter(({ of }) => of === 'cpuid_leafs')
+        .map(({ name, val }) => [val, name])
+    )
+    const values = unit.values([...unit.macros().keys()].filter((name) => name.startsWith('X86_FEATURE_')))
+    return [...byValue(values)].flatMap(([name, value]) => {
+      const place = words.has(value >> 5) ? leafOf(words.get(value >> 5)) : null
+      return place ? [{ name: name.slice('X86_FEATURE_'.length), ...place, bit: value & 31 }] : []
+    })
+  } finally {
+    rmSync(empty, { recursive: true, force: true })
+  }
+}
+
+/** The bodies, in the order in which scripts/generate-abi.mjs names the files. */
+export function generate(root) {
+  const folders = ['usr/include/x86_64-linux-gnu', 'usr/include'].map((name) => join(root, name))
+  const kernel = join(root, 'usr/src', kernelHeaders.name, 'arch/x86/include/asm')
+  const kvm = readKvm(folders)
+  const requests = requestsOf(kvm).sort((one, other) => (one.name < other.name ? -1 : 1))
+  const capabilities = only(kvm.values, (name) => name.startsWith(capability))
+  const exits = exitReasonsOf(kvm.values)
+  const rest = only(kvm.values, (name) => !kvm.argumentsOf.has(name) && !capabilities.has(name) && !exits.has(name))
+  const constants = byName([...rest, ...readOthers(folders)])
+  const capabilityType = '/** A name in {@link capabilities}. */\nexport type CapabilityName = keyof typeof capabilities\n'
+  return [
+    typescript.requests(requests),
+    typescript.structures(kvm.records),
+    typescript.table('capabilities', 'KVM_CAP_ numbers by name; a host answers 0 for those it lacks.', byValue(without(capability, capabilities))) +
+      capabilityType,
+    typescript.table('exitReasons', 'KVM_EXIT_ numbers by name.', byValue(without(exit, exits))),
+    typescript.constants(constants),
+    [
+      typescript.table(
+        'msrs',
+        "Numbers of MSRs by the kernel's names (arch/x86/include/asm/msr-index.h).",
+        byName(readMsrs(folders, kernel)),
+        typescript.hex
+      ),
+      typescript.table('processorExits', 'Why a processor left its guest: <asm/vmx.h>, <asm/svm.h>.', byName(readProcessorExits(folders))),
+      typescript.features(readFeatures(folders, kernel))
+    ].join('\n'),
+    header(kvm.records, requests, byName([...capabilities, ...exits, ...rest]))
+  ]
+}

@@ -1,0 +1,58 @@
+// The header for native code: the same structures, requests and constants for a C++ compiler, in place of <linux/kvm.h>, which each
+// distribution has of another age.
+import { fieldsOf, isFlexible, namedMembers } from './layout.mjs'
+
+const integers = { 1: 'uint8_t', 2: 'uint16_t', 4: 'uint32_t', 8: 'uint64_t' }
+
+function declaration(member, indent) {
+  const { name, type, bits } = member
+  const lengths = []
+  let of = type
+  for (; of.kind === 'array'; of = of.of) lengths.push(`[${of.length || ''}]`)
+  const suffix = `${lengths.join('')}${bits ? ` : ${bits.width}` : ''}`
+  return `${indent}${spelling(of, indent)}${name === null ? '' : ` ${name}`}${suffix};`
+}
+
+function spelling(type, indent) {
+  if (type.kind === 'pointer') return 'void*'
+  if (type.kind === 'integer') return `${type.signed && !type.character ? '' : 'u'}${integers[type.size].slice(1)}`
+  return type.name ?? `${type.union ? 'union' : 'struct'} {\n${body(type, `${indent}  `)}\n${indent}}`
+}
+
+/** An empty structure has no size in C, and one byte in C++; the arrays that such a one makes room for in the kernel's header stand alone. */
+const body = (record, indent) =>
+  record.members
+    .flatMap((member) => (member.name === null && isFlexible(member.type) ? namedMembers(member.type, member.offset) : [member]))
+    .filter(({ type }) => type.kind !== 'record' || type.size > 0)
+    .map((member) => declaration(member, indent))
+    .join('\n')
+
+function structure(record) {
+  const checks = fieldsOf(record)
+    .filter(({ bits }) => !bits)
+    .map(({ name, offset }) => `static_assert(offsetof(${record.name}, ${name}) == ${offset});`)
+  return `struct ${record.name} {\n${body(record, '  ')}\n};\nstatic_assert(sizeof(${record.name}) == ${record.size});\n${checks.join('\n')}\n`
+}
+
+function constant([name, value]) {
+  const type = value < 0 ? 'int64_t' : value > 0xffff_ffff ? 'uint64_t' : value > 0x7fff_ffff ? 'uint32_t' : 'int'
+  const text = value < 0 ? `${value}` : `0x${value.toString(16)}${type === 'uint64_t' ? 'ull' : ''}`
+  return `inline constexpr ${type} ${name} = ${text};`
+}
+
+/** @param constants names and values of everything but requests */
+export const header = (records, requests, constants) => `// clang-format off
+#pragma once
+
+#ifdef __LINUX_KVM_H
+#error "kvm_abi.h takes the place of <linux/kvm.h>"
+#endif
+
+#include <cstddef>
+#include <cstdint>
+
+${records.map(structure).join('\n')}
+${requests.map(({ name, number }) => `inline constexpr unsigned long ${name} = 0x${number.toString(16)};`).join('\n')}
+
+${[...constants].map(constant).join('\n')}
+`

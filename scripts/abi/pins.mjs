@@ -1,0 +1,19 @@
+/**
+ * The headers that the ABI is generated from. A package is downloaded by apt, whose signatures say that it is Debian's; its hash says that it
+ * is this one. To move to another release: change version and hashes, then npm run generate:abi.
+ */
+export const suite = 'trixie-backports'
+
+const version = '7.3.4-1~bpo13+1'
+
+/** The kernel's interface to user space: <linux/kvm.h> and its like. */
+export const userHeaders = { name: 'linux-libc-dev', version, sha256: 'b3a4538fca67081c8606a93f37521d0eb74ac75996a02f3321a6b27f978e10a8' }
+
+/** The kernel's own headers, of which only the names of MSRs and of processor features are taken. */
+export const kernelHeaders = {
+  name: 'linux-headers-7.3.4+deb13-common',
+  version,
+  sha256: '886647d4a7b05d2aedd22f8e16917c5b75e97e8946966d6bac48962c40b19a06'
+}
+
+export const packages = [userHeaders, kernelHeaders]

@@ -1,10 +1,11 @@
 /** Memory of a guest behind a file of KVM's: KVM_CREATE_GUEST_MEMFD (api.rst 4.142). */
 import { argumentError, checkBoolean, checkInteger, checkOptions, checkSize, hex, pageSize, restAfter } from '../abi/arguments.js'
-import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
+import { errnoName, errnoText, exhaustion, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
 import { capabilities } from '../abi/generated/capabilities.js'
 import { GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP } from '../abi/generated/constants.js'
 import { checkOurs, ours } from '../abi/internal.js'
+import type { Handle } from '../abi/ioctls.js'
 import type { NativeDescriptor, NativeVm } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_CREATE_GUEST_MEMFD } from '../abi/requests.js'
 import { CreateGuestMemfd } from '../abi/structures.js'
@@ -28,7 +29,7 @@ export interface GuestMemfdOptions {
 }
 
 /** @internal */
-export let createGuestMemfd: (vm: NativeVm, options: GuestMemfdOptions) => GuestMemfd
+export let createGuestMemfd: (vm: NativeVm, handle: Handle, options: GuestMemfdOptions) => GuestMemfd
 /** @internal the open descriptor */
 export let descriptorOf: (memfd: GuestMemfd) => number
 /** @internal the VM that made it, and that alone may use it */
@@ -46,27 +47,25 @@ function checkedFlags(options: GuestMemfdOptions): number {
   return (named | checkInteger('flags', options.flags ?? 0, 0, 2 ** 31 - 1)) >>> 0
 }
 
-/** The cause is asked for: KVM says by capabilities whether it makes any for this VM, and with which flags. */
-function notCreated(vm: NativeVm, size: number, flags: number, result: number): KvmError {
+/** KVM says by capabilities whether it makes any for this VM, and with which flags. */
+function notCreated(handle: Handle, size: number, flags: number, result: number): KvmError {
   const asked = `creating a guest_memfd of ${hex(size)} bytes`
-  const errno = errnoName(result)
-  const check = (capability: number) => vm.ioctl(KVM_CHECK_EXTENSION.number, capability)
-  const refused = (code: 'unavailable' | 'ioctl', why: string) =>
-    new KvmError(code, `${asked}: ${errno}${why}`, { errno, ioctl: KVM_CREATE_GUEST_MEMFD.name })
-  const exhausted = exhaustion(asked, result, { ioctl: KVM_CREATE_GUEST_MEMFD.name })
-  if (exhausted) return exhausted
-  if (errno === 'ENOTTY') return refused('unavailable', '; this kernel has none: it needs Linux 6.8, built with CONFIG_KVM_GUEST_MEMFD')
+  const check = (capability: number) => handle.send(KVM_CHECK_EXTENSION, capability)
+  const lacking = (why: string) =>
+    new KvmError('unavailable', `${handle.name}: ${asked}: ${errnoText(result)}; ${why}`, {
+      errno: errnoName(result),
+      ioctl: KVM_CREATE_GUEST_MEMFD.name
+    })
+  if (handle.closed) return handle.closedError()
+  if (errnoName(result) === 'ENOTTY') return lacking('this kernel has none: it needs Linux 6.8, built with CONFIG_KVM_GUEST_MEMFD')
+  if (errnoName(result) !== 'EINVAL') return handle.refused(KVM_CREATE_GUEST_MEMFD, result, asked)
   if (check(capabilities.GUEST_MEMFD) <= 0)
-    return refused('unavailable', '; KVM makes none for VMs of this type (KVM_CAP_GUEST_MEMFD): before Linux 6.18 only for those with private memory')
+    return lacking('KVM makes none for VMs of this type (KVM_CAP_GUEST_MEMFD): before Linux 6.18 only for those with private memory')
   const known = Math.max(0, check(capabilities.GUEST_MEMFD_FLAGS))
   const unknown = (flags & ~known) >>> 0
-  if (unknown === 0) return refused('ioctl', '')
-  const names = namesOf(unknown)
-  const which = names.length > 0 ? names.join(' and ') : `the flag ${hex(unknown)}`
-  return refused(
-    'unavailable',
-    `; KVM does not know ${which} here; it knows ${namesOf(known).join(' and ') || 'no flag'} (KVM_CAP_GUEST_MEMFD_FLAGS)`
-  )
+  if (unknown === 0) return handle.refused(KVM_CREATE_GUEST_MEMFD, result, asked)
+  const which = namesOf(unknown).join(' and ') || `the flag ${hex(unknown)}`
+  return lacking(`KVM does not know ${which} here; it knows ${namesOf(known).join(' and ') || 'no flag'} (KVM_CAP_GUEST_MEMFD_FLAGS)`)
 }
 
 /**
@@ -84,7 +83,7 @@ export class GuestMemfd implements Disposable {
   readonly #owner: NativeVm
 
   static {
-    createGuestMemfd = (vm, options) => GuestMemfd.#create(vm, options)
+    createGuestMemfd = (...given) => GuestMemfd.#create(...given)
     descriptorOf = (memfd) => {
       checkOpen(memfd)
       return memfd.#native.fd
@@ -100,13 +99,13 @@ export class GuestMemfd implements Disposable {
     this.flags = flags
   }
 
-  static #create(vm: NativeVm, options: GuestMemfdOptions): GuestMemfd {
+  static #create(vm: NativeVm, handle: Handle, options: GuestMemfdOptions): GuestMemfd {
     checkOptions('options', options, ['size', 'mmap', 'initShared', 'flags'])
     const size = checkSize('size', options.size, pageSize)
     const flags = checkedFlags(options)
     const argument = new CreateGuestMemfd({ size, flags: BigInt(flags) })
     const memfd = making(() => vm.createGuestMemfd(argument.bytes))
-    if (typeof memfd === 'number') throw notCreated(vm, size, flags, memfd)
+    if (typeof memfd === 'number') throw notCreated(handle, size, flags, memfd)
     return new GuestMemfd(ours, vm, memfd, size, flags)
   }
 

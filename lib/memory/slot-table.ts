@@ -2,6 +2,7 @@
 import { argumentError, checkAddress, pageSize } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
 import { zeroed } from '../abi/exhausted.js'
+import { capabilities } from '../abi/generated/capabilities.js'
 import type { Causes, Handle } from '../abi/ioctls.js'
 import type { NativeRegion, NativeVm } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_CLEAR_DIRTY_LOG, KVM_GET_DIRTY_LOG } from '../abi/requests.js'
@@ -16,9 +17,6 @@ import { checkPlacement, type MemslotOptions, type Placement, placementOf } from
 import { endTransaction, type MemslotTransaction, makeTransaction, type Staged, stage, stagedIn } from './transaction.js'
 
 const rowOf = (id: number, { gpa, size, mapping, offset }: Placement): MemslotRow => ({ id, gpa, size, hva: mapping.address + offset })
-
-/** KVM_CAP_READONLY_MEM. */
-const readonlyMemory = 81
 
 // The only reason for ENXIO (virt/kvm/kvm_main.c).
 const bitmapCauses: Causes = { ENXIO: 'this VM keeps dirty rings instead' }
@@ -325,9 +323,11 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
   }
 
   #refused(slot: Memslot, before: Placement | null, after: Placement | null, refusal: Refusal): KvmError {
-    if (refusal.errno === 'EBADF' && this.closed) return this.#handle.closedError()
+    // A VM that is closed where it was created is closed for all, who may still hold a descriptor.
+    if (refusal.errno === 'EBADF')
+      return this.closed ? this.#handle.closedError() : new KvmError('closed', `${this.#handle.name} was closed by the environment that created it`)
     const others = () => this.#index.all().flatMap((other) => (other === slot ? [] : [recordOf(other).placement]))
-    const allowsReadonly = () => this.#handle.send(KVM_CHECK_EXTENSION, readonlyMemory) > 0
+    const allowsReadonly = () => this.#handle.send(KVM_CHECK_EXTENSION, capabilities.READONLY_MEM) > 0
     const ownsGuestMemfd = after?.guestMemfd === undefined || ownerOf(after.guestMemfd) === this.#vm
     return refusedError({ slot, before, after, others, ownsGuestMemfd, allowsReadonly, limit: this.limit }, refusal)
   }

@@ -137,8 +137,7 @@ export class Vm implements VcpuHost, Disposable {
    * @throws KvmError `unavailable` on kernels and VM types without it
    */
   createGuestMemfd(options: GuestMemfdOptions): GuestMemfd {
-    this.#handle.checkOpen()
-    return createGuestMemfd(this.#native, options)
+    return createGuestMemfd(this.#native, this.#handle, options)
   }
 
   /** A place whose writes become events of the event loop instead of exits: KVM_IOEVENTFD. */

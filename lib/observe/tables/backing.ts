@@ -1,6 +1,7 @@
 /** What stands behind a memslot: the mappings of /proc/PID/maps (proc(5)) at its HVAs. */
 import { readFileSync } from 'node:fs'
 import { openingOr } from '../../abi/exhausted.js'
+import { folderOf } from './process-folder.js'
 
 /** What kind of memory. `mixed` is more than one kind in one slot, `unmapped` none at all. */
 export type Backing = 'anonymous' | 'memfd' | 'hugetlb' | 'file' | 'shared' | 'guest_memfd' | 'mixed' | 'unmapped' | 'unknown'
@@ -32,7 +33,9 @@ function mappingOf(line: string): HostMapping[] {
 
 /** The mappings of a process by ascending address; empty where they may not be read. */
 export function hostMappings(pid: number | 'self'): HostMapping[] {
-  const path = `/proc/${pid}/maps`
+  const folder = folderOf(pid)
+  if (folder === null) return []
+  const path = `${folder}/maps`
   return openingOr('', `reading ${path}`, () => readFileSync(path, 'utf8'))
     .split('\n')
     .flatMap(mappingOf)

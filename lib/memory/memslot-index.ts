@@ -1,10 +1,9 @@
 /** Memslots in order of GPA. */
-import BTreeModule from 'sorted-btree'
+import { createRequire } from 'node:module'
 import { type Memslot, recordOf, type SlotRecord } from './memslot.js'
 
-// A CommonJS module with a default export of its own.
-const BTree = ((BTreeModule as unknown as { default?: typeof BTreeModule }).default ??
-  BTreeModule) as unknown as typeof import('sorted-btree').default
+// A CommonJS module: to import one, Node parses all of it for its exports first, which takes as long as a third of this package.
+const { default: BTree } = createRequire(import.meta.url)('sorted-btree') as typeof import('sorted-btree')
 
 /** Brought up to date when it is asked: changes that nobody looks at between cost a note each. */
 export class MemslotIndex {

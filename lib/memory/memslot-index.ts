@@ -1,5 +1,6 @@
 /** Memslots in order of GPA. */
 import { createRequire } from 'node:module'
+import type { Gpa } from '../abi/addresses.js'
 import { type Memslot, recordOf, type SlotRecord } from './memslot.js'
 
 // A CommonJS module: to import one, Node parses all of it for its exports first, which takes as long as a third of this package.
@@ -45,13 +46,13 @@ export class MemslotIndex {
   }
 
   /** The slot with the highest GPA up to this one. */
-  atOrBelow(gpa: number): Memslot | undefined {
+  atOrBelow(gpa: Gpa): Memslot | undefined {
     this.#update()
     return this.#byGpa.getPairOrNextLower(gpa)?.[1]
   }
 
   /** Those that share guest addresses with a range. */
-  within(gpa: number, size: number): Memslot[] {
+  within(gpa: Gpa, size: number): Memslot[] {
     const found: Memslot[] = []
     for (let slot = this.atOrBelow(gpa + size - 1); slot && slot.gpa + slot.size > gpa; slot = this.atOrBelow(slot.gpa - 1)) found.push(slot)
     return found

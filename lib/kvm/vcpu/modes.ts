@@ -1,4 +1,5 @@
 /** Processor modes for a new vCPU: the state that firmware and a boot loader would have left. */
+import type { Gpa } from '../../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, GiB, MiB, pageSize } from '../../abi/arguments.js'
 import type { Some } from '../../abi/struct.js'
 import { type CpuidEntry, Segment, SpecialRegisters } from '../../abi/structures.js'
@@ -58,7 +59,7 @@ interface Start {
   sp: number
   flags?: bigint
   /** What memory must hold. */
-  tables?: { gpa: number; bytes: Uint8Array }
+  tables?: { gpa: Gpa; bytes: Uint8Array }
 }
 
 // Intel SDM volume 3, 2.5 and 2.2.1.
@@ -178,7 +179,7 @@ function startLong(options: LongModeOptions): Start {
 }
 
 /** GDT, TSS and I/O bitmap, then PML4, PDPT and one page directory a GiB (SDM volume 3, 4.5). */
-function buildTables(gpa: number, identityBytes: number, ring: 0 | 3): Uint8Array {
+function buildTables(gpa: Gpa, identityBytes: number, ring: 0 | 3): Uint8Array {
   const words = new BigUint64Array(longModeTablesSize(identityBytes) / 8)
   const bytes = new Uint8Array(words.buffer)
   words.set([0n, 0x00af_9b00_0000_ffffn, 0x00cf_9300_0000_ffffn, 0x00cf_f300_0000_ffffn, 0x00af_fb00_0000_ffffn, ...taskDescriptor(gpa + tssOffset)])

@@ -15,6 +15,8 @@ export interface NativeDescriptor {
   ioctlCounted(request: number, argument: Uint8Array): number
   /** KVM_GET_STATS_FD, on a VM or a vCPU. */
   openStatistics(): NativeDescriptor | number
+  /** fallocate(2) of whole pages, which keeps the file's size: pages that are there afterwards, or none. */
+  allocate(punch: boolean, offset: number, length: number): number
   /** pread(2) into the buffer. */
   read(target: Uint8Array, position: number): number
   close(): void

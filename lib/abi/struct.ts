@@ -306,8 +306,7 @@ interface Layout {
   readonly sharesMemory: boolean
 }
 
-/** Gives the prototype an accessor for each field. */
-function layOut(structName: string, members: Members<Fields>, prototype: object): Layout {
+function layOut(members: Members<Fields>): Layout {
   const fields: Fields = {}
   const offsets: Record<string, number> = {}
   let end = 0
@@ -317,9 +316,14 @@ function layOut(structName: string, members: Members<Fields>, prototype: object)
     offsets[name] = offset
     sharesMemory ||= offset < end
     end = Math.max(end, offset + field.size)
-    Object.defineProperty(prototype, name, (field === u64 ? registerAccessor : accessor)(field, offset, `${structName}.${name}`))
   }
   return { fields, offsets, sharesMemory }
+}
+
+/** Gives instances an accessor for each field. */
+function defineAccessors(structName: string, { fields, offsets }: Layout, prototype: object): void {
+  for (const [name, field] of Object.entries(fields))
+    Object.defineProperty(prototype, name, (field === u64 ? registerAccessor : accessor)(field, offsets[name] as number, `${structName}.${name}`))
 }
 
 /**
@@ -335,7 +339,12 @@ export function struct<F extends Fields>(
   behind: () => Fields = () => ({})
 ): StructType<F> {
   let laidOut: Layout | undefined
-  const layout = () => (laidOut ??= layOut(structName, members(), Structure.prototype))
+  const layout = () => (laidOut ??= layOut(members()))
+  let isUsable = false
+  const makeUsable = () => {
+    defineAccessors(structName, layout(), Structure.prototype)
+    isUsable = true
+  }
   class Structure extends Struct {
     static readonly structName = structName
     static readonly size = size
@@ -350,7 +359,7 @@ export function struct<F extends Fields>(
     }
 
     constructor(values?: unknown) {
-      if (laidOut === undefined) layout()
+      if (!isUsable) makeUsable()
       super(new Uint8Array(size))
       if (values !== undefined) Structure.assign(this, structName, values)
     }
@@ -361,7 +370,7 @@ export function struct<F extends Fields>(
     // By the base's constructor alone: this memory is not copied.
     static over(memory: Uint8Array): Structure {
       if (checkBytes('memory', memory).byteLength < size) throw argumentError('memory', memory.byteLength, `the ${size} bytes of ${structName}`)
-      if (laidOut === undefined) layout()
+      if (!isUsable) makeUsable()
       return Reflect.construct(Struct, [memory.subarray(0, size)], Structure)
     }
     static get(view: DataView, offset: number): Structure {

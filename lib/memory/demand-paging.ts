@@ -1,7 +1,7 @@
 /** Guest memory whose pages come when they are touched: userfaultfd(2), Documentation/admin-guide/mm/userfaultfd.rst. */
 
 import { AsyncResource } from 'node:async_hooks'
-import { closeSync, openSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
 import { isPromise } from 'node:util/types'
 import { argumentError, checkAddress, checkBytes, checkInteger, checkOptions, hex, MiB, pageSize, restAfter } from '../abi/arguments.js'
@@ -11,6 +11,7 @@ import { making } from '../abi/exhausted.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { FaultServiceOptions, NativeFaultService, NativeRegion } from '../abi/native.js'
 import { holds, isFiltered, numberAt } from '../abi/procfs.js'
+import { openBackingFile } from './backing-file.js'
 
 /** A page that a guest, or the host, touched and that is not there. */
 export interface PageFault {
@@ -291,21 +292,12 @@ function begin(region: NativeRegion, origin: FaultHandler | PageSource, minor: b
   const { file, offset = 0 } = checkOptions('source', origin as { file: string; offset?: number }, ['file', 'offset'])
   if (typeof file !== 'string') throw argumentError('file', file, 'a string; or give content, or a function')
   checkAddress('offset', offset)
-  const fd = openSource(file)
+  const fd = openBackingFile(file, 'r', 'for its pages')
   try {
     const options: FaultServiceOptions = { minor, fd, offset }
     return checkService(making(() => region.serveFaults(options)))
   } finally {
     closeSync(fd)
-  }
-}
-
-function openSource(file: string): number {
-  try {
-    return openSync(file, 'r')
-  } catch (error) {
-    const { code = 'EIO' } = error as NodeJS.ErrnoException
-    throw new KvmError('memory', `opening ${file} for its pages: ${code}`, { errno: code, path: file })
   }
 }
 

@@ -130,7 +130,9 @@ export function memoryError(asked: string, result: number, state: MappingState):
     EPERM: notPermitted,
     EACCES: () => 'the file was opened without the right to it',
     EFAULT: () =>
-      state.kind === 'file' ? 'the memory there is protected, or lies past the end of its file' : 'the memory there is protected against it',
+      state.kind === 'file'
+        ? 'the memory there is protected, lies past the end of its file, or is private to a guest (guest_memfd)'
+        : 'the memory there is protected against it',
     EOPNOTSUPP: () => 'this kind of memory, or its file system, cannot',
     EINVAL: () => 'the kernel does not support it for this memory',
     EBUSY: () => whyBusy(state)

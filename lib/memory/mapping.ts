@@ -1,5 +1,5 @@
 /** Host memory for guests: the HVA side of a memslot. */
-import { closeSync, openSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import type { Hva } from '../abi/addresses.js'
 import {
   argumentError,
@@ -17,10 +17,11 @@ import {
   restAfter
 } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
-import { making, opening, zeroed } from '../abi/exhausted.js'
+import { making, zeroed } from '../abi/exhausted.js'
 import * as constants from '../abi/generated/constants.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import { type NativeRegion, native, type RegionOptions } from '../abi/native.js'
+import { openBackingFile } from './backing-file.js'
 import { announcing } from './changes.js'
 import { type DemandPaging, dropPaging, type FaultHandler, makePaging, type PageSource, providePages } from './demand-paging.js'
 import { memoryError, notServedHere, unmappedError } from './mapping-refusal.js'
@@ -85,26 +86,16 @@ export interface FileOptions extends MappingOptions {
   readonly?: boolean
 }
 
-const commonOptions = ['populate', 'hugePages', 'address', 'fixed'] as const
-
-function openBacking(path: string, mode: 'r' | 'r+'): number {
-  try {
-    return opening(`opening ${path} to map it`, () => openSync(path, mode))
-  } catch (error) {
-    if (error instanceof KvmError) throw error
-    const { code = 'EIO' } = error as NodeJS.ErrnoException
-    throw new KvmError('memory', `opening ${path} to map it: ${code}; it must exist, and be readable${mode === 'r' ? '' : ' and writable'}`, {
-      errno: code,
-      path
-    })
-  }
-}
+/** @internal */
+export const commonOptions = ['populate', 'hugePages', 'address', 'fixed'] as const
 
 // Who serves pages is held by the event loop, and must not hold the mapping.
 const lostWithPaging = new FinalizationRegistry<DemandPaging>((paging) => dropPaging(paging))
 
 /** @internal memory that another environment mapped */
 export let mappingOver: (region: NativeRegion) => Mapping
+/** @internal the pages of an open file, which the mapping holds by a descriptor of its own */
+export let mapDescriptor: (request: RegionOptions, options: MappingOptions) => Mapping
 /** @internal what a new memslot hands to the VM */
 export let regionOf: (mapping: Mapping) => NativeRegion
 /** @internal the same for a memslot that holds the memory already, even past the handle's end */
@@ -139,6 +130,7 @@ export class Mapping implements Disposable {
   }
 
   static {
+    mapDescriptor = (request, options) => Mapping.#map(request, options)
     mappingOver = (region) => new Mapping(ours, region)
     regionOf = (mapping) => {
       mapping.#open()
@@ -196,7 +188,7 @@ export class Mapping implements Disposable {
     checkBoolean('readonly', readonly)
     const offset = checkAddress('offset', options.offset ?? 0, pageSize)
     checkSize('size', size, pageSize)
-    const fd = openBacking(path, readonly || !shared ? 'r' : 'r+')
+    const fd = openBackingFile(path, readonly || !shared ? 'r' : 'r+', 'to map it')
     try {
       return Mapping.#map({ kind: 'file', size, fd, offset, shared, readonly }, options)
     } finally {

@@ -27,7 +27,8 @@ export function putChange(records: Float64Array, at: number, { id, changed }: Sl
   records[at + 3] = after.size
   records[at + 4] = after.offset
   records[at + 5] = after.flags
-  records[at + 6] = after.guestMemfd === undefined ? -1 : descriptorOf(after.guestMemfd)
+  // A slot that is there has its own, whatever became of the handle.
+  records[at + 6] = after.guestMemfd === undefined || id >= 0 ? -1 : descriptorOf(after.guestMemfd)
   records[at + 7] = after.guestMemfdOffset
   // A slot may outlive the handle of its mapping; other memory needs an open one.
   return after.mapping === before?.mapping ? null : regionOf(after.mapping)

@@ -10,7 +10,7 @@ export function outputOf(program: string, { shell = ':', flags = [] as string[] 
     import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
     import { capabilities, GiB, KiB, Kvm, KvmError, Mapping, MiB } from ${library}
     import { diagnose, hostVms, readPagemap, tables, trace, translate } from ${observe}
-    import { Guest } from ${testing}
+    import { assemble, Guest } from ${testing}
     const resultOf = (call, told = '') => {
       try { call(); return 'worked' }
       catch (error) { return error instanceof KvmError ? [error.code, error.errno, error.message.includes(told)].join() : String(error) }

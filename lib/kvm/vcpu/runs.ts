@@ -12,8 +12,6 @@ import type { VcpuHost, WriteQueues } from './host.js'
 // What a run gives when pages are waited for that this thread serves (native/core/run.h); mmioNotAwaited is the same with an MMIO exit.
 const waitsForThisThread = -constants.errno.EDEADLK
 const waits = (result: number) => result === waitsForThisThread || result === mmioNotAwaited
-// struct kvm_run, before the union.
-const { request_interrupt_window: requestWindowOffset, ready_for_interrupt_injection: readyForInterruptOffset } = kvm_run.offsets
 const timeoutExit: Exit = Object.freeze({ reason: 'timeout' })
 const interruptedExit: Exit = Object.freeze({ reason: 'interrupted' })
 
@@ -179,10 +177,10 @@ export class Runs {
   }
 
   get readyForInterrupt(): boolean {
-    return this.#exits.area[readyForInterruptOffset] !== 0
+    return this.#exits.area[kvm_run.offsets.ready_for_interrupt_injection] !== 0
   }
   requestInterruptWindow(wanted: boolean): void {
     this.#handle.checkOpen()
-    this.#native.writeRunPage(requestWindowOffset, new Uint8Array([wanted ? 1 : 0]))
+    this.#native.writeRunPage(kvm_run.offsets.request_interrupt_window, new Uint8Array([wanted ? 1 : 0]))
   }
 }

@@ -2,6 +2,7 @@
 import type { Gpa } from '../../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOptions, hex } from '../../abi/arguments.js'
 import { making } from '../../abi/exhausted.js'
+import { KVM_IOEVENTFD_FLAG_DATAMATCH, KVM_IOEVENTFD_FLAG_PIO } from '../../abi/generated/constants.js'
 import { fixParent, ours } from '../../abi/internal.js'
 import type { Causes, Handle } from '../../abi/ioctls.js'
 import type { NativeRegistration, NativeVm } from '../../abi/native.js'
@@ -26,8 +27,6 @@ const causes: Causes = {
   ENOSPC: 'a bus of a VM has room for 1000 devices, and it is full'
 }
 
-const flags = { datamatch: 1, pio: 2 }
-
 function requestOf(options: IoEventfdOptions, fd: number): InstanceType<typeof Assignment> {
   const { port, gpa, size = 0, datamatch } = checkOptions('options', options, ['port', 'gpa', 'size', 'datamatch'])
   if ((port === undefined) === (gpa === undefined)) throw argumentError('port', port, 'given, or else gpa')
@@ -43,7 +42,7 @@ function requestOf(options: IoEventfdOptions, fd: number): InstanceType<typeof A
     len: size,
     fd,
     datamatch: datamatch ?? 0n,
-    flags: (datamatch === undefined ? 0 : flags.datamatch) | (port === undefined ? 0 : flags.pio)
+    flags: (datamatch === undefined ? 0 : KVM_IOEVENTFD_FLAG_DATAMATCH) | (port === undefined ? 0 : KVM_IOEVENTFD_FLAG_PIO)
   })
 }
 

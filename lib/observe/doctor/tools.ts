@@ -4,10 +4,15 @@ import { exhaustion } from '../../abi/errors.js'
 import { exhaustedAdvice, type Finding, found, itsAdvice, lacking, whatHappened } from './finding.js'
 import { installing, missingOf } from './install.js'
 
+/** By which ./limits.ts and exhaustion() know it: no process is made where there is no more room for a thread. */
+function codeOf(error: NodeJS.ErrnoException): string {
+  return error.code === 'EAGAIN' ? 'threads' : (error.code ?? 'EIO')
+}
+
 /** Runs each program: one may be installed and yet not start. */
 export function checkBinutils(): Finding {
   const runs = ['as', 'ld'].map((program) => ({ program, ...spawnSync(program, ['--version'], { stdio: 'ignore' }) }))
-  const exhausted = runs.map(({ error }) => error && exhaustion('running as and ld', String((error as NodeJS.ErrnoException).code))).find(Boolean)
+  const exhausted = runs.map(({ error }) => error && exhaustion('running as and ld', codeOf(error))).find(Boolean)
   if (exhausted) return lacking('binutils', whatHappened(exhausted), exhaustedAdvice(exhausted) ?? { advice: itsAdvice(exhausted) })
   const failing = runs.filter(({ status }) => status !== 0).map(({ program }) => program)
   return failing.length === 0

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import type { Hva } from '../../abi/addresses.js'
 import { openingOr } from '../../abi/exhausted.js'
+import { folderOf } from './process-folder.js'
 
 /** What kind of memory. `mixed` is more than one kind in one slot, `unmapped` none at all. */
 export type Backing = 'anonymous' | 'memfd' | 'hugetlb' | 'file' | 'shared' | 'guest_memfd' | 'mixed' | 'unmapped' | 'unknown'
@@ -33,7 +34,9 @@ function mappingOf(line: string): HostMapping[] {
 
 /** The mappings of a process by ascending address; empty where they may not be read. */
 export function hostMappings(pid: number | 'self'): HostMapping[] {
-  const path = `/proc/${pid}/maps`
+  const folder = folderOf(pid)
+  if (folder === null) return []
+  const path = `${folder}/maps`
   return openingOr('', `reading ${path}`, () => readFileSync(path, 'utf8'))
     .split('\n')
     .flatMap(mappingOf)

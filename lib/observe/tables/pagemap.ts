@@ -4,6 +4,7 @@ import type { Hpa, Hva } from '../../abi/addresses.js'
 import { checkAddress, checkInteger, pageSize } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
 import { opening, zeroed } from '../../abi/exhausted.js'
+import { folderOf, foreignProc } from './process-folder.js'
 
 /** One page of host memory. */
 export interface HostPage {
@@ -32,7 +33,9 @@ export function readPagemap(hva: Hva, pages = 1, pid: number | 'self' = 'self'):
   if (pid !== 'self') checkInteger('pid', pid, 1, 2 ** 31 - 1)
   const first = Math.floor(hva / pageSize)
   const entries = new BigUint64Array(zeroed(pages * 8).buffer)
-  const path = `/proc/${pid}/pagemap`
+  const folder = folderOf(pid)
+  if (folder === null) throw new KvmError('unavailable', `reading the page map of process ${pid}: ${foreignProc}`, { pid })
+  const path = `${folder}/pagemap`
   try {
     const file = opening(`opening ${path}`, () => openSync(path, 'r'))
     try {

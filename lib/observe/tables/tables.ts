@@ -10,6 +10,7 @@ import type { Memslots } from '../../memory/memslots.js'
 import type { SpteFormat } from '../../x86/spte.js'
 import { describeHost, spteFormat } from '../host.js'
 import { type Evidence, evidence } from './evidence.js'
+import { folderOf, foreignProc } from './process-folder.js'
 import { type ReadVm, readVms } from './reader.js'
 import { whyNoMirror } from './refusal.js'
 import { type ListedSlot, slotList } from './table-slot.js'
@@ -116,7 +117,7 @@ export function look(subject: Subject, tables: boolean): Look {
       })
     }
   }
-  const vm = found.find((each) => kvm === undefined || each.kvm === kvm)
+  const vm = found.find((each) => !each.ended && (kvm === undefined || each.kvm === kvm))
   if (!vm) throw gone(subject)
   const missing =
     vm.flags & 4
@@ -139,7 +140,11 @@ export function look(subject: Subject, tables: boolean): Look {
 
 /** The host's side of it; without the permission to read it, rows of the second stage alone. */
 function join({ pid }: Subject, seen: Look, from: number, to: number): PageColumns {
-  const path = `/proc/${pid}`
+  const path = folderOf(pid)
+  if (path === null) {
+    seen.evidence.missing.push(`the host page tables were not read: ${foreignProc}`)
+    return native.joinTables(null, seen.slots, seen.leaves, from, to) as PageColumns
+  }
   const rows = making(() => native.joinTables(path, seen.slots, seen.leaves, from, to))
   if (typeof rows !== 'number') {
     seen.evidence.host = 'pagemap'

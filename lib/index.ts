@@ -2,6 +2,7 @@
  * The Linux KVM API: systems, VMs, vCPUs, guest memory and memslots.
  * @packageDocumentation
  */
+export type { Gpa, Hpa, Hva } from './abi/addresses.js'
 export { GiB, KiB, MiB } from './abi/arguments.js'
 export { KvmError, type KvmErrorCode, type KvmErrorDetails } from './abi/errors.js'
 export { type CapabilityName, capabilities } from './abi/generated/capabilities.js'

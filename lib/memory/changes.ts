@@ -1,12 +1,13 @@
 /** What this process itself does to the first two tables, told to those who watch: the cause of much that KVM then does. */
+import type { Gpa, Hva } from '../abi/addresses.js'
 import { takeEach } from '../abi/errors.js'
 
 /** A memslot as it was at one moment. */
 export interface MemslotRow {
   id: number
-  gpa: number
+  gpa: Gpa
   size: number
-  hva: number
+  hva: Hva
 }
 
 /** Nanoseconds of CLOCK_MONOTONIC, the clock of process.hrtime(), around the call. */
@@ -28,7 +29,7 @@ export interface MemslotChanged extends Span {
 export interface MappingChanged extends Span {
   of: 'mapping'
   did: string
-  hva: number
+  hva: Hva
   size: number
 }
 

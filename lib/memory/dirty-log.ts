@@ -2,6 +2,7 @@
  * Which pages changed since the last look, whoever changed them: what the guest wrote by KVM's dirty log (api.rst 4.8, 4.117, 8.29), and what
  * this library wrote by a log of its own, since KVM's does not see it.
  */
+import type { Gpa } from '../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, checkSize, pageSize } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
 import { capabilities } from '../abi/generated/capabilities.js'
@@ -34,7 +35,7 @@ export interface DirtyLogOptions {
 
 /** Guest-physical addresses within one memslot. */
 export interface DirtyRange {
-  gpa: number
+  gpa: Gpa
   /** Bytes, whole pages. */
   size: number
 }
@@ -219,7 +220,7 @@ export class DirtyLog implements Disposable {
   }
 
   /** Pages that changed in a way that neither KVM nor the library saw: by a live buffer, say. */
-  mark(gpa: number, size: number): void {
+  mark(gpa: Gpa, size: number): void {
     if (this.#closed) throw new KvmError('closed', 'this dirty log is closed')
     checkAddress('gpa', gpa)
     checkSize('size', size)

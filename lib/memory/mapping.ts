@@ -1,5 +1,6 @@
 /** Host memory for guests: the HVA side of a memslot. */
 import { closeSync } from 'node:fs'
+import type { Hva } from '../abi/addresses.js'
 import {
   argumentError,
   checkAddress,
@@ -58,7 +59,7 @@ export interface MappingOptions {
   /** Transparent huge pages: true asks for them, false forbids them (MADV_HUGEPAGE, MADV_NOHUGEPAGE). */
   hugePages?: boolean
   /** The HVA wished for, page-aligned; a hint unless `fixed`. */
-  address?: number
+  address?: Hva
   /** Exactly at `address`, or an error; never over memory that is mapped already (MAP_FIXED_NOREPLACE). */
   fixed?: boolean
 }
@@ -115,7 +116,7 @@ export class Mapping implements Disposable {
   /** Bytes, whole pages. */
   readonly size: number
   /** The HVA of the first byte. */
-  readonly address: number
+  readonly address: Hva
   readonly #region: NativeRegion
   #closed = false
   #paging: DemandPaging | undefined

@@ -1,5 +1,6 @@
 /** Why a change of the table was refused. */
 import { constants } from 'node:os'
+import type { Gpa } from '../abi/addresses.js'
 import { hexRange } from '../abi/arguments.js'
 import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import { KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2 } from '../abi/generated/requests.js'
@@ -17,7 +18,7 @@ export interface Refusal {
 }
 interface SlotPlace {
   id: number
-  gpa: number
+  gpa: Gpa
   size: number
 }
 

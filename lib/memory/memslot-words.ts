@@ -1,4 +1,5 @@
 /** Changes and rows of the table, in the numbers that the add-on takes and gives (native/napi/vm_memslots.cc): eight for each. */
+import type { Gpa } from '../abi/addresses.js'
 import type { NativeMemslots, NativeRegion } from '../abi/native.js'
 import { descriptorOf } from './guest-memfd.js'
 import { regionOf } from './mapping.js'
@@ -36,7 +37,7 @@ export function putChange(records: Float64Array, at: number, { id, changed }: Sl
 /** A row that changed; `created` is 0 where there is no slot of this id any more. */
 export interface ChangedRow extends SlotState {
   created: number
-  gpa: number
+  gpa: Gpa
   size: number
   offset: number
   flags: number

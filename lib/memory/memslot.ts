@@ -1,4 +1,5 @@
 /** One row of the first table. */
+import type { Gpa, Hva } from '../abi/addresses.js'
 import { argumentError, checkAddress, checkBytes, checkInteger, checkOptions, hexRange, pageSize } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../abi/generated/constants.js'
@@ -75,7 +76,7 @@ export class Memslot {
     return this.#record.id
   }
   /** The GPA of the first byte. */
-  get gpa(): number {
+  get gpa(): Gpa {
     return this.#record.placement.gpa
   }
   /** Bytes, whole pages. */
@@ -83,7 +84,7 @@ export class Memslot {
     return this.#record.placement.size
   }
   /** The HVA of the first byte. */
-  get hva(): number {
+  get hva(): Hva {
     return this.#record.placement.mapping.address + this.#record.placement.offset
   }
   /** The memory behind it. */
@@ -120,7 +121,7 @@ export class Memslot {
    * place for a moment; in a transaction it does not.
    * @throws KvmError `argument`, `overlap`, `closed`, `ioctl`; `state` inside a transaction, as the changes below
    */
-  move(gpa: number): void {
+  move(gpa: Gpa): void {
     this.#record.table.change(this, 'move', (now) => ({ ...now, gpa: checkAddress('gpa', gpa, pageSize) }))
   }
 
@@ -174,8 +175,8 @@ export class Memslot {
   }
 
   /** The GPAs of the pages in {@link getDirtyLog}, ascending. */
-  dirtyPages(): number[] {
-    const pages: number[] = []
+  dirtyPages(): Gpa[] {
+    const pages: Gpa[] = []
     this.getDirtyLog().forEach((byte, index) => {
       for (let bit = 0; byte >> bit; bit++) if ((byte >> bit) & 1) pages.push(this.gpa + (index * 8 + bit) * pageSize)
     })

@@ -1,4 +1,5 @@
 /** The first table of a VM, as its users have it. */
+import type { Gpa } from '../abi/addresses.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { Handle } from '../abi/ioctls.js'
 import type { NativeVm } from '../abi/native.js'
@@ -73,7 +74,7 @@ export class Memslots implements Iterable<Memslot> {
   }
 
   /** The slot that covers a GPA, or undefined: an access there is MMIO. */
-  lookup(gpa: number): Memslot | undefined {
+  lookup(gpa: Gpa): Memslot | undefined {
     return this.#table.lookup(gpa)
   }
 

@@ -1,4 +1,5 @@
 /** Where a memslot stands, what is behind it, and what may be asked for. */
+import type { Gpa } from '../abi/addresses.js'
 import { argumentError, checkAddress, checkBoolean, checkInteger, checkOptions, checkSize, hex, pageSize, restAfter } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../abi/generated/constants.js'
@@ -13,7 +14,7 @@ export interface MemslotFlags {
 /** What {@link Memslots.create} takes. */
 export interface MemslotOptions extends MemslotFlags {
   /** Where the guest sees it; a multiple of 4 KiB. */
-  gpa: number
+  gpa: Gpa
   mapping: Mapping
   /** Where in the mapping it begins; a multiple of 4 KiB, 0 if absent. */
   offset?: number
@@ -32,7 +33,7 @@ export interface MemslotOptions extends MemslotFlags {
 export type MemslotChange = Partial<Pick<MemslotOptions, 'gpa' | 'mapping' | 'offset' | 'size' | 'flags'>>
 
 export interface Placement {
-  gpa: number
+  gpa: Gpa
   mapping: Mapping
   offset: number
   size: number

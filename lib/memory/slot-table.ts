@@ -1,4 +1,5 @@
 /** The first table, GPA -> HVA: what KVM_SET_USER_MEMORY_REGION writes (api.rst 4.35). */
+import type { Gpa } from '../abi/addresses.js'
 import { argumentError, checkAddress, pageSize } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
 import { zeroed } from '../abi/exhausted.js'
@@ -89,7 +90,7 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
       throw new KvmError('state', 'a transaction is going on: make all changes through the object that its function gets, or after it')
   }
 
-  lookup(gpa: number): Memslot | undefined {
+  lookup(gpa: Gpa): Memslot | undefined {
     checkAddress('gpa', gpa)
     this.#follow()
     const slot = this.#index.atOrBelow(gpa)

@@ -1,4 +1,5 @@
 /** Changes of a memslot table that take effect together. */
+import type { Gpa } from '../abi/addresses.js'
 import { checkOptions } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { checkOurs, ours } from '../abi/internal.js'
@@ -66,7 +67,7 @@ export class MemslotTransaction {
     return slot
   }
   /** As {@link Memslot.move}; two slots may change places. */
-  move(slot: Memslot, gpa: number): void {
+  move(slot: Memslot, gpa: Gpa): void {
     this.#stage(slot, { gpa }, 'move')
   }
   /** As {@link Memslot.rebind}. */

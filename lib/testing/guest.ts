@@ -1,4 +1,5 @@
 /** The guest of the thread: it reads and writes where it is told, and says when it has done so. */
+import type { Gpa } from '../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, hex, KiB, pageSize } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { checkOurs, ours } from '../abi/internal.js'
@@ -12,7 +13,7 @@ import { Mapping } from '../memory/mapping.js'
 export type Access =
   | { reason: 'done'; value: bigint }
   /** There is no memslot, or a READONLY one was written. The exit was answered with zeros. */
-  | { reason: 'mmio'; gpa: number; isWrite: boolean; length: number }
+  | { reason: 'mmio'; gpa: Gpa; isWrite: boolean; length: number }
   /** The guest came to an end another way. */
   | { reason: 'failed'; exit: Exit }
 
@@ -79,18 +80,18 @@ export class Guest {
   }
 
   /** The guest reads the 64-bit word at `gpa`. */
-  read(gpa: number): Access {
+  read(gpa: Gpa): Access {
     return this.#perform('read', { rdi: BigInt(checkAddress('gpa', gpa)) })
   }
 
   /** The guest writes a 64-bit word to `gpa`. */
-  write(gpa: number, value: bigint): Access {
+  write(gpa: Gpa, value: bigint): Access {
     if (typeof value !== 'bigint') throw argumentError('value', value, 'a bigint')
     return this.#perform('write', { rdi: BigInt(checkAddress('gpa', gpa)), rsi: BigInt.asUintN(64, value) })
   }
 
   /** The guest accesses one byte of each page from `gpa` on; writes put `value` there. */
-  touch(gpa: number, pages: number, how: 'read' | 'write' = 'read', value = 0): Access {
+  touch(gpa: Gpa, pages: number, how: 'read' | 'write' = 'read', value = 0): Access {
     checkOneOf('how', how, ['read', 'write'])
     checkInteger('pages', pages, 1)
     return this.#perform(how === 'read' ? 'touchRead' : 'touchWrite', {

@@ -1,4 +1,5 @@
 /** Page tables of a 64-bit guest (Intel SDM volume 3, 4.5). */
+import type { Gpa } from '../abi/addresses.js'
 import { GiB, MiB, pageSize } from '../abi/arguments.js'
 
 const entriesPerTable = 512
@@ -15,7 +16,7 @@ export const identityTableCount = (identityBytes: number) => 2 + identityBytes /
  * @param gpa where the first byte will lie, on a page border
  * @param identityBytes whole GiB from 0 on
  */
-export function putIdentityTables(bytes: Uint8Array, gpa: number, identityBytes: number, isForUser: boolean): void {
+export function putIdentityTables(bytes: Uint8Array, gpa: Gpa, identityBytes: number, isForUser: boolean): void {
   const words = new BigUint64Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 8)
   const flags = present | writable | (isForUser ? user : 0n)
   const point = (table: number) => BigInt(gpa + table * pageSize) | flags

@@ -1,4 +1,5 @@
 /** Segments, and the descriptor tables that a 64-bit guest needs of them (Intel SDM volume 3, chapters 3 and 8). */
+import type { Gpa } from '../abi/addresses.js'
 import { Segment } from './registers.js'
 
 // Segment types with the accessed bit set, as VT-x demands of a valid guest (SDM volume 3, 27.3.1.2).
@@ -28,7 +29,7 @@ export const flatSegment = (values: ConstructorParameters<typeof Segment>[0]) =>
 export const dataSegments = (segment: Segment) => ({ ds: segment, es: segment, fs: segment, gs: segment, ss: segment })
 
 /** Writes GDT, TSS and I/O bitmap, of which the first byte will lie at `gpa`. */
-export function putDescriptorTables(bytes: Uint8Array, gpa: number): void {
+export function putDescriptorTables(bytes: Uint8Array, gpa: Gpa): void {
   const words = new BigUint64Array(bytes.buffer, bytes.byteOffset, 7)
   words.set([
     0n,

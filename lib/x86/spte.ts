@@ -1,4 +1,5 @@
 /** An entry of the second stage, decoded (arch/x86/kvm/mmu/spte.h; Intel SDM volume 3, 29.3.2; AMD APM volume 2, 15.25). */
+import type { Hpa } from '../abi/addresses.js'
 import { argumentError, checkBits, checkInteger, checkOneOf } from '../abi/arguments.js'
 
 /** How a host's entries are laid out: Intel's EPT, or the processor's ordinary page tables, which NPT and shadow paging use. */
@@ -23,7 +24,7 @@ export interface Spte {
   /** Of EPT: what the processor may cache; null in the other format, and where the entry points to the next table. */
   memoryType: 'UC' | 'WC' | 'WT' | 'WP' | 'WB' | null
   /** Where it points: a page, or the next table. */
-  hpa: number
+  hpa: Hpa
 }
 
 const formats = ['ept', 'x86'] as const

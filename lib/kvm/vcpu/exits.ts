@@ -1,5 +1,6 @@
 /** What KVM_RUN came back for: the union of kvm_run (api.rst 5), as a discriminated union with its whole payload. */
 
+import type { Gpa } from '../../abi/addresses.js'
 import { exitWords } from '../../abi/vcpu-calls.js'
 
 /** Bytes of the copied run page; the port data lie at a fixed place in it (native/core/run.h). */
@@ -26,7 +27,7 @@ export interface IoInExit {
 /** An access outside every memslot, or a write to a READONLY one. For a read put the answer into `data`. */
 export interface MmioExit {
   reason: 'mmio'
-  gpa: number
+  gpa: Gpa
   isWrite: boolean
   length: number
   data: Uint8Array
@@ -56,7 +57,7 @@ export interface InternalErrorExit {
 export interface MemoryFaultExit {
   reason: 'memory-fault'
   flags: bigint
-  gpa: number
+  gpa: Gpa
   size: number
 }
 /** Reset, shutdown or crash asked for by the guest: KVM_SYSTEM_EVENT_. */

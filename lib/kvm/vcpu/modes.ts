@@ -1,4 +1,5 @@
 /** Processor modes for a new vCPU: the state that firmware and a boot loader would have left. */
+import type { Gpa } from '../../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, GiB, pageSize } from '../../abi/arguments.js'
 import {
   EFER_LMA,
@@ -89,7 +90,7 @@ interface Start {
   sp: number
   flags?: bigint
   /** What memory must hold. */
-  tables?: { gpa: number; bytes: Uint8Array }
+  tables?: { gpa: Gpa; bytes: Uint8Array }
 }
 
 const bits = (...flags: number[]): bigint => flags.reduce((all, flag) => all | BigInt(flag), 0n)
@@ -188,7 +189,7 @@ function startLong(options: LongModeOptions): Start {
 }
 
 /** GDT, TSS and I/O bitmap, then the page tables. */
-function buildTables(gpa: number, identityBytes: number, ring: 0 | 3): Uint8Array {
+function buildTables(gpa: Gpa, identityBytes: number, ring: 0 | 3): Uint8Array {
   const bytes = new Uint8Array(longModeTablesSize(identityBytes))
   putDescriptorTables(bytes, gpa)
   const tables = firstTable * pageSize

@@ -1,5 +1,6 @@
 /** Writes that KVM queues instead of leaving the guest: KVM_REGISTER_COALESCED_MMIO (api.rst 4.116). */
 import { AsyncResource } from 'node:async_hooks'
+import type { Gpa } from '../../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOptions, checkSize, hexRange, pageSize } from '../../abi/arguments.js'
 import { errnoName, KvmError, throwLater } from '../../abi/errors.js'
 import { KVM_REGISTER_COALESCED_MMIO } from '../../abi/generated/requests.js'
@@ -13,7 +14,7 @@ export interface CoalescedRange {
   /** The first I/O port; or else `gpa`. */
   port?: number
   /** The first guest-physical address, outside every memslot. */
-  gpa?: number
+  gpa?: Gpa
   /** How many ports or bytes. */
   size: number
 }

@@ -1,4 +1,5 @@
 /** Writes of the guest that become events instead of exits: KVM_IOEVENTFD (api.rst 4.59). */
+import type { Gpa } from '../../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOptions, hex } from '../../abi/arguments.js'
 import { making } from '../../abi/exhausted.js'
 import { KVM_IOEVENTFD_FLAG_DATAMATCH, KVM_IOEVENTFD_FLAG_PIO } from '../../abi/generated/constants.js'
@@ -14,7 +15,7 @@ export interface IoEventfdOptions {
   /** An I/O port; or else `gpa`. */
   port?: number
   /** A guest-physical address outside every memslot. */
-  gpa?: number
+  gpa?: Gpa
   /** Bytes of the write: 1, 2, 4 or 8; any width if 0 or absent (KVM_CAP_IOEVENTFD_ANY_LENGTH). */
   size?: 0 | 1 | 2 | 4 | 8
   /** Only writes of this value. */

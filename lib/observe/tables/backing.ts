@@ -1,5 +1,6 @@
 /** What stands behind a memslot: the mappings of /proc/PID/maps (proc(5)) at its HVAs. */
 import { readFileSync } from 'node:fs'
+import type { Hva } from '../../abi/addresses.js'
 import { openingOr } from '../../abi/exhausted.js'
 import { folderOf } from './process-folder.js'
 
@@ -42,7 +43,7 @@ export function hostMappings(pid: number | 'self'): HostMapping[] {
 }
 
 /** What is mapped at addresses from `hva` on, and the first file's name. */
-export function backingOf(mappings: readonly HostMapping[], hva: number, size: number): Pick<HostMapping, 'backing' | 'path'> {
+export function backingOf(mappings: readonly HostMapping[], hva: Hva, size: number): Pick<HostMapping, 'backing' | 'path'> {
   if (mappings.length === 0) return { backing: 'unknown', path: '' }
   const first = firstUpTo(mappings, hva)
   const next = mappings[first]
@@ -57,7 +58,7 @@ export function backingOf(mappings: readonly HostMapping[], hva: number, size: n
 }
 
 /** The first mapping that ends above `hva`. */
-function firstUpTo(mappings: readonly HostMapping[], hva: number): number {
+function firstUpTo(mappings: readonly HostMapping[], hva: Hva): number {
   let low = 0
   for (let high = mappings.length; low < high; ) {
     const middle = (low + high) >> 1

@@ -1,4 +1,5 @@
 /** What changed between two moments. */
+import type { Gpa, Hpa } from '../../abi/addresses.js'
 import { levelSize } from '../../x86/spte.js'
 import { addressSpaceOf, checkTables, type Tables } from './tables.js'
 
@@ -8,16 +9,16 @@ export type ChangeKind = 'appeared' | 'vanished' | 'moved' | 'split' | 'merged' 
 /** One change, of the pages from `gpa` on that changed alike. */
 export interface Change {
   kind: ChangeKind
-  gpa: number
+  gpa: Gpa
   size: number
   addressSpace: number
   /** Of the first page; an `hpa` of 0 is unknown or none, a `level` of 0 no entry. */
-  before: { hpa: number; level: number }
-  after: { hpa: number; level: number }
+  before: { hpa: Hpa; level: number }
+  after: { hpa: Hpa; level: number }
 }
 
 interface Side {
-  hpa: number
+  hpa: Hpa
   level: number
   permission: bigint
   host: number

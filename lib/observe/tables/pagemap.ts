@@ -1,5 +1,6 @@
 /** The second table, HVA -> HPA: /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst). */
 import { closeSync, openSync, readSync } from 'node:fs'
+import type { Hpa, Hva } from '../../abi/addresses.js'
 import { checkAddress, checkInteger, pageSize } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
 import { opening, zeroed } from '../../abi/exhausted.js'
@@ -7,13 +8,13 @@ import { folderOf, foreignProc } from './process-folder.js'
 
 /** One page of host memory. */
 export interface HostPage {
-  hva: number
+  hva: Hva
   present: boolean
   swapped: boolean
   /** A file's page, or shared anonymous memory. */
   fileOrShared: boolean
   /** The physical address; absent without CAP_SYS_ADMIN, or when not present. */
-  hpa?: number
+  hpa?: Hpa
 }
 
 const bit = { fileOrShared: 1n << 61n, swapped: 1n << 62n, present: 1n << 63n }
@@ -26,7 +27,7 @@ const frameMask = (1n << 55n) - 1n
  * @example
  * readPagemap(mapping.address)[0]?.hpa
  */
-export function readPagemap(hva: number, pages = 1, pid: number | 'self' = 'self'): HostPage[] {
+export function readPagemap(hva: Hva, pages = 1, pid: number | 'self' = 'self'): HostPage[] {
   checkAddress('hva', hva)
   checkInteger('pages', pages, 1, 2 ** 24)
   if (pid !== 'self') checkInteger('pid', pid, 1, 2 ** 31 - 1)
@@ -56,7 +57,7 @@ function refusal(path: string, errno: string): KvmError {
   return new KvmError(advice ? 'permission' : 'unavailable', asked + advice, { errno })
 }
 
-function describe(entry: bigint, hva: number): HostPage {
+function describe(entry: bigint, hva: Hva): HostPage {
   const present = (entry & bit.present) !== 0n
   const frame = Number(entry & frameMask)
   const page = { hva, present, swapped: (entry & bit.swapped) !== 0n, fileOrShared: (entry & bit.fileOrShared) !== 0n }

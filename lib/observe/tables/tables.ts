@@ -1,5 +1,6 @@
 /** The three tables of a VM, all of them at once, as columns. */
 import { isBigUint64Array, isFloat64Array, isUint8Array, isUint16Array, isUint32Array } from 'node:util/types'
+import type { Gpa } from '../../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOptions } from '../../abi/arguments.js'
 import type { LeafColumns, PageColumns, SlotColumns } from '../../abi/columns.js'
 import { errnoName, exhaustion, KvmError } from '../../abi/errors.js'
@@ -205,7 +206,7 @@ export function lookAtAll(subject: Subject, from: number, to: number): Look & { 
 
 /** Which GPAs to read: from `gpa` on, `size` bytes; everything if absent. */
 export interface TableRange {
-  gpa?: number
+  gpa?: Gpa
   size?: number
 }
 
@@ -249,7 +250,7 @@ const lengthOf = (column: unknown) => (column as ArrayLike<unknown> | undefined)
 export const addressSpaceOf = ({ slots, slot }: Pick<Tables, 'slots' | 'slot'>, row: number): number => slots[slot[row] as number]?.addressSpace ?? -1
 
 /** The row of a GPA, or -1. */
-export function rowOf(table: Tables, wanted: number, addressSpace = 0): number {
+export function rowOf(table: Tables, wanted: Gpa, addressSpace = 0): number {
   const { gpa } = checkTables('table', table, ['gpa', 'slot'])
   if (!Array.isArray(table.slots)) throw argumentError('table', table, 'what tables() returned')
   checkAddress('gpa', wanted)

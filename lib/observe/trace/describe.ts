@@ -1,4 +1,5 @@
 /** Events as people read them. */
+import type { Gpa, Hva } from '../../abi/addresses.js'
 import { argumentError, hex, hexRange } from '../../abi/arguments.js'
 import { accessText, type Spte } from '../../x86/spte.js'
 import type { HitRange, TraceEvent } from './events.js'
@@ -13,7 +14,7 @@ const sizeText = (bytes: number) => {
   return `${bytes} bytes`
 }
 const entryText = (entry: Spte) => (entry.present ? `${accessText(entry)} hpa ${hex(entry.hpa)}` : 'none')
-const rowText = (row: { gpa: number; size: number; hva: number } | null) => (row ? `gpa ${hexRange(row.gpa, row.size)} hva ${hex(row.hva)}` : 'none')
+const rowText = (row: { gpa: Gpa; size: number; hva: Hva } | null) => (row ? `gpa ${hexRange(row.gpa, row.size)} hva ${hex(row.hva)}` : 'none')
 const gpaText = (gpas: readonly HitRange[] | null) =>
   gpas === null ? '' : ` -> ${gpas.map(({ slot, gpa, size }) => `gpa ${hexRange(gpa, size)} (slot ${slot})`).join(', ') || 'no memslot'}`
 const growthText = (change: number | number[]) =>

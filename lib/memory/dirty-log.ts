@@ -2,6 +2,7 @@
  * Which pages changed since the last look, whoever changed them: what the guest wrote by KVM's dirty log (api.rst 4.8, 4.117, 8.29), and what
  * this library wrote by a log of its own, since KVM's does not see it.
  */
+import { inspect } from 'node:util'
 import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, checkSize, pageSize } from '../abi/arguments.js'
 import { checked, errnoName, ioctlError, KvmError, takeEach } from '../abi/errors.js'
 import { capabilities } from '../abi/generated/capabilities.js'
@@ -9,6 +10,7 @@ import { checkOurs, ours } from '../abi/internal.js'
 import type { NativeVm, NativeWriteRecorder } from '../abi/native.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP } from '../abi/requests.js'
 import { DirtyGfn, EnableCap } from '../abi/structures.js'
+import { shown } from '../abi/text.js'
 import { heldRegionOf, type Mapping } from './mapping.js'
 import { type Memslot, recordOf } from './memslot.js'
 import { PageSet } from './page-set.js'
@@ -242,6 +244,11 @@ export class DirtyLog implements Disposable {
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('DirtyLog', { mode: this.mode, closed: this.#closed })
   }
 }
 

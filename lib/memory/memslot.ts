@@ -1,4 +1,5 @@
 /** One row of the first table, and what may stand in it. */
+import { inspect } from 'node:util'
 import {
   argumentError,
   checkAddress,
@@ -15,6 +16,7 @@ import {
 import { KvmError } from '../abi/errors.js'
 import { KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../abi/generated/constants.js'
 import { checkOurs, ours } from '../abi/internal.js'
+import { shown } from '../abi/text.js'
 import { checkOpen, GuestMemfd } from './guest-memfd.js'
 import { Mapping } from './mapping.js'
 import type { SlotTable } from './slot-table.js'
@@ -273,5 +275,19 @@ export class Memslot {
   /** One line: `slot 0: gpa 0xa000-0xb000 -> hva 0x7f..`. */
   toString(): string {
     return `slot ${this.id}: gpa ${hexRange(this.gpa, this.size)} -> hva ${hexRange(this.hva, this.size)}${this.readonly ? ' readonly' : ''}${this.logDirty ? ' dirty-logged' : ''}${this.guestMemfd ? ' guest_memfd' : ''}`
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    const { id, gpa, size, hva, readonly, logDirty, guestMemfd, deleted } = this
+    return shown('Memslot', {
+      id,
+      gpa: hexRange(gpa, size),
+      hva: hexRange(hva, size),
+      readonly,
+      logDirty,
+      guestMemfd: guestMemfd !== undefined,
+      deleted
+    })
   }
 }

@@ -1,6 +1,8 @@
 /** The first table of a VM, as its users have it. */
+import { inspect } from 'node:util'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { NativeVm } from '../abi/native.js'
+import { shown } from '../abi/text.js'
 import type { Memslot, MemslotOptions } from './memslot.js'
 import { SlotTable } from './slot-table.js'
 import type { MemslotTransaction } from './transaction.js'
@@ -87,5 +89,10 @@ export class Memslots implements Iterable<Memslot> {
   /** Plain objects, by ascending GPA. */
   toJSON() {
     return [...this].map((slot) => slot.toJSON())
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('Memslots', { length: this.length, limit: this.limit, closed: this.closed })
   }
 }

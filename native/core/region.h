@@ -28,7 +28,7 @@ struct RegionRequest {
   std::optional<int> advice;  // of madvise(2), for the whole
   bool populate = false;
   bool no_reserve = false;  // kAnonymous
-  int fd = -1;  // kFile: duplicated
+  int fd = -1;              // kFile: duplicated
   off_t offset = 0;
   bool shared = false;
   bool readonly = false;

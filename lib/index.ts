@@ -7,7 +7,7 @@ export { KvmError, type KvmErrorCode, type KvmErrorDetails } from './abi/errors.
 export { type CapabilityName, capabilities } from './abi/generated/capabilities.js'
 export { CpuidEntry, Registers, Segment, SpecialRegisters } from './abi/structures.js'
 export { Capabilities, VmCapabilities } from './kvm/capabilities.js'
-export { EventSource } from './kvm/eventfd.js'
+export { Eventfd } from './kvm/eventfd.js'
 export { Kvm } from './kvm/kvm.js'
 export { type StatisticDescriptor, Statistics, type StatisticsDescription, type StatisticsLayout } from './kvm/statistics.js'
 export { VcpuCpuid } from './kvm/vcpu/cpuid.js'
@@ -57,6 +57,7 @@ export {
   type MappingOptions,
   type Protection
 } from './memory/mapping.js'
-export { Memslot, type MemslotChange, type MemslotFlags, type MemslotOptions } from './memory/memslot.js'
+export { Memslot } from './memory/memslot.js'
 export { Memslots } from './memory/memslots.js'
+export type { MemslotChange, MemslotFlags, MemslotOptions } from './memory/placement.js'
 export { MemslotTransaction } from './memory/transaction.js'

@@ -6,9 +6,14 @@ import { constants } from 'node:buffer'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { errnoName, exhaustion, KvmError } from './errors.js'
-import type { NativeAddon } from './native.js'
 
-type Reclaimer = Pick<NativeAddon, 'mayCollect' | 'reclaim'>
+/** What of the add-on is needed here. */
+interface Reclaimer {
+  /** Whether there is memory for the collector: it ends the process where it finds none. */
+  mayCollect(): boolean
+  /** Ends what objects hold that the collector has found to be lost; how many. */
+  reclaim(): number
+}
 /** The add-on, once it is loaded. Before that there is nothing to reclaim, and questions about the host work without it. */
 let addon: Reclaimer | undefined
 

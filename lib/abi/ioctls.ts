@@ -36,7 +36,7 @@ export class Handle {
     if (this.closed) throw this.closedError()
   }
 
-  protected closedError(): KvmError {
+  closedError(): KvmError {
     return new KvmError('closed', `${this.name} is closed`)
   }
 

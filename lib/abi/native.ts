@@ -323,7 +323,7 @@ export interface NativeAddon {
   readonly vcpuWords: SharedArrayBuffer
 }
 
-export const native: NativeAddon = loadAddon()
+export const native = loadAddon() as NativeAddon
 native.onExhausted((what) => exhaustion(what === 'memory' ? 'allocating memory' : 'making a thread', what === 'memory' ? 'ENOMEM' : what) as Error)
 reclaimBy(native)
 if (!isMainThread) native.watchLoop()

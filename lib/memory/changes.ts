@@ -32,10 +32,10 @@ export interface MappingChanged extends Span {
   size: number
 }
 
-export type Change = MemslotChanged | MappingChanged
+export type OwnChange = MemslotChanged | MappingChanged
 type Unspanned<T> = T extends unknown ? Omit<T, keyof Span> : never
 
-type Watcher = (change: Change) => void
+type Watcher = (change: OwnChange) => void
 const watchers = new Set<Watcher>()
 
 /** Calls `watcher` after each change of this environment, until the returned function is called. */
@@ -50,13 +50,13 @@ const now = () => Number(process.hrtime.bigint())
 export const isWatched = () => watchers.size > 0
 
 /** Does the work, and tells the watchers of it unless it failed: threw, or gave a negative errno. Nothing is spent while there are none. */
-export function announcing(work: () => number, describe: () => Unspanned<Change>[]): number {
+export function announcing(work: () => number, describe: () => Unspanned<OwnChange>[]): number {
   if (!isWatched()) return work()
   const begin = now()
   const result = work()
   if (result < 0) return result
   const end = now()
   // It happened: each watcher hears of it, also when another one throws.
-  takeEach(describe().flatMap((change) => [...watchers].map((watcher) => () => watcher({ ...change, begin, end } as Change))))
+  takeEach(describe().flatMap((change) => [...watchers].map((watcher) => () => watcher({ ...change, begin, end } as OwnChange))))
   return result
 }

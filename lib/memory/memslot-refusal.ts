@@ -3,8 +3,8 @@ import { constants } from 'node:os'
 import { hexRange } from '../abi/arguments.js'
 import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
 import { KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2 } from '../abi/requests.js'
-import type { Memslot, Placement } from './memslot.js'
 import { type Asked, brokenRule } from './memslot-rules.js'
+import type { Placement } from './placement.js'
 
 /** What the kernel or the table said. */
 export interface Refusal {
@@ -13,9 +13,9 @@ export interface Refusal {
   /** Which of several changes. */
   change: number
   /** For EEXIST the slot in the way, if there is one. */
-  present: Range | null
+  present: SlotPlace | null
 }
-interface Range {
+interface SlotPlace {
   id: number
   gpa: number
   size: number
@@ -32,7 +32,7 @@ export function refusalIn(records: Float64Array, result: number): Refusal {
 export const overtaken = (change: number): Refusal => ({ result: -constants.errno.ESTALE, errno: 'ESTALE', change, present: null })
 
 /** A slot with the id -1 is one that a transaction has yet to make. */
-export function overlapError({ gpa, size }: Omit<Range, 'id'>, present: Range): KvmError {
+export function overlapError({ gpa, size }: Omit<SlotPlace, 'id'>, present: SlotPlace): KvmError {
   const which = present.id < 0 ? 'another slot of the transaction' : `slot ${present.id}`
   return new KvmError('overlap', `gpa ${hexRange(gpa, size)} overlaps ${which} at gpa ${hexRange(present.gpa, present.size)}`, {
     errno: 'EEXIST',
@@ -41,7 +41,7 @@ export function overlapError({ gpa, size }: Omit<Range, 'id'>, present: Range): 
   })
 }
 
-export function conflictError({ id }: Memslot): KvmError {
+export function conflictError({ id }: { id: number }): KvmError {
   return new KvmError(
     'conflict',
     `memslot ${id} was changed by another environment after this transaction named it: nothing is changed; make it anew from the table as it is now`,
@@ -51,7 +51,7 @@ export function conflictError({ id }: Memslot): KvmError {
 
 /** A change that the kernel refused, and what the table knows of it. */
 export interface RefusedChange extends Omit<Asked, 'after'> {
-  slot: Memslot
+  slot: { id: number }
   /** null for a deletion. */
   after: Placement | null
   /** How many memslots the host allows. */

@@ -2,7 +2,7 @@
 import { hex, hexRange, pageSize } from '../abi/arguments.js'
 import { KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../abi/generated/constants.js'
 import { guestPhysicalLimit } from './guest-physical.js'
-import type { Placement } from './memslot.js'
+import type { Placement } from './placement.js'
 
 /** KVM_MEM_MAX_NR_PAGES: a memslot counts its pages in 31 bits. */
 const mostBytes = (2 ** 31 - 1) * pageSize

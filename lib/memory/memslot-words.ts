@@ -2,7 +2,7 @@
 import type { NativeMemslots, NativeRegion } from '../abi/native.js'
 import { descriptorOf } from './guest-memfd.js'
 import { regionOf } from './mapping.js'
-import type { Placement } from './memslot.js'
+import type { Placement } from './placement.js'
 
 /** Numbers of one record. */
 export const recordLength = 8

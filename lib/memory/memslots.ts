@@ -1,14 +1,16 @@
 /** The first table of a VM, as its users have it. */
 import { inspect } from 'node:util'
 import { checkOurs, ours } from '../abi/internal.js'
+import type { Handle } from '../abi/ioctls.js'
 import type { NativeVm } from '../abi/native.js'
 import { shown } from '../abi/text.js'
-import type { Memslot, MemslotOptions } from './memslot.js'
+import type { Memslot } from './memslot.js'
+import type { MemslotOptions } from './placement.js'
 import { SlotTable } from './slot-table.js'
 import type { MemslotTransaction } from './transaction.js'
 
 /** @internal */
-export let makeMemslots: (vm: NativeVm, limit: number) => Memslots
+export let makeMemslots: (vm: NativeVm, handle: Handle, limit: number) => Memslots
 /** @internal */
 export let tableOf: (memslots: Memslots) => SlotTable
 
@@ -26,7 +28,7 @@ export class Memslots implements Iterable<Memslot> {
   readonly #table: SlotTable
 
   static {
-    makeMemslots = (vm, limit) => new Memslots(ours, new SlotTable(vm, limit))
+    makeMemslots = (...given) => new Memslots(ours, new SlotTable(...given))
     tableOf = (memslots) => memslots.#table
   }
 

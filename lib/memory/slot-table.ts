@@ -1,20 +1,25 @@
 /** The first table, GPA -> HVA: what KVM_SET_USER_MEMORY_REGION writes (api.rst 4.35). */
 import { argumentError, checkAddress, pageSize } from '../abi/arguments.js'
-import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { errnoName, KvmError } from '../abi/errors.js'
 import { zeroed } from '../abi/exhausted.js'
 import { capabilities } from '../abi/generated/capabilities.js'
+import type { Causes, Handle } from '../abi/ioctls.js'
 import type { NativeRegion, NativeVm } from '../abi/native.js'
-import { KVM_CHECK_EXTENSION } from '../abi/requests.js'
+import { KVM_CHECK_EXTENSION, KVM_CLEAR_DIRTY_LOG, KVM_GET_DIRTY_LOG } from '../abi/requests.js'
 import { announcing, isWatched, type MemslotChanged, type MemslotRow } from './changes.js'
 import { ownerOf } from './guest-memfd.js'
 import { heldRegionOf, type Mapping, mappingOver, slotGone } from './mapping.js'
-import { checkAlive, checkPlacement, type Memslot, type MemslotOptions, makeSlot, type Placement, place, placementOf, recordOf } from './memslot.js'
+import { checkAlive, type Memslot, type MemslotOwner, makeSlot, place, recordOf } from './memslot.js'
 import { MemslotIndex } from './memslot-index.js'
 import { conflictError, overlapError, overtaken, type Refusal, refusalIn, refusedError } from './memslot-refusal.js'
 import { type ChangedRow, putChange, recordLength, rowsOf } from './memslot-words.js'
+import { checkPlacement, type MemslotOptions, type Placement, placementOf } from './placement.js'
 import { endTransaction, type MemslotTransaction, makeTransaction, type Staged, stage, stagedIn } from './transaction.js'
 
 const rowOf = (id: number, { gpa, size, mapping, offset }: Placement): MemslotRow => ({ id, gpa, size, hva: mapping.address + offset })
+
+// The only reason for ENXIO (virt/kvm/kvm_main.c).
+const bitmapCauses: Causes = { ENXIO: 'this VM keeps dirty rings instead' }
 
 /** Those of which a running guest must not see the moment between. */
 const together: ReadonlySet<MemslotChanged['did']> = new Set(['rebind', 'resize'])
@@ -22,9 +27,10 @@ const together: ReadonlySet<MemslotChanged['did']> = new Set(['rebind', 'resize'
 /**
  * What {@link Memslots} says, and what the library alone may do with the table: change its slots, look at their dirty logs, let go of them.
  */
-export class SlotTable implements Iterable<Memslot> {
+export class SlotTable implements MemslotOwner, Iterable<Memslot> {
   readonly limit: number
   readonly #vm: NativeVm
+  readonly #handle: Handle
   readonly #words: Float64Array
   readonly #index = new MemslotIndex()
   // Ids are dense, and a Map of thousands is made anew every few hundred deletions.
@@ -34,15 +40,16 @@ export class SlotTable implements Iterable<Memslot> {
   #generation = 0
   #inTransaction = false
 
-  constructor(vm: NativeVm, limit: number) {
+  constructor(vm: NativeVm, handle: Handle, limit: number) {
     this.#vm = vm
+    this.#handle = handle
     this.#words = new Float64Array(vm.memslotWords)
     this.limit = limit
   }
 
   /** Whether the VM is closed. */
   get closed(): boolean {
-    return this.#vm.fd < 0
+    return this.#handle.closed
   }
   /** How many there are. */
   get length(): number {
@@ -292,7 +299,7 @@ export class SlotTable implements Iterable<Memslot> {
     const result = this.#vm.getDirtyLog(slot.id, recordOf(slot).changed, bitmap)
     if (result >= 0) return bitmap
     if (errnoName(result) === 'ESTALE') return null
-    throw ioctlError('KVM_GET_DIRTY_LOG', result, `reading the dirty log of slot ${slot.id}`, 'ENXIO: this VM keeps dirty rings instead')
+    throw this.#handle.refused(KVM_GET_DIRTY_LOG, result, `reading the dirty log of slot ${slot.id}`, bitmapCauses)
   }
 
   clearDirtyLog(slot: Memslot, bitmap: Uint8Array, firstPage: number): void {
@@ -307,20 +314,20 @@ export class SlotTable implements Iterable<Memslot> {
     const result = this.#vm.clearDirtyLog(slot.id, recordOf(slot).changed, firstPage, pages, bitmap)
     if (result >= 0) return true
     if (errnoName(result) === 'ESTALE') return false
-    throw ioctlError('KVM_CLEAR_DIRTY_LOG', result, `clearing the dirty log of slot ${slot.id}`)
+    throw this.#handle.refused(KVM_CLEAR_DIRTY_LOG, result, `clearing the dirty log of slot ${slot.id}`, bitmapCauses)
   }
 
   #open(): void {
-    if (this.closed) throw new KvmError('closed', 'the VM is closed')
+    this.#handle.checkOpen()
     this.#follow()
   }
 
   #refused(slot: Memslot, before: Placement | null, after: Placement | null, refusal: Refusal): KvmError {
     // A VM that is closed where it was created is closed for all, who may still hold a descriptor.
     if (refusal.errno === 'EBADF')
-      return new KvmError('closed', this.closed ? 'the VM is closed' : 'the VM was closed by the environment that created it')
+      return new KvmError('closed', this.closed ? 'this VM is closed' : 'this VM was closed by the environment that created it')
     const others = () => this.#index.all().flatMap((other) => (other === slot ? [] : [recordOf(other).placement]))
-    const allowsReadonly = () => this.#vm.ioctl(KVM_CHECK_EXTENSION.number, capabilities.READONLY_MEM) > 0
+    const allowsReadonly = () => this.#handle.send(KVM_CHECK_EXTENSION, capabilities.READONLY_MEM) > 0
     const ownsGuestMemfd = after?.guestMemfd === undefined || ownerOf(after.guestMemfd) === this.#vm
     return refusedError({ slot, before, after, others, ownsGuestMemfd, allowsReadonly, limit: this.limit }, refusal)
   }

@@ -6,20 +6,9 @@ import { checkOurs, ours } from '../abi/internal.js'
 import { shown } from '../abi/text.js'
 import type { MemslotChanged } from './changes.js'
 import type { Mapping } from './mapping.js'
-import {
-  checkAlive,
-  checkPlacement,
-  flagsWith,
-  Memslot,
-  type MemslotFlags,
-  type MemslotOptions,
-  makeSlot,
-  type Placement,
-  placementOf,
-  recordOf
-} from './memslot.js'
+import { checkAlive, Memslot, type MemslotOwner, makeSlot, recordOf } from './memslot.js'
 import type { SlotState } from './memslot-words.js'
-import type { SlotTable } from './slot-table.js'
+import { checkPlacement, flagsWith, type MemslotFlags, type MemslotOptions, type Placement, placementOf } from './placement.js'
 
 /** @internal one slot's part in a transaction; null where it is absent before or after */
 export interface Staged {
@@ -41,7 +30,7 @@ export const stage = (slot: Memslot, did: MemslotChanged['did'], after: Placemen
 })
 
 /** @internal */
-export let makeTransaction: (table: SlotTable) => MemslotTransaction
+export let makeTransaction: (table: MemslotOwner) => MemslotTransaction
 /** @internal what is to be done */
 export let stagedIn: (transaction: MemslotTransaction) => Staged[]
 /** @internal done or not: what it was to create and did not is deleted */
@@ -53,7 +42,7 @@ export let endTransaction: (transaction: MemslotTransaction) => void
  * Made by {@link Memslots.transaction}.
  */
 export class MemslotTransaction {
-  readonly #table: SlotTable
+  readonly #table: MemslotOwner
   readonly #staged = new Map<Memslot, Staged>()
   readonly #created: Memslot[] = []
   #over = false
@@ -64,7 +53,7 @@ export class MemslotTransaction {
     endTransaction = (transaction) => transaction.#end()
   }
 
-  private constructor(key: symbol, table: SlotTable) {
+  private constructor(key: symbol, table: MemslotOwner) {
     checkOurs(key, 'a MemslotTransaction', 'transaction() of the memslots of a Vm')
     this.#table = table
   }

@@ -14,11 +14,8 @@
 #include <new>
 #include <utility>
 
+#include "core/linux_abi.h"
 #include "core/map_budget.h"
-
-#ifndef PERF_FORMAT_LOST
-#define PERF_FORMAT_LOST (1U << 4)
-#endif
 
 namespace node_kvm {
 namespace {
@@ -132,7 +129,7 @@ int TraceRing::OpenEvent(const TraceRequest::Event& event, CpuRing* ring) {
   attributes.sample_period = 1;
   attributes.sample_type = kSampleType;
   attributes.disabled = 1;
-  attributes.read_format = counts_lost_ ? PERF_FORMAT_LOST : 0;
+  attributes.read_format = counts_lost_ ? kPerfFormatLost : 0;
   OwnedFd fd;
   int error = OpenPerf(&attributes, ring->cpu, &fd);
   if (error == -EINVAL && counts_lost_) {

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { Unit } from './compiler.mjs'
-import { header } from './header.mjs'
+import { additions, header } from './header.mjs'
 import { inOrderOfUse, Types } from './layout.mjs'
 import { kernelHeaders } from './pins.mjs'
 import * as typescript from './typescript.mjs'
@@ -46,6 +46,32 @@ function readOthers(folders) {
     ['<linux/mman.h>', '<linux/capability.h>'].map((name) => `#include ${name}`)
   )
   return unit.values([...unit.macros().keys()].filter((name) => /^MADV_|^CAP_[A-Z_]+$/.test(name)))
+}
+
+/** Younger than the oldest headers of a distribution: populating and collapsing memory, scanning a pagemap, and some flags. */
+const young = {
+  headers: ['<linux/mman.h>', '<linux/fs.h>', '<linux/perf_event.h>', '<linux/userfaultfd.h>'],
+  records: ['page_region', 'pm_scan_arg'],
+  names: ['MADV_COLD', 'MADV_PAGEOUT', 'MADV_POPULATE_READ', 'MADV_POPULATE_WRITE', 'MADV_COLLAPSE', 'MAP_FIXED_NOREPLACE'].concat([
+    'PAGE_IS_PRESENT',
+    'PAGE_IS_SWAPPED',
+    'PAGE_IS_PFNZERO',
+    'PAGE_IS_HUGE',
+    'PAGEMAP_SCAN',
+    'PERF_FORMAT_LOST',
+    'USERFAULTFD_IOC_NEW'
+  ])
+}
+
+function readYoung(folders) {
+  const unit = new Unit(
+    folders,
+    young.headers.map((name) => `#include ${name}`)
+  )
+  const values = unit.values(young.names)
+  const missing = young.names.filter((name) => !values.has(name))
+  if (missing.length > 0) throw new Error(`the headers have no ${missing.join(', ')}`)
+  return additions(inOrderOfUse(new Types(unit.types()).records((name) => young.records.includes(name))), values)
 }
 
 /** Why a processor left its guest: bits of the trace's exit_reason. */
@@ -148,6 +174,7 @@ export function generate(root) {
       typescript.table('processorExits', 'Why a processor left its guest: <asm/vmx.h>, <asm/svm.h>.', byName(readProcessorExits(folders))),
       typescript.features(readFeatures(folders, kernel))
     ].join('\n'),
-    header(kvm.records, requests, byName([...capabilities, ...exits, ...rest]))
+    header(kvm.records, requests, byName([...capabilities, ...exits, ...rest])),
+    readYoung(folders)
   ]
 }

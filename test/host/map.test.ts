@@ -12,6 +12,7 @@ import { map } from '../../lib/cli/map.js'
 import { fitLabels, layAxis } from '../../lib/cli/map-axis.js'
 import { commandLine, library } from '../support/built.js'
 import { checkedError } from '../support/errors.js'
+import { noLane } from '../support/lane.js'
 import { patience } from '../support/patience.js'
 import { outputOf } from '../support/program.js'
 import { skip } from '../support/skip.js'
@@ -28,7 +29,7 @@ async function printed(...args: string[]): Promise<string> {
   const lines: string[] = []
   const log = vi.spyOn(console, 'log').mockImplementation((text) => lines.push(text))
   try {
-    expect(await execute(map, 'map', args)).toBe(0)
+    expect(await execute(map, 'map', args, noLane)).toBe(0)
   } finally {
     log.mockRestore()
   }
@@ -111,7 +112,7 @@ describe('bad input', () => {
     [['4711'], "takes no '4711'"],
     [['--pids'], '--pids']
   ])('%j is told with the usage', async (args, message) => {
-    await expect(execute(map, 'map', args)).rejects.toThrow(message)
+    await expect(execute(map, 'map', args, noLane)).rejects.toThrow(message)
   })
 
   test('a process that is none, and one that runs no VM', (context) => {

@@ -1,5 +1,5 @@
 // Made by npm run generate:abi from linux-libc-dev 7.3.4-1~bpo13+1 and linux-headers-7.3.4+deb13-common 7.3.4-1~bpo13+1. Do not edit.
-// Generator: sha256 f9a7f13eeb76c4f1ac86f2a791078450dd697c1dc18f95aabda49f0b5739edce
+// Generator: sha256 94972c96ff617bf29e6af0435c9cab7c0b0749db7de8392f53901d4fc6d55431
 // Below: sha256 0c43dfe51ea6084d41b5aec7fd905cd82e97f9e9b9d092fe2f40aaa218a78132
 /** KVM_EXIT_ numbers by name. */
 export const exitReasons = {

@@ -1,7 +1,8 @@
 /** Writes that KVM queues instead of leaving the guest: KVM_REGISTER_COALESCED_MMIO (api.rst 4.116). */
 import { AsyncResource } from 'node:async_hooks'
-import { argumentError, checkAddress, checkInteger, checkOptions, checkSize, hexRange } from '../../abi/arguments.js'
+import { argumentError, checkAddress, checkInteger, checkOptions, checkSize, hexRange, pageSize } from '../../abi/arguments.js'
 import { errnoName, KvmError, throwLater } from '../../abi/errors.js'
+import { kvm_coalesced_mmio_ring } from '../../abi/generated/structures.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import type { Causes, Handle } from '../../abi/ioctls.js'
 import type { NativeVm } from '../../abi/native.js'
@@ -82,7 +83,8 @@ export class Coalescing {
   readonly #vm: NativeVm
   readonly #handle: Handle
   readonly #zones: Registered[] = []
-  readonly #entries = new Uint8Array(170 * CoalescedEntry.size)
+  // As many as the ring, which is the rest of its page, can hold.
+  readonly #entries = new Uint8Array(pageSize - kvm_coalesced_mmio_ring.size)
   // What was taken out of the ring and no handler was called with yet, oldest first. A handler may run a vCPU, close a range or drain, each of
   // which hands on all that waits before it goes on: so nothing is overtaken, whichever drain() is the one that hands it on.
   readonly #waiting: Batch[] = []

@@ -1,13 +1,20 @@
 /** Interrupts with the controllers in the kernel (api.rst 4.24 to 4.26, 4.52, 4.70): what a VMM's devices raise. */
 import { checkBoolean, checkInteger, checkList, checkOneOf, checkOptions } from '../../abi/arguments.js'
-import { KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI } from '../../abi/generated/constants.js'
+import {
+  KVM_IRQ_ROUTING_IRQCHIP,
+  KVM_IRQ_ROUTING_MSI,
+  KVM_IRQCHIP_IOAPIC,
+  KVM_IRQCHIP_PIC_MASTER,
+  KVM_IRQCHIP_PIC_SLAVE,
+  KVM_PIT_SPEAKER_DUMMY
+} from '../../abi/generated/constants.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import type { Causes, Handle } from '../../abi/ioctls.js'
 import { KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2, KVM_GET_IRQCHIP, KVM_IRQ_LINE, KVM_SET_GSI_ROUTING, KVM_SIGNAL_MSI } from '../../abi/requests.js'
 import type { StructInstance } from '../../abi/struct.js'
 import { IrqchipState, IrqLevel, IrqRoutingEntry, Msi, PitConfig } from '../../abi/structures.js'
 import type { Capabilities } from '../capabilities.js'
-import type { EventSource } from '../eventfd.js'
+import type { Belongings } from './belongings.js'
 import { type Irqfd, type IrqfdOptions, makeIrqfd } from './irqfd.js'
 
 /** A message-signalled interrupt (Intel SDM volume 3, 12.11). */
@@ -25,14 +32,14 @@ export type GsiRoute = { gsi: number; irqchip: 'pic-master' | 'pic-slave' | 'ioa
 export interface InterruptsParts {
   handle: Handle
   capabilities: Capabilities
-  /** Keeps what the VM closes with itself. */
-  keep<T extends EventSource>(make: (onClose: () => void) => T): T
+  belongings: Belongings
 }
 
 /** @internal */
 export let makeInterrupts: (parts: InterruptsParts) => VmInterrupts
 
-const irqchips = ['pic-master', 'pic-slave', 'ioapic'] as const
+const irqchips = { 'pic-master': KVM_IRQCHIP_PIC_MASTER, 'pic-slave': KVM_IRQCHIP_PIC_SLAVE, ioapic: KVM_IRQCHIP_IOAPIC }
+const irqchipNames = Object.keys(irqchips) as (keyof typeof irqchips)[]
 const noIrqchip = 'the VM has no interrupt controllers in the kernel; createIrqchip() comes before the first vCPU'
 const u32 = (name: string, value: unknown) => checkInteger(name, value, 0, 0xffff_ffff)
 
@@ -75,7 +82,7 @@ export class VmInterrupts {
    */
   createPit(options: { speaker?: boolean } = {}): void {
     const { speaker = false } = checkOptions('options', options, ['speaker'])
-    const { bytes } = new PitConfig({ flags: checkBoolean('speaker', speaker) ? 1 : 0 })
+    const { bytes } = new PitConfig({ flags: checkBoolean('speaker', speaker) ? KVM_PIT_SPEAKER_DUMMY : 0 })
     this.#parts.handle.plain(KVM_CREATE_PIT2, 'creating the timer', bytes, pitCauses)
   }
 
@@ -102,9 +109,8 @@ export class VmInterrupts {
 
   /** An interrupt line that any thread raises without stopping the guest: KVM_IRQFD. */
   irqfd(options: IrqfdOptions): Irqfd {
-    this.#parts.handle.checkOpen()
     const causes = { EINVAL: () => this.#missing() ?? this.#tooHigh([options.gsi]) }
-    return this.#parts.keep((onClose) => makeIrqfd(this.#parts.handle, options, causes, onClose))
+    return this.#parts.belongings.keep((onClose) => makeIrqfd(this.#parts.handle, options, causes, onClose))
   }
 
   // Reading a controller changes nothing, and fails with ENXIO where there is none (api.rst 4.26).
@@ -138,6 +144,6 @@ function routeEntry(name: string, route: GsiRoute): RoutingEntry {
     return new IrqRoutingEntry({ gsi, type: KVM_IRQ_ROUTING_MSI, u: { msi: { ...splitAddress(address), data: u32('data', data) } } })
   }
   const { irqchip, pin } = checkOptions(name, route, ['gsi', 'irqchip', 'pin'])
-  const target = { irqchip: irqchips.indexOf(checkOneOf('irqchip', irqchip, irqchips)), pin: u32('pin', pin) }
+  const target = { irqchip: irqchips[checkOneOf('irqchip', irqchip, irqchipNames)], pin: u32('pin', pin) }
   return new IrqRoutingEntry({ gsi, type: KVM_IRQ_ROUTING_IRQCHIP, u: { irqchip: target } })
 }

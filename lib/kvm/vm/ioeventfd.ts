@@ -1,12 +1,13 @@
 /** Writes of the guest that become events instead of exits: KVM_IOEVENTFD (api.rst 4.59). */
 import { argumentError, checkAddress, checkInteger, checkOptions, hex } from '../../abi/arguments.js'
 import { making } from '../../abi/exhausted.js'
+import { KVM_IOEVENTFD_FLAG_DATAMATCH, KVM_IOEVENTFD_FLAG_PIO } from '../../abi/generated/constants.js'
 import { fixParent, ours } from '../../abi/internal.js'
 import type { Causes, Handle } from '../../abi/ioctls.js'
 import type { NativeRegistration, NativeVm } from '../../abi/native.js'
 import { KVM_IOEVENTFD } from '../../abi/requests.js'
 import { IoEventfd as Assignment } from '../../abi/structures.js'
-import { createEventfd, EventSource, listen, unlisten } from '../eventfd.js'
+import { createEventfd, Eventfd, listen, unlisten } from '../eventfd.js'
 
 /** The options of {@link Vm.ioeventfd}: a port or a GPA, and how wide the write must be. */
 export interface IoEventfdOptions {
@@ -25,8 +26,6 @@ const causes: Causes = {
   ENOSPC: 'a bus of a VM has room for 1000 devices, and it is full'
 }
 
-const flags = { datamatch: 1, pio: 2 }
-
 function requestOf(options: IoEventfdOptions, fd: number): InstanceType<typeof Assignment> {
   const { port, gpa, size = 0, datamatch } = checkOptions('options', options, ['port', 'gpa', 'size', 'datamatch'])
   if ((port === undefined) === (gpa === undefined)) throw argumentError('port', port, 'given, or else gpa')
@@ -42,7 +41,7 @@ function requestOf(options: IoEventfdOptions, fd: number): InstanceType<typeof A
     len: size,
     fd,
     datamatch: datamatch ?? 0n,
-    flags: (datamatch === undefined ? 0 : flags.datamatch) | (port === undefined ? 0 : flags.pio)
+    flags: (datamatch === undefined ? 0 : KVM_IOEVENTFD_FLAG_DATAMATCH) | (port === undefined ? 0 : KVM_IOEVENTFD_FLAG_PIO)
   })
 }
 
@@ -55,7 +54,7 @@ export let makeIoEventfd: (vm: NativeVm, handle: Handle, options: IoEventfdOptio
  * using doorbell = vm.ioeventfd({ port: 0x10, size: 1 })
  * doorbell.on('event', (count) => console.log(`rung ${count} times`))
  */
-export class IoEventfd extends EventSource {
+export class IoEventfd extends Eventfd {
   readonly #registration: NativeRegistration
 
   static {

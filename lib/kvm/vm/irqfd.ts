@@ -7,7 +7,7 @@ import type { Causes, Handle } from '../../abi/ioctls.js'
 import type { NativeDescriptor } from '../../abi/native.js'
 import { KVM_IRQFD } from '../../abi/requests.js'
 import { Irqfd as Assignment } from '../../abi/structures.js'
-import { createEventfd, EventSource, listen, signalEventfd, unlisten } from '../eventfd.js'
+import { createEventfd, Eventfd, listen, signalEventfd, unlisten } from '../eventfd.js'
 
 /** The options of {@link VmInterrupts.irqfd}. */
 export interface IrqfdOptions {
@@ -29,7 +29,7 @@ export let makeIrqfd: (handle: Handle, options: IrqfdOptions, causes: Causes, on
  * using line = machine.interrupts.irqfd({ gsi: 5 })
  * line.trigger()
  */
-export class Irqfd extends EventSource {
+export class Irqfd extends Eventfd {
   readonly gsi: number
   readonly #handle: Handle
   readonly #eventfd: NativeDescriptor

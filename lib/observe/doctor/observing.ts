@@ -18,7 +18,8 @@ import {
 } from '../privileges.js'
 import { readPagemap } from '../tables/pagemap.js'
 import { missingOnHost, readingHost } from '../tables/refusal.js'
-import { byRoot, exhaustedAdvice, type Finding, found, hasSysfs, lacking, type Refusal, type Situation, whatHappened } from './finding.js'
+import { byRoot, exhaustedAdvice, type Finding, found, hasSysfs, lacking, type Situation, whatHappened } from './finding.js'
+import type { Refusal } from './probes.js'
 
 /** How this process comes by capabilities of the kernel's first user namespace: each place that can withhold them has its own way. */
 export function gaining(...capabilities: LinuxCapability[]): Pick<Finding, 'remedy' | 'advice' | 'price'> {

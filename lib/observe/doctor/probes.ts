@@ -6,7 +6,9 @@ import { Mapping } from '../../memory/mapping.js'
 import { tryReading } from '../tables/reader.js'
 import { Trace } from '../trace/trace.js'
 import { Tracefs } from '../trace/tracefs.js'
-import type { Refusal } from './finding.js'
+
+/** Why a trial failed; null when it worked. */
+export type Refusal = Pick<KvmError, 'code' | 'errno' | 'message'> | null
 
 async function tried(trial: () => unknown): Promise<Refusal> {
   try {

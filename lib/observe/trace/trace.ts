@@ -9,7 +9,7 @@ import { making } from '../../abi/exhausted.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import { type NativeTracer, native } from '../../abi/native.js'
 import { shown } from '../../abi/text.js'
-import type { Change, MemslotRow } from '../../memory/changes.js'
+import type { MemslotRow, OwnChange } from '../../memory/changes.js'
 import type { Memslots } from '../../memory/memslots.js'
 import type { SpteFormat } from '../../x86/spte.js'
 import { Causes } from './causes.js'
@@ -216,7 +216,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     if (!this.#everywhere) this.#tracer.setRanges(this.#coverage.bounds)
   }
 
-  #called(change: Change): void {
+  #called(change: OwnChange): void {
     if (change.of === 'memslot' && change.after && this.#coverage.add(change.after.hva, change.after.hva + change.after.size)) this.#reach()
     this.#wake?.()
   }
@@ -289,8 +289,8 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     events.push(event)
   }
 
-  #tell(change: Change, events: TraceEvent[]): void {
-    const { begin, end, of, table, ...what } = change as Change & { table?: object }
+  #tell(change: OwnChange, events: TraceEvent[]): void {
+    const { begin, end, of, table, ...what } = change as OwnChange & { table?: object }
     const event = ownEvent(this.start, begin, { kind: of, ...this.#self, duration: end - begin, ...what }) as unknown as TraceEvent
     this.#causes.follow(event)
     const { rows } = this.#context

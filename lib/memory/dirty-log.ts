@@ -2,6 +2,8 @@
  * Which pages changed since the last look, whoever changed them: what the guest wrote by KVM's dirty log (api.rst 4.8, 4.117, 8.29), and what
  * this library wrote by a log of its own, since KVM's does not see it.
  */
+
+import { inspect } from 'node:util'
 import type { Gpa } from '../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, checkSize, pageSize } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
@@ -11,6 +13,7 @@ import { kvm_dirty_gfn, kvm_enable_cap } from '../abi/generated/structures.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { Causes, Handle } from '../abi/ioctls.js'
 import type { NativeVm, NativeWriteRecorder } from '../abi/native.js'
+import { shown } from '../abi/text.js'
 import { heldRegionOf, type Mapping } from './mapping.js'
 import { type Memslot, recordOf } from './memslot.js'
 import { PageSet } from './page-set.js'
@@ -251,6 +254,11 @@ export class DirtyLog implements Disposable {
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('DirtyLog', { mode: this.mode, closed: this.#closed })
   }
 }
 

@@ -1,4 +1,5 @@
 /** Memory of a guest behind a file of KVM's: KVM_CREATE_GUEST_MEMFD (api.rst 4.142). */
+import { inspect } from 'node:util'
 import { argumentError, checkBoolean, checkInteger, checkOptions, checkSize, hex, pageSize, restAfter } from '../abi/arguments.js'
 import { errnoName, errnoText, exhaustion, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
@@ -9,6 +10,7 @@ import { kvm_create_guest_memfd } from '../abi/generated/structures.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { Handle } from '../abi/ioctls.js'
 import type { NativeDescriptor, NativeVm } from '../abi/native.js'
+import { shown } from '../abi/text.js'
 import { commonOptions, type Mapping, type MappingOptions, mapDescriptor } from './mapping.js'
 
 /** By the names of the options that set them. */
@@ -178,5 +180,10 @@ export class GuestMemfd implements Disposable {
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('GuestMemfd', { size: hex(this.size), flags: namesOf(this.flags).join('+') || undefined, closed: this.closed })
   }
 }

@@ -1,8 +1,11 @@
 /** The guest of the thread: it reads and writes where it is told, and says when it has done so. */
+
+import { inspect } from 'node:util'
 import type { Gpa } from '../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, hex, KiB, pageSize } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { checkOurs, ours } from '../abi/internal.js'
+import { shown } from '../abi/text.js'
 import type { Exit } from '../kvm/vcpu/exits.js'
 import { longModeTablesSize } from '../kvm/vcpu/modes.js'
 import type { Vcpu } from '../kvm/vcpu/vcpu.js'
@@ -114,5 +117,10 @@ export class Guest {
       mmio ??= { reason: 'mmio', gpa, isWrite, length }
       if (!isWrite) exit.data.fill(0)
     }
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('Guest', { code: hex(this.#code), vcpu: this.vcpu.id, closed: this.vcpu.closed })
   }
 }

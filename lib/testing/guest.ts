@@ -16,7 +16,7 @@ import { Mapping } from '../memory/mapping.js'
 export type Access =
   | { reason: 'done'; value: bigint }
   /** There is no memslot, or a READONLY one was written. The exit was answered with zeros. */
-  | { reason: 'mmio'; gpa: Gpa; isWrite: boolean; length: number }
+  | { reason: 'mmio'; gpa: Gpa; isWrite: boolean; size: number }
   /** The guest came to an end another way. */
   | { reason: 'failed'; exit: Exit }
 
@@ -113,9 +113,8 @@ export class Guest {
       if (exit.reason === 'io-out' && exit.port === donePort) return mmio ?? { reason: 'done', value: this.vcpu.registers.get().rax }
       if (exit.reason === 'timeout') throw new KvmError('busy', `the guest did not finish at ${hex(registers.rdi)} within ${timeoutMs} ms`)
       if (exit.reason !== 'mmio') return { reason: 'failed', exit: structuredClone(exit) }
-      const { gpa, isWrite, length } = exit
-      mmio ??= { reason: 'mmio', gpa, isWrite, length }
-      if (!isWrite) exit.data.fill(0)
+      const { gpa, isWrite, size } = exit
+      mmio ??= { reason: 'mmio', gpa, isWrite, size }
     }
   }
 

@@ -25,9 +25,8 @@ for (;;) {
   const exit = vcpu.run({ timeoutMs: 1000 })
   if (exit.reason === 'io-out') break
   if (exit.reason !== 'mmio' || exit.gpa !== counterRegister) throw new Error(`the guest left with ${exit.reason}`)
-  const register = new DataView(exit.data.buffer, exit.data.byteOffset, exit.length)
-  if (exit.isWrite) counter += register.getUint32(0, true)
-  else register.setUint32(0, counter, true)
+  if (exit.isWrite) counter += exit.value
+  else exit.value = counter
   console.log(`${exit.isWrite ? 'write' : 'read'} of the register at 0x${exit.gpa.toString(16)}: counter ${counter}`)
 }
 console.log(`the guest saw ${vcpu.registers.get().rax}`)

@@ -2,7 +2,7 @@
  * (native/napi/vcpu_calls.h). Small functions, which V8 puts into their callers. */
 import { native } from './native.js'
 
-// VcpuCalls::Words: vcpu, result, timeout (a double), request; the exit's union.
+// VcpuCalls::Words: vcpu, result, timeout (a double), request.
 const words = new Int32Array(native.vcpuWords)
 const doubles = new Float64Array(native.vcpuWords)
 const vcpuWord = 0
@@ -14,9 +14,6 @@ const requestWord = 4
 export const mmioNotAwaited = -4096
 /** What an ioctl of a vCPU returns while a thread runs it (native/core/run.h, kInRun). */
 export const inRun = -4097
-
-/** The union of kvm_run as the last run of any vCPU in this environment left it: 24 bytes, enough for the most frequent exits. */
-export const exitWords = new Int32Array(native.vcpuWords, 24, 6)
 
 /**
  * Runs a vCPU until an exit that user space must see, or for so long (below 0: no limit); copies the exit into its area, and the answer of

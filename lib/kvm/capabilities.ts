@@ -1,10 +1,10 @@
 /** The capabilities of KVM: their names, what a host has of them, and how one is turned on. */
 import { argumentError, checkInteger } from '../abi/arguments.js'
 import { type CapabilityName, capabilities } from '../abi/generated/capabilities.js'
+import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP } from '../abi/generated/requests.js'
+import { kvm_enable_cap } from '../abi/generated/structures.js'
 import { checkOurs, fixParent, ours } from '../abi/internal.js'
 import type { Handle } from '../abi/ioctls.js'
-import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP } from '../abi/requests.js'
-import { EnableCap } from '../abi/structures.js'
 
 function numberOf(capability: number | CapabilityName): number {
   if (typeof capability !== 'string') return checkInteger('capability', capability, 0, 2 ** 31 - 1)
@@ -66,7 +66,7 @@ export class VmCapabilities extends Capabilities {
   enable(capability: number | CapabilityName, ...values: bigint[]): void {
     if (values.length > 4) throw argumentError('values', values, 'at most 4')
     const args = [...values, 0n, 0n, 0n, 0n].slice(0, 4)
-    const { bytes } = new EnableCap({ cap: numberOf(capability), args })
+    const { bytes } = new kvm_enable_cap({ cap: numberOf(capability), args })
     this.#handle.plain(KVM_ENABLE_CAP, `enabling the capability ${capability}`, bytes, {
       EINVAL: () => (this.check(capability) === 0 ? 'this VM lacks it' : undefined)
     })

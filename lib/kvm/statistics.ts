@@ -9,12 +9,11 @@ import {
   KVM_STATS_UNIT_MASK,
   KVM_STATS_UNIT_SHIFT
 } from '../abi/generated/constants.js'
-import { kvm_stats_desc } from '../abi/generated/structures.js'
+import { KVM_GET_STATS_FD } from '../abi/generated/requests.js'
+import { kvm_stats_desc, kvm_stats_header } from '../abi/generated/structures.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { Handle } from '../abi/ioctls.js'
 import type { NativeDescriptor } from '../abi/native.js'
-import { KVM_GET_STATS_FD } from '../abi/requests.js'
-import { StatsHeader } from '../abi/structures.js'
 
 const types = ['cumulative', 'instant', 'peak', 'linear-histogram', 'log-histogram'] as const
 const units = ['none', 'bytes', 'seconds', 'cycles', 'boolean'] as const
@@ -151,7 +150,7 @@ function fill(file: NativeDescriptor, target: Uint8Array, position: number): Uin
 }
 
 function enumerate(file: NativeDescriptor): Opened {
-  const header = new StatsHeader()
+  const header = new kvm_stats_header()
   fill(file, header.bytes, 0)
   const { name_size: nameSize, num_desc: count, id_offset: idOffset, desc_offset: descriptorsOffset, data_offset: dataOffset } = header
   const each = kvm_stats_desc.size + nameSize

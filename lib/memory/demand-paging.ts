@@ -3,14 +3,16 @@
 import { AsyncResource } from 'node:async_hooks'
 import { closeSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
+import { inspect } from 'node:util'
 import { isPromise } from 'node:util/types'
-import { argumentError, checkAddress, checkBytes, checkInteger, checkOptions, hex, MiB, pageSize, restAfter } from '../abi/arguments.js'
+import { argumentError, checkAddress, checkBytes, checkInteger, checkOptions, hex, hexRange, MiB, pageSize, restAfter } from '../abi/arguments.js'
 import { Doorbell } from '../abi/doorbell.js'
 import { errnoName, exhaustion, KvmError, throwLater } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { FaultServiceOptions, NativeFaultService, NativeRegion } from '../abi/native.js'
 import { holds, isFiltered, numberAt } from '../abi/procfs.js'
+import { shown } from '../abi/text.js'
 import { openBackingFile } from './backing-file.js'
 
 /** A page that a guest, or the host, touched and that is not there. */
@@ -280,6 +282,13 @@ export class DemandPaging implements Disposable {
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    const { address, size } = this.#region
+    const origin = this.#minor ? 'minor faults' : this.#bell ? 'handler' : 'source'
+    return shown('DemandPaging', { hva: address === 0 ? undefined : hexRange(address, size), of: origin, served: this.served, closed: this.#closed })
   }
 }
 

@@ -2,15 +2,18 @@
  * Which pages changed since the last look, whoever changed them: what the guest wrote by KVM's dirty log (api.rst 4.8, 4.117, 8.29), and what
  * this library wrote by a log of its own, since KVM's does not see it.
  */
+
+import { inspect } from 'node:util'
 import type { Gpa } from '../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, checkSize, pageSize } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
 import { capabilities } from '../abi/generated/capabilities.js'
+import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP, KVM_RESET_DIRTY_RINGS } from '../abi/generated/requests.js'
+import { kvm_dirty_gfn, kvm_enable_cap } from '../abi/generated/structures.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { Causes, Handle } from '../abi/ioctls.js'
 import type { NativeVm, NativeWriteRecorder } from '../abi/native.js'
-import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP, KVM_RESET_DIRTY_RINGS } from '../abi/requests.js'
-import { DirtyGfn, EnableCap } from '../abi/structures.js'
+import { shown } from '../abi/text.js'
 import { heldRegionOf, type Mapping } from './mapping.js'
 import { type Memslot, recordOf } from './memslot.js'
 import { PageSet } from './page-set.js'
@@ -252,6 +255,11 @@ export class DirtyLog implements Disposable {
   [Symbol.dispose](): void {
     this.close()
   }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('DirtyLog', { mode: this.mode, closed: this.#closed })
+  }
 }
 
 /** Another environment may delete it meanwhile. */
@@ -300,7 +308,7 @@ function recorderOf(mapping: Mapping): NativeWriteRecorder {
 }
 
 function setManualProtect(handle: Handle, value: bigint): void {
-  const { bytes } = new EnableCap({ cap: manualProtect, args: [value, 0n, 0n, 0n] })
+  const { bytes } = new kvm_enable_cap({ cap: manualProtect, args: [value, 0n, 0n, 0n] })
   const lacks = () => handle.send(KVM_CHECK_EXTENSION, manualProtect) <= 0
   handle.plain(KVM_ENABLE_CAP, "beginning a dirty log with mode 'manual'", bytes, {
     EINVAL: () => (lacks() ? 'this host lacks KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2' : undefined)
@@ -311,9 +319,9 @@ function setManualProtect(handle: Handle, value: bigint): void {
 function enableRing({ native, handle, hasVcpus }: DirtyLogHost, entries: number): void {
   const capability = ringCapabilities.find((number) => handle.send(KVM_CHECK_EXTENSION, number) > 0)
   if (capability === undefined) throw new KvmError('unavailable', 'this host has no dirty ring (KVM_CAP_DIRTY_LOG_RING); use bitmap or manual')
-  const most = handle.send(KVM_CHECK_EXTENSION, capability) / DirtyGfn.size
+  const most = handle.send(KVM_CHECK_EXTENSION, capability) / kvm_dirty_gfn.size
   if (!Number.isInteger(Math.log2(entries)) || entries > most) throw argumentError('ringEntries', entries, `a power of two up to ${most}`)
-  const result = native.enableDirtyRing(capability, entries * DirtyGfn.size)
+  const result = native.enableDirtyRing(capability, entries * kvm_dirty_gfn.size)
   if (result < 0)
     throw handle.refused(KVM_ENABLE_CAP, result, `enabling dirty rings of ${entries} entries`, { EINVAL: () => whyNoRing(native, hasVcpus()) })
   withRings.add(native)

@@ -1,14 +1,16 @@
 /** Memory of a guest behind a file of KVM's: KVM_CREATE_GUEST_MEMFD (api.rst 4.142). */
+import { inspect } from 'node:util'
 import { argumentError, checkBoolean, checkInteger, checkOptions, checkSize, hex, pageSize, restAfter } from '../abi/arguments.js'
 import { errnoName, errnoText, exhaustion, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
 import { capabilities } from '../abi/generated/capabilities.js'
 import { GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP } from '../abi/generated/constants.js'
+import { KVM_CHECK_EXTENSION, KVM_CREATE_GUEST_MEMFD } from '../abi/generated/requests.js'
+import { kvm_create_guest_memfd } from '../abi/generated/structures.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { Handle } from '../abi/ioctls.js'
 import type { NativeDescriptor, NativeVm } from '../abi/native.js'
-import { KVM_CHECK_EXTENSION, KVM_CREATE_GUEST_MEMFD } from '../abi/requests.js'
-import { CreateGuestMemfd } from '../abi/structures.js'
+import { shown } from '../abi/text.js'
 import { commonOptions, type Mapping, type MappingOptions, mapDescriptor } from './mapping.js'
 
 /** By the names of the options that set them. */
@@ -103,7 +105,7 @@ export class GuestMemfd implements Disposable {
     checkOptions('options', options, ['size', 'mmap', 'initShared', 'flags'])
     const size = checkSize('size', options.size, pageSize)
     const flags = checkedFlags(options)
-    const argument = new CreateGuestMemfd({ size, flags: BigInt(flags) })
+    const argument = new kvm_create_guest_memfd({ size, flags: BigInt(flags) })
     const memfd = making(() => vm.createGuestMemfd(argument.bytes))
     if (typeof memfd === 'number') throw notCreated(handle, size, flags, memfd)
     return new GuestMemfd(ours, vm, memfd, size, flags)
@@ -178,5 +180,10 @@ export class GuestMemfd implements Disposable {
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('GuestMemfd', { size: hex(this.size), flags: namesOf(this.flags).join('+') || undefined, closed: this.closed })
   }
 }

@@ -1,6 +1,6 @@
 /** How far guest-physical addresses reach on this host. */
 import { glance } from '../abi/procfs.js'
-import type { CpuidEntry } from '../abi/structures.js'
+import type { CpuidEntry } from '../x86/cpuid.js'
 
 const widest = 52
 const sizesLeaf = 0x8000_0008

@@ -1,5 +1,7 @@
 /** Host memory for guests: the HVA side of a memslot. */
+
 import { closeSync } from 'node:fs'
+import { inspect } from 'node:util'
 import type { Hva } from '../abi/addresses.js'
 import {
   argumentError,
@@ -21,6 +23,7 @@ import { making, zeroed } from '../abi/exhausted.js'
 import * as constants from '../abi/generated/constants.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import { type NativeRegion, native, type RegionOptions } from '../abi/native.js'
+import { shown } from '../abi/text.js'
 import { openBackingFile } from './backing-file.js'
 import { announcing } from './changes.js'
 import { type DemandPaging, dropPaging, type FaultHandler, makePaging, type PageSource, providePages } from './demand-paging.js'
@@ -234,8 +237,7 @@ export class Mapping implements Disposable {
     const what = `${asked} of the mapping at ${hexRange(this.address, this.size)}`
     // Only an access waits for pages.
     if (errnoName(result) === 'EAGAIN' && ['read', 'write', 'fill'].includes(asked)) throw notServedHere(what, result)
-    const { buffered } = this.#region
-    throw memoryError(what, result, { kind: this.kind, buffered, served: this.#paging?.closed === false })
+    throw memoryError(what, result, { kind: this.kind, buffered: this.#region.buffered, served: this.#paging?.closed === false })
   }
 
   // Pages that this thread itself serves are asked for first: a wait for them here would be one without end.
@@ -390,5 +392,10 @@ export class Mapping implements Disposable {
     if (this.#closed) return
     this.#closed = true
     this.#slotGone()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('Mapping', { kind: this.kind, hva: hexRange(this.address, this.size), closed: this.#closed })
   }
 }

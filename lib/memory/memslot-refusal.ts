@@ -3,7 +3,7 @@ import { constants } from 'node:os'
 import type { Gpa } from '../abi/addresses.js'
 import { hexRange } from '../abi/arguments.js'
 import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
-import { KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2 } from '../abi/requests.js'
+import { KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2 } from '../abi/generated/requests.js'
 import { type Asked, brokenRule } from './memslot-rules.js'
 import type { Placement } from './placement.js'
 

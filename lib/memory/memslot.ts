@@ -1,9 +1,12 @@
 /** One row of the first table. */
+
+import { inspect } from 'node:util'
 import type { Gpa, Hva } from '../abi/addresses.js'
 import { argumentError, checkAddress, checkBytes, checkInteger, checkOptions, hexRange, pageSize } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../abi/generated/constants.js'
 import { checkOurs, ours } from '../abi/internal.js'
+import { shown } from '../abi/text.js'
 import type { MemslotChanged } from './changes.js'
 import type { GuestMemfd } from './guest-memfd.js'
 import type { Mapping } from './mapping.js'
@@ -197,5 +200,19 @@ export class Memslot {
   /** One line: `slot 0: gpa 0xa000-0xb000 -> hva 0x7f..`. */
   toString(): string {
     return `slot ${this.id}: gpa ${hexRange(this.gpa, this.size)} -> hva ${hexRange(this.hva, this.size)}${this.readonly ? ' readonly' : ''}${this.logDirty ? ' dirty-logged' : ''}${this.guestMemfd ? ' guest_memfd' : ''}`
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    const { id, gpa, size, hva, readonly, logDirty, guestMemfd, deleted } = this
+    return shown('Memslot', {
+      id,
+      gpa: hexRange(gpa, size),
+      hva: hexRange(hva, size),
+      readonly,
+      logDirty,
+      guestMemfd: guestMemfd !== undefined,
+      deleted
+    })
   }
 }

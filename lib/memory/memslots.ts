@@ -1,8 +1,11 @@
 /** The first table of a VM, as its users have it. */
+
+import { inspect } from 'node:util'
 import type { Gpa } from '../abi/addresses.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { Handle } from '../abi/ioctls.js'
 import type { NativeVm } from '../abi/native.js'
+import { shown } from '../abi/text.js'
 import type { Memslot } from './memslot.js'
 import type { MemslotOptions } from './placement.js'
 import { SlotTable } from './slot-table.js'
@@ -90,5 +93,10 @@ export class Memslots implements Iterable<Memslot> {
   /** Plain objects, by ascending GPA. */
   toJSON() {
     return [...this].map((slot) => slot.toJSON())
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('Memslots', { length: this.length, limit: this.limit, closed: this.closed })
   }
 }

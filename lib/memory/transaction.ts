@@ -1,8 +1,11 @@
 /** Changes of a memslot table that take effect together. */
+
+import { inspect } from 'node:util'
 import type { Gpa } from '../abi/addresses.js'
 import { checkOptions } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { checkOurs, ours } from '../abi/internal.js'
+import { shown } from '../abi/text.js'
 import type { MemslotChanged } from './changes.js'
 import type { Mapping } from './mapping.js'
 import { checkAlive, Memslot, type MemslotOwner, makeSlot, recordOf } from './memslot.js'
@@ -117,5 +120,10 @@ export class MemslotTransaction {
     const after = checkPlacement({ ...this.#current(slot), ...change })
     const staged = this.#staged.get(slot)
     this.#staged.set(slot, staged ? { ...staged, after, did: staged.before === null ? 'create' : did } : stage(slot, did, after))
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('MemslotTransaction', { changes: this.#staged.size, over: this.#over })
   }
 }

@@ -1,8 +1,11 @@
 /** The guest of the thread: it reads and writes where it is told, and says when it has done so. */
+
+import { inspect } from 'node:util'
 import type { Gpa } from '../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, hex, KiB, pageSize } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { checkOurs, ours } from '../abi/internal.js'
+import { shown } from '../abi/text.js'
 import type { Exit } from '../kvm/vcpu/exits.js'
 import { longModeTablesSize } from '../kvm/vcpu/modes.js'
 import type { Vcpu } from '../kvm/vcpu/vcpu.js'
@@ -13,7 +16,7 @@ import { Mapping } from '../memory/mapping.js'
 export type Access =
   | { reason: 'done'; value: bigint }
   /** There is no memslot, or a READONLY one was written. The exit was answered with zeros. */
-  | { reason: 'mmio'; gpa: Gpa; isWrite: boolean; length: number }
+  | { reason: 'mmio'; gpa: Gpa; isWrite: boolean; size: number }
   /** The guest came to an end another way. */
   | { reason: 'failed'; exit: Exit }
 
@@ -110,9 +113,13 @@ export class Guest {
       if (exit.reason === 'io-out' && exit.port === donePort) return mmio ?? { reason: 'done', value: this.vcpu.registers.get().rax }
       if (exit.reason === 'timeout') throw new KvmError('busy', `the guest did not finish at ${hex(registers.rdi)} within ${timeoutMs} ms`)
       if (exit.reason !== 'mmio') return { reason: 'failed', exit: structuredClone(exit) }
-      const { gpa, isWrite, length } = exit
-      mmio ??= { reason: 'mmio', gpa, isWrite, length }
-      if (!isWrite) exit.data.fill(0)
+      const { gpa, isWrite, size } = exit
+      mmio ??= { reason: 'mmio', gpa, isWrite, size }
     }
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('Guest', { code: hex(this.#code), vcpu: this.vcpu.id, closed: this.vcpu.closed })
   }
 }

@@ -124,6 +124,11 @@ int RunPage::EnterWithin(double timeout_ms) {
 int RunPage::Complete(char* area) {
   if (!Acquire()) return -EBUSY;
   running_thread.run = ++runs_;
+  if (due_ == Due::kExit) {
+    const int untold = Again(area);
+    Disown();
+    return untold;
+  }
   if (due_ == Due::kAnswer) PutAnswer(area);
   running_thread.waits_for_itself = 0;
   running_thread.entered = run_;
@@ -135,7 +140,7 @@ int RunPage::Complete(char* area) {
   }
   running_thread.entered = nullptr;
   running_thread.place.Enter(ThreadPlace::kElsewhere);
-  TakeExit(area);
+  TakeExit(area, result);
   Disown();
   return result;
 }
@@ -149,8 +154,7 @@ int RunPage::AttemptToComplete() {
     result = -EBADF;
   } else if ((requests_ & kParked) == 0) {
     SetImmediateExit(run_);
-    run_->exit_reason = KVM_EXIT_UNKNOWN;
-    result = ioctl(fd_.get(), KVM_RUN, 0) == 0 ? static_cast<int>(run_->exit_reason) : -errno;
+    result = CallRun();
     // A processor that waits for INIT and SIPI has nothing half done.
     if (result == -EINTR || result == -EAGAIN) result = running_thread.waits_for_itself ? -EDEADLK : 0;
   }
@@ -183,7 +187,7 @@ void RunPage::AwaitCall() {
 
 void RunPage::AccessMade(bool of_memory) {
   if (due_ != Due::kExit || untold_ != kMmioNotAwaited) return;
-  due_ = TakesAnswer(*run_) ? Due::kAnswer : Due::kNothing;
+  due_ = Due::kAnswer;
   accesses_ = of_memory;
 }
 
@@ -197,8 +201,7 @@ void RunPage::TellAgain(int result, uint64_t run) {
 
 int RunPage::Again(char* area) {
   if (ended()) return -EBADF;
-  TakeExit(area);
-  due_ = untold_ == kMmioNotAwaited ? Due::kExit : due_;
+  TakeExit(area, untold_);
   return untold_;
 }
 

@@ -49,9 +49,9 @@ extern constinit STATIC_THREAD_LOCAL RunningThread running_thread;
 // interrupted, has a negative result, and nothing that it leaves in the area is an exit: what the page still holds from an earlier one is
 // never looked at again, except for the answer that the guest waits for. The other way round, each result of 0 or above is returned by
 // Run() as it is, and who could not hand it on gives it back (TellAgain), so that none is lost; but for an internal error after
-// EndWaitForItself(), which says that KVM could not fetch the instruction: the guest is where it was and meets it again. What Complete()
-// finds untold is dropped with the state that it belongs to, and what comes out of a guest that was ended is not told: its memslots go at
-// once, and an access that they had just been found to lack would be told as one of a device.
+// EndWaitForItself(), which says that KVM could not fetch the instruction: the guest is where it was and meets it again. What comes out of a
+// guest that was ended is not told: its memslots go at once, and an access that they had just been found to lack would be told as one of a
+// device.
 //
 // Why a parked vCPU is out of the guest. AwaitParked() returns when it reads entered_ as 0. Run() stores entered_ before it reads
 // requests_, so a Run() whose store comes after that read finds the bit kParked and does not enter.
@@ -91,8 +91,9 @@ class RunPage {
     requests_ &= ~kCalledBack;
     Disown();
   }
-  // Does what the last exit left half done, an access with its answer, and nothing else of the guest: before its state is replaced. Zero
-  // when nothing is left of it, the exit reason where it goes on, or what Run() returns; kicks and nudges are left to the next run.
+  // Does what the last exit left half done, an access with its answer, and nothing else of the guest: before its state is read or replaced.
+  // Zero when nothing is left of it, the exit reason where it goes on, or what Run() returns; kicks and nudges are left to the next run. An
+  // exit that nobody was told is told first.
   int Complete(char* area);
   // The exit that a run returned reached nobody: the next Run() returns it, unless there was another since. `run` is what
   // running_thread.run was after it.
@@ -163,14 +164,18 @@ class RunPage {
   int Enter();
   int EnterWithin(double timeout_ms);
   int Attempt();
+  int CallRun();
   // Whether an access may have failed for want of a page that this thread serves.
   static bool LacksPage() { return running_thread.waits_for_itself || running_thread.place.taken() > 0; }
   int AttemptToComplete();
   void WaitForUnpark(uint32_t requests);
   int Answer(uint32_t requests);
   int Again(char* area);
+  template <typename Part>
+  void ForAnswer(Part part) const;
+  bool HasData() const;
   void PutAnswer(const char* area);
-  void TakeExit(char* area);
+  void TakeExit(char* area, int result);
 
   OwnedFd fd_;
   kvm_run* run_ = nullptr;

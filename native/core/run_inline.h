@@ -13,21 +13,6 @@
 
 namespace node_kvm {
 
-inline bool TakesAnswer(const kvm_run& run) {
-  switch (run.exit_reason) {
-    case KVM_EXIT_IO:
-      return run.io.direction == KVM_EXIT_IO_IN;
-    case KVM_EXIT_MMIO:
-      return !run.mmio.is_write;
-    case KVM_EXIT_HYPERCALL:
-    case KVM_EXIT_X86_RDMSR:
-    case KVM_EXIT_X86_WRMSR:
-      return true;
-    default:
-      return false;
-  }
-}
-
 // What the most frequent exits say is within a cache line.
 constexpr size_t kShortHead = 56;
 static_assert(RunPage::kUnion + sizeof kvm_run::io <= kShortHead && RunPage::kUnion + sizeof kvm_run::mmio <= kShortHead);
@@ -67,11 +52,7 @@ inline size_t DataLength(const kvm_run& run) {
   const int result = timeout_ms < 0 ? Enter() : EnterWithin(timeout_ms);
   running_thread.entered = nullptr;
   running_thread.place.Enter(ThreadPlace::kElsewhere);
-  TakeExit(area);
-  if (result == kMmioNotAwaited) {
-    due_ = Due::kExit;
-    untold_ = result;
-  }
+  TakeExit(area, result);
   return result;
 }
 
@@ -95,20 +76,7 @@ inline size_t DataLength(const kvm_run& run) {
   __atomic_store_n(&run_->immediate_exit, 0, __ATOMIC_RELAXED);
   entered_ = 1;
   int result = -EINTR;
-  if (requests_ == 0 && !running_thread.expired && !running_thread.waits_for_itself) {
-    run_->exit_reason = KVM_EXIT_UNKNOWN;
-    result = ioctl(fd_.get(), KVM_RUN, 0) == 0 ? static_cast<int>(run_->exit_reason) : -errno;
-    // An instruction that KVM emulates does not wait again: its access comes as MMIO, and is the caller's to make once the page is there;
-    // that it cannot even be read comes as an internal error, and is none on the next try. Where the kernel's wait for a page heeds no
-    // signal (before Linux 6.2), the access fails in the end. Any of them may come at once, of a page that was taken before this run.
-    if (result == KVM_EXIT_MMIO && (LacksPage() || std::exchange(accesses_, false)))
-      result = kMmioNotAwaited;
-    else if ((result == KVM_EXIT_INTERNAL_ERROR || result == -EFAULT) && LacksPage())
-      result = -EDEADLK;
-    // api.rst, KVM_EXIT_MEMORY_FAULT: the one exit that comes with an error.
-    else if ((result == -EFAULT || result == -EHWPOISON) && run_->exit_reason == KVM_EXIT_MEMORY_FAULT)
-      result = KVM_EXIT_MEMORY_FAULT;
-  }
+  if (requests_ == 0 && !running_thread.expired && !running_thread.waits_for_itself) result = CallRun();
   entered_ = 0;
   if (const uint32_t requests = requests_; requests & (kParked | kEnded)) {
     if (requests & kParked) FutexWakeAll(entered_);
@@ -117,28 +85,88 @@ inline size_t DataLength(const kvm_run& run) {
   return result;
 }
 
-inline void RunPage::PutAnswer(const char* area) {
-  due_ = Due::kNothing;
-  if (run_->exit_reason == KVM_EXIT_IO) {
-    const size_t length = DataLength(*run_);
-    if (run_->io.data_offset <= size_ && length <= size_ - run_->io.data_offset)
-      memcpy(page() + run_->io.data_offset, area + kDataOffset, length);
-  } else {
-    memcpy(page() + kUnion, area + kUnion, HeadLength(*run_) - kUnion);
+// KVM_RUN: the exit reason or a negative errno.
+[[gnu::always_inline]] inline int RunPage::CallRun() {
+  run_->exit_reason = KVM_EXIT_UNKNOWN;
+  int result = ioctl(fd_.get(), KVM_RUN, 0) == 0 ? static_cast<int>(run_->exit_reason) : -errno;
+  // KVM leaves there what an earlier exit left; the guest is to read zeros where nobody answers.
+  if (result == KVM_EXIT_IO || result == KVM_EXIT_MMIO)
+    ForAnswer([this](size_t in_page, size_t, size_t length) { memset(page() + in_page, 0, length); });
+  // An instruction that KVM emulates does not wait again: its access comes as MMIO, and is the caller's to make once the page is there;
+  // that it cannot even be read comes as an internal error, and is none on the next try. Where the kernel's wait for a page heeds no
+  // signal (before Linux 6.2), the access fails in the end. Any of them may come at once, of a page that was taken before this run.
+  if (result == KVM_EXIT_MMIO && (LacksPage() || std::exchange(accesses_, false)))
+    result = kMmioNotAwaited;
+  else if ((result == KVM_EXIT_INTERNAL_ERROR || result == -EFAULT) && LacksPage())
+    result = -EDEADLK;
+  // api.rst, KVM_EXIT_MEMORY_FAULT: the one exit that comes with an error.
+  else if ((result == -EFAULT || result == -EHWPOISON) && run_->exit_reason == KVM_EXIT_MEMORY_FAULT)
+    result = KVM_EXIT_MEMORY_FAULT;
+  return result;
+}
+
+// Calls `part(offset in the page, offset in an area, length)` for each part of the exit in the page that KVM reads back as its answer.
+// Nothing else of an exit ever goes from an area to the page.
+template <typename Part>
+[[gnu::always_inline]] inline void RunPage::ForAnswer(Part part) const {
+  const auto in_union = [&](const void* field, size_t length) {
+    const size_t offset = static_cast<const char*>(field) - page();
+    part(offset, offset, length);
+  };
+  switch (run_->exit_reason) {
+    case KVM_EXIT_IO:
+      if (run_->io.direction == KVM_EXIT_IO_IN && HasData()) part(run_->io.data_offset, kDataOffset, DataLength(*run_));
+      break;
+    case KVM_EXIT_MMIO:
+      if (!run_->mmio.is_write) in_union(run_->mmio.data, sizeof run_->mmio.data);
+      break;
+    case KVM_EXIT_HYPERCALL:
+      in_union(&run_->hypercall.ret, sizeof run_->hypercall.ret);
+      break;
+    case KVM_EXIT_X86_RDMSR:
+      in_union(&run_->msr.data, sizeof run_->msr.data);
+      [[fallthrough]];
+    case KVM_EXIT_X86_WRMSR:
+      in_union(&run_->msr.error, sizeof run_->msr.error);
+      break;
+    case KVM_EXIT_XEN:
+      if (run_->xen.type == KVM_EXIT_XEN_HCALL) in_union(&run_->xen.u.hcall.result, sizeof run_->xen.u.hcall.result);
+      break;
+    case KVM_EXIT_HYPERV:
+      if (run_->hyperv.type == KVM_EXIT_HYPERV_HCALL) in_union(&run_->hyperv.u.hcall.result, sizeof run_->hyperv.u.hcall.result);
+      if (run_->hyperv.type == KVM_EXIT_HYPERV_SYNDBG) in_union(&run_->hyperv.u.syndbg.status, sizeof run_->hyperv.u.syndbg.status);
+      break;
+    default:
+      break;
   }
 }
 
-inline void RunPage::TakeExit(char* area) {
-  CopyHead(area, page(), *run_);
-  due_ = TakesAnswer(*run_) ? Due::kAnswer : Due::kNothing;
-  if (run_->exit_reason != KVM_EXIT_IO) return;
+// Whether the data of the port access in the page lie within it.
+inline bool RunPage::HasData() const {
   const size_t length = std::max(DataLength(*run_), sizeof(uint64_t));
-  if (run_->io.data_offset > size_ || length > size_ - run_->io.data_offset) return;
-  const char* data = page() + run_->io.data_offset;
-  if (length == sizeof(uint64_t))
-    memcpy(area + kDataOffset, data, sizeof(uint64_t));
-  else
-    memcpy(area + kDataOffset, data, length);
+  return run_->io.data_offset <= size_ && length <= size_ - run_->io.data_offset;
+}
+
+inline void RunPage::PutAnswer(const char* area) {
+  due_ = Due::kNothing;
+  ForAnswer([&](size_t in_page, size_t in_area, size_t length) { memcpy(page() + in_page, area + in_area, length); });
+}
+
+inline void RunPage::TakeExit(char* area, int result) {
+  CopyHead(area, page(), *run_);
+  due_ = Due::kAnswer;
+  if (run_->exit_reason == KVM_EXIT_IO && HasData()) {
+    const size_t length = DataLength(*run_);
+    const char* data = page() + run_->io.data_offset;
+    if (length <= sizeof(uint64_t))
+      memcpy(area + kDataOffset, data, sizeof(uint64_t));
+    else
+      memcpy(area + kDataOffset, data, length);
+  }
+  if (result == kMmioNotAwaited) {
+    due_ = Due::kExit;
+    untold_ = result;
+  }
 }
 
 }  // namespace node_kvm

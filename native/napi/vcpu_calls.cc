@@ -109,7 +109,6 @@ napi_value VcpuCalls::Run(napi_env env, napi_callback_info info) {
   int result = page->Run(area, timeout);
   if (result == -ERESTART) result = calls->RunOn(env, watched, page, area, end);
   calls->words_->result = result;
-  memcpy(calls->words_->exit, area + RunPage::kUnion, sizeof calls->words_->exit);
   return nullptr;
 }
 

@@ -45,9 +45,6 @@ class VcpuCalls {
     int32_t result;
     double timeout_ms;  // below 0: none
     uint32_t request;
-    uint32_t unused;
-    // What the most frequent exits say.
-    uint32_t exit[6];
   };
   struct Entry {
     std::shared_ptr<RunPage> page;  // null once closed

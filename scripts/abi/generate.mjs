@@ -43,9 +43,9 @@ function exitReasonsOf(values) {
 function readOthers(folders) {
   const unit = new Unit(
     folders,
-    ['<linux/mman.h>', '<linux/capability.h>'].map((name) => `#include ${name}`)
+    ['<linux/mman.h>', '<linux/capability.h>', '<asm/processor-flags.h>'].map((name) => `#include ${name}`)
   )
-  return unit.values([...unit.macros().keys()].filter((name) => /^MADV_|^CAP_[A-Z_]+$/.test(name)))
+  return unit.values([...unit.macros().keys()].filter((name) => /^MADV_|^CAP_[A-Z_]+$|^X86_(CR\d|EFLAGS)_\w+(?<!_BIT)$/.test(name)))
 }
 
 /** Younger than the oldest headers of a distribution: populating and collapsing memory, scanning a pagemap, and some flags. */
@@ -91,12 +91,14 @@ const bits =
  * The numbers of MSRs. Only the way it is written tells a number from a bit in the register or a mask of some: a number is plain and
  * hexadecimal, or said by another register's.
  */
-function readMsrs(folders, kernel) {
-  const unit = new Unit(folders, [...bits.split('\n'), `#include "${kernel}/msr-index.h"`])
+function readMsrs(unit) {
   const macros = unit.macros()
   const isNumber = (name) => name.startsWith('MSR_') && /^(0x[0-9a-f]+|\(?MSR_\w+( \+ \d+)?\)?)$/i.test(macros.get(name))
   return unit.values([...macros.keys()].filter((name) => isNumber(name) && !/_MASK$|_BIT$/.test(name)))
 }
+
+/** The bits of the register that turns long mode on. */
+const readEfer = (unit) => unit.values([...unit.macros().keys()].filter((name) => name.startsWith('EFER_')))
 
 /** What <asm/cpufeature.h> takes from the kernel's other headers; nothing of it reaches the enumeration. */
 const surroundings = `
@@ -155,7 +157,8 @@ export function generate(root) {
   const capabilities = only(kvm.values, (name) => name.startsWith(capability))
   const exits = exitReasonsOf(kvm.values)
   const rest = only(kvm.values, (name) => !kvm.argumentsOf.has(name) && !capabilities.has(name) && !exits.has(name))
-  const constants = byName([...rest, ...readOthers(folders)])
+  const msrs = new Unit(folders, [...bits.split('\n'), `#include "${kernel}/msr-index.h"`])
+  const constants = byName([...rest, ...readOthers(folders), ...readEfer(msrs)])
   const capabilityType = '/** A name in {@link capabilities}. */\nexport type CapabilityName = keyof typeof capabilities\n'
   return [
     typescript.requests(requests),
@@ -165,12 +168,7 @@ export function generate(root) {
     typescript.table('exitReasons', 'KVM_EXIT_ numbers by name.', byValue(without(exit, exits))),
     typescript.constants(constants),
     [
-      typescript.table(
-        'msrs',
-        "Numbers of MSRs by the kernel's names (arch/x86/include/asm/msr-index.h).",
-        byName(readMsrs(folders, kernel)),
-        typescript.hex
-      ),
+      typescript.table('msrs', "Numbers of MSRs by the kernel's names (arch/x86/include/asm/msr-index.h).", byName(readMsrs(msrs)), typescript.hex),
       typescript.table('processorExits', 'Why a processor left its guest: <asm/vmx.h>, <asm/svm.h>.', byName(readProcessorExits(folders))),
       typescript.features(readFeatures(folders, kernel))
     ].join('\n'),

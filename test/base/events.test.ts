@@ -36,7 +36,7 @@ describe('ioeventfd', () => {
       mov $0xf000, %ax; mov %ax, %ds; mov %eax, (0); mov %ax, (0); hlt`)
     const counts = Promise.all([once(any, 'event'), once(matched, 'event'), once(memory, 'event')])
     expect(vcpu.run()).toMatchObject({ reason: 'io-out', port: 0x20, data: new Uint8Array([0xad, 0xde]) })
-    expect(vcpu.run()).toMatchObject({ reason: 'mmio', gpa: 0xf0000, length: 2 })
+    expect(vcpu.run()).toMatchObject({ reason: 'mmio', gpa: 0xf0000, size: 2 })
     expect(vcpu.run().reason).toBe('hlt')
     // The two writes may have been heard one by one.
     const [[first], [second], [third]] = await counts

@@ -285,8 +285,8 @@ describe('queued writes', () => {
     const end = await vcpu.start({ mmio: (exit) => void seen.push(exit) }, { queued: [{ gpa: 0xf0000, size: 4096 }] })
     expect(end.reason).toBe('hlt')
     expect(seen).toMatchObject([
-      { gpa: 0xf0008, isWrite: true, length: 4, data: new Uint8Array([0x44, 0x33, 0x22, 0x11]) },
-      { gpa: 0xf0010, length: 2, data: new Uint8Array([0x66, 0x55]) }
+      { gpa: 0xf0008, isWrite: true, size: 4, data: new Uint8Array([0x44, 0x33, 0x22, 0x11]) },
+      { gpa: 0xf0010, size: 2, data: new Uint8Array([0x66, 0x55]) }
     ])
   })
 

@@ -4,9 +4,9 @@ import { KiB, Kvm, longModeTablesSize, Mapping, MiB, type Registers, syncBits, t
 import { describeHost } from 'node-kvm/observe'
 import { assemble, Guest } from 'node-kvm/testing'
 import { describe, expect, test } from 'vitest'
+import { KVM_GET_MSRS, KVM_GET_REGS } from '../../lib/abi/generated/requests.js'
 import type { NativeKvm, NativeVcpu, NativeVm } from '../../lib/abi/native.js'
 import { native } from '../../lib/abi/native.js'
-import { KVM_GET_MSRS, KVM_GET_REGS } from '../../lib/abi/requests.js'
 import { library, testing } from '../support/built.js'
 import { checkedError } from '../support/errors.js'
 import { patience } from '../support/patience.js'
@@ -53,9 +53,9 @@ describe('exits', () => {
     vm.memslots.lookup(0)?.resize(MiB - 64 * KiB)
     const read = vcpu.run()
     if (read.reason !== 'mmio') throw new Error(read.reason)
-    expect(read).toMatchObject({ gpa: 0xf0000, isWrite: false, length: 4 })
+    expect(read).toMatchObject({ gpa: 0xf0000, isWrite: false, size: 4 })
     read.data.set([1, 2, 3, 4])
-    expect(vcpu.run()).toMatchObject({ reason: 'mmio', gpa: 0xf0008, isWrite: true, length: 4, data: new Uint8Array([1, 2, 3, 4]) })
+    expect(vcpu.run()).toMatchObject({ reason: 'mmio', gpa: 0xf0008, isWrite: true, size: 4, data: new Uint8Array([1, 2, 3, 4]) })
     expect(vcpu.run().reason).toBe('hlt')
   })
 
@@ -253,7 +253,7 @@ describe('memslots under a guest', () => {
     expect(guest.write(0xa000, 7n).reason).toBe('done')
     expect(guest.read(0xa000)).toEqual({ reason: 'done', value: 7n })
     slot.delete()
-    expect(guest.read(0xa000)).toEqual({ reason: 'mmio', gpa: 0xa000, isWrite: false, length: 8 })
+    expect(guest.read(0xa000)).toEqual({ reason: 'mmio', gpa: 0xa000, isWrite: false, size: 8 })
     vm.memslots.create({ gpa: 0xa000, mapping: Mapping.anonymous(4 * KiB) })
     expect(guest.read(0xa000)).toEqual({ reason: 'done', value: 0n })
   })

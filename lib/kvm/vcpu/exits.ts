@@ -1,137 +1,287 @@
-/** What KVM_RUN came back for: the union of kvm_run (api.rst 5), as a discriminated union with its whole payload. */
+/**
+ * What KVM_RUN came back for: the union of kvm_run (api.rst 5), as a discriminated union with its whole payload. The fields of an exit that are
+ * not readonly are its answer: what they hold when the vCPU goes on is what the guest gets.
+ */
 
 import type { Gpa } from '../../abi/addresses.js'
-import { exitWords } from '../../abi/vcpu-calls.js'
 
-/** Bytes of the copied run page; the port data lie at a fixed place in it (native/core/run.h). */
-const exitAreaSize = 4608
-const portData = 512
-const union = 32
-
-/** A port write, or with `count` above 1 a string write (`rep outs`): `data` holds `size * count` bytes. */
+/** A port write, or with `count` above 1 a string write (`rep outs`). */
 export interface IoOutExit {
-  reason: 'io-out'
-  port: number
-  size: number
-  count: number
-  data: Uint8Array
+  readonly reason: 'io-out'
+  readonly port: number
+  /** Bytes of one access: 1, 2 or 4. */
+  readonly size: number
+  /** How many accesses of a string instruction the exit stands for. */
+  readonly count: number
+  /** The `size * count` bytes that the guest wrote. */
+  readonly data: Uint8Array
+  /** The first access of `data` as a number. */
+  readonly value: number
 }
-/** A port read: put the answer into `data` before the next run. */
+/** A port read, or with `count` above 1 a string read (`rep ins`). Unanswered, the guest reads zeros. */
 export interface IoInExit {
-  reason: 'io-in'
-  port: number
-  size: number
-  count: number
-  data: Uint8Array
+  readonly reason: 'io-in'
+  readonly port: number
+  /** Bytes of one access: 1, 2 or 4. */
+  readonly size: number
+  /** How many accesses of a string instruction the exit stands for. */
+  readonly count: number
+  /** The `size * count` bytes that the guest reads: the answer is written here, in place. */
+  readonly data: Uint8Array
+  /** The first access of `data` as a number; assigning it writes those bytes, and leaves the others. */
+  get value(): number
+  set value(value: number | bigint)
 }
-/** An access outside every memslot, or a write to a READONLY one. For a read put the answer into `data`. */
+/**
+ * An access outside every memslot, or a write to a READONLY one. Unanswered, the guest reads zeros. What crosses a page comes as one exit for
+ * each part of it.
+ */
 export interface MmioExit {
-  reason: 'mmio'
-  gpa: Gpa
-  isWrite: boolean
-  length: number
-  data: Uint8Array
+  readonly reason: 'mmio'
+  readonly gpa: Gpa
+  readonly isWrite: boolean
+  /** Bytes of the access: 1 to 8. */
+  readonly size: number
+  /** The bytes that the guest wrote, or those that it reads: then the answer is written here, in place. */
+  readonly data: Uint8Array
+  /**
+   * `data` as a number. Assigning it, also a bigint, answers a read.
+   * @throws KvmError `limit` when eight bytes hold more than a number can (2^53 and above): read `data`; `state` where the guest's write is
+   * assigned to
+   */
+  get value(): number
+  set value(value: number | bigint)
 }
 /** The guest executed HLT, and no in-kernel interrupt controller waits for it. */
 export interface HltExit {
-  reason: 'hlt'
+  readonly reason: 'hlt'
 }
 /** A triple fault. */
 export interface ShutdownExit {
-  reason: 'shutdown'
+  readonly reason: 'shutdown'
 }
 /** The processor refused the guest's state. `hardwareReason`: Intel SDM volume 3 appendix C, or AMD APM volume 2 appendix C. */
 export interface FailEntryExit {
-  reason: 'fail-entry'
-  hardwareReason: bigint
-  cpu: number
+  readonly reason: 'fail-entry'
+  readonly hardwareReason: bigint
+  readonly cpu: number
 }
-/** KVM gave up. `suberror` 1: an instruction the emulator lacks, whose bytes follow in `instruction`; 3: delivery of an event. */
-export interface InternalErrorExit {
-  reason: 'internal-error'
-  suberror: number
-  data: bigint[]
-  instruction: Uint8Array | undefined
+
+interface InternalError {
+  readonly reason: 'internal-error'
+  /** All that KVM said, as it lies in kvm_run; what the other fields leave out is for debugging and may differ from kernel to kernel. */
+  readonly data: readonly bigint[]
 }
+/** An instruction that KVM had to emulate and could not. */
+export interface EmulationFailure extends InternalError {
+  readonly suberror: 'emulation'
+  /** KVM_INTERNAL_ERROR_EMULATION_FLAG_ bits: what of the failure is known. */
+  readonly flags: bigint
+  /** The bytes of the instruction, as far as KVM had fetched them. */
+  readonly instruction: Uint8Array | undefined
+}
+/** An exception came while another was delivered, and KVM expected neither. */
+export interface SimultaneousExceptions extends InternalError {
+  readonly suberror: 'simultaneous-exceptions'
+  /** The event that was delivered: Intel SDM volume 3, 25.9.3. */
+  readonly vectoringInfo: bigint | undefined
+  /** The exception that came meanwhile: Intel SDM volume 3, 25.9.2. */
+  readonly interruptionInfo: bigint | undefined
+  readonly errorCode: bigint | undefined
+}
+/** The guest left while an event was delivered to it, for a reason after which KVM cannot deliver it again: an IDT that is MMIO, mostly. */
+export interface DeliveryFailure extends InternalError {
+  readonly suberror: 'delivery'
+  /** The event that was delivered: Intel SDM volume 3, 25.9.3, or EXITINTINFO of AMD. */
+  readonly vectoringInfo: bigint | undefined
+  /** The processor's number for the exit. */
+  readonly exitReason: bigint | undefined
+  readonly exitQualification: bigint | undefined
+  /** What was accessed, where the kernel says it: always since Linux 6.14. */
+  readonly gpa: bigint | undefined
+}
+/** The processor left the guest for a reason that KVM does not handle. */
+export interface UnexpectedExitReason extends InternalError {
+  readonly suberror: 'unexpected-exit-reason'
+  /** The processor's number for the exit. */
+  readonly exitReason: bigint | undefined
+}
+/** A KVM_INTERNAL_ERROR_ that this library does not know by name. */
+export interface OtherInternalError extends InternalError {
+  readonly suberror: number
+}
+/** KVM gave up. The vCPU stays where it was. */
+export type InternalErrorExit = EmulationFailure | SimultaneousExceptions | DeliveryFailure | UnexpectedExitReason | OtherInternalError
+
 /** The guest touched memory the host cannot give. Comes with an errno in the kernel. */
 export interface MemoryFaultExit {
-  reason: 'memory-fault'
-  flags: bigint
-  gpa: Gpa
-  size: number
+  readonly reason: 'memory-fault'
+  /** KVM_MEMORY_EXIT_FLAG_ bits. */
+  readonly flags: bigint
+  /** Whether the guest accessed it as private memory (KVM_MEMORY_EXIT_FLAG_PRIVATE). */
+  readonly isPrivate: boolean
+  readonly gpa: Gpa
+  readonly size: number
 }
-/** Reset, shutdown or crash asked for by the guest: KVM_SYSTEM_EVENT_. */
+/** Reset, shutdown or crash asked for by the guest. */
 export interface SystemEventExit {
-  reason: 'system-event'
-  type: number
-  data: bigint[]
+  readonly reason: 'system-event'
+  /** KVM_SYSTEM_EVENT_, or its number where this library has no name. */
+  readonly type: 'shutdown' | 'reset' | 'crash' | 'wakeup' | 'suspend' | 'sev-term' | 'tdx-fatal' | number
+  readonly data: readonly bigint[]
 }
 /** A breakpoint or single step asked for by KVM_SET_GUEST_DEBUG. */
 export interface DebugExit {
-  reason: 'debug'
-  exception: number
-  pc: bigint
-  dr6: bigint
-  dr7: bigint
+  readonly reason: 'debug'
+  readonly exception: number
+  readonly pc: bigint
+  readonly dr6: bigint
+  readonly dr7: bigint
 }
 /** An exception that KVM hands on; seen on no processor of today. */
 export interface ExceptionExit {
-  reason: 'exception'
-  exception: number
-  errorCode: number
+  readonly reason: 'exception'
+  readonly exception: number
+  readonly errorCode: number
 }
 /** VMCALL or VMMCALL that KVM_CAP_EXIT_HYPERCALL hands to user space. */
 export interface HypercallExit {
-  reason: 'hypercall'
-  number: bigint
-  arguments: bigint[]
+  readonly reason: 'hypercall'
+  readonly number: bigint
+  readonly arguments: readonly bigint[]
+  /** KVM_EXIT_HYPERCALL_ bits. */
+  readonly flags: bigint
+  /** Whether the guest was in 64-bit mode (KVM_EXIT_HYPERCALL_LONG_MODE). */
+  readonly isLongMode: boolean
+  /** What the guest finds in RAX: 0n unless assigned. */
+  result: bigint
 }
-/** RDMSR or WRMSR that KVM_CAP_X86_USER_SPACE_MSR hands to user space; `cause` is a KVM_MSR_EXIT_REASON_ bit. */
-export interface MsrExit {
-  reason: 'rdmsr' | 'wrmsr'
-  index: number
-  cause: number
+interface Msr {
+  readonly index: number
+  /** Why it came here (KVM_MSR_EXIT_REASON_): KVM does not know the MSR, found the access invalid, or the VM's filter denied it. */
+  readonly cause: 'unknown' | 'invalid' | 'filter' | number
+  /** Assigning true gives the guest #GP instead. */
+  failed: boolean
+}
+/** RDMSR that KVM_CAP_X86_USER_SPACE_MSR hands to user space. */
+export interface RdmsrExit extends Msr {
+  readonly reason: 'rdmsr'
+  /** What the guest reads: 0n unless assigned. */
   data: bigint
 }
+/** WRMSR that KVM_CAP_X86_USER_SPACE_MSR hands to user space. */
+export interface WrmsrExit extends Msr {
+  readonly reason: 'wrmsr'
+  /** What the guest wrote. */
+  readonly data: bigint
+}
+/** An access to an MSR that KVM_CAP_X86_USER_SPACE_MSR hands to user space. */
+export type MsrExit = RdmsrExit | WrmsrExit
 /** The guest takes interrupts again (asked for by `request_interrupt_window`). */
 export interface IrqWindowExit {
-  reason: 'irq-window-open'
+  readonly reason: 'irq-window-open'
 }
-/** The guest ended a level-triggered interrupt that the split interrupt controller watches. */
-export interface ApicEoiExit {
-  reason: 'ioapic-eoi'
-  vector: number
+/** The guest lowered its task priority, of which a user-space interrupt controller is told. */
+export interface SetTprExit {
+  readonly reason: 'set-tpr'
+  readonly cr8: bigint
 }
 /** The guest touched its task priority register (KVM_TPR_ACCESS_REPORTING). */
 export interface TprAccessExit {
-  reason: 'tpr-access'
-  rip: bigint
-  isWrite: boolean
+  readonly reason: 'tpr-access'
+  readonly rip: bigint
+  readonly isWrite: boolean
+}
+/** A non-maskable interrupt of the host ended the run. */
+export interface NmiExit {
+  readonly reason: 'nmi'
+}
+/** The guest ended a level-triggered interrupt that the split interrupt controller watches. */
+export interface ApicEoiExit {
+  readonly reason: 'ioapic-eoi'
+  readonly vector: number
+}
+/** The guest changed what its Hyper-V synthetic interrupt controller is at (KVM_CAP_HYPERV_SYNIC). */
+export interface HypervSynicExit {
+  readonly reason: 'hyperv'
+  readonly type: 'synic'
+  readonly msr: number
+  readonly control: bigint
+  readonly eventPage: bigint
+  readonly messagePage: bigint
+}
+/** A Hyper-V hypercall that KVM hands to user space. */
+export interface HypervHypercallExit {
+  readonly reason: 'hyperv'
+  readonly type: 'hcall'
+  readonly input: bigint
+  readonly parameters: readonly bigint[]
+  /** What the guest gets: 0n unless assigned. */
+  result: bigint
+}
+/** The guest used a MSR of Hyper-V's synthetic debugger. */
+export interface HypervDebuggerExit {
+  readonly reason: 'hyperv'
+  readonly type: 'syndbg'
+  readonly msr: number
+  readonly control: bigint
+  readonly sendPage: bigint
+  readonly receivePage: bigint
+  readonly pendingPage: bigint
+  /** What the guest reads in the status MSR. */
+  status: bigint
+}
+/** What a guest asked of Hyper-V, in place of which KVM runs it. */
+export type HypervExit = HypervSynicExit | HypervHypercallExit | HypervDebuggerExit
+/** A Xen hypercall that KVM hands to user space (KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL). */
+export interface XenExit {
+  readonly reason: 'xen'
+  readonly type: 'hcall'
+  readonly isLongMode: boolean
+  readonly cpl: number
+  readonly input: bigint
+  readonly parameters: readonly bigint[]
+  /** What the guest finds in RAX: 0n unless assigned. */
+  result: bigint
 }
 /** The dirty ring must be harvested and reset before the vCPU runs on. */
 export interface DirtyRingFullExit {
-  reason: 'dirty-ring-full'
+  readonly reason: 'dirty-ring-full'
+}
+/** A vCPU of an SEV-ES guest waits for another to start it. */
+export interface ApResetHoldExit {
+  readonly reason: 'ap-reset-hold'
+}
+/** The guest locked the bus (KVM_CAP_X86_BUS_LOCK_EXIT). */
+export interface BusLockExit {
+  readonly reason: 'bus-lock'
 }
 /** No event window opened in the guest for too long (KVM_CAP_X86_NOTIFY_VMEXIT). */
 export interface NotifyExit {
-  reason: 'notify'
-  flags: number
+  readonly reason: 'notify'
+  /** KVM_NOTIFY_ bits. */
+  readonly flags: number
+  /** Whether the vCPU's state is lost, so that it cannot go on (KVM_NOTIFY_CONTEXT_INVALID). */
+  readonly isContextInvalid: boolean
 }
 /** The time limit of run() passed. The vCPU is as it was and can run again. */
 export interface TimeoutExit {
-  reason: 'timeout'
+  readonly reason: 'timeout'
 }
 /** Somebody kicked the vCPU. */
 export interface InterruptedExit {
-  reason: 'interrupted'
+  readonly reason: 'interrupted'
 }
 /** A reason this library does not know by name: `number` is KVM's. */
 export interface OtherExit {
-  reason: 'other'
-  number: number
+  readonly reason: 'other'
+  readonly number: number
 }
 
-/** One exit. Its object belongs to the vCPU and is filled anew by the next run(): copy what must outlive it. */
+/**
+ * One exit. The objects of port accesses, of MMIO, and their `data`, belong to the vCPU and are filled anew by its next run(): copy what must
+ * outlive it. What is assigned to an exit after the vCPU went on changes nothing.
+ */
 export type Exit =
   | IoOutExit
   | IoInExit
@@ -145,143 +295,19 @@ export type Exit =
   | DebugExit
   | ExceptionExit
   | HypercallExit
-  | MsrExit
+  | RdmsrExit
+  | WrmsrExit
   | IrqWindowExit
-  | ApicEoiExit
+  | SetTprExit
   | TprAccessExit
+  | NmiExit
+  | ApicEoiExit
+  | HypervExit
+  | XenExit
   | DirtyRingFullExit
+  | ApResetHoldExit
+  | BusLockExit
   | NotifyExit
   | TimeoutExit
   | InterruptedExit
   | OtherExit
-
-const memoryFaultNumber = 39
-
-/**
- * Reads exits out of the copied run page. Each kind has one object per vCPU, written over at each exit, so that the loop
- * "run, look, run" allocates nothing.
- */
-export class ExitReader {
-  /** What runs copy the run page to, and answers are taken from. */
-  readonly area = new Uint8Array(exitAreaSize)
-  readonly #view = new DataView(this.area.buffer)
-  readonly #union = new Int32Array(this.area.buffer, union, exitWords.length)
-  readonly #windows = new Map<number, Uint8Array>()
-  #portWindow = this.#window(portData, 1)
-  readonly #ioOut: IoOutExit = { reason: 'io-out', port: 0, size: 0, count: 0, data: this.#portWindow }
-  readonly #ioIn: IoInExit = { reason: 'io-in', port: 0, size: 0, count: 0, data: this.#portWindow }
-  // Half a number, so that the field holds a double from the start and an address above 2^31 is stored in place.
-  readonly #mmio: MmioExit = { reason: 'mmio', gpa: 0.5, isWrite: false, length: 0, data: this.#portWindow }
-  readonly #hlt: HltExit = { reason: 'hlt' }
-
-  /** Whether a caller transferred `exit.data.buffer` away, and the area with it. */
-  get lost(): boolean {
-    // Not asked of the area: each object looked at counts here.
-    return this.#portWindow.length === 0
-  }
-
-  /** Puts the exit back into the words that read() looks at: it came from a runner, or a handler since then may have run another vCPU. */
-  recall(): void {
-    exitWords.set(this.#union)
-  }
-
-  /** The exit of KVM's number that a run has just copied, or that was recalled. */
-  read(number: number): Exit {
-    if (number === 2) return this.#readIo()
-    if (number === 6) return this.#readMmio()
-    if (number === 5) return this.#hlt
-    return this.#readRare(number)
-  }
-
-  /** The MMIO exit in the copied run page, whatever other vCPUs did since. */
-  readCopiedMmio(): MmioExit {
-    this.recall()
-    return this.#readMmio()
-  }
-
-  #window(offset: number, length: number): Uint8Array {
-    const key = offset * exitAreaSize + length
-    let window = this.#windows.get(key)
-    if (!window) this.#windows.set(key, (window = this.area.subarray(offset, offset + length)))
-    return window
-  }
-
-  #readIo(): IoOutExit | IoInExit {
-    // u8 direction, u8 size, u16 port; u32 count.
-    const head = exitWords[0] as number
-    const exit = (head & 0xff) === 1 ? this.#ioOut : this.#ioIn
-    exit.size = (head >>> 8) & 0xff
-    exit.port = head >>> 16
-    exit.count = exitWords[1] as number
-    const length = Math.min(exit.size * exit.count, exitAreaSize - portData)
-    if (this.#portWindow.length !== length) this.#portWindow = this.#window(portData, length)
-    exit.data = this.#portWindow
-    return exit
-  }
-
-  #readMmio(): MmioExit {
-    // u64 address, u8 data[8], u32 length, u8 is_write.
-    const exit = this.#mmio
-    exit.gpa = ((exitWords[0] as number) >>> 0) + ((exitWords[1] as number) >>> 0) * 2 ** 32
-    exit.length = exitWords[4] as number
-    exit.isWrite = ((exitWords[5] as number) & 0xff) !== 0
-    exit.data = this.#window(union + 8, Math.min(exit.length, 8))
-    return exit
-  }
-
-  #u32 = (offset: number) => this.#view.getUint32(union + offset, true)
-  #u64 = (offset: number) => this.#view.getBigUint64(union + offset, true)
-  #list = (offset: number, length: number) => Array.from({ length: Math.min(length, 16) }, (_, index) => this.#u64(offset + 8 * index))
-
-  #readRare(number: number): Exit {
-    switch (number) {
-      case 1:
-        return { reason: 'exception', exception: this.#u32(0), errorCode: this.#u32(4) }
-      case 3:
-        return { reason: 'hypercall', number: this.#u64(0), arguments: this.#list(8, 6) }
-      case 4:
-        return { reason: 'debug', exception: this.#u32(0), pc: this.#u64(8), dr6: this.#u64(16), dr7: this.#u64(24) }
-      case 7:
-        return { reason: 'irq-window-open' }
-      case 8:
-        return { reason: 'shutdown' }
-      case 9:
-        return { reason: 'fail-entry', hardwareReason: this.#u64(0), cpu: this.#u32(8) }
-      case 10:
-        return { reason: 'interrupted' }
-      case 12:
-        return { reason: 'tpr-access', rip: this.#u64(0), isWrite: this.#u32(8) !== 0 }
-      case 17:
-        return this.#readInternalError()
-      case 24:
-        return { reason: 'system-event', type: this.#u32(0), data: this.#list(8, this.#u32(4)) }
-      case 26:
-        return { reason: 'ioapic-eoi', vector: this.#view.getUint8(union) }
-      case 29:
-      case 30:
-        return { reason: number === 29 ? 'rdmsr' : 'wrmsr', cause: this.#u32(8), index: this.#u32(12), data: this.#u64(16) }
-      case 31:
-        return { reason: 'dirty-ring-full' }
-      case 37:
-        return { reason: 'notify', flags: this.#u32(0) }
-      case memoryFaultNumber:
-        return { reason: 'memory-fault', flags: this.#u64(0), gpa: Number(this.#u64(8)), size: Number(this.#u64(16)) }
-      default:
-        return { reason: 'other', number }
-    }
-  }
-
-  // Emulation failures carry the instruction when the first flag says so (api.rst, KVM_EXIT_INTERNAL_ERROR).
-  #readInternalError(): InternalErrorExit {
-    const suberror = this.#u32(0)
-    const count = this.#u32(4)
-    const hasInstruction = suberror === 1 && count >= 4 && (this.#u64(8) & 1n) !== 0n
-    const length = Math.min(this.#view.getUint8(union + 16), 15)
-    return {
-      reason: 'internal-error',
-      suberror,
-      data: this.#list(8, count),
-      instruction: hasInstruction ? this.area.slice(union + 17, union + 17 + length) : undefined
-    }
-  }
-}

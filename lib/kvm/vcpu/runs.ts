@@ -6,7 +6,8 @@ import type { VcpuHandle } from '../../abi/ioctls.js'
 import type { NativeVcpu } from '../../abi/native.js'
 import { completeVcpu, mmioNotAwaited, runVcpu } from '../../abi/vcpu-calls.js'
 import { serveNow } from '../../memory/demand-paging.js'
-import { type Exit, ExitReader } from './exits.js'
+import { ExitReader } from './exit-reader.js'
+import type { Exit } from './exits.js'
 import type { VcpuHost, WriteQueues } from './host.js'
 
 // What a run gives when pages are waited for that this thread serves (native/core/run.h); mmioNotAwaited is the same with an MMIO exit.
@@ -71,7 +72,6 @@ export class Runs {
   }
   /** The exit of such a run. */
   read(result: number): Exit {
-    this.#exits.recall()
     return this.#exits.read(result)
   }
   /** Hands on what KVM queued before the exit. */
@@ -80,7 +80,7 @@ export class Runs {
   }
 
   // The writes that KVM queued are older than the exit. It is read before their handlers run, who may run other vCPUs, but not this one.
-  #afterWrites(exit: () => Exit): Exit {
+  #afterWrites<E extends Exit | undefined>(exit: () => E): E {
     try {
       return exit()
     } finally {
@@ -157,23 +157,42 @@ export class Runs {
 
   // The access of an instruction that KVM emulates, and that could not wait for its page. An exit that is a device's is handed on.
   #accessNow(): Exit | undefined {
-    const exit = this.#exits.readCopiedMmio()
+    const exit = this.#exits.readMmio()
     const slot = this.#vm.memslots.lookup(exit.gpa)
     const ofMemory = slot !== undefined && !(slot.readonly && exit.isWrite)
     if (ofMemory && exit.isWrite) this.#vm.memory.write(exit.gpa, exit.data)
-    else if (ofMemory) exit.data.set(this.#vm.memory.read(exit.gpa, exit.length))
+    else if (ofMemory) exit.data.set(this.#vm.memory.read(exit.gpa, exit.size))
     // Not if it could not be made: the next run begins with it then.
     this.#native.accessMade(ofMemory)
     return ofMemory ? undefined : exit
   }
 
   /**
-   * Does what the last exit left half done, without letting the guest go on. The next run would complete it in the new mode, and write the
-   * registers and RIP of the old one (api.rst 5). Of a string instruction there may be many.
+   * Does what the last exit left half done, the access with its answer, and lets the guest go no further: undefined, or another exit that comes
+   * of it.
+   * @param asker for errors: `enter()`
    */
+  finish(asker: string): Exit | undefined {
+    for (;;) {
+      if (this.#exits.lost) this.#takeArea()
+      const result = completeVcpu(this.#handle.number)
+      if (result > 0) return this.#exits.read(result)
+      if (result === 0) return undefined
+      if (!waits(result)) throw this.failure(result)
+      if (!this.#handOn(serveNow)) throw this.#notServed(asker)
+      const exit = result === mmioNotAwaited ? this.#handOn(() => this.#accessNow()) : undefined
+      if (exit) return exit
+    }
+  }
+
+  /** finish() for a caller of the library, who is handed on first what KVM queued before the exit. */
+  finishExit(): Exit | undefined {
+    return this.#queues.writes === undefined ? this.finish('finishExit()') : this.#afterWrites(() => this.finish('finishExit()'))
+  }
+
+  /** finish() to the end, with no answers: the next run would complete it in the new mode, and write the registers and RIP of the old one (api.rst 5). */
   complete(asker: string): void {
-    for (let rest = completeVcpu(this.#handle.number); rest !== 0; rest = completeVcpu(this.#handle.number))
-      if (waits(rest) ? !serveNow() : rest < 0) throw waits(rest) ? this.#notServed(asker) : this.failure(rest)
+    while (this.finish(asker) !== undefined);
   }
 
   get readyForInterrupt(): boolean {

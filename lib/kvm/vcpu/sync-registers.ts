@@ -7,7 +7,7 @@ import { checkOurs, ours } from '../../abi/internal.js'
 import type { VcpuHandle } from '../../abi/ioctls.js'
 import type { NativeVcpu } from '../../abi/native.js'
 import type { Struct } from '../../abi/struct.js'
-import { Registers, SpecialRegisters } from '../../abi/structures.js'
+import { Registers, SpecialRegisters } from '../../x86/registers.js'
 
 /** Bits of the two masks. */
 export const syncBits = { registers: KVM_SYNC_X86_REGS, specialRegisters: KVM_SYNC_X86_SREGS, events: KVM_SYNC_X86_EVENTS } as const

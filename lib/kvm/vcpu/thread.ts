@@ -4,7 +4,9 @@ import type { Gpa } from '../../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkList, checkOptions } from '../../abi/arguments.js'
 import { errnoName, KvmError } from '../../abi/errors.js'
 import type { NativeVcpuRunner } from '../../abi/native.js'
+import { MmioAccess, PortWrite } from './accesses.js'
 import type { Exit, IoOutExit, MmioExit } from './exits.js'
+import { knownReasons } from './rare-exits.js'
 import type { Runs } from './runs.js'
 
 /** What may be given for one kind of exit: a function, or an object with a method `handle`. What it returns is awaited; then the guest goes on. */
@@ -56,8 +58,9 @@ function* queuedExits(bytes: Uint8Array): Generator<IoOutExit | MmioExit> {
     const length = view.getUint32(at + 16, true)
     const data = bytes.subarray(at + queuedHead, at + queuedHead + length)
     const address = Number(view.getBigUint64(at, true))
-    if (view.getUint8(at + 13)) yield { reason: 'io-out', port: address, size: view.getUint8(at + 12), count: view.getUint32(at + 8, true), data }
-    else yield { reason: 'mmio', gpa: address, isWrite: true, length, data }
+    const size = view.getUint8(at + 12)
+    if (view.getUint8(at + 13)) yield new PortWrite(address, size, view.getUint32(at + 8, true), data)
+    else yield new MmioAccess(address, true, size, data)
     at += queuedHead + Math.ceil(length / 8) * 8
   }
 }
@@ -73,40 +76,15 @@ const rangeWords = (ranges: readonly QueuedRange[]): (boolean | number)[] =>
     return [false, checkAddress('gpa', range.gpa), checkInteger('size', range.size, 1)]
   })
 
-const reasons: Record<Exit['reason'] | 'memory', true> = {
-  'io-out': true,
-  'io-in': true,
-  mmio: true,
-  hlt: true,
-  shutdown: true,
-  'fail-entry': true,
-  'internal-error': true,
-  'memory-fault': true,
-  'system-event': true,
-  debug: true,
-  exception: true,
-  hypercall: true,
-  rdmsr: true,
-  wrmsr: true,
-  'irq-window-open': true,
-  'ioapic-eoi': true,
-  'tpr-access': true,
-  'dirty-ring-full': true,
-  notify: true,
-  timeout: true,
-  interrupted: true,
-  other: true,
-  memory: true
-}
+const handled: readonly (Exit['reason'] | 'memory')[] = [...knownReasons, 'memory']
 
 type Handler = (exit: Exit | MemoryError) => unknown
 
 /** Each handler as it is now: what the caller's object has later does not count. */
 function handlersIn(given: ExitHandlers): Map<string, Handler> {
   const handlers = new Map<string, Handler>()
-  const known = Object.keys(reasons) as (Exit['reason'] | 'memory')[]
-  checkOptions('handlers', given, known)
-  for (const reason of known) {
+  checkOptions('handlers', given, handled)
+  for (const reason of handled) {
     const handler = given[reason] as ExitHandler<Exit | MemoryError> | undefined
     if (handler === undefined) continue
     if (typeof handler === 'function') handlers.set(reason, handler)

@@ -8,7 +8,8 @@ import { makeStatistics, type Statistics } from '../statistics.js'
 import { makeCpuid, prepareCpuid, type VcpuCpuid } from './cpuid.js'
 import { makeDebug, type VcpuDebug } from './debug.js'
 import { dropEvents, makeEvents, type VcpuEvents } from './events.js'
-import { type Exit, ExitReader } from './exits.js'
+import { ExitReader } from './exit-reader.js'
+import type { Exit } from './exits.js'
 import type { VcpuHost } from './host.js'
 import { makeLapic, type VcpuLapic } from './lapic.js'
 import { enterMode, type Mode, type ModeOptions } from './modes.js'
@@ -93,6 +94,21 @@ export class Vcpu implements Disposable {
     const timeoutMs = options === undefined ? -1 : limitOf(options)
     if (this.#thread !== undefined || this.#runs.handingOn) this.#stoppedFor('run()')
     return this.#runs.run(timeoutMs)
+  }
+
+  /**
+   * Completes the exit that run() or start() gave, with its answer, and lets the guest go no further: its registers and memory are then those
+   * between two instructions, or two rounds of a string instruction, as they are to be read or saved. Completing may make another exit, which is
+   * returned, to be answered and finished in turn: the write after a device's read, or the rest of an access. Nothing pending is no error.
+   * @throws KvmError as run()
+   * @example
+   * for (let exit = vcpu.finishExit(); exit; exit = vcpu.finishExit()) answer(exit)
+   * const registers = vcpu.registers.get()
+   */
+  finishExit(): Exit | undefined {
+    this.#handle.checkOpen()
+    this.#stoppedFor('finishExit()')
+    return this.#runs.finishExit()
   }
 
   /**

@@ -1,7 +1,8 @@
 /** What every VM gets before anybody has it. */
 import { errnoName } from '../../abi/errors.js'
+import { KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR } from '../../abi/generated/requests.js'
+import type { Ioctl } from '../../abi/ioctl.js'
 import type { Handle } from '../../abi/ioctls.js'
-import { type Ioctl, KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR } from '../../abi/requests.js'
 
 // KVM keeps two areas of its own for real mode without unrestricted guest (api.rst 4.37, 4.47): below 4 GiB, where firmware lies.
 const identityMap = new Uint8Array(new BigUint64Array([0xfffb_c000n]).buffer)

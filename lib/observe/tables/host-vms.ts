@@ -1,10 +1,12 @@
 /** Every VM on the host, whoever runs it. */
+
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
-import { checkInteger, checkOptions } from '../../abi/arguments.js'
+import { inspect } from 'node:util'
+import { checkInteger, checkOptions, hex } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
 import { opening, openingOr } from '../../abi/exhausted.js'
 import { checkOurs, ours } from '../../abi/internal.js'
-import { visible } from '../../abi/text.js'
+import { shown, visible } from '../../abi/text.js'
 import { readOptional } from '../host.js'
 import { inOwnNamespace } from '../privileges.js'
 import { type Evidence, evidence } from './evidence.js'
@@ -75,6 +77,13 @@ export class HostVm {
       path
     }))
     return { pid, command, vcpus, slots, evidence: how }
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    const { pid, command, vcpus, memslots, memory, evidence: how } = this
+    const known = how.source === 'bpf' ? { memslots: memslots.length, memory: hex(memory) } : {}
+    return shown('HostVm', { pid, command, vcpus, ...known, source: how.source, torn: how.torn })
   }
 }
 

@@ -1,4 +1,5 @@
 /** The three tables of a VM, all of them at once, as columns. */
+import { inspect } from 'node:util'
 import { isBigUint64Array, isFloat64Array, isUint8Array, isUint16Array, isUint32Array } from 'node:util/types'
 import type { Gpa } from '../../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOptions } from '../../abi/arguments.js'
@@ -6,6 +7,7 @@ import type { LeafColumns, PageColumns, SlotColumns } from '../../abi/columns.js
 import { errnoName, exhaustion, KvmError } from '../../abi/errors.js'
 import { making } from '../../abi/exhausted.js'
 import { native } from '../../abi/native.js'
+import { shown } from '../../abi/text.js'
 import type { Memslots } from '../../memory/memslots.js'
 import type { SpteFormat } from '../../x86/spte.js'
 import { describeHost, spteFormat } from '../host.js'
@@ -219,7 +221,23 @@ export function readTables(subject: Subject, range: TableRange = {}): Tables {
   checkInteger('size', size, 0, gpaEnd)
   const { rows, slots, leaves, evidence: how } = lookAtAll(subject, gpa, Math.min(gpa + size, gpaEnd))
   const { framesHidden: _, impossibleSlots: __, passedOver: ___, scanned, ...columns } = rows
-  return { ...columns, slots: slotList(slots, subject.pid), leaves, format: spteFormat(), hugeKnown: scanned, evidence: how }
+  const tables = { ...columns, slots: slotList(slots, subject.pid), leaves, format: spteFormat(), hugeKnown: scanned, evidence: how }
+  // Not enumerable: copies are plain data.
+  return Object.defineProperty(tables, inspect.custom, { value: () => showTables(tables) })
+}
+
+/** What console.log() shows of columns that have a row for each page. */
+function showTables({ gpa, slots, leaves, format, evidence: { source, host, secondStage, torn } }: Tables): string {
+  return shown('Tables', {
+    rows: gpa.length,
+    slots: slots.length,
+    leaves: leaves.gpa.length,
+    format,
+    source,
+    host: host ?? 'not read',
+    secondStage: secondStage ?? 'not read',
+    torn
+  })
 }
 
 /** @internal what a caller hands back must be what tables() gave, as far as it is used */

@@ -1,11 +1,14 @@
 /** KVM's translation, watched: typed events out of tracepoints and the library's own calls, in one order. */
+
 import { readlinkSync } from 'node:fs'
+import { inspect } from 'node:util'
 import { argumentError, checkAddress, checkBoolean, checkInteger, checkList, checkOneOf, checkOptions, MiB, pageSize } from '../../abi/arguments.js'
 import { Doorbell } from '../../abi/doorbell.js'
 import { KvmError } from '../../abi/errors.js'
 import { making } from '../../abi/exhausted.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import { type NativeTracer, native } from '../../abi/native.js'
+import { shown } from '../../abi/text.js'
 import type { MemslotRow, OwnChange } from '../../memory/changes.js'
 import type { Memslots } from '../../memory/memslots.js'
 import type { SpteFormat } from '../../x86/spte.js'
@@ -371,5 +374,11 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    const { closed, lost } = this
+    return shown('Trace', { kinds: [...this.#context.wanted].join(' '), everywhere: this.#everywhere, lost, closed })
   }
 }

@@ -1,6 +1,7 @@
 /** Which rule a memslot breaks: KVM answers EINVAL for each of them (__kvm_set_memory_region(), kvm_arch_prepare_memory_region()). */
 import { hex, hexRange, pageSize } from '../abi/arguments.js'
 import { KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../abi/generated/constants.js'
+import { glance } from '../abi/procfs.js'
 import { guestPhysicalLimit } from './guest-physical.js'
 import type { Placement } from './placement.js'
 
@@ -45,7 +46,7 @@ function ofGuestMemfd({ after, others, ownsGuestMemfd }: Asked): string | undefi
 /** The first rule that is broken, in words; undefined where none of those that are known is. */
 export function brokenRule(asked: Asked): string | undefined {
   const { before, after, allowsReadonly } = asked
-  const limit = guestPhysicalLimit()
+  const limit = guestPhysicalLimit(undefined, glance)
   const unknown = after.flags & ~(KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY | KVM_MEM_GUEST_MEMFD)
   if (before) {
     const why = ofLiveSlot(before, after)

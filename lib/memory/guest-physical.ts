@@ -1,16 +1,8 @@
 /** How far guest-physical addresses reach on this host. */
-<<<<<<< HEAD
-
-import { glance } from '../abi/procfs.js'
-import type { CpuidEntry } from '../x86/cpuid.js'
-
-=======
 
 import { readFileSync } from 'node:fs'
 import { openingOr } from '../abi/exhausted.js'
-import type { CpuidEntry } from '../abi/structures.js'
-
->>>>>>> errors
+import type { CpuidEntry } from '../x86/cpuid.js'
 
 type Read = (path: string) => string
 /** Where this process can open no file nobody knows, and it throws `limit`. */

@@ -12,7 +12,10 @@ function decode(data: Uint8Array, size: number): number {
 }
 
 function encode(data: Uint8Array, size: number, value: unknown): void {
-  if (typeof value === 'bigint') return encodeBig(data, size, value)
+  if (typeof value === 'bigint') {
+    encodeBig(data, size, value)
+    return
+  }
   let rest = checkInteger('value', value, 0, Math.min(2 ** (8 * size) - 1, Number.MAX_SAFE_INTEGER))
   for (let index = 0; index < size; index++, rest = Math.floor(rest / 0x100)) data[index] = rest % 0x100
 }

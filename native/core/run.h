@@ -49,9 +49,9 @@ extern constinit STATIC_THREAD_LOCAL RunningThread running_thread;
 // interrupted, has a negative result, and nothing that it leaves in the area is an exit: what the page still holds from an earlier one is
 // never looked at again, except for the answer that the guest waits for. The other way round, each result of 0 or above is returned by
 // Run() as it is, and who could not hand it on gives it back (TellAgain), so that none is lost; but for an internal error after
-// EndWaitForItself(), which says that KVM could not fetch the instruction: the guest is where it was and meets it again. What comes out of a
-// guest that was ended is not told: its memslots go at once, and an access that they had just been found to lack would be told as one of a
-// device.
+// EndWaitForItself(), which says that KVM could not fetch the instruction: the guest is where it was and meets it again. What comes out of
+// a guest that was ended is not told: its memslots go at once, and an access that they had just been found to lack would be told as one of
+// a device.
 //
 // Why a parked vCPU is out of the guest. AwaitParked() returns when it reads entered_ as 0. Run() stores entered_ before it reads
 // requests_, so a Run() whose store comes after that read finds the bit kParked and does not enter.

@@ -176,7 +176,12 @@ function observingCalls(a: Arguments): Call[] {
 function vmCalls(a: Arguments): Call[] {
   const of = 'vm'
   const msi = a.options({ address: oneOf('0xfee00000', '-1', '2 ** 32'), data: a.small })
-  const capability = a.mostly(oneOf('0', '10', '66', '168', '192', '188'))
+  const capability = a.mostly(
+    oneOf(
+      ...['IRQCHIP', 'NR_MEMSLOTS', 'MAX_VCPUS', 'MANUAL_DIRTY_LOG_PROTECT2', 'DIRTY_LOG_RING', 'X86_USER_SPACE_MSR'].map((name) => `'${name}'`),
+      '0'
+    )
+  )
   return [
     { name: 'Kvm.open', makes: 'kvm' },
     { name: 'Kvm.open', arguments: [a.mostly(oneOf("'/dev/kvm'", "'/dev/null'", "'/nowhere'"))], makes: 'kvm' },

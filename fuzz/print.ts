@@ -11,7 +11,8 @@ const modules: Record<string, readonly string[]> = {
   'node:vm': ['runInNewContext', 'runInThisContext'],
   'node:worker_threads': ['isMainThread', 'parentPort', 'Worker', 'workerData']
 }
-const mentions = (text: string, name: string) => new RegExp(`(?<![.\\w])${name}\\b`).test(text)
+/** As a name of its own: behind a dot it is a property, but behind the three of a spread it is not. */
+const mentions = (text: string, name: string) => new RegExp(`(?<!\\w|(?<!\\.)\\.)${name}\\b`).test(text)
 
 const importOf = (from: string, names: readonly string[]) => (names.length > 0 ? [`import { ${names.join(', ')} } from '${from}'`] : [])
 const importOfAll = ['const everything = {}', ...Object.keys(doors).map((door) => `Object.assign(everything, await import('${door}'))`)]

@@ -2,13 +2,14 @@
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Choices, type Emulator, files, type Images, kernelArguments, type Purpose, type Start } from './emulator.js'
+import type { Choices, Emulator, Purpose } from './emulator.js'
 import { LabError } from './errors.js'
 import { bootCd, findBusybox } from './images.js'
 import type { Machine } from './machine.js'
 import { connectIn, ownNetwork } from './network.js'
 import { packagesWithLibraries, unpackedProgram } from './packages.js'
-import { Screen } from './rfb.js'
+import { RfbScreen } from './rfb.js'
+import { files, type Images, kernelArguments, type Start } from './run-folder.js'
 
 const names = ['bochs', 'bochsbios', 'vgabios']
 
@@ -74,7 +75,7 @@ async function start(images: Images, purpose: Purpose, { screenOnNetwork = false
 const saveButton = { fromRight: 48, y: 10 }
 
 /** Has the screen ask for a folder and names it; false when the question was not there yet. */
-async function nameFolder(screen: Screen, folder: string, patienceMs: number): Promise<boolean> {
+async function nameFolder(screen: RfbScreen, folder: string, patienceMs: number): Promise<boolean> {
   screen.click(screen.width - saveButton.fromRight, saveButton.y)
   await sleep(patienceMs)
   screen.type(files.state)
@@ -87,7 +88,7 @@ async function save(machine: Machine): Promise<void> {
   const { folder } = machine
   const port = /listening for connections on port (\d+)/.exec(readFileSync(join(folder, files.emulator), 'utf8'))?.[1]
   if (port === undefined) throw new LabError('Bochs shows no screen')
-  const screen = await Screen.open(connectIn(machine.child.pid as number, machine.network, Number(port), await findBusybox()))
+  const screen = await RfbScreen.open(connectIn(machine.child.pid as number, machine.network, Number(port), await findBusybox()))
   try {
     let saving = false
     for (let patienceMs = 500; !saving && patienceMs <= 4000; patienceMs *= 2) saving = await nameFolder(screen, folder, patienceMs)

@@ -50,7 +50,7 @@ function beginning(data: Buffer): number {
 }
 
 /** The first line carries the console and, while the command runs, its standard error; the second its standard output. */
-export class Console {
+export class GuestConsole {
   readonly #console: Tail
   readonly #output: Tail
   readonly #sink: Sink

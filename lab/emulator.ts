@@ -1,27 +1,6 @@
-/** What an emulator must be told, and what it must tell: the same for both. */
-import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs'
-import { join } from 'node:path'
-import { stripVTControlCharacters } from 'node:util'
+/** What an emulator does, the same for both. */
 import type { Machine } from './machine.js'
-
-/** The images that runs share and never write to. */
-export interface Images {
-  kernel: string
-  initramfs: string
-  base: string
-  modules: string
-}
-
-/** An emulator's command line, and files that it reads in the folder in which it is started. All paths of a run are relative to that folder. */
-export interface Start {
-  words: string[]
-  env: NodeJS.ProcessEnv
-  files: Record<string, string>
-  /** Its standard input and output are a monitor that can be talked to. */
-  monitor?: boolean
-  /** The beginning of a command line that gives it a network of its own, where it needs one. */
-  network?: readonly string[]
-}
+import type { Images, Start } from './run-folder.js'
 
 /** Choices that only Bochs knows. */
 export interface Choices {
@@ -39,49 +18,4 @@ export interface Emulator {
   start(images: Images, purpose: Purpose, choices?: Choices): Promise<Start>
   /** Leaves the state of a machine that was started to be saved in the folder `state`; the machine ends. */
   save(machine: Machine): Promise<void>
-}
-
-/** Files in the folder of a run. */
-export const files = {
-  console: 'console',
-  output: 'output',
-  emulator: 'emulator.log',
-  base: 'base.img',
-  run: 'run.img',
-  modules: 'modules.img',
-  state: 'state'
-}
-
-export const kernelArguments = (bus: string) =>
-  `console=ttyS0,115200 quiet nokaslr mitigations=off random.trust_cpu=on cryptomgr.notests tsc=reliable panic=-1 lab.bus=${bus}`
-
-/** The end of a file, 64 KiB at the most: a guest may have written on without end. */
-function endOf(path: string): string {
-  const fd = openSync(path, 'r')
-  const end = Buffer.alloc(65_536)
-  try {
-    return end.toString('utf8', 0, readSync(fd, end, 0, end.length, Math.max(0, fstatSync(fd).size - end.length)))
-  } finally {
-    closeSync(fd)
-  }
-}
-
-/** The last lines that the guest or, where it said nothing, the emulator left. */
-export function lastWords(folder: string, lines = 15): string {
-  for (const name of [files.console, files.emulator]) {
-    const path = join(folder, name)
-    // Bochs goes on writing where the file ended when the state was saved: nulls until there.
-    const text = existsSync(path)
-      ? stripVTControlCharacters(endOf(path))
-          .replaceAll(/[\r\0]/g, '')
-          .trim()
-      : ''
-    const said = text.split('\n').filter((line) => line && !line.startsWith('@@lab '))
-    if (said.length > 0)
-      return said
-        .slice(-lines)
-        .map((line) => `  ${line}`)
-        .join('\n')
-  }
-  return '  (nothing)'
 }

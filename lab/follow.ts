@@ -1,6 +1,6 @@
 /** Waits for a machine while it runs. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Console, Stage } from './console.js'
+import type { GuestConsole, Stage } from './console.js'
 import { LabError, outOfTime } from './errors.js'
 import type { Machine } from './machine.js'
 
@@ -18,7 +18,7 @@ interface Options {
 }
 
 /** Passes on what the guest prints until the emulator ends, or lingers after the guest has ended. */
-export async function follow(machine: Machine, screen: Console, { limit, until, onRunning }: Options): Promise<void> {
+export async function follow(machine: Machine, screen: GuestConsole, { limit, until, onRunning }: Options): Promise<void> {
   const deadline = Date.now() + limit * 1000
   let giveUp = Number.POSITIVE_INFINITY
   while (!machine.closed) {

@@ -3,10 +3,10 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, mkdirSync, openSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { files, type Images, type Start } from './emulator.js'
 import { LabError } from './errors.js'
 import { undoAtExit } from './leftovers.js'
 import { findProgram } from './libraries.js'
+import { files, type Images, type Start } from './run-folder.js'
 
 export class Machine {
   readonly folder: string

@@ -1,11 +1,12 @@
 /** Everything that a run in a lane needs and that runs share. */
 import { bochs } from './bochs.js'
-import type { Emulator, Images } from './emulator.js'
+import type { Emulator } from './emulator.js'
 import { baseDisk, bootFiles } from './images.js'
 import type { Kernel, Lane } from './lanes.js'
 import type { Progress } from './progress.js'
 import { modulesDisk } from './project.js'
 import { qemu } from './qemu.js'
+import type { Images } from './run-folder.js'
 
 export const emulators: Record<Lane['emulator'], Emulator> = { bochs, qemu }
 

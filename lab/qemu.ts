@@ -2,10 +2,11 @@
 
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { type Emulator, files, type Images, kernelArguments, type Purpose } from './emulator.js'
+import type { Emulator, Purpose } from './emulator.js'
 import { LabError } from './errors.js'
 import type { Machine } from './machine.js'
 import { packagesWithLibraries, unpackedProgram } from './packages.js'
+import { files, type Images, kernelArguments } from './run-folder.js'
 
 const names = ['qemu-system-x86', 'seabios']
 

@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream'
 
 const returnKey = 0xff0d
 
-export class Screen {
+export class RfbScreen {
   readonly #socket: Duplex
   readonly width: number
 
@@ -15,7 +15,7 @@ export class Screen {
   }
 
   /** @param socket the connection to the server */
-  static async open(socket: Duplex): Promise<Screen> {
+  static async open(socket: Duplex): Promise<RfbScreen> {
     const received: Buffer[] = []
     socket.on('data', (data: Buffer) => received.push(data))
     const failure = new Promise<never>((_, reject) => {
@@ -32,7 +32,7 @@ export class Screen {
     socket.write('RFB 003.003\n')
     await until(16)
     socket.write(Buffer.from([1]))
-    return new Screen(socket, (await until(18)).readUInt16BE(16))
+    return new RfbScreen(socket, (await until(18)).readUInt16BE(16))
   }
 
   /** Presses the first mouse button and lets go of it. */

@@ -2,9 +2,9 @@
 import { mkdirSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { discard, refused, runScratch } from './cache.js'
-import { Console, type Sink, type Stage } from './console.js'
+import { GuestConsole, type Sink, type Stage } from './console.js'
 import { smallestDisk } from './disk.js'
-import { type Choices, files, type Images, lastWords } from './emulator.js'
+import type { Choices } from './emulator.js'
 import { explained, LabError, labFailed } from './errors.js'
 import { follow } from './follow.js'
 import { resultsFolder, statusName } from './guest.js'
@@ -14,6 +14,7 @@ import { emulators, prepare } from './prepare.js'
 import type { Progress } from './progress.js'
 import { fillRun, findProject, runDisk, runDiskSize } from './project.js'
 import { copyFromDisk, defaultLimit, incomplete, omissions, prepareOut, readFromDisk } from './results.js'
+import { files, type Images, lastWords } from './run-folder.js'
 import { savedState } from './saved-state.js'
 
 export interface RunOptions extends Choices {
@@ -79,7 +80,7 @@ async function runMachine(options: Run, images: Images, folder: string, state: s
   const name = nameOf(options)
   const start = await emulators[lane.emulator].start(images, state === undefined ? 'run' : 'restore', options)
   progress.say(`${state === undefined ? 'booting' : 'restoring'} ${name}`)
-  const screen = new Console(join(folder, files.console), join(folder, files.output), sink)
+  const screen = new GuestConsole(join(folder, files.console), join(folder, files.output), sink)
   const machine = new Machine(start, folder, images, state)
   let began = false
   let trouble: LabError | undefined

@@ -2,13 +2,14 @@
 import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { entry } from './cache.js'
-import { Console } from './console.js'
+import { GuestConsole } from './console.js'
 import { blankDisk } from './disk.js'
-import { type Choices, type Emulator, files, type Images, lastWords } from './emulator.js'
+import type { Choices, Emulator } from './emulator.js'
 import { LabError } from './errors.js'
 import { follow } from './follow.js'
 import { stamp } from './libraries.js'
 import { Machine } from './machine.js'
+import { files, type Images, lastWords } from './run-folder.js'
 
 /** Seconds: the boot and the saving. */
 const limit = 120
@@ -28,7 +29,7 @@ async function make({ emulator, images, runDiskSize, choices }: Options, target:
   blankDisk(join(folder, files.run), runDiskSize)
   blankDisk(blank, statSync(images.modules).size)
   const machine = new Machine(await emulator.start(images, 'save', choices), folder, { ...images, modules: blank })
-  const screen = new Console(join(folder, files.console), join(folder, files.output), nobody)
+  const screen = new GuestConsole(join(folder, files.console), join(folder, files.output), nobody)
   try {
     await follow(machine, screen, { limit, until: 'ready' })
     if (screen.stage !== 'ready') throw new LabError(`${emulator.name} did not come so far. The end of its console:\n${lastWords(folder)}`)

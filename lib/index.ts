@@ -2,11 +2,12 @@
  * The Linux KVM API: systems, VMs, vCPUs, guest memory and memslots.
  * @packageDocumentation
  */
+export type { Gpa, Hpa, Hva } from './abi/addresses.js'
 export { GiB, KiB, MiB } from './abi/arguments.js'
 export { KvmError, type KvmErrorCode, type KvmErrorDetails } from './abi/errors.js'
-export { CpuidEntry, Registers, Segment, SpecialRegisters } from './abi/structures.js'
-export { Capabilities, type CapabilityName, capabilities, VmCapabilities } from './kvm/capabilities.js'
-export { EventSource } from './kvm/eventfd.js'
+export { type CapabilityName, capabilities } from './abi/generated/capabilities.js'
+export { Capabilities, VmCapabilities } from './kvm/capabilities.js'
+export { Eventfd } from './kvm/eventfd.js'
 export { Kvm } from './kvm/kvm.js'
 export { type StatisticDescriptor, Statistics, type StatisticsDescription, type StatisticsLayout } from './kvm/statistics.js'
 export { VcpuCpuid } from './kvm/vcpu/cpuid.js'
@@ -47,7 +48,18 @@ export { Vm } from './kvm/vm/vm.js'
 export { DemandPaging, type FaultHandler, type PageContent, type PageFault, type PageSource } from './memory/demand-paging.js'
 export { DirtyLog, type DirtyLogMode, type DirtyLogOptions, type DirtyRange } from './memory/dirty-log.js'
 export { GuestMemfd, type GuestMemfdOptions } from './memory/guest-memfd.js'
-export { type Advice, type FileOptions, type HugetlbOptions, Mapping, type MappingOptions, type Protection } from './memory/mapping.js'
-export { Memslot, type MemslotChange, type MemslotFlags, type MemslotOptions } from './memory/memslot.js'
+export {
+  type Advice,
+  type AnonymousOptions,
+  type FileOptions,
+  type HugetlbOptions,
+  Mapping,
+  type MappingOptions,
+  type Protection
+} from './memory/mapping.js'
+export { Memslot } from './memory/memslot.js'
 export { Memslots } from './memory/memslots.js'
+export type { MemslotChange, MemslotFlags, MemslotOptions } from './memory/placement.js'
 export { MemslotTransaction } from './memory/transaction.js'
+export { CpuidEntry } from './x86/cpuid.js'
+export { Registers, Segment, SpecialRegisters } from './x86/registers.js'

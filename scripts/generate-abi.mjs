@@ -4,12 +4,12 @@
 //                                                      hand, what it makes again
 //   node scripts/generate-abi.mjs --check --download   the same, with the headers downloaded where they are not at hand
 import { createHash } from 'node:crypto'
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { programsAreHere } from './abi/compiler.mjs'
 import { generate } from './abi/generate.mjs'
-import { packages } from './abi/pins.mjs'
+import { packages, Unavailable } from './abi/pins.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const sources = ['generate-abi.mjs', ...readdirSync(join(root, 'scripts/abi')).map((name) => `abi/${name}`)].sort()
@@ -42,10 +42,12 @@ function stale(names) {
 
 const names = [
   ...['requests', 'structures', 'capabilities', 'exits', 'constants', 'names'].map((name) => `lib/abi/generated/${name}.ts`),
-  'native/core/kvm_abi.h'
+  'native/core/kvm_abi.h',
+  'native/core/linux_abi.h'
 ]
 
 async function make({ mayDownload }) {
+  if (!existsSync(join(root, 'dist/lab/packages.js'))) throw new Unavailable('the package is not built, whose lab downloads them')
   const { unpacked } = await import('./abi/packages.mjs')
   const bodies = generate(await unpacked({ mayDownload }))
   return new Map(names.map((name, index) => [name, head(bodies[index]) + bodies[index]]))
@@ -55,11 +57,11 @@ async function check({ mayDownload }) {
   const wrong = stale(names)
   if (wrong.length > 0) fail(`${wrong.join(', ')}: not made by this generator, or edited since; npm run generate:abi`)
   if (!programsAreHere()) return console.log('ok: of this generator; not made again, as gcc 12 or newer and bpftool are not here')
-  const made = await make({ mayDownload }).catch((error) => error)
-  if (made instanceof Error) {
-    if (made.constructor.name !== 'Unavailable') throw made
-    return console.log(`ok: of this generator; not made again, as ${made.message}`)
-  }
+  const made = await make({ mayDownload }).catch((error) => {
+    if (error instanceof Unavailable) return error
+    throw error
+  })
+  if (made instanceof Unavailable) return console.log(`ok: of this generator; not made again, as ${made.message}`)
   const different = names.filter((name) => made.get(name) !== readFileSync(join(root, name), 'utf8'))
   if (different.length > 0) fail(`${different.join(', ')}: not what the headers give; npm run generate:abi`)
   console.log('ok: of this generator, and the same when made again')

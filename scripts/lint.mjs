@@ -8,6 +8,7 @@ const checks = [
   ['npx', ['tsc', '-p', 'tsconfig.test.json']],
   ['npx', ['clang-format', '--dry-run', '-Werror', ...native]],
   ['npx', ['publint', '--strict']],
+  ['node', ['scripts/imports.mjs']],
   ['node', ['scripts/observing.mjs', '--check']],
   ['node', ['scripts/generate-abi.mjs', '--check']]
 ]

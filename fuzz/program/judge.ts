@@ -105,7 +105,7 @@ export async function judgeLeaks(before: Record<string, number>): Promise<Record
 }
 
 /** A token that nobody has used holds its VM, which the program may have lost. */
-function closableOf(one: unknown): { close(): void } {
+export function closableOf(one: unknown): { close(): void } {
   return typeof one === 'object' && one !== null && 'nodeKvmVm' in one
     ? Vm.attach(one as Parameters<typeof Vm.attach>[0])
     : (one as { close(): void })

@@ -4,7 +4,6 @@ import { createRequire } from 'node:module'
 import { resolve, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { KvmError } from './errors.js'
-import type { NativeAddon } from './native.js'
 import { quoted, shorten } from './text.js'
 
 const require = createRequire(import.meta.url)
@@ -15,7 +14,7 @@ const packageRoot = resolve(fileURLToPath(new URL(import.meta.url.includes('/dis
 /** NODE_KVM_ADDON names another build of the add-on: the sanitizers' one. */
 const otherBuild = process.env['NODE_KVM_ADDON']
 
-type Finder = { (folder: string): NativeAddon; resolve(folder: string): string }
+type Finder = { resolve(folder: string): string }
 
 /** The file of the add-on. Throws where there is none. */
 export const addonPath = (): string => otherBuild ?? (require('node-gyp-build') as Finder).resolve(packageRoot)
@@ -35,10 +34,10 @@ export function mendingCommand(): string {
 }
 
 /**
- * Loads the add-on.
+ * Loads the add-on, whose exports ./native.ts describes.
  * @throws KvmError `unavailable`, in one line: Node's and node-gyp-build's own errors say neither what is missing nor what to do
  */
-export function loadAddon(): NativeAddon {
+export function loadAddon(): unknown {
   try {
     const path = addonPath()
     refuseCutOff(path)

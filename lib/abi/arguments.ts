@@ -64,7 +64,14 @@ export function checkBoolean(argument: string, value: unknown): boolean {
   return value
 }
 
-/** Not by `instanceof`, which an object without bytes can pass. */
+const allBits = 2n ** 64n - 1n
+/** All 64 bits count: a register, an MSR, an entry of a page table. */
+export function checkBits(argument: string, value: unknown): bigint {
+  if (typeof value !== 'bigint' || value < 0n || value > allBits) throw argumentError(argument, value, 'a bigint from 0 to 2^64 - 1')
+  return value
+}
+
+/** Not by `instanceof`, which an object without bytes can pass, and bytes of another realm cannot. */
 export function checkBytes(argument: string, value: unknown): Uint8Array {
   if (!isUint8Array(value)) throw argumentError(argument, value, 'a Uint8Array')
   return value
@@ -91,10 +98,19 @@ export function checkList<T>(argument: string, value: Iterable<T>, most = 65_536
 
 /** An object of options with none that is unknown: a misspelled name is an error, not silence. */
 export function checkOptions<T extends object>(argument: string, value: T, known: readonly (keyof T & string)[]): T {
-  if (typeof value !== 'object' || value === null) throw argumentError(argument, value, `an object with ${known.join(', ')}`)
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw argumentError(argument, value, `an object with ${known.join(', ')}`)
   for (const name of Object.keys(value))
     if (!known.includes(name as keyof T & string))
       throw new KvmError('argument', `${argument} has no option '${name}'; there are ${known.join(', ')}`, { argument: name })
+  return value
+}
+
+/** An AbortSignal, of whichever realm: known by what its caller will do with it. */
+export function checkSignal(argument: string, value: AbortSignal): AbortSignal {
+  const signal = (typeof value === 'object' ? value : null) as Partial<AbortSignal> | null
+  const methods = [signal?.throwIfAborted, signal?.addEventListener, signal?.removeEventListener]
+  if (typeof signal?.aborted !== 'boolean' || methods.some((method) => typeof method !== 'function'))
+    throw argumentError(argument, value, 'an AbortSignal')
   return value
 }
 

@@ -2,12 +2,18 @@
  * When a process has no more descriptors, memory or mappings: what nobody holds any more is collected first. V8 knows little of what its
  * objects hold outside its heap, so that many lost VMs may be uncollected when the descriptors run out.
  */
+import { constants } from 'node:buffer'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { errnoName, exhaustion, KvmError } from './errors.js'
-import type { NativeAddon } from './native.js'
 
-type Reclaimer = Pick<NativeAddon, 'mayCollect' | 'reclaim'>
+/** What of the add-on is needed here. */
+interface Reclaimer {
+  /** Whether there is memory for the collector: it ends the process where it finds none. */
+  mayCollect(): boolean
+  /** Ends what objects hold that the collector has found to be lost; how many. */
+  reclaim(): number
+}
 /** The add-on, once it is loaded. Before that there is nothing to reclaim, and questions about the host work without it. */
 let addon: Reclaimer | undefined
 
@@ -66,8 +72,12 @@ export function making<T>(make: () => T): T {
   }
 }
 
-/** Zeroed bytes, of which there may be many: V8's own error says neither that it was memory, nor what to do. */
+/** Zeroed bytes, of which there may be many: V8's own error says neither what ran out nor what to do. */
 export function zeroed(bytes: number): Uint8Array<ArrayBuffer> {
+  if (bytes > constants.MAX_LENGTH)
+    throw new KvmError('limit', `allocating ${bytes} bytes: this Node makes no array of more than ${constants.MAX_LENGTH}; take them in parts`, {
+      limit: constants.MAX_LENGTH
+    })
   try {
     return new Uint8Array(bytes)
   } catch (error) {

@@ -5,8 +5,8 @@
 import { argumentError } from './arguments.js'
 import { errnoName, ioctlError, KvmError, type KvmErrorDetails } from './errors.js'
 import { zeroed } from './exhausted.js'
+import type { Ioctl } from './ioctl.js'
 import type { NativeDescriptor, NativeVcpu } from './native.js'
-import type { Ioctl } from './requests.js'
 import type { Fields, Some, StructInstance, StructType } from './struct.js'
 import { inRun, ioctlVcpu } from './vcpu-calls.js'
 
@@ -36,7 +36,7 @@ export class Handle {
     if (this.closed) throw this.closedError()
   }
 
-  protected closedError(): KvmError {
+  closedError(): KvmError {
     return new KvmError('closed', `${this.name} is closed`)
   }
 

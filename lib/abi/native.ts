@@ -15,6 +15,8 @@ export interface NativeDescriptor {
   ioctlCounted(request: number, argument: Uint8Array): number
   /** KVM_GET_STATS_FD, on a VM or a vCPU. */
   openStatistics(): NativeDescriptor | number
+  /** fallocate(2) of whole pages, which keeps the file's size: pages that are there afterwards, or none. */
+  allocate(punch: boolean, offset: number, length: number): number
   /** pread(2) into the buffer. */
   read(target: Uint8Array, position: number): number
   close(): void
@@ -194,6 +196,8 @@ export interface NativeFaultService {
 export interface RegionOptions {
   kind: 'anonymous' | 'memfd' | 'hugetlb' | 'file'
   size: number
+  /** anonymous: MAP_NORESERVE. */
+  noReserve?: boolean
   /** hugetlb: bytes in a huge page. */
   hugePageSize?: number
   address?: number
@@ -319,7 +323,7 @@ export interface NativeAddon {
   readonly vcpuWords: SharedArrayBuffer
 }
 
-export const native: NativeAddon = loadAddon()
+export const native = loadAddon() as NativeAddon
 native.onExhausted((what) => exhaustion(what === 'memory' ? 'allocating memory' : 'making a thread', what === 'memory' ? 'ENOMEM' : what) as Error)
 reclaimBy(native)
 if (!isMainThread) native.watchLoop()

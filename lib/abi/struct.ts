@@ -3,7 +3,7 @@
  * instance *is* the bytes that go to the ioctl, so reading one register decodes one register.
  */
 import { inspect } from 'node:util'
-import { argumentError, checkBytes, checkInteger, copyBytes } from './arguments.js'
+import { argumentError, checkBits, checkBytes, checkInteger, copyBytes } from './arguments.js'
 import { KvmError } from './errors.js'
 import { hex, visible } from './text.js'
 
@@ -65,17 +65,11 @@ export const i32 = integer(
   (v, o, x) => v.setInt32(o, x, true)
 )
 
-const largest = 2n ** 64n - 1n
-const is64 = (value: unknown): value is bigint => typeof value === 'bigint' && value >= 0n && value <= largest
-const no64 = (name: string, value: unknown) => argumentError(name, value, 'a bigint from 0 to 2^64 - 1')
 /** All 64 bits count: registers, MSRs, SPTEs. */
 export const u64: Field<bigint> = {
   size: 8,
   get: (view, offset) => view.getBigUint64(offset, true),
-  check(name, value) {
-    if (!is64(value)) throw no64(name, value)
-    return value
-  },
+  check: checkBits,
   set: (view, offset, value) => view.setBigUint64(offset, value, true)
 }
 export const i64: Field<bigint> = {
@@ -298,8 +292,7 @@ const registerAccessor = (_: unknown, offset: number, name: string): PropertyDes
     return this.view.getBigUint64(offset, true)
   },
   set(value: bigint) {
-    if (!is64(value)) throw no64(name, value)
-    this.view.setBigUint64(offset, value, true)
+    this.view.setBigUint64(offset, checkBits(name, value), true)
   }
 })
 
@@ -313,8 +306,7 @@ interface Layout {
   readonly sharesMemory: boolean
 }
 
-/** Gives the prototype an accessor for each field. */
-function layOut(structName: string, members: Members<Fields>, prototype: object): Layout {
+function layOut(members: Members<Fields>): Layout {
   const fields: Fields = {}
   const offsets: Record<string, number> = {}
   let end = 0
@@ -324,9 +316,14 @@ function layOut(structName: string, members: Members<Fields>, prototype: object)
     offsets[name] = offset
     sharesMemory ||= offset < end
     end = Math.max(end, offset + field.size)
-    Object.defineProperty(prototype, name, (field === u64 ? registerAccessor : accessor)(field, offset, `${structName}.${name}`))
   }
   return { fields, offsets, sharesMemory }
+}
+
+/** Gives instances an accessor for each field. */
+function defineAccessors(structName: string, { fields, offsets }: Layout, prototype: object): void {
+  for (const [name, field] of Object.entries(fields))
+    Object.defineProperty(prototype, name, (field === u64 ? registerAccessor : accessor)(field, offsets[name] as number, `${structName}.${name}`))
 }
 
 /**
@@ -342,7 +339,12 @@ export function struct<F extends Fields>(
   behind: () => Fields = () => ({})
 ): StructType<F> {
   let laidOut: Layout | undefined
-  const layout = () => (laidOut ??= layOut(structName, members(), Structure.prototype))
+  const layout = () => (laidOut ??= layOut(members()))
+  let isUsable = false
+  const makeUsable = () => {
+    defineAccessors(structName, layout(), Structure.prototype)
+    isUsable = true
+  }
   class Structure extends Struct {
     static readonly structName = structName
     static readonly size = size
@@ -357,7 +359,7 @@ export function struct<F extends Fields>(
     }
 
     constructor(values?: unknown) {
-      if (laidOut === undefined) layout()
+      if (!isUsable) makeUsable()
       super(new Uint8Array(size))
       if (values !== undefined) Structure.assign(this, structName, values)
     }
@@ -368,7 +370,7 @@ export function struct<F extends Fields>(
     // By the base's constructor alone: this memory is not copied.
     static over(memory: Uint8Array): Structure {
       if (checkBytes('memory', memory).byteLength < size) throw argumentError('memory', memory.byteLength, `the ${size} bytes of ${structName}`)
-      if (laidOut === undefined) layout()
+      if (!isUsable) makeUsable()
       return Reflect.construct(Struct, [memory.subarray(0, size)], Structure)
     }
     static get(view: DataView, offset: number): Structure {

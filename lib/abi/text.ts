@@ -41,3 +41,15 @@ export function json(value: unknown, indent?: number): string {
 
 /** Quotes a word for a shell's command line, where it must be. */
 export const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)
+
+/**
+ * What console.log() shows of an object of the library: its class and what matters of it, `Mapping { kind: anonymous, hva: 0x1000-0x2000 }`.
+ * @param parts addresses as text, by hex(); what is true is shown by its name alone, and what is false or undefined not at all
+ */
+export function shown(name: string, parts: Record<string, string | number | boolean | undefined>): string {
+  const words = Object.entries(parts).flatMap(([part, value]) => {
+    if (value === undefined || value === false) return []
+    return value === true ? [part] : [`${part}: ${visible(String(value))}`]
+  })
+  return words.length === 0 ? `${name} {}` : `${name} { ${words.join(', ')} }`
+}

@@ -59,8 +59,20 @@ function without(
   return argv.filter((_, index) => !dropped.has(index))
 }
 
+/**
+ * Runs a command line in an emulated machine.
+ * @param command `node-kvm`, and what stands behind it
+ * @returns the exit status
+ */
+export type LaneRunner = (lane: string, kernel: string | undefined, command: string[]) => Promise<number>
+
 /** Parses a command line and runs the command, here or in a lane. */
-export async function execute({ usage, options, inLanes = false, run }: Command, name: string, argv: string[]): Promise<number> {
+export async function execute(
+  { usage, options, inLanes = false, run }: Command,
+  name: string,
+  argv: string[],
+  runInLane: LaneRunner
+): Promise<number> {
   const border = argv.indexOf('--')
   const own = border < 0 ? argv : argv.slice(0, border)
   const program = border < 0 ? [] : argv.slice(border + 1)
@@ -81,7 +93,6 @@ export async function execute({ usage, options, inLanes = false, run }: Command,
   const { lane, kernel, ...rest } = values
   if (lane === undefined && kernel !== undefined) throw new UsageError('--kernel is for --lane')
   if (lane === undefined) return run(rest, parsed.positionals, program)
-  const { lab } = await import('./lab.js')
   const words = ['node-kvm', name, ...without(['lane', 'kernel'], own, parsed.tokens), ...(border < 0 ? [] : ['--', ...program])]
-  return lab.run(kernel === undefined ? {} : { kernel }, ['run', lane as string], words)
+  return runInLane(lane as string, kernel as string | undefined, words)
 }

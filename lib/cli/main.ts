@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { exhaustion, KvmError } from '../abi/errors.js'
 import { visible, visibleLines } from '../abi/text.js'
-import { type Command, execute, UsageError } from './command.js'
+import { type Command, execute, type LaneRunner, UsageError } from './command.js'
 
 interface Entry {
   says: string
@@ -36,6 +36,11 @@ function usage(): string {
 
 const version = (): string => JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')).version
 
+const runInLane: LaneRunner = async (lane, kernel, words) => {
+  const { lab } = await import('./lab.js')
+  return lab.run(kernel === undefined ? {} : { kernel }, ['run', lane], words)
+}
+
 async function main([name, ...rest]: string[]): Promise<number> {
   if (name === '--version' || name === '--help' || name === '-h' || name === 'help') {
     console.log(name === '--version' ? version() : usage())
@@ -49,7 +54,7 @@ async function main([name, ...rest]: string[]): Promise<number> {
   let command: Command | undefined
   try {
     command = await entry.load()
-    return await execute(command, name as string, rest)
+    return await execute(command, name as string, rest, runInLane)
   } catch (error) {
     return explain(error, name as string, command)
   }

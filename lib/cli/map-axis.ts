@@ -1,13 +1,13 @@
 /** A line of addresses that leaves out what nothing uses, and on which nothing that is used is too small to be seen. */
 
 /** Addresses from `start` up to `end`. */
-export interface Range {
+export interface AddressRange {
   start: number
   end: number
 }
 
 /** One part of the line: where it is drawn, and the addresses it shows. */
-export interface Part extends Range {
+export interface Part extends AddressRange {
   from: number
   to: number
 }
@@ -24,8 +24,8 @@ const widestGap = 10
 const mostParts = 60
 
 /** What is used, by ascending address; ranges with less between them than `most` are one. */
-function join(ranges: readonly Range[], most: (last: Range) => number): Range[] {
-  const joined: Range[] = []
+function join(ranges: readonly AddressRange[], most: (last: AddressRange) => number): AddressRange[] {
+  const joined: AddressRange[] = []
   for (const { start, end } of ranges) {
     const last = joined.at(-1)
     if (last && start <= last.end + most(last)) last.end = Math.max(last.end, end)
@@ -34,7 +34,7 @@ function join(ranges: readonly Range[], most: (last: Range) => number): Range[] 
   return joined
 }
 
-function joinDown(ranges: readonly Range[]): Range[] {
+function joinDown(ranges: readonly AddressRange[]): AddressRange[] {
   const sorted = ranges.toSorted((one, other) => one.start - other.start)
   let joined = join(sorted, ({ start, end }) => (end - start) / 4)
   for (let most = 4096; joined.length > mostParts; most *= 4) joined = join(joined, () => most)
@@ -54,7 +54,7 @@ function widths(sizes: readonly number[], room: number): number[] {
 }
 
 /** Lays the ranges between two places on paper. */
-export function layAxis(ranges: readonly Range[], left: number, right: number): Axis {
+export function layAxis(ranges: readonly AddressRange[], left: number, right: number): Axis {
   const joined = joinDown(ranges)
   const gap = joined.length > 1 ? Math.min(widestGap, ((right - left) * 0.2) / (joined.length - 1)) : 0
   const drawn = widths(

@@ -6,7 +6,7 @@ import { KvmError } from '../abi/errors.js'
 import { json, visible } from '../abi/text.js'
 import { describeHost } from '../observe/host.js'
 import { hostBits } from '../observe/tables/host-page.js'
-import type { HostVm } from '../observe/tables/host-vms.js'
+import type { HostVm, HostVms } from '../observe/tables/host-vms.js'
 import type { Summary } from '../observe/tables/summary.js'
 import type { TableSlot } from '../observe/tables/table-slot.js'
 import type { Tables } from '../observe/tables/tables.js'
@@ -194,12 +194,17 @@ function printDetails({ vm, translation, table, summary }: Details, options: Map
   console.log(lines.join('\n'))
 }
 
-function list(found: HostVm[], asJson: boolean): void {
-  if (asJson) console.log(json({ vms: found }, 2))
-  else if (found.length === 0) console.log('no VM runs here')
+function list(found: HostVms, asJson: boolean): void {
+  const { unseen } = found
+  if (asJson) console.log(json({ vms: found, unseen }, 2))
+  else if (found.length === 0) console.log([unseen.length > 0 ? 'no VM is seen here' : 'no VM runs here', ...notes(unseen)].join('\n'))
   else
     console.log(
-      ['     pid vCPUs     memory  slots  command', ...found.map(listLine), ...notes(found.flatMap(({ evidence }) => evidence.missing))].join('\n')
+      [
+        '     pid vCPUs     memory  slots  command',
+        ...found.map(listLine),
+        ...notes([...found.flatMap(({ evidence }) => evidence.missing), ...unseen])
+      ].join('\n')
     )
 }
 

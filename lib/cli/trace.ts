@@ -150,7 +150,7 @@ const progress = {
 }
 
 /** The memslots of others, as far as BPF may read them. */
-class Memslots {
+class OthersMemslots {
   /** How many at the last reading; or why none were read. */
   found = 0
   why: string | undefined
@@ -174,7 +174,7 @@ class Memslots {
   }
 }
 
-function summaryText(tally: Tally, trace: Trace, memslots: Memslots): string {
+function summaryText(tally: Tally, trace: Trace, memslots: OthersMemslots): string {
   const parts = Object.entries(tally.counts).map(([kind, count]) => `${count} ${kind}`)
   const lost = trace.lost > 0 ? paint('red', `${trace.lost} lost: raise --ring-size`) : paint('green', 'none lost')
   return [
@@ -193,7 +193,7 @@ interface Watched {
 async function follow(trace: Trace, watched: Watched, output: Output, json: boolean): Promise<void> {
   const tally = new Tally()
   const { hostVms } = await import('../observe/tables/host-vms.js')
-  const memslots = new Memslots(hostVms)
+  const memslots = new OthersMemslots(hostVms)
   const step = () => {
     memslots.tell(trace, (pid) => watched.isOurs(pid, tally))
     const events = trace.drain()

@@ -1,49 +1,17 @@
 /** The capabilities of KVM: their names, what a host has of them, and how one is turned on. */
-import { argumentError, checkInteger, checkOneOf } from '../abi/arguments.js'
+import { argumentError, checkInteger } from '../abi/arguments.js'
+import { type CapabilityName, capabilities } from '../abi/generated/capabilities.js'
+import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP } from '../abi/generated/requests.js'
+import { kvm_enable_cap } from '../abi/generated/structures.js'
 import { checkOurs, fixParent, ours } from '../abi/internal.js'
 import type { Handle } from '../abi/ioctls.js'
-import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP } from '../abi/requests.js'
-import { EnableCap } from '../abi/structures.js'
 
-/** KVM_CAP_ numbers by name, from the kernel's uapi header up to 6.18; older hosts answer 0 for those they lack. */
-export const capabilities = {
-  IRQCHIP: 0,
-  USER_MEMORY: 3,
-  NR_VCPUS: 9,
-  NR_MEMSLOTS: 10,
-  COALESCED_MMIO: 15,
-  SYNC_MMU: 16,
-  IRQ_ROUTING: 25,
-  IRQFD: 32,
-  PIT2: 33,
-  IOEVENTFD: 36,
-  MAX_VCPUS: 66,
-  SYNC_REGS: 74,
-  SIGNAL_MSI: 77,
-  READONLY_MEM: 81,
-  IRQFD_RESAMPLE: 82,
-  MAX_VCPU_ID: 128,
-  IMMEDIATE_EXIT: 136,
-  COALESCED_PIO: 162,
-  MANUAL_DIRTY_LOG_PROTECT2: 168,
-  DIRTY_LOG_RING: 192,
-  BINARY_STATS_FD: 203,
-  DISABLE_QUIRKS2: 213,
-  DIRTY_LOG_RING_ACQ_REL: 223,
-  USER_MEMORY2: 231,
-  MEMORY_FAULT_INFO: 232,
-  MEMORY_ATTRIBUTES: 233,
-  GUEST_MEMFD: 234,
-  PRE_FAULT_MEMORY: 236,
-  GUEST_MEMFD_FLAGS: 244
-} as const
-/** A name in {@link capabilities}. */
-export type CapabilityName = keyof typeof capabilities
-
-const numberOf = (capability: number | CapabilityName): number =>
-  typeof capability === 'string'
-    ? capabilities[checkOneOf('capability', capability, Object.keys(capabilities) as CapabilityName[])]
-    : checkInteger('capability', capability, 0, 2 ** 31 - 1)
+function numberOf(capability: number | CapabilityName): number {
+  if (typeof capability !== 'string') return checkInteger('capability', capability, 0, 2 ** 31 - 1)
+  if (!Object.hasOwn(capabilities, capability))
+    throw argumentError('capability', capability, "a KVM_CAP_ by its name without that prefix ('IRQCHIP')")
+  return capabilities[capability]
+}
 
 /** @internal */
 export let makeCapabilities: (handle: Handle) => Capabilities
@@ -98,7 +66,7 @@ export class VmCapabilities extends Capabilities {
   enable(capability: number | CapabilityName, ...values: bigint[]): void {
     if (values.length > 4) throw argumentError('values', values, 'at most 4')
     const args = [...values, 0n, 0n, 0n, 0n].slice(0, 4)
-    const { bytes } = new EnableCap({ cap: numberOf(capability), args })
+    const { bytes } = new kvm_enable_cap({ cap: numberOf(capability), args })
     this.#handle.plain(KVM_ENABLE_CAP, `enabling the capability ${capability}`, bytes, {
       EINVAL: () => (this.check(capability) === 0 ? 'this VM lacks it' : undefined)
     })

@@ -34,8 +34,8 @@ export function signalEventfd({ fd }: NativeDescriptor): void {
 // of the others somebody has the source or its VM, or it goes.
 let watcher: NativeWatcher | undefined
 let bell: Doorbell
-const listening = new Map<number, WeakRef<EventSource>>()
-const referenced = new Set<EventSource>()
+const listening = new Map<number, WeakRef<Eventfd>>()
+const referenced = new Set<Eventfd>()
 let nextKey = 0
 
 function forget(key: number): void {
@@ -72,17 +72,17 @@ interface Reader {
 }
 
 /** @internal for those that are sources */
-export let listen: (source: EventSource, eventfd: NativeDescriptor) => void
+export let listen: (source: Eventfd, eventfd: NativeDescriptor) => void
 /** @internal the opposite of listen(), whether or not that was called */
-export let unlisten: (source: EventSource) => void
-let hear: (source: EventSource, count: number) => void
+export let unlisten: (source: Eventfd) => void
+let hear: (source: Eventfd, count: number) => void
 
 /**
  * What the event loop hears of an eventfd: `'event'` with how often it was signalled since the last one. Also an async iterable of
  * those counts, which ends with close(); for a loop that is slow they add up. It keeps the process alive while it listens, as a socket does,
  * until unref(); after that it listens as long as somebody holds it, or its VM. Listeners are called in the async context that it was made in (AsyncLocalStorage); what one throws is an uncaught exception.
  */
-export abstract class EventSource extends EventEmitter<{ event: [count: number]; close: [] }> implements AsyncIterable<number>, Disposable {
+export abstract class Eventfd extends EventEmitter<{ event: [count: number]; close: [] }> implements AsyncIterable<number>, Disposable {
   readonly #context = new AsyncResource('KvmEventSource')
   readonly #readers = new Set<Reader>()
   readonly #onClose: () => void
@@ -96,7 +96,7 @@ export abstract class EventSource extends EventEmitter<{ event: [count: number];
 
   /** Made by {@link VmInterrupts.irqfd} and {@link Vm.ioeventfd} alone. */
   protected constructor(key: symbol, onClose: () => void) {
-    checkOurs(key, 'an EventSource', 'irqfd() or ioeventfd() of a Vm')
+    checkOurs(key, 'an Eventfd', 'irqfd() or ioeventfd() of a Vm')
     super()
     this.#onClose = onClose
   }

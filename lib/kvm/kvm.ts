@@ -2,11 +2,11 @@
 import { argumentError, checkInteger } from '../abi/arguments.js'
 import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
+import { KVM_CREATE_VM, KVM_GET_API_VERSION, KVM_GET_SUPPORTED_CPUID } from '../abi/generated/requests.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import { Handle } from '../abi/ioctls.js'
 import { type NativeKvm, native } from '../abi/native.js'
-import { KVM_CREATE_VM, KVM_GET_API_VERSION, KVM_GET_SUPPORTED_CPUID } from '../abi/requests.js'
-import { CpuidEntry } from '../abi/structures.js'
+import { CpuidEntry } from '../x86/cpuid.js'
 import { type Capabilities, makeCapabilities } from './capabilities.js'
 import { makeVm, type Vm } from './vm/vm.js'
 

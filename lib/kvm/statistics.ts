@@ -1,11 +1,19 @@
 /** KVM's own counters by the binary statistics descriptor: KVM_GET_STATS_FD (api.rst 4.131). */
 import { errnoText, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
+import {
+  KVM_STATS_BASE_MASK,
+  KVM_STATS_BASE_SHIFT,
+  KVM_STATS_TYPE_MASK,
+  KVM_STATS_TYPE_SHIFT,
+  KVM_STATS_UNIT_MASK,
+  KVM_STATS_UNIT_SHIFT
+} from '../abi/generated/constants.js'
+import { KVM_GET_STATS_FD } from '../abi/generated/requests.js'
+import { kvm_stats_desc, kvm_stats_header } from '../abi/generated/structures.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { Handle } from '../abi/ioctls.js'
 import type { NativeDescriptor } from '../abi/native.js'
-import { KVM_GET_STATS_FD } from '../abi/requests.js'
-import { StatsHeader } from '../abi/structures.js'
 
 const types = ['cumulative', 'instant', 'peak', 'linear-histogram', 'log-histogram'] as const
 const units = ['none', 'bytes', 'seconds', 'cycles', 'boolean'] as const
@@ -35,8 +43,6 @@ export interface StatisticsLayout {
   descriptorsOffset: number
   dataOffset: number
 }
-
-const fixedPart = 16
 
 function text(bytes: Uint8Array): string {
   const end = bytes.indexOf(0)
@@ -144,10 +150,10 @@ function fill(file: NativeDescriptor, target: Uint8Array, position: number): Uin
 }
 
 function enumerate(file: NativeDescriptor): Opened {
-  const header = new StatsHeader()
+  const header = new kvm_stats_header()
   fill(file, header.bytes, 0)
   const { name_size: nameSize, num_desc: count, id_offset: idOffset, desc_offset: descriptorsOffset, data_offset: dataOffset } = header
-  const each = fixedPart + nameSize
+  const each = kvm_stats_desc.size + nameSize
   const all = fill(file, new Uint8Array(each * count), descriptorsOffset)
   const descriptors = Array.from({ length: count }, (_, index) => describe(all.subarray(index * each, (index + 1) * each)))
   return {
@@ -164,19 +170,17 @@ function valuesOf({ offset, size }: StatisticDescriptor, data: DataView, base: n
   return size === 1 ? (values[0] as number) : values
 }
 
-// struct kvm_stats_desc: flags u32, exponent s16, size u16, offset u32, bucket_size u32, name[].
 function describe(bytes: Uint8Array): StatisticDescriptor {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  const flags = view.getUint32(0, true)
+  const { flags, exponent, size, offset, bucket_size: bucketSize } = kvm_stats_desc.over(bytes)
   const known = <T extends string>(names: readonly T[], index: number) => names[index] ?? (`unknown-${index}` as T)
   return {
-    name: text(bytes.subarray(fixedPart)),
-    type: known(types, flags & 15),
-    unit: known(units, (flags >> 4) & 15),
-    base: known(bases, (flags >> 8) & 15),
-    exponent: view.getInt16(4, true),
-    size: view.getUint16(6, true),
-    offset: view.getUint32(8, true),
-    bucketSize: view.getUint32(12, true)
+    name: text(bytes.subarray(kvm_stats_desc.size)),
+    type: known(types, (flags & KVM_STATS_TYPE_MASK) >>> KVM_STATS_TYPE_SHIFT),
+    unit: known(units, (flags & KVM_STATS_UNIT_MASK) >>> KVM_STATS_UNIT_SHIFT),
+    base: known(bases, (flags & KVM_STATS_BASE_MASK) >>> KVM_STATS_BASE_SHIFT),
+    exponent,
+    size,
+    offset,
+    bucketSize
   }
 }

@@ -1,13 +1,19 @@
 /** Guest memory whose pages come when they are touched: userfaultfd(2), Documentation/admin-guide/mm/userfaultfd.rst. */
+
 import { AsyncResource } from 'node:async_hooks'
-import { closeSync, openSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
-import { argumentError, checkAddress, checkBytes, checkInteger, checkOptions, hex, MiB, pageSize, restAfter } from '../abi/arguments.js'
+import { inspect } from 'node:util'
+import { isPromise } from 'node:util/types'
+import { argumentError, checkAddress, checkBytes, checkInteger, checkOptions, hex, hexRange, MiB, pageSize, restAfter } from '../abi/arguments.js'
 import { Doorbell } from '../abi/doorbell.js'
 import { errnoName, exhaustion, KvmError, throwLater } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import type { FaultServiceOptions, NativeFaultService, NativeRegion } from '../abi/native.js'
+import { holds, isFiltered, numberAt } from '../abi/procfs.js'
+import { shown } from '../abi/text.js'
+import { openBackingFile } from './backing-file.js'
 
 /** A page that a guest, or the host, touched and that is not there. */
 export interface PageFault {
@@ -201,7 +207,7 @@ export class DemandPaging implements Disposable {
     try {
       this.#asking.add(offset)
       const content = this.#handler!(fault)
-      if (!(content instanceof Promise)) return this.#serve(offset, content)
+      if (!isPromise(content)) return this.#serve(offset, content)
       const served = this.#serveLater(offset, content)
       this.#inFlight.set(offset, served)
       return served
@@ -237,10 +243,9 @@ export class DemandPaging implements Disposable {
   #put(offset: number, length: number, content: Uint8Array | null): void {
     const written = this.#minor && content ? this.#region.write(offset, content) : 0
     const result = written < 0 ? written : this.#native.serve(offset, length, content)
-    if (result < 0)
-      throw new KvmError('memory', `serving ${length} bytes at offset ${hex(offset)}: ${errnoName(result)}; do they reach past the mapping's end?`, {
-        errno: errnoName(result)
-      })
+    if (result >= 0) return
+    const beyond = offset + length > this.#region.size ? `; they reach past the mapping's end at ${hex(this.#region.size)}` : ''
+    throw new KvmError('memory', `serving ${length} bytes at offset ${hex(offset)}: ${errnoName(result)}${beyond}`, { errno: errnoName(result) })
   }
 
   #fail(offset: number, error: unknown): number {
@@ -278,6 +283,13 @@ export class DemandPaging implements Disposable {
   [Symbol.dispose](): void {
     this.close()
   }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    const { address, size } = this.#region
+    const origin = this.#minor ? 'minor faults' : this.#bell ? 'handler' : 'source'
+    return shown('DemandPaging', { hva: address === 0 ? undefined : hexRange(address, size), of: origin, served: this.served, closed: this.#closed })
+  }
 }
 
 function begin(region: NativeRegion, origin: FaultHandler | PageSource, minor: boolean): NativeFaultService {
@@ -287,9 +299,9 @@ function begin(region: NativeRegion, origin: FaultHandler | PageSource, minor: b
     return checkService(making(() => region.serveFaults({ minor, content: checkBytes('content', content) })))
   }
   const { file, offset = 0 } = checkOptions('source', origin as { file: string; offset?: number }, ['file', 'offset'])
-  if (typeof file !== 'string') throw argumentError('file', typeof file, 'a string; or give content, or a function')
+  if (typeof file !== 'string') throw argumentError('file', file, 'a string; or give content, or a function')
   checkAddress('offset', offset)
-  const fd = openSource(file)
+  const fd = openBackingFile(file, 'r', 'for its pages')
   try {
     const options: FaultServiceOptions = { minor, fd, offset }
     return checkService(making(() => region.serveFaults(options)))
@@ -298,24 +310,17 @@ function begin(region: NativeRegion, origin: FaultHandler | PageSource, minor: b
   }
 }
 
-function openSource(file: string): number {
-  try {
-    return openSync(file, 'r')
-  } catch (error) {
-    const { code = 'EIO' } = error as NodeJS.ErrnoException
-    throw new KvmError('memory', `opening ${file} for its pages: ${code}`, { errno: code, path: file })
-  }
-}
-
 function checkService(result: NativeFaultService | number): NativeFaultService {
   if (typeof result !== 'number') return result
   const errno = errnoName(result)
-  if (errno === 'EPERM' || errno === 'EACCES')
-    throw new KvmError(
-      'permission',
-      `userfaultfd: ${errno}; faults of KVM need CAP_SYS_PTRACE (root has it), sysctl vm.unprivileged_userfaultfd=1, or access to /dev/userfaultfd; see node-kvm doctor`,
-      { errno }
-    )
+  if (errno === 'EPERM' || errno === 'EACCES') {
+    const may = holds('CapEff', 'sys_ptrace') || numberAt('/proc/sys/vm/unprivileged_userfaultfd') === 1
+    const why =
+      may && isFiltered()
+        ? 'this process may serve them, and is under a seccomp filter: if that refuses userfaultfd, start it outside of the sandbox, or with a filter that allows it'
+        : 'faults of KVM need CAP_SYS_PTRACE (root has it), sysctl vm.unprivileged_userfaultfd=1, or access to /dev/userfaultfd; see node-kvm doctor'
+    throw new KvmError('permission', `userfaultfd: ${errno}; ${why}`, { errno })
+  }
   const advice: Record<string, string> = {
     ENOSYS: 'this kernel has no userfaultfd',
     EOPNOTSUPP: 'it is there for anonymous memory and memfds; minor faults only for a memfd that was not remapped',

@@ -2,12 +2,18 @@
  * Which pages changed since the last look, whoever changed them: what the guest wrote by KVM's dirty log (api.rst 4.8, 4.117, 8.29), and what
  * this library wrote by a log of its own, since KVM's does not see it.
  */
+
+import { inspect } from 'node:util'
+import type { Gpa } from '../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, checkSize, pageSize } from '../abi/arguments.js'
-import { checked, errnoName, ioctlError, KvmError, takeEach } from '../abi/errors.js'
+import { errnoName, KvmError } from '../abi/errors.js'
+import { capabilities } from '../abi/generated/capabilities.js'
+import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP, KVM_RESET_DIRTY_RINGS } from '../abi/generated/requests.js'
+import { kvm_dirty_gfn, kvm_enable_cap } from '../abi/generated/structures.js'
 import { checkOurs, ours } from '../abi/internal.js'
+import type { Causes, Handle } from '../abi/ioctls.js'
 import type { NativeVm, NativeWriteRecorder } from '../abi/native.js'
-import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP } from '../abi/requests.js'
-import { DirtyGfn, EnableCap } from '../abi/structures.js'
+import { shown } from '../abi/text.js'
 import { heldRegionOf, type Mapping } from './mapping.js'
 import { type Memslot, recordOf } from './memslot.js'
 import { PageSet } from './page-set.js'
@@ -32,13 +38,13 @@ export interface DirtyLogOptions {
 
 /** Guest-physical addresses within one memslot. */
 export interface DirtyRange {
-  gpa: number
+  gpa: Gpa
   /** Bytes, whole pages. */
   size: number
 }
 
-const manualProtect = 168
-const ringCapabilities = [223, 192]
+const manualProtect = capabilities.MANUAL_DIRTY_LOG_PROTECT2
+const ringCapabilities = [capabilities.DIRTY_LOG_RING_ACQ_REL, capabilities.DIRTY_LOG_RING]
 // A ring, once enabled, is the VM's only log.
 const withRings = new WeakSet<NativeVm>()
 
@@ -56,8 +62,21 @@ interface Logged {
   aliases: Logged[]
 }
 
+/** @internal The VM as its dirty log sees it. */
+export interface DirtyLogHost {
+  native: NativeVm
+  handle: Handle
+  /** Whether this environment has vCPUs of it. */
+  hasVcpus(): boolean
+}
+
+const harvestCauses: Causes = {
+  EOVERFLOW:
+    'KVM wrote past the end of a full ring, and pages are lost (a host that emulates guest code may do that); use another mode, or more ringEntries'
+}
+
 /** @internal */
-export let makeDirtyLog: (vm: NativeVm, memslots: SlotTable, options: DirtyLogOptions, onClose: () => void) => DirtyLog
+export let makeDirtyLog: (vm: DirtyLogHost, memslots: SlotTable, options: DirtyLogOptions) => DirtyLog
 
 /**
  * The dirty log of a VM. Made by {@link Vm.dirtyLog}; one at a time.
@@ -74,24 +93,24 @@ export let makeDirtyLog: (vm: NativeVm, memslots: SlotTable, options: DirtyLogOp
  */
 export class DirtyLog implements Disposable {
   readonly mode: DirtyLogMode
+  readonly #host: DirtyLogHost
   readonly #vm: NativeVm
   readonly #memslots: SlotTable
   readonly #logged = new Map<number, Logged>()
   readonly #recorders = new Map<Mapping, NativeWriteRecorder>()
-  readonly #onClose: () => void
   #closed = false
 
   static {
     makeDirtyLog = (...given) => new DirtyLog(ours, ...given)
   }
 
-  private constructor(key: symbol, vm: NativeVm, memslots: SlotTable, options: DirtyLogOptions, onClose: () => void) {
+  private constructor(key: symbol, host: DirtyLogHost, memslots: SlotTable, options: DirtyLogOptions) {
     checkOurs(key, 'a DirtyLog', 'dirtyLog() of a Vm')
     const { mode = 'bitmap', ringEntries = 65536 } = checkOptions('options', options, ['mode', 'ringEntries'])
     this.mode = checkOneOf('mode', mode, ['bitmap', 'manual', 'ring'])
-    this.#vm = vm
+    this.#host = host
+    this.#vm = host.native
     this.#memslots = memslots
-    this.#onClose = onClose
     this.#prepare(checkInteger('ringEntries', ringEntries, 1, 2 ** 24))
     try {
       this.#adopt()
@@ -107,9 +126,9 @@ export class DirtyLog implements Disposable {
   }
 
   #prepare(ringEntries: number): void {
-    if (this.mode === 'ring') enableRing(this.#vm, ringEntries)
+    if (this.mode === 'ring') enableRing(this.#host, ringEntries)
     else if (withRings.has(this.#vm)) throw argumentError('mode', this.mode, "'ring': this VM's log is a ring, for its whole life")
-    else if (this.mode === 'manual') setManualProtect(this.#vm, 1n)
+    else if (this.mode === 'manual') setManualProtect(this.#host.handle, 1n)
   }
 
   // Logging first, then everything is dirty: what is written in between is copied with the rest.
@@ -187,13 +206,7 @@ export class DirtyLog implements Disposable {
 
   #takeRings(): void {
     const pairs = this.#vm.harvestDirtyRings()
-    if (typeof pairs === 'number')
-      throw ioctlError(
-        'KVM_RESET_DIRTY_RINGS',
-        pairs,
-        'harvesting the dirty rings',
-        'EOVERFLOW: KVM wrote past the end of a full ring, and pages are lost (a host that emulates guest code may); use another mode, or more ringEntries'
-      )
+    if (typeof pairs === 'number') throw this.#host.handle.refused(KVM_RESET_DIRTY_RINGS, pairs, 'harvesting the dirty rings', harvestCauses)
     // An entry may be of a slot that is gone, and its number another's by now: then that one has a page too many.
     for (let at = 0; at < pairs.length; at += 2) {
       const logged = this.#logged.get(pairs[at]!)
@@ -210,7 +223,7 @@ export class DirtyLog implements Disposable {
   }
 
   /** Pages that changed in a way that neither KVM nor the library saw: by a live buffer, say. */
-  mark(gpa: number, size: number): void {
+  mark(gpa: Gpa, size: number): void {
     if (this.#closed) throw new KvmError('closed', 'this dirty log is closed')
     checkAddress('gpa', gpa)
     checkSize('size', size)
@@ -229,18 +242,23 @@ export class DirtyLog implements Disposable {
     this.#memslots.refuseInTransaction()
     this.#closed = true
     for (const recorder of this.#recorders.values()) recorder.close()
-    takeEach([() => this.#stopLogging(), this.#onClose])
+    this.#stopLogging()
   }
 
   #stopLogging(): void {
     if (this.#vm.fd < 0) return
     for (const { slot, turnedOn } of this.#logged.values()) if (turnedOn && !slot.deleted) setLogging(slot, false)
-    if (this.mode === 'manual') setManualProtect(this.#vm, 0n)
+    if (this.mode === 'manual') setManualProtect(this.#host.handle, 0n)
   }
 
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('DirtyLog', { mode: this.mode, closed: this.#closed })
   }
 }
 
@@ -289,29 +307,28 @@ function recorderOf(mapping: Mapping): NativeWriteRecorder {
   return recorder
 }
 
-function setManualProtect(vm: NativeVm, value: bigint): void {
-  const argument = new EnableCap({ cap: manualProtect, args: [value, 0n, 0n, 0n] })
-  checked(
-    vm.ioctl(KVM_ENABLE_CAP.number, argument.bytes),
-    KVM_ENABLE_CAP.name,
-    "a dirty log with mode 'manual'",
-    'the host lacks KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2'
-  )
+function setManualProtect(handle: Handle, value: bigint): void {
+  const { bytes } = new kvm_enable_cap({ cap: manualProtect, args: [value, 0n, 0n, 0n] })
+  const lacks = () => handle.send(KVM_CHECK_EXTENSION, manualProtect) <= 0
+  handle.plain(KVM_ENABLE_CAP, "beginning a dirty log with mode 'manual'", bytes, {
+    EINVAL: () => (lacks() ? 'this host lacks KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2' : undefined)
+  })
 }
 
 // The younger capability says how entries are published; on x86-64 both are the same (api.rst 8.29).
-function enableRing(vm: NativeVm, entries: number): void {
-  const capability = ringCapabilities.find((number) => vm.ioctl(KVM_CHECK_EXTENSION.number, number) > 0)
+function enableRing({ native, handle, hasVcpus }: DirtyLogHost, entries: number): void {
+  const capability = ringCapabilities.find((number) => handle.send(KVM_CHECK_EXTENSION, number) > 0)
   if (capability === undefined) throw new KvmError('unavailable', 'this host has no dirty ring (KVM_CAP_DIRTY_LOG_RING); use bitmap or manual')
-  const most = vm.ioctl(KVM_CHECK_EXTENSION.number, capability) / DirtyGfn.size
+  const most = handle.send(KVM_CHECK_EXTENSION, capability) / kvm_dirty_gfn.size
   if (!Number.isInteger(Math.log2(entries)) || entries > most) throw argumentError('ringEntries', entries, `a power of two up to ${most}`)
-  const result = vm.enableDirtyRing(capability, entries * DirtyGfn.size)
+  const result = native.enableDirtyRing(capability, entries * kvm_dirty_gfn.size)
   if (result < 0)
-    throw ioctlError(
-      KVM_ENABLE_CAP.name,
-      result,
-      `dirty rings of ${entries} entries`,
-      'they must be enabled before the first vCPU, once, and be larger than what KVM keeps in reserve'
-    )
-  withRings.add(vm)
+    throw handle.refused(KVM_ENABLE_CAP, result, `enabling dirty rings of ${entries} entries`, { EINVAL: () => whyNoRing(native, hasVcpus()) })
+  withRings.add(native)
+}
+
+// kvm_vm_ioctl_enable_dirty_log_ring() has these causes, and one more that nobody tells: a ring must be larger than what KVM keeps in reserve.
+function whyNoRing(native: NativeVm, hasVcpus: boolean): string | undefined {
+  if (hasVcpus) return 'they must be enabled before the first vCPU'
+  return withRings.has(native) ? 'this VM has them already, for its whole life' : undefined
 }

@@ -1,26 +1,73 @@
-/** Memory that only the guest reaches: KVM_CREATE_GUEST_MEMFD (api.rst 4.142). */
-import { checkInteger, checkOptions, checkSize, hex, pageSize } from '../abi/arguments.js'
-import { errnoName, KvmError } from '../abi/errors.js'
+/** Memory of a guest behind a file of KVM's: KVM_CREATE_GUEST_MEMFD (api.rst 4.142). */
+import { inspect } from 'node:util'
+import { argumentError, checkBoolean, checkInteger, checkOptions, checkSize, hex, pageSize, restAfter } from '../abi/arguments.js'
+import { errnoName, errnoText, exhaustion, KvmError } from '../abi/errors.js'
+import { making } from '../abi/exhausted.js'
+import { capabilities } from '../abi/generated/capabilities.js'
+import { GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP } from '../abi/generated/constants.js'
+import { KVM_CHECK_EXTENSION, KVM_CREATE_GUEST_MEMFD } from '../abi/generated/requests.js'
+import { kvm_create_guest_memfd } from '../abi/generated/structures.js'
 import { checkOurs, ours } from '../abi/internal.js'
+import type { Handle } from '../abi/ioctls.js'
 import type { NativeDescriptor, NativeVm } from '../abi/native.js'
-import { KVM_CREATE_GUEST_MEMFD } from '../abi/requests.js'
-import { CreateGuestMemfd } from '../abi/structures.js'
+import { shown } from '../abi/text.js'
+import { commonOptions, type Mapping, type MappingOptions, mapDescriptor } from './mapping.js'
+
+/** By the names of the options that set them. */
+const flagsByName = { mmap: GUEST_MEMFD_FLAG_MMAP, initShared: GUEST_MEMFD_FLAG_INIT_SHARED } as const
+type FlagName = keyof typeof flagsByName
+const namesOf = (flags: number) => Object.entries(flagsByName).flatMap(([name, flag]) => (flags & flag ? [name] : []))
 
 /** Of {@link Vm.createGuestMemfd}. */
 export interface GuestMemfdOptions {
   /** Bytes, a multiple of 4 KiB. */
   size: number
-  /** GUEST_MEMFD_FLAG_ bits; which there are says the capability GUEST_MEMFD_FLAGS. */
+  /** Whether this process may map it, as {@link GuestMemfd.mmap} does (GUEST_MEMFD_FLAG_MMAP, Linux 6.18). */
+  mmap?: boolean
+  /** Whether its pages are shared with the host from the beginning, and not private to the guest (GUEST_MEMFD_FLAG_INIT_SHARED, Linux 6.18). */
+  initShared?: boolean
+  /** GUEST_MEMFD_FLAG_ bits beside those above, as they are: for flags that this library does not know. */
   flags?: number
 }
 
 /** @internal */
-export let createGuestMemfd: (vm: NativeVm, options: GuestMemfdOptions) => GuestMemfd
-/** @internal */
+export let createGuestMemfd: (vm: NativeVm, handle: Handle, options: GuestMemfdOptions) => GuestMemfd
+/** @internal the open descriptor */
 export let descriptorOf: (memfd: GuestMemfd) => number
+/** @internal the VM that made it, and that alone may use it */
+export let ownerOf: (memfd: GuestMemfd) => NativeVm
 /** @internal */
 export function checkOpen(memfd: GuestMemfd): void {
   if (memfd.closed) throw new KvmError('closed', 'this guest_memfd is closed')
+}
+
+function checkedFlags(options: GuestMemfdOptions): number {
+  const named = (Object.keys(flagsByName) as FlagName[]).reduce(
+    (flags, name) => flags | (checkBoolean(name, options[name] ?? false) ? flagsByName[name] : 0),
+    0
+  )
+  return (named | checkInteger('flags', options.flags ?? 0, 0, 2 ** 31 - 1)) >>> 0
+}
+
+/** KVM says by capabilities whether it makes any for this VM, and with which flags. */
+function notCreated(handle: Handle, size: number, flags: number, result: number): KvmError {
+  const asked = `creating a guest_memfd of ${hex(size)} bytes`
+  const check = (capability: number) => handle.send(KVM_CHECK_EXTENSION, capability)
+  const lacking = (why: string) =>
+    new KvmError('unavailable', `${handle.name}: ${asked}: ${errnoText(result)}; ${why}`, {
+      errno: errnoName(result),
+      ioctl: KVM_CREATE_GUEST_MEMFD.name
+    })
+  if (handle.closed) return handle.closedError()
+  if (errnoName(result) === 'ENOTTY') return lacking('this kernel has none: it needs Linux 6.8, built with CONFIG_KVM_GUEST_MEMFD')
+  if (errnoName(result) !== 'EINVAL') return handle.refused(KVM_CREATE_GUEST_MEMFD, result, asked)
+  if (check(capabilities.GUEST_MEMFD) <= 0)
+    return lacking('KVM makes none for VMs of this type (KVM_CAP_GUEST_MEMFD): before Linux 6.18 only for those with private memory')
+  const known = Math.max(0, check(capabilities.GUEST_MEMFD_FLAGS))
+  const unknown = (flags & ~known) >>> 0
+  if (unknown === 0) return handle.refused(KVM_CREATE_GUEST_MEMFD, result, asked)
+  const which = namesOf(unknown).join(' and ') || `the flag ${hex(unknown)}`
+  return lacking(`KVM does not know ${which} here; it knows ${namesOf(known).join(' and ') || 'no flag'} (KVM_CAP_GUEST_MEMFD_FLAGS)`)
 }
 
 /**
@@ -32,44 +79,111 @@ export function checkOpen(memfd: GuestMemfd): void {
 export class GuestMemfd implements Disposable {
   /** Bytes. */
   readonly size: number
+  /** Its GUEST_MEMFD_FLAG_ bits. */
+  readonly flags: number
   readonly #native: NativeDescriptor
+  readonly #owner: NativeVm
 
   static {
-    createGuestMemfd = (vm, options) => GuestMemfd.#create(vm, options)
-    descriptorOf = (memfd) => memfd.#native.fd
+    createGuestMemfd = (...given) => GuestMemfd.#create(...given)
+    descriptorOf = (memfd) => {
+      checkOpen(memfd)
+      return memfd.#native.fd
+    }
+    ownerOf = (memfd) => memfd.#owner
   }
 
-  private constructor(key: symbol, memfd: NativeDescriptor, size: number) {
+  private constructor(key: symbol, owner: NativeVm, memfd: NativeDescriptor, size: number, flags: number) {
     checkOurs(key, 'a GuestMemfd', 'createGuestMemfd() of a Vm')
+    this.#owner = owner
     this.#native = memfd
     this.size = size
+    this.flags = flags
   }
 
-  static #create(vm: NativeVm, options: GuestMemfdOptions): GuestMemfd {
-    checkOptions('options', options, ['size', 'flags'])
+  static #create(vm: NativeVm, handle: Handle, options: GuestMemfdOptions): GuestMemfd {
+    checkOptions('options', options, ['size', 'mmap', 'initShared', 'flags'])
     const size = checkSize('size', options.size, pageSize)
-    const argument = new CreateGuestMemfd({ size, flags: BigInt(checkInteger('flags', options.flags ?? 0)) })
-    const memfd = vm.createGuestMemfd(argument.bytes)
-    if (typeof memfd !== 'number') return new GuestMemfd(ours, memfd, size)
-    const errno = errnoName(memfd)
-    throw new KvmError(
-      errno === 'ENOTTY' ? 'unavailable' : 'ioctl',
-      `creating a guest_memfd of ${hex(size)} bytes: ${errno}; it needs Linux 6.8 or later and a VM type that has private memory (KVM_CAP_GUEST_MEMFD)`,
-      { errno, ioctl: KVM_CREATE_GUEST_MEMFD.name }
-    )
+    const flags = checkedFlags(options)
+    const argument = new kvm_create_guest_memfd({ size, flags: BigInt(flags) })
+    const memfd = making(() => vm.createGuestMemfd(argument.bytes))
+    if (typeof memfd === 'number') throw notCreated(handle, size, flags, memfd)
+    return new GuestMemfd(ours, vm, memfd, size, flags)
   }
 
+  /** Whether this process may map it. */
+  get mappable(): boolean {
+    return (this.flags & flagsByName.mmap) !== 0
+  }
   /** Whether close() was called. Any other use then throws `closed`. */
   get closed(): boolean {
     return this.#native.fd < 0
   }
 
-  /** Closes the handle; slots made with it keep the memory. A second call does nothing. */
+  #range(offset: number, length: number): void {
+    checkOpen(this)
+    checkInteger('offset', offset)
+    checkSize('length', length, pageSize)
+    if (offset % pageSize !== 0) throw argumentError('offset', offset, `a multiple of ${pageSize}`)
+    if (offset + length > this.size)
+      throw new KvmError('argument', `offset ${hex(offset)} and length ${hex(length)} reach past the guest_memfd's end at ${hex(this.size)}`, {
+        argument: 'offset'
+      })
+  }
+
+  #allocate(did: string, punch: boolean, offset: number, length: number): void {
+    this.#range(offset, length)
+    const result = making(() => this.#native.allocate(punch, offset, length))
+    if (result >= 0) return
+    const asked = `${did} of ${hex(length)} bytes at ${hex(offset)} of a guest_memfd`
+    const errno = errnoName(result)
+    throw exhaustion(asked, result) ?? new KvmError('memory', `${asked}: ${errno}`, { errno })
+  }
+
+  /**
+   * Brings pages in before the guest touches them: fallocate(2). Those that are there stay as they are.
+   * @throws KvmError `argument`, `closed`, or `memory` where there is not enough
+   */
+  allocate(offset = 0, length = restAfter(offset, this.size)): void {
+    this.#allocate('allocate', false, offset, length)
+  }
+
+  /**
+   * Gives pages back, and takes them from the guest: fallocate(2) with FALLOC_FL_PUNCH_HOLE. The next touch brings pages of zeros.
+   * @throws KvmError `argument`, `closed`
+   */
+  punchHole(offset = 0, length = restAfter(offset, this.size)): void {
+    this.#allocate('punchHole', true, offset, length)
+  }
+
+  /**
+   * Its pages in this process's address space. An access to pages that are private to the guest fails with EFAULT: without `initShared` all are.
+   * The mapping's `kind` is `file`; it lives on when this handle is closed.
+   * @throws KvmError `state` unless it was created with `mmap`, `argument`, `closed`, `memory`
+   * @example
+   * using shared = vm.createGuestMemfd({ size: 2 * MiB, mmap: true, initShared: true })
+   * using mapping = shared.mmap()
+   */
+  mmap(options: MappingOptions & { offset?: number; size?: number } = {}): Mapping {
+    checkOptions('options', options, [...commonOptions, 'offset', 'size'])
+    const { offset = 0, size = restAfter(offset, this.size), ...rest } = options
+    this.#range(offset, size)
+    if (!this.mappable)
+      throw new KvmError('state', 'this guest_memfd cannot be mapped: create it with { mmap: true } (GUEST_MEMFD_FLAG_MMAP, Linux 6.18)')
+    return mapDescriptor({ kind: 'file', size, offset, fd: this.#native.fd, shared: true }, rest)
+  }
+
+  /** Closes the handle; slots and mappings made with it keep the memory. A second call does nothing. */
   close(): void {
     this.#native.close()
   }
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('GuestMemfd', { size: hex(this.size), flags: namesOf(this.flags).join('+') || undefined, closed: this.closed })
   }
 }

@@ -1,5 +1,8 @@
 /** Host memory for guests: the HVA side of a memslot. */
-import { closeSync, openSync } from 'node:fs'
+
+import { closeSync } from 'node:fs'
+import { inspect } from 'node:util'
+import type { Hva } from '../abi/addresses.js'
 import {
   argumentError,
   checkAddress,
@@ -15,31 +18,35 @@ import {
   pageSize,
   restAfter
 } from '../abi/arguments.js'
-import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
-import { making, opening, zeroed } from '../abi/exhausted.js'
+import { errnoName, KvmError } from '../abi/errors.js'
+import { making, zeroed } from '../abi/exhausted.js'
+import * as constants from '../abi/generated/constants.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import { type NativeRegion, native, type RegionOptions } from '../abi/native.js'
+import { shown } from '../abi/text.js'
+import { openBackingFile } from './backing-file.js'
 import { announcing } from './changes.js'
 import { type DemandPaging, dropPaging, type FaultHandler, makePaging, type PageSource, providePages } from './demand-paging.js'
+import { memoryError, notServedHere, unmappedError } from './mapping-refusal.js'
 
-/** madvise(2) by name; numbers from <asm-generic/mman-common.h>, since older libcs lack the newer ones. */
+/** madvise(2) by name. */
 const adviceNumbers = {
-  normal: 0,
-  random: 1,
-  sequential: 2,
-  willneed: 3,
-  dontneed: 4,
-  free: 8,
-  remove: 9,
-  mergeable: 12,
-  unmergeable: 13,
-  hugepage: 14,
-  nohugepage: 15,
-  cold: 20,
-  pageout: 21,
-  'populate-read': 22,
-  'populate-write': 23,
-  collapse: 25
+  normal: constants.MADV_NORMAL,
+  random: constants.MADV_RANDOM,
+  sequential: constants.MADV_SEQUENTIAL,
+  willneed: constants.MADV_WILLNEED,
+  dontneed: constants.MADV_DONTNEED,
+  free: constants.MADV_FREE,
+  remove: constants.MADV_REMOVE,
+  mergeable: constants.MADV_MERGEABLE,
+  unmergeable: constants.MADV_UNMERGEABLE,
+  hugepage: constants.MADV_HUGEPAGE,
+  nohugepage: constants.MADV_NOHUGEPAGE,
+  cold: constants.MADV_COLD,
+  pageout: constants.MADV_PAGEOUT,
+  'populate-read': constants.MADV_POPULATE_READ,
+  'populate-write': constants.MADV_POPULATE_WRITE,
+  collapse: constants.MADV_COLLAPSE
 } as const
 /** Advice of madvise(2), by name. */
 export type Advice = keyof typeof adviceNumbers
@@ -55,9 +62,17 @@ export interface MappingOptions {
   /** Transparent huge pages: true asks for them, false forbids them (MADV_HUGEPAGE, MADV_NOHUGEPAGE). */
   hugePages?: boolean
   /** The HVA wished for, page-aligned; a hint unless `fixed`. */
-  address?: number
+  address?: Hva
   /** Exactly at `address`, or an error; never over memory that is mapped already (MAP_FIXED_NOREPLACE). */
   fixed?: boolean
+}
+/** Of {@link Mapping.anonymous}. */
+export interface AnonymousOptions extends MappingOptions {
+  /**
+   * Promises no memory for the mapping (MAP_NORESERVE), so that it may be larger than all memory and swap; under vm.overcommit_memory=2 the
+   * kernel ignores that. Who touches more than there is, a guest as well, has the kernel end a process for want of memory.
+   */
+  noReserve?: boolean
 }
 /** Of {@link Mapping.hugetlb}. */
 export interface HugetlbOptions extends MappingOptions {
@@ -74,44 +89,16 @@ export interface FileOptions extends MappingOptions {
   readonly?: boolean
 }
 
-const commonOptions = ['populate', 'hugePages', 'address', 'fixed'] as const
-
-function memoryError(asked: string, result: number): KvmError {
-  const exhausted = errnoName(result) === 'ENOMEM' ? undefined : exhaustion(asked, result)
-  if (exhausted) return exhausted
-  const errno = errnoName(result)
-  const advice: Record<string, string> = {
-    ENOMEM: 'there is not enough memory (for hugetlb: raise /proc/sys/vm/nr_hugepages; else see ulimit -v, RLIMIT_AS, and vm.overcommit_memory)',
-    EFBIG: 'no file of this process may be so large, and a memfd counts as one: raise the limit (ulimit -f, RLIMIT_FSIZE)',
-    EEXIST: 'something is mapped there already',
-    EPERM: 'the address lies below /proc/sys/vm/mmap_min_addr, or the process may not',
-    EFAULT: 'the memory there cannot be accessed: protected, or past the end of its file',
-    EOPNOTSUPP: 'this kind of memory, or its file system, cannot',
-    EINVAL: 'the kernel does not support it for this memory',
-    EBUSY: 'a live buffer of the mapping exists, and an access through it would crash the process; or its faults are served',
-    EAGAIN: 'a page is not there yet, and the thread that serves this mapping is another'
-  }
-  return new KvmError('memory', `${asked}: ${errno}${advice[errno] ? `; ${advice[errno]}` : ''}`, { errno })
-}
-
-function openBacking(path: string, mode: 'r' | 'r+'): number {
-  try {
-    return opening(`opening ${path} to map it`, () => openSync(path, mode))
-  } catch (error) {
-    if (error instanceof KvmError) throw error
-    const { code = 'EIO' } = error as NodeJS.ErrnoException
-    throw new KvmError('memory', `opening ${path} to map it: ${code}; it must exist, and be readable${mode === 'r' ? '' : ' and writable'}`, {
-      errno: code,
-      path
-    })
-  }
-}
+/** @internal */
+export const commonOptions = ['populate', 'hugePages', 'address', 'fixed'] as const
 
 // Who serves pages is held by the event loop, and must not hold the mapping.
 const lostWithPaging = new FinalizationRegistry<DemandPaging>((paging) => dropPaging(paging))
 
 /** @internal memory that another environment mapped */
 export let mappingOver: (region: NativeRegion) => Mapping
+/** @internal the pages of an open file, which the mapping holds by a descriptor of its own */
+export let mapDescriptor: (request: RegionOptions, options: MappingOptions) => Mapping
 /** @internal what a new memslot hands to the VM */
 export let regionOf: (mapping: Mapping) => NativeRegion
 /** @internal the same for a memslot that holds the memory already, even past the handle's end */
@@ -132,7 +119,7 @@ export class Mapping implements Disposable {
   /** Bytes, whole pages. */
   readonly size: number
   /** The HVA of the first byte. */
-  readonly address: number
+  readonly address: Hva
   readonly #region: NativeRegion
   #closed = false
   #paging: DemandPaging | undefined
@@ -146,6 +133,7 @@ export class Mapping implements Disposable {
   }
 
   static {
+    mapDescriptor = (request, options) => Mapping.#map(request, options)
     mappingOver = (region) => new Mapping(ours, region)
     regionOf = (mapping) => {
       mapping.#open()
@@ -163,11 +151,9 @@ export class Mapping implements Disposable {
     if (fixed && address === 0) throw argumentError('address', address, 'above 0')
     if (fixed && address === undefined) throw argumentError('fixed', fixed, 'given together with address')
     const advice = hugePages === undefined ? undefined : adviceNumbers[hugePages ? 'hugepage' : 'nohugepage']
-    const region = making(() =>
-      native.map({ ...request, fixed, populate, ...(advice !== undefined && { advice }), ...(address !== undefined && { address }) })
-    )
-    if (typeof region === 'number')
-      throw memoryError(`mapping ${hex(request.size)} bytes of ${request.kind} memory${address === undefined ? '' : ` at ${hex(address)}`}`, region)
+    const asked = { ...request, fixed, populate, ...(advice !== undefined && { advice }), ...(address !== undefined && { address }) }
+    const region = making(() => native.map(asked))
+    if (typeof region === 'number') throw unmappedError(asked, region)
     return new Mapping(ours, region)
   }
 
@@ -176,9 +162,10 @@ export class Mapping implements Disposable {
    * @param size bytes, a multiple of 4 KiB
    * @throws KvmError `argument` or `memory`
    */
-  static anonymous(size: number, options: MappingOptions = {}): Mapping {
-    checkOptions('options', options, commonOptions)
-    return Mapping.#map({ kind: 'anonymous', size: checkSize('size', size, pageSize) }, options)
+  static anonymous(size: number, options: AnonymousOptions = {}): Mapping {
+    checkOptions('options', options, [...commonOptions, 'noReserve'])
+    const noReserve = checkBoolean('noReserve', options.noReserve ?? false)
+    return Mapping.#map({ kind: 'anonymous', size: checkSize('size', size, pageSize), noReserve }, options)
   }
 
   /** Shared memory without a name: memfd_create(2), sealed against shrinking. */
@@ -198,13 +185,13 @@ export class Mapping implements Disposable {
   /** A file's bytes. Reading past the file's end is an error here, and EFAULT or MMIO for a guest. */
   static file(path: string, size: number, options: FileOptions = {}): Mapping {
     checkOptions('options', options, [...commonOptions, 'offset', 'shared', 'readonly'])
-    if (typeof path !== 'string') throw argumentError('path', typeof path, 'a string')
+    if (typeof path !== 'string') throw argumentError('path', path, 'a string')
     const { shared = false, readonly = false } = options
     checkBoolean('shared', shared)
     checkBoolean('readonly', readonly)
     const offset = checkAddress('offset', options.offset ?? 0, pageSize)
     checkSize('size', size, pageSize)
-    const fd = openBacking(path, readonly || !shared ? 'r' : 'r+')
+    const fd = openBackingFile(path, readonly || !shared ? 'r' : 'r+', 'to map it')
     try {
       return Mapping.#map({ kind: 'file', size, fd, offset, shared, readonly }, options)
     } finally {
@@ -246,7 +233,11 @@ export class Mapping implements Disposable {
   }
 
   #check(result: number, asked: string): void {
-    if (result < 0) throw memoryError(`${asked} of the mapping at ${hexRange(this.address, this.size)}`, result)
+    if (result >= 0) return
+    const what = `${asked} of the mapping at ${hexRange(this.address, this.size)}`
+    // Only an access waits for pages.
+    if (errnoName(result) === 'EAGAIN' && ['read', 'write', 'fill'].includes(asked)) throw notServedHere(what, result)
+    throw memoryError(what, result, { kind: this.kind, buffered: this.#region.buffered, served: this.#paging?.closed === false })
   }
 
   // Pages that this thread itself serves are asked for first: a wait for them here would be one without end.
@@ -352,7 +343,7 @@ export class Mapping implements Disposable {
    * change them, by what it returns. Nothing returned leaves them as they are.
    */
   onMinorFault(handler: FaultHandler): DemandPaging {
-    if (typeof handler !== 'function') throw argumentError('handler', typeof handler, 'a function')
+    if (typeof handler !== 'function') throw argumentError('handler', handler, 'a function')
     return this.#page(handler, true)
   }
 
@@ -401,5 +392,10 @@ export class Mapping implements Disposable {
     if (this.#closed) return
     this.#closed = true
     this.#slotGone()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('Mapping', { kind: this.kind, hva: hexRange(this.address, this.size), closed: this.#closed })
   }
 }

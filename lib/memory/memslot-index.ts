@@ -1,10 +1,10 @@
 /** Memslots in order of GPA. */
-import BTreeModule from 'sorted-btree'
+import { createRequire } from 'node:module'
+import type { Gpa } from '../abi/addresses.js'
 import { type Memslot, recordOf, type SlotRecord } from './memslot.js'
 
-// A CommonJS module with a default export of its own.
-const BTree = ((BTreeModule as unknown as { default?: typeof BTreeModule }).default ??
-  BTreeModule) as unknown as typeof import('sorted-btree').default
+// A CommonJS module: to import one, Node parses all of it for its exports first, which takes as long as a third of this package.
+const { default: BTree } = createRequire(import.meta.url)('sorted-btree') as typeof import('sorted-btree')
 
 /** Brought up to date when it is asked: changes that nobody looks at between cost a note each. */
 export class MemslotIndex {
@@ -46,13 +46,13 @@ export class MemslotIndex {
   }
 
   /** The slot with the highest GPA up to this one. */
-  atOrBelow(gpa: number): Memslot | undefined {
+  atOrBelow(gpa: Gpa): Memslot | undefined {
     this.#update()
     return this.#byGpa.getPairOrNextLower(gpa)?.[1]
   }
 
   /** Those that share guest addresses with a range. */
-  within(gpa: number, size: number): Memslot[] {
+  within(gpa: Gpa, size: number): Memslot[] {
     const found: Memslot[] = []
     for (let slot = this.atOrBelow(gpa + size - 1); slot && slot.gpa + slot.size > gpa; slot = this.atOrBelow(slot.gpa - 1)) found.push(slot)
     return found

@@ -1,9 +1,11 @@
 /** Why a change of the table was refused. */
 import { constants } from 'node:os'
+import type { Gpa } from '../abi/addresses.js'
 import { hexRange } from '../abi/arguments.js'
 import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
-import { KVM_SET_USER_MEMORY_REGION } from '../abi/requests.js'
-import type { Memslot, Placement } from './memslot.js'
+import { KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2 } from '../abi/generated/requests.js'
+import { type Asked, brokenRule } from './memslot-rules.js'
+import type { Placement } from './placement.js'
 
 /** What the kernel or the table said. */
 export interface Refusal {
@@ -12,11 +14,11 @@ export interface Refusal {
   /** Which of several changes. */
   change: number
   /** For EEXIST the slot in the way, if there is one. */
-  present: Range | null
+  present: SlotPlace | null
 }
-interface Range {
+interface SlotPlace {
   id: number
-  gpa: number
+  gpa: Gpa
   size: number
 }
 
@@ -31,7 +33,7 @@ export function refusalIn(records: Float64Array, result: number): Refusal {
 export const overtaken = (change: number): Refusal => ({ result: -constants.errno.ESTALE, errno: 'ESTALE', change, present: null })
 
 /** A slot with the id -1 is one that a transaction has yet to make. */
-export function overlapError({ gpa, size }: Omit<Range, 'id'>, present: Range): KvmError {
+export function overlapError({ gpa, size }: Omit<SlotPlace, 'id'>, present: SlotPlace): KvmError {
   const which = present.id < 0 ? 'another slot of the transaction' : `slot ${present.id}`
   return new KvmError('overlap', `gpa ${hexRange(gpa, size)} overlaps ${which} at gpa ${hexRange(present.gpa, present.size)}`, {
     errno: 'EEXIST',
@@ -40,7 +42,7 @@ export function overlapError({ gpa, size }: Omit<Range, 'id'>, present: Range): 
   })
 }
 
-export function conflictError({ id }: Memslot): KvmError {
+export function conflictError({ id }: { id: number }): KvmError {
   return new KvmError(
     'conflict',
     `memslot ${id} was changed by another environment after this transaction named it: nothing is changed; make it anew from the table as it is now`,
@@ -48,17 +50,32 @@ export function conflictError({ id }: Memslot): KvmError {
   )
 }
 
-/** Of a table that is open; `after` is null for a deletion. */
-export function refusedError({ id }: Memslot, after: Placement | null, { result, errno, present }: Refusal, limit: number): KvmError {
+/** A change that the kernel refused, and what the table knows of it. */
+export interface RefusedChange extends Omit<Asked, 'after'> {
+  slot: { id: number }
+  /** null for a deletion. */
+  after: Placement | null
+  /** How many memslots the host allows. */
+  limit: number
+}
+
+/** Of a table that is open. */
+export function refusedError(change: RefusedChange, { result, errno, present }: Refusal): KvmError {
+  const { slot, after, limit } = change
   if (present && after) return overlapError(after, present)
   if (errno === 'ENOSPC') return new KvmError('limit', `this host allows ${limit} memslots, and all are in use`, { limit })
-  const which = id < 0 ? 'a slot' : `slot ${id}`
+  const which = slot.id < 0 ? 'a slot' : `slot ${slot.id}`
   return ioctlError(
-    KVM_SET_USER_MEMORY_REGION.name,
+    (after?.guestMemfd ? KVM_SET_USER_MEMORY_REGION2 : KVM_SET_USER_MEMORY_REGION).name,
     result,
     after ? `putting ${which} at gpa ${hexRange(after.gpa, after.size)}` : `deleting ${which}`,
-    errno === 'EIO'
-      ? 'of a transaction it refused, and then did not take back what it had taken: the table is what it has'
-      : 'the host may limit guest-physical addresses, lack the flag, or refuse the change on a live slot'
+    whyRefused(change, errno)
   )
+}
+
+function whyRefused(change: RefusedChange, errno: string): string | undefined {
+  const { after } = change
+  if (errno === 'EIO') return 'of a transaction it refused, and then did not take back what it had taken: the table is what it has'
+  if (errno === 'ENOTTY' && after?.guestMemfd) return 'this kernel has no memslots with a guest_memfd: they need Linux 6.8 (KVM_CAP_USER_MEMORY2)'
+  return after && (errno === 'EINVAL' || errno === 'EEXIST') ? brokenRule({ ...change, after }) : undefined
 }

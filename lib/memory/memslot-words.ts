@@ -1,8 +1,9 @@
 /** Changes and rows of the table, in the numbers that the add-on takes and gives (native/napi/vm_memslots.cc): eight for each. */
+import type { Gpa } from '../abi/addresses.js'
 import type { NativeMemslots, NativeRegion } from '../abi/native.js'
 import { descriptorOf } from './guest-memfd.js'
 import { regionOf } from './mapping.js'
-import type { Placement } from './memslot.js'
+import type { Placement } from './placement.js'
 
 /** Numbers of one record. */
 export const recordLength = 8
@@ -26,7 +27,8 @@ export function putChange(records: Float64Array, at: number, { id, changed }: Sl
   records[at + 3] = after.size
   records[at + 4] = after.offset
   records[at + 5] = after.flags
-  records[at + 6] = after.guestMemfd === undefined ? -1 : descriptorOf(after.guestMemfd)
+  // A slot that is there has its own, whatever became of the handle.
+  records[at + 6] = after.guestMemfd === undefined || id >= 0 ? -1 : descriptorOf(after.guestMemfd)
   records[at + 7] = after.guestMemfdOffset
   // A slot may outlive the handle of its mapping; other memory needs an open one.
   return after.mapping === before?.mapping ? null : regionOf(after.mapping)
@@ -35,7 +37,7 @@ export function putChange(records: Float64Array, at: number, { id, changed }: Sl
 /** A row that changed; `created` is 0 where there is no slot of this id any more. */
 export interface ChangedRow extends SlotState {
   created: number
-  gpa: number
+  gpa: Gpa
   size: number
   offset: number
   flags: number

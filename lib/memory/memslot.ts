@@ -1,107 +1,31 @@
-/** One row of the first table, and what may stand in it. */
-import {
-  argumentError,
-  checkAddress,
-  checkBoolean,
-  checkBytes,
-  checkInteger,
-  checkOptions,
-  checkSize,
-  hex,
-  hexRange,
-  pageSize,
-  restAfter
-} from '../abi/arguments.js'
+/** One row of the first table. */
+
+import { inspect } from 'node:util'
+import type { Gpa, Hva } from '../abi/addresses.js'
+import { argumentError, checkAddress, checkBytes, checkInteger, checkOptions, hexRange, pageSize } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
+import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../abi/generated/constants.js'
 import { checkOurs, ours } from '../abi/internal.js'
-import { checkOpen, GuestMemfd } from './guest-memfd.js'
-import { Mapping } from './mapping.js'
-import type { SlotTable } from './slot-table.js'
+import { shown } from '../abi/text.js'
+import type { MemslotChanged } from './changes.js'
+import type { GuestMemfd } from './guest-memfd.js'
+import type { Mapping } from './mapping.js'
+import { checkPlacement, flagsWith, type MemslotChange, type MemslotFlags, type Placement } from './placement.js'
 
-const logDirtyFlag = 1
-const readonlyFlag = 2
-const guestMemfdFlag = 4
-
-/** What {@link Memslot.setFlags} may change. */
-export interface MemslotFlags {
-  /** Keep a bitmap of the pages the guest wrote (KVM_MEM_LOG_DIRTY_PAGES). */
-  logDirty?: boolean
-}
-/** Of {@link Memslots.create}. */
-export interface MemslotOptions extends MemslotFlags {
-  /** Where the guest sees it; a multiple of 4 KiB. */
-  gpa: number
-  mapping: Mapping
-  /** Where in the mapping it begins; a multiple of 4 KiB, 0 if absent. */
-  offset?: number
-  /** Bytes; the rest of the mapping if absent. */
-  size?: number
-  /** Guest writes become MMIO exits (KVM_MEM_READONLY). */
-  readonly?: boolean
-  /** Where the guest's private pages come from (KVM_MEM_GUEST_MEMFD). Such a slot can only be deleted. */
-  guestMemfd?: GuestMemfd
-  /** Where in the guest_memfd it begins; a multiple of 4 KiB, 0 if absent. */
-  guestMemfdOffset?: number
-  /** KVM_MEM_ bits beside those above, as they are: for flags that this library does not know. */
-  flags?: number
-}
-/** What {@link Memslot.change} asks the kernel to change. */
-export type MemslotChange = Partial<Pick<MemslotOptions, 'gpa' | 'mapping' | 'offset' | 'size' | 'flags'>>
-
-/** @internal */
-export interface Placement {
-  gpa: number
-  mapping: Mapping
-  offset: number
-  size: number
-  flags: number
-  guestMemfd: GuestMemfd | undefined
-  guestMemfdOffset: number
-}
-
-/** @internal KVM_MEM_ bits with dirty logging on or off */
-export function flagsWith(flags: number, { logDirty = false }: MemslotFlags): number {
-  return ((flags & ~logDirtyFlag) | (checkBoolean('logDirty', logDirty) ? logDirtyFlag : 0)) >>> 0
-}
-
-/** @internal */
-export function placementOf(options: MemslotOptions): Placement {
-  checkOptions('options', options, ['gpa', 'mapping', 'offset', 'size', 'readonly', 'logDirty', 'guestMemfd', 'guestMemfdOffset', 'flags'])
-  const { gpa, mapping, offset = 0, readonly = false, logDirty = false, guestMemfd, guestMemfdOffset = 0, flags = 0 } = options
-  if (!(mapping instanceof Mapping)) throw argumentError('mapping', typeof mapping, 'a Mapping')
-  if (guestMemfd !== undefined && !(guestMemfd instanceof GuestMemfd)) throw argumentError('guestMemfd', typeof guestMemfd, 'a GuestMemfd')
-  const named =
-    (checkBoolean('logDirty', logDirty) ? logDirtyFlag : 0) |
-    (checkBoolean('readonly', readonly) ? readonlyFlag : 0) |
-    (guestMemfd ? guestMemfdFlag : 0)
-  const size = options.size ?? restAfter(offset, mapping.size)
-  return { gpa, mapping, offset, size, guestMemfd, guestMemfdOffset, flags: (named | checkInteger('flags', flags, 0, 0xffff_ffff)) >>> 0 }
-}
-
-/** @internal */
-export function checkPlacement(placement: Placement): Placement {
-  const { gpa, mapping, offset, size, guestMemfd, guestMemfdOffset } = placement
-  checkAddress('gpa', gpa, pageSize)
-  if (!(mapping instanceof Mapping)) throw argumentError('mapping', typeof mapping, 'a Mapping')
-  checkAddress('offset', offset, pageSize)
-  if (offset >= mapping.size) throw argumentError('offset', offset, `below the mapping's size, ${hex(mapping.size)}`)
-  checkSize('size', size, pageSize)
-  checkEnd('size', size, offset, mapping.size, 'mapping')
-  checkAddress('guestMemfdOffset', guestMemfdOffset, pageSize)
-  if (guestMemfd === undefined) return placement
-  checkOpen(guestMemfd)
-  checkEnd('guestMemfdOffset', size, guestMemfdOffset, guestMemfd.size, 'guest_memfd')
-  return placement
-}
-
-function checkEnd(argument: string, size: number, offset: number, end: number, of: string): void {
-  if (offset + size > end)
-    throw new KvmError('argument', `size ${hex(size)} at offset ${hex(offset)} reaches past the ${of}'s end at ${hex(end)}`, { argument })
+/** What a slot asks of the table that it stands in. */
+export interface MemslotOwner {
+  /** Whether the VM is closed. */
+  readonly closed: boolean
+  /** Another placement, computed from the one that the slot has now. */
+  change(slot: Memslot, did: MemslotChanged['did'], compute: (now: Placement) => Placement): void
+  remove(slot: Memslot): void
+  dirtyLog(slot: Memslot): Uint8Array
+  clearDirtyLog(slot: Memslot, bitmap: Uint8Array, firstPage: number): void
 }
 
 /** @internal what the library knows of a slot */
 export interface SlotRecord {
-  readonly table: SlotTable
+  readonly table: MemslotOwner
   id: number
   placement: Placement
   /** Whether it was deleted. */
@@ -114,7 +38,7 @@ export interface SlotRecord {
   notedAt: number
 }
 /** @internal */
-export let makeSlot: (table: SlotTable, placement: Placement) => Memslot
+export let makeSlot: (table: MemslotOwner, placement: Placement) => Memslot
 /** @internal */
 export let recordOf: (slot: Memslot) => SlotRecord
 
@@ -145,7 +69,7 @@ export class Memslot {
     recordOf = (slot) => slot.#record
   }
 
-  private constructor(key: symbol, table: SlotTable, placement: Placement) {
+  private constructor(key: symbol, table: MemslotOwner, placement: Placement) {
     checkOurs(key, 'a Memslot', 'create() of the memslots of a Vm')
     this.#record = { table, id: -1, placement, gone: false, created: 0, changed: 0, indexedAt: -1, notedAt: -1 }
   }
@@ -155,7 +79,7 @@ export class Memslot {
     return this.#record.id
   }
   /** The GPA of the first byte. */
-  get gpa(): number {
+  get gpa(): Gpa {
     return this.#record.placement.gpa
   }
   /** Bytes, whole pages. */
@@ -163,7 +87,7 @@ export class Memslot {
     return this.#record.placement.size
   }
   /** The HVA of the first byte. */
-  get hva(): number {
+  get hva(): Hva {
     return this.#record.placement.mapping.address + this.#record.placement.offset
   }
   /** The memory behind it. */
@@ -180,7 +104,7 @@ export class Memslot {
   }
   /** Whether guest writes are MMIO exits (KVM_MEM_READONLY). */
   get readonly(): boolean {
-    return (this.#record.placement.flags & readonlyFlag) !== 0
+    return (this.#record.placement.flags & KVM_MEM_READONLY) !== 0
   }
   /** The guest_memfd behind private pages, if it has one. */
   get guestMemfd(): GuestMemfd | undefined {
@@ -188,7 +112,7 @@ export class Memslot {
   }
   /** Whether KVM keeps a bitmap of written pages (KVM_MEM_LOG_DIRTY_PAGES). */
   get logDirty(): boolean {
-    return (this.#record.placement.flags & logDirtyFlag) !== 0
+    return (this.#record.placement.flags & KVM_MEM_LOG_DIRTY_PAGES) !== 0
   }
   /** Whether it was deleted, by whomever, or the VM closed. */
   get deleted(): boolean {
@@ -200,7 +124,7 @@ export class Memslot {
    * place for a moment; in a transaction it does not.
    * @throws KvmError `argument`, `overlap`, `closed`, `ioctl`; `state` inside a transaction, as the changes below
    */
-  move(gpa: number): void {
+  move(gpa: Gpa): void {
     this.#record.table.change(this, 'move', (now) => ({ ...now, gpa: checkAddress('gpa', gpa, pageSize) }))
   }
 
@@ -254,8 +178,8 @@ export class Memslot {
   }
 
   /** The GPAs of the pages in {@link getDirtyLog}, ascending. */
-  dirtyPages(): number[] {
-    const pages: number[] = []
+  dirtyPages(): Gpa[] {
+    const pages: Gpa[] = []
     this.getDirtyLog().forEach((byte, index) => {
       for (let bit = 0; byte >> bit; bit++) if ((byte >> bit) & 1) pages.push(this.gpa + (index * 8 + bit) * pageSize)
     })
@@ -276,5 +200,19 @@ export class Memslot {
   /** One line: `slot 0: gpa 0xa000-0xb000 -> hva 0x7f..`. */
   toString(): string {
     return `slot ${this.id}: gpa ${hexRange(this.gpa, this.size)} -> hva ${hexRange(this.hva, this.size)}${this.readonly ? ' readonly' : ''}${this.logDirty ? ' dirty-logged' : ''}${this.guestMemfd ? ' guest_memfd' : ''}`
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    const { id, gpa, size, hva, readonly, logDirty, guestMemfd, deleted } = this
+    return shown('Memslot', {
+      id,
+      gpa: hexRange(gpa, size),
+      hva: hexRange(hva, size),
+      readonly,
+      logDirty,
+      guestMemfd: guestMemfd !== undefined,
+      deleted
+    })
   }
 }

@@ -1,12 +1,18 @@
 /** The first table of a VM, as its users have it. */
+
+import { inspect } from 'node:util'
+import type { Gpa } from '../abi/addresses.js'
 import { checkOurs, ours } from '../abi/internal.js'
+import type { Handle } from '../abi/ioctls.js'
 import type { NativeVm } from '../abi/native.js'
-import type { Memslot, MemslotOptions } from './memslot.js'
+import { shown } from '../abi/text.js'
+import type { Memslot } from './memslot.js'
+import type { MemslotOptions } from './placement.js'
 import { SlotTable } from './slot-table.js'
 import type { MemslotTransaction } from './transaction.js'
 
 /** @internal */
-export let makeMemslots: (vm: NativeVm, limit: number) => Memslots
+export let makeMemslots: (vm: NativeVm, handle: Handle, limit: number) => Memslots
 /** @internal */
 export let tableOf: (memslots: Memslots) => SlotTable
 
@@ -24,7 +30,7 @@ export class Memslots implements Iterable<Memslot> {
   readonly #table: SlotTable
 
   static {
-    makeMemslots = (vm, limit) => new Memslots(ours, new SlotTable(vm, limit))
+    makeMemslots = (...given) => new Memslots(ours, new SlotTable(...given))
     tableOf = (memslots) => memslots.#table
   }
 
@@ -71,7 +77,7 @@ export class Memslots implements Iterable<Memslot> {
   }
 
   /** The slot that covers a GPA, or undefined: an access there is MMIO. */
-  lookup(gpa: number): Memslot | undefined {
+  lookup(gpa: Gpa): Memslot | undefined {
     return this.#table.lookup(gpa)
   }
 
@@ -87,5 +93,10 @@ export class Memslots implements Iterable<Memslot> {
   /** Plain objects, by ascending GPA. */
   toJSON() {
     return [...this].map((slot) => slot.toJSON())
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('Memslots', { length: this.length, limit: this.limit, closed: this.closed })
   }
 }

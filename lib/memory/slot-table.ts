@@ -1,17 +1,26 @@
 /** The first table, GPA -> HVA: what KVM_SET_USER_MEMORY_REGION writes (api.rst 4.35). */
+import type { Gpa } from '../abi/addresses.js'
 import { argumentError, checkAddress, pageSize } from '../abi/arguments.js'
-import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { errnoName, KvmError } from '../abi/errors.js'
 import { zeroed } from '../abi/exhausted.js'
+import { capabilities } from '../abi/generated/capabilities.js'
+import { KVM_CHECK_EXTENSION, KVM_CLEAR_DIRTY_LOG, KVM_GET_DIRTY_LOG } from '../abi/generated/requests.js'
+import type { Causes, Handle } from '../abi/ioctls.js'
 import type { NativeRegion, NativeVm } from '../abi/native.js'
 import { announcing, isWatched, type MemslotChanged, type MemslotRow } from './changes.js'
+import { ownerOf } from './guest-memfd.js'
 import { heldRegionOf, type Mapping, mappingOver, slotGone } from './mapping.js'
-import { checkAlive, checkPlacement, type Memslot, type MemslotOptions, makeSlot, type Placement, place, placementOf, recordOf } from './memslot.js'
+import { checkAlive, type Memslot, type MemslotOwner, makeSlot, place, recordOf } from './memslot.js'
 import { MemslotIndex } from './memslot-index.js'
 import { conflictError, overlapError, overtaken, type Refusal, refusalIn, refusedError } from './memslot-refusal.js'
 import { type ChangedRow, putChange, recordLength, rowsOf } from './memslot-words.js'
+import { checkPlacement, type MemslotOptions, type Placement, placementOf } from './placement.js'
 import { endTransaction, type MemslotTransaction, makeTransaction, type Staged, stage, stagedIn } from './transaction.js'
 
 const rowOf = (id: number, { gpa, size, mapping, offset }: Placement): MemslotRow => ({ id, gpa, size, hva: mapping.address + offset })
+
+// The only reason for ENXIO (virt/kvm/kvm_main.c).
+const bitmapCauses: Causes = { ENXIO: 'this VM keeps dirty rings instead' }
 
 /** Those of which a running guest must not see the moment between. */
 const together: ReadonlySet<MemslotChanged['did']> = new Set(['rebind', 'resize'])
@@ -19,9 +28,10 @@ const together: ReadonlySet<MemslotChanged['did']> = new Set(['rebind', 'resize'
 /**
  * What {@link Memslots} says, and what the library alone may do with the table: change its slots, look at their dirty logs, let go of them.
  */
-export class SlotTable implements Iterable<Memslot> {
+export class SlotTable implements MemslotOwner, Iterable<Memslot> {
   readonly limit: number
   readonly #vm: NativeVm
+  readonly #handle: Handle
   readonly #words: Float64Array
   readonly #index = new MemslotIndex()
   // Ids are dense, and a Map of thousands is made anew every few hundred deletions.
@@ -31,15 +41,16 @@ export class SlotTable implements Iterable<Memslot> {
   #generation = 0
   #inTransaction = false
 
-  constructor(vm: NativeVm, limit: number) {
+  constructor(vm: NativeVm, handle: Handle, limit: number) {
     this.#vm = vm
+    this.#handle = handle
     this.#words = new Float64Array(vm.memslotWords)
     this.limit = limit
   }
 
   /** Whether the VM is closed. */
   get closed(): boolean {
-    return this.#vm.fd < 0
+    return this.#handle.closed
   }
   /** How many there are. */
   get length(): number {
@@ -51,13 +62,13 @@ export class SlotTable implements Iterable<Memslot> {
     this.refuseInTransaction()
     const slot = makeSlot(this, checkPlacement(placementOf(options)))
     const refusal = this.#make(slot, 'create', null, recordOf(slot).placement)
-    if (refusal) throw this.#refused(slot, recordOf(slot).placement, refusal)
+    if (refusal) throw this.#refused(slot, null, recordOf(slot).placement, refusal)
     return slot
   }
 
   transaction<T>(change: (transaction: MemslotTransaction) => T): T {
     this.#open()
-    if (typeof change !== 'function') throw argumentError('change', typeof change, 'a function')
+    if (typeof change !== 'function') throw argumentError('change', change, 'a function')
     this.refuseInTransaction()
     this.#inTransaction = true
     const transaction = makeTransaction(this)
@@ -79,7 +90,7 @@ export class SlotTable implements Iterable<Memslot> {
       throw new KvmError('state', 'a transaction is going on: make all changes through the object that its function gets, or after it')
   }
 
-  lookup(gpa: number): Memslot | undefined {
+  lookup(gpa: Gpa): Memslot | undefined {
     checkAddress('gpa', gpa)
     this.#follow()
     const slot = this.#index.atOrBelow(gpa)
@@ -102,9 +113,11 @@ export class SlotTable implements Iterable<Memslot> {
       checkAlive(slot)
       const { placement } = recordOf(slot)
       const after = compute(placement)
-      const refusal = together.has(did) ? this.#makeTogether([stage(slot, did, after)]) : this.#make(slot, did, placement, after)
+      const isTogether = together.has(did)
+      const refusal = isTogether ? this.#makeTogether([stage(slot, did, after)]) : this.#make(slot, did, placement, after)
       if (!refusal) return
-      if (!this.#wasOvertaken(refusal)) throw this.#refused(slot, after, refusal)
+      // Made together with nothing else a slot is taken away and made anew, if it must be.
+      if (!this.#wasOvertaken(refusal)) throw this.#refused(slot, isTogether ? null : placement, after, refusal)
     }
   }
 
@@ -114,7 +127,7 @@ export class SlotTable implements Iterable<Memslot> {
       const refusal = this.#make(slot, 'delete', record.placement, null)
       if (!refusal || this.#wasOvertaken(refusal)) continue
       if (this.closed) return
-      throw this.#refused(slot, null, refusal)
+      throw this.#refused(slot, record.placement, null, refusal)
     }
   }
 
@@ -148,7 +161,7 @@ export class SlotTable implements Iterable<Memslot> {
     const refusal = this.#makeTogether(all)
     if (!refusal) return
     const { slot, after } = all[refusal.change] as Staged
-    throw this.#wasOvertaken(refusal) ? conflictError(slot) : this.#refused(slot, after, refusal)
+    throw this.#wasOvertaken(refusal) ? conflictError(slot) : this.#refused(slot, null, after, refusal)
   }
 
   #makeTogether(all: readonly Staged[]): Refusal | null {
@@ -287,7 +300,7 @@ export class SlotTable implements Iterable<Memslot> {
     const result = this.#vm.getDirtyLog(slot.id, recordOf(slot).changed, bitmap)
     if (result >= 0) return bitmap
     if (errnoName(result) === 'ESTALE') return null
-    throw ioctlError('KVM_GET_DIRTY_LOG', result, `reading the dirty log of slot ${slot.id}`, 'ENXIO: this VM keeps dirty rings instead')
+    throw this.#handle.refused(KVM_GET_DIRTY_LOG, result, `reading the dirty log of slot ${slot.id}`, bitmapCauses)
   }
 
   clearDirtyLog(slot: Memslot, bitmap: Uint8Array, firstPage: number): void {
@@ -302,17 +315,22 @@ export class SlotTable implements Iterable<Memslot> {
     const result = this.#vm.clearDirtyLog(slot.id, recordOf(slot).changed, firstPage, pages, bitmap)
     if (result >= 0) return true
     if (errnoName(result) === 'ESTALE') return false
-    throw ioctlError('KVM_CLEAR_DIRTY_LOG', result, `clearing the dirty log of slot ${slot.id}`)
+    throw this.#handle.refused(KVM_CLEAR_DIRTY_LOG, result, `clearing the dirty log of slot ${slot.id}`, bitmapCauses)
   }
 
   #open(): void {
-    if (this.closed) throw new KvmError('closed', 'the VM is closed')
+    this.#handle.checkOpen()
     this.#follow()
   }
 
-  #refused(slot: Memslot, after: Placement | null, refusal: Refusal): KvmError {
-    if (refusal.errno === 'EBADF' && this.closed) return new KvmError('closed', 'the VM is closed')
-    return refusedError(slot, after, refusal, this.limit)
+  #refused(slot: Memslot, before: Placement | null, after: Placement | null, refusal: Refusal): KvmError {
+    // A VM that is closed where it was created is closed for all, who may still hold a descriptor.
+    if (refusal.errno === 'EBADF')
+      return this.closed ? this.#handle.closedError() : new KvmError('closed', `${this.#handle.name} was closed by the environment that created it`)
+    const others = () => this.#index.all().flatMap((other) => (other === slot ? [] : [recordOf(other).placement]))
+    const allowsReadonly = () => this.#handle.send(KVM_CHECK_EXTENSION, capabilities.READONLY_MEM) > 0
+    const ownsGuestMemfd = after?.guestMemfd === undefined || ownerOf(after.guestMemfd) === this.#vm
+    return refusedError({ slot, before, after, others, ownsGuestMemfd, allowsReadonly, limit: this.limit }, refusal)
   }
 }
 

@@ -1,23 +1,16 @@
 /** Changes of a memslot table that take effect together. */
+
+import { inspect } from 'node:util'
+import type { Gpa } from '../abi/addresses.js'
 import { checkOptions } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { checkOurs, ours } from '../abi/internal.js'
+import { shown } from '../abi/text.js'
 import type { MemslotChanged } from './changes.js'
 import type { Mapping } from './mapping.js'
-import {
-  checkAlive,
-  checkPlacement,
-  flagsWith,
-  Memslot,
-  type MemslotFlags,
-  type MemslotOptions,
-  makeSlot,
-  type Placement,
-  placementOf,
-  recordOf
-} from './memslot.js'
+import { checkAlive, Memslot, type MemslotOwner, makeSlot, recordOf } from './memslot.js'
 import type { SlotState } from './memslot-words.js'
-import type { SlotTable } from './slot-table.js'
+import { checkPlacement, flagsWith, type MemslotFlags, type MemslotOptions, type Placement, placementOf } from './placement.js'
 
 /** @internal one slot's part in a transaction; null where it is absent before or after */
 export interface Staged {
@@ -39,7 +32,7 @@ export const stage = (slot: Memslot, did: MemslotChanged['did'], after: Placemen
 })
 
 /** @internal */
-export let makeTransaction: (table: SlotTable) => MemslotTransaction
+export let makeTransaction: (table: MemslotOwner) => MemslotTransaction
 /** @internal what is to be done */
 export let stagedIn: (transaction: MemslotTransaction) => Staged[]
 /** @internal done or not: what it was to create and did not is deleted */
@@ -51,7 +44,7 @@ export let endTransaction: (transaction: MemslotTransaction) => void
  * Made by {@link Memslots.transaction}.
  */
 export class MemslotTransaction {
-  readonly #table: SlotTable
+  readonly #table: MemslotOwner
   readonly #staged = new Map<Memslot, Staged>()
   readonly #created: Memslot[] = []
   #over = false
@@ -62,7 +55,7 @@ export class MemslotTransaction {
     endTransaction = (transaction) => transaction.#end()
   }
 
-  private constructor(key: symbol, table: SlotTable) {
+  private constructor(key: symbol, table: MemslotOwner) {
     checkOurs(key, 'a MemslotTransaction', 'transaction() of the memslots of a Vm')
     this.#table = table
   }
@@ -77,7 +70,7 @@ export class MemslotTransaction {
     return slot
   }
   /** As {@link Memslot.move}; two slots may change places. */
-  move(slot: Memslot, gpa: number): void {
+  move(slot: Memslot, gpa: Gpa): void {
     this.#stage(slot, { gpa }, 'move')
   }
   /** As {@link Memslot.rebind}. */
@@ -127,5 +120,10 @@ export class MemslotTransaction {
     const after = checkPlacement({ ...this.#current(slot), ...change })
     const staged = this.#staged.get(slot)
     this.#staged.set(slot, staged ? { ...staged, after, did: staged.before === null ? 'create' : did } : stage(slot, did, after))
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('MemslotTransaction', { changes: this.#staged.size, over: this.#over })
   }
 }

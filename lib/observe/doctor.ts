@@ -1,6 +1,6 @@
 /** What this host can show, and for each thing missing the one command or permission that grants it. */
 import { KvmError } from '../abi/errors.js'
-import type { CapabilityName } from '../kvm/capabilities.js'
+import type { CapabilityName } from '../abi/generated/capabilities.js'
 import { checkAddon } from './doctor/addon.js'
 import { checkDevice } from './doctor/device.js'
 import type { Check, Finding, Situation } from './doctor/finding.js'

@@ -1,4 +1,5 @@
 /** What is observed of a VM: its three tables, and what KVM does to them. The VM itself does not know that somebody looks. */
+import type { Gpa } from '../abi/addresses.js'
 import { argumentError } from '../abi/arguments.js'
 import { observedOf, type Vm } from '../kvm/vm/vm.js'
 import { spteFormat } from './host.js'
@@ -47,7 +48,7 @@ export function trace(vm: Vm, options?: TraceOptions): Trace {
  * @example
  * const { hva, hpa, secondStage, agrees } = translate(vm, 0xa000)
  */
-export function translate(vm: HasTables, gpa: number): Translation {
+export function translate(vm: HasTables, gpa: Gpa): Translation {
   return translateIn(subjectOf(vm), gpa)
 }
 

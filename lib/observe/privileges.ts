@@ -1,39 +1,24 @@
 /** What the kernel lets this process do (credentials(7), capabilities(7), user_namespaces(7)), and the shell commands that grant more. */
 import { accessSync, constants, existsSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
+import { capabilityBits, holds, type LinuxCapability, numberIn } from '../abi/procfs.js'
 import { quoted } from '../abi/text.js'
 import { readOptional } from './host.js'
 
-/** Capabilities by the names that setpriv(1) takes, with their bits. */
-const capabilityBits = {
-  dac_override: 1,
-  ipc_lock: 14,
-  sys_ptrace: 19,
-  sys_admin: 21,
-  sys_resource: 24,
-  perfmon: 38,
-  bpf: 39
-} as const
-/** A capability that the library, or the doctor, asks for. */
-export type LinuxCapability = keyof typeof capabilityBits
+export type { LinuxCapability }
+
+/** Empty where there is no /proc; it throws where this process can open no file, as then nobody knows. */
+const status = (): string => readOptional('/proc/self/status') ?? ''
+
 const capabilityNames = Object.keys(capabilityBits) as LinuxCapability[]
 
-/** The value of a field of /proc/self/status; empty where there is no /proc. */
-const statusOf = (field: string): string => new RegExp(`^${field}:\\s*(.*)$`, 'm').exec(readOptional('/proc/self/status') ?? '')?.[1] ?? ''
-
-function holds(set: 'CapEff' | 'CapBnd', capability: LinuxCapability): boolean {
-  const bits = statusOf(set)
-  return /^[0-9a-f]+$/.test(bits) && ((BigInt(`0x${bits}`) >> BigInt(capabilityBits[capability])) & 1n) === 1n
-}
 /** Whether this process may use it on the host: all that the library asks for counts in the first user namespace alone. */
-export const hasCapability = (capability: LinuxCapability): boolean => holds('CapEff', capability) && !inOwnNamespace('user')
+export const hasCapability = (capability: LinuxCapability): boolean => holds('CapEff', capability, status()) && !inOwnNamespace('user')
 /** Whether a program that root starts from here could have the capability. */
-export const mayGainCapability = (capability: LinuxCapability): boolean => holds('CapBnd', capability)
+export const mayGainCapability = (capability: LinuxCapability): boolean => holds('CapBnd', capability, status())
 
 /** Whether setuid programs such as sudo gain nothing here (PR_SET_NO_NEW_PRIVS). */
-export const gainsNothing = (): boolean => statusOf('NoNewPrivs') === '1'
-/** Whether a filter decides which system calls this process may make. */
-export const isFiltered = (): boolean => statusOf('Seccomp') === '2'
+export const gainsNothing = (): boolean => numberIn(status(), 'NoNewPrivs') === 1
 
 /** PROC_USER_INIT_INO and PROC_PID_INIT_INO of the kernel: its first namespaces have the same numbers on every host. */
 const firstNamespaces = { user: 'user:[4026531837]', pid: 'pid:[4026531836]' } as const

@@ -4,7 +4,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { argumentError, checkInteger, checkOneOf, checkOptions, hex } from '../abi/arguments.js'
-import { KvmError } from '../abi/errors.js'
+import { exhaustion, KvmError } from '../abi/errors.js'
+import { opening } from '../abi/exhausted.js'
 import type { Mode } from '../kvm/vcpu/modes.js'
 
 /** Of {@link assemble}. */
@@ -23,10 +24,14 @@ const dialects = {
 
 function runTool(tool: 'as' | 'ld', args: string[]): void {
   const { error, status, stderr } = spawnSync(tool, args, { encoding: 'utf8' })
+  const { code = 'EIO' } = (error ?? {}) as NodeJS.ErrnoException
   if (error)
-    throw new KvmError('unavailable', `running ${tool}: ${(error as NodeJS.ErrnoException).code}; install GNU binutils (apt-get install binutils)`, {
-      tool
-    })
+    throw (
+      exhaustion(`running ${tool}`, code === 'EAGAIN' ? 'threads' : code) ??
+      new KvmError('unavailable', `running ${tool}: ${code}${code === 'ENOENT' ? '; install GNU binutils (apt-get install binutils)' : ''}`, {
+        tool
+      })
+    )
   // The messages name a temporary file; what helps is the line and the text.
   if (status !== 0) throw new KvmError('assembler', `${tool} refused the source:\n${stderr.replace(/^.*source\.s: ?/gm, '').trim()}`, { tool })
 }
@@ -38,18 +43,18 @@ function runTool(tool: 'as' | 'ld', args: string[]): void {
  * assemble(`mov $0x3f8, %dx; mov $'H', %al; out %al, %dx; hlt`, { mode: 'real', at: 0x1000 })
  */
 export function assemble(source: string, options: AssembleOptions): Uint8Array {
-  if (typeof source !== 'string') throw argumentError('source', typeof source, 'a string')
+  if (typeof source !== 'string') throw argumentError('source', source, 'a string')
   const { mode, at } = checkOptions('options', options, ['mode', 'at'])
   const dialect = dialects[checkOneOf('mode', mode, ['real', 'protected', 'long'])]
   checkInteger('at', at)
-  const folder = mkdtempSync(join(tmpdir(), 'node-kvm-as-'))
+  const folder = opening('making a temporary folder for the assembler', () => mkdtempSync(join(tmpdir(), 'node-kvm-as-')))
   const path = (name: string) => join(folder, name)
   try {
     // All on the first line, so that the assembler counts lines as the caller does.
-    writeFileSync(path('source.s'), `${dialect.code}; .global _start; _start: ${source}\n`)
+    opening('writing the source for the assembler', () => writeFileSync(path('source.s'), `${dialect.code}; .global _start; _start: ${source}\n`))
     runTool('as', [dialect.as, '-o', path('object.o'), path('source.s')])
     runTool('ld', ['-m', dialect.ld, '--oformat', 'binary', '-Ttext', hex(at), '-o', path('code'), path('object.o')])
-    return new Uint8Array(readFileSync(path('code')))
+    return new Uint8Array(opening('reading what the assembler made', () => readFileSync(path('code'))))
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }

@@ -1,18 +1,22 @@
 /** The guest of the thread: it reads and writes where it is told, and says when it has done so. */
-import { argumentError, checkAddress, checkInteger, checkOneOf, hex, KiB, pageSize } from '../abi/arguments.js'
+
+import { inspect } from 'node:util'
+import type { Gpa } from '../abi/addresses.js'
+import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, hex, KiB, pageSize } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { checkOurs, ours } from '../abi/internal.js'
+import { shown } from '../abi/text.js'
 import type { Exit } from '../kvm/vcpu/exits.js'
 import { longModeTablesSize } from '../kvm/vcpu/modes.js'
 import type { Vcpu } from '../kvm/vcpu/vcpu.js'
-import type { Vm } from '../kvm/vm/vm.js'
+import { Vm } from '../kvm/vm/vm.js'
 import { Mapping } from '../memory/mapping.js'
 
 /** What became of a guest's access. */
 export type Access =
   | { reason: 'done'; value: bigint }
   /** There is no memslot, or a READONLY one was written. The exit was answered with zeros. */
-  | { reason: 'mmio'; gpa: number; isWrite: boolean; size: number }
+  | { reason: 'mmio'; gpa: Gpa; isWrite: boolean; size: number }
   /** The guest came to an end another way. */
   | { reason: 'failed'; exit: Exit }
 
@@ -67,7 +71,9 @@ export class Guest {
    * Adds a vCPU, and a memslot of 64 KiB at `base` for its code and tables.
    * The base is a GPA, page-aligned, below 4 GiB.
    */
-  static create(vm: Vm, { base = defaultBase }: { base?: number } = {}): Guest {
+  static create(vm: Vm, options: { base?: number } = {}): Guest {
+    if (!(vm instanceof Vm)) throw argumentError('vm', vm, 'a Vm')
+    const { base = defaultBase } = checkOptions('options', options, ['base'])
     checkAddress('base', base, pageSize)
     const mapping = Mapping.anonymous(64 * KiB)
     const code = base + longModeTablesSize()
@@ -77,18 +83,18 @@ export class Guest {
   }
 
   /** The guest reads the 64-bit word at `gpa`. */
-  read(gpa: number): Access {
+  read(gpa: Gpa): Access {
     return this.#perform('read', { rdi: BigInt(checkAddress('gpa', gpa)) })
   }
 
   /** The guest writes a 64-bit word to `gpa`. */
-  write(gpa: number, value: bigint): Access {
+  write(gpa: Gpa, value: bigint): Access {
     if (typeof value !== 'bigint') throw argumentError('value', value, 'a bigint')
     return this.#perform('write', { rdi: BigInt(checkAddress('gpa', gpa)), rsi: BigInt.asUintN(64, value) })
   }
 
   /** The guest accesses one byte of each page from `gpa` on; writes put `value` there. */
-  touch(gpa: number, pages: number, how: 'read' | 'write' = 'read', value = 0): Access {
+  touch(gpa: Gpa, pages: number, how: 'read' | 'write' = 'read', value = 0): Access {
     checkOneOf('how', how, ['read', 'write'])
     checkInteger('pages', pages, 1)
     return this.#perform(how === 'read' ? 'touchRead' : 'touchWrite', {
@@ -110,5 +116,10 @@ export class Guest {
       const { gpa, isWrite, size } = exit
       mmio ??= { reason: 'mmio', gpa, isWrite, size }
     }
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('Guest', { code: hex(this.#code), vcpu: this.vcpu.id, closed: this.vcpu.closed })
   }
 }

@@ -1,5 +1,6 @@
 /** The machine that the walkthrough plays on, and the eyes that watch it. */
 
+import type { Gpa, Hpa, Hva } from '../abi/addresses.js'
 import { Kvm } from '../kvm/kvm.js'
 import type { Vcpu } from '../kvm/vcpu/vcpu.js'
 import type { Vm } from '../kvm/vm/vm.js'
@@ -37,12 +38,12 @@ export class Scene implements Disposable {
   }
 
   /** The physical address behind an HVA, or null where the process may not know it. */
-  frame(hva: number): number | null {
+  frame(hva: Hva): Hpa | null {
     return readPagemap(hva)[0]?.hpa ?? null
   }
 
   /** The third table's entry for a GPA, where it may be read. */
-  entryAt(gpa: number): SecondStage | undefined {
+  entryAt(gpa: Gpa): SecondStage | undefined {
     return this.thirdTable.shown ? this.thirdTable.at(gpa).secondStage : undefined
   }
 
@@ -55,7 +56,7 @@ export class Scene implements Disposable {
    * @param change what the host does
    * @param look the guest's next access
    */
-  watch({ gpa, from = gpa }: { gpa: number; from?: number }, change: () => void, look: () => Access): Seen {
+  watch({ gpa, from = gpa }: { gpa: Gpa; from?: Gpa }, change: () => void, look: () => Access): Seen {
     const counted: StepStatistics = {}
     const count = (name: keyof StepStatistics, value: number | undefined) => {
       if (value !== undefined) counted[name] = value

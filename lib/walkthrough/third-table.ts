@@ -1,4 +1,5 @@
 /** The third table of this process's VM by whatever means this host allows: read by BPF, or else mirrored from trace events. */
+import type { Gpa } from '../abi/addresses.js'
 import { KvmError } from '../abi/errors.js'
 import type { Vm } from '../kvm/vm/vm.js'
 import { mirror, translate } from '../observe/observed.js'
@@ -30,7 +31,7 @@ export class ThirdTable implements Disposable {
   }
 
   /** Where a GPA leads now. */
-  at(gpa: number): Translation {
+  at(gpa: Gpa): Translation {
     return translate(this.#mirror ?? this.#vm, gpa)
   }
 

@@ -1,4 +1,5 @@
 /** What a step of the walkthrough is, and the things that must hold in it. */
+import type { Gpa, Hpa, Hva } from '../abi/addresses.js'
 import { hex } from '../abi/arguments.js'
 import type { SecondStage } from '../observe/tables/translate.js'
 import type { TraceEvent } from '../observe/trace/events.js'
@@ -36,11 +37,11 @@ export interface Step {
   did: string
   /** What the thread says of it. */
   means: string
-  gpa: number
+  gpa: Gpa
   /** null where no memslot covers the GPA. */
-  hva: number | null
+  hva: Hva | null
   /** null without the privilege to see frame numbers, or without a page. */
-  hpa: number | null
+  hpa: Hpa | null
   /** What EPT, NPT or the shadow pages themselves held; null where they may not be read, for which {@link Walkthrough.notes} has the reason. */
   secondStage: StepEntries | null
   /** Whether GPA -> HVA -> HPA came to what GPA -> HPA says, after the access; null where one of the two is absent or hidden. */
@@ -74,7 +75,7 @@ export class Checks {
   reads(name: string, access: Access, expected: bigint): void {
     this.add(name, access.reason === 'done' && access.value === expected, describeAccess(access))
   }
-  mmio(name: string, access: Access, gpa: number): void {
+  mmio(name: string, access: Access, gpa: Gpa): void {
     this.add(name, access.reason === 'mmio' && access.gpa === gpa, describeAccess(access))
   }
   /** Only where the kernel has the statistic. */
@@ -95,7 +96,7 @@ export class Checks {
     if (entry) this.add(name, !entry.present, entryText(entry))
   }
   /** Only where all three may be read. */
-  agree(secondStage: StepEntries | null, agrees: boolean | null, hpa: number): void {
+  agree(secondStage: StepEntries | null, agrees: boolean | null, hpa: Hpa): void {
     if (!secondStage) return
     this.add(
       'after the access memslot (GPA -> HVA) + pagemap (HVA -> HPA) == second stage (GPA -> HPA)',

@@ -1,4 +1,5 @@
 /** What the kernel was seen to do during a step of the walkthrough, and whether it came in the order that the thread tells. */
+import type { Gpa } from '../abi/addresses.js'
 import { hex } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import type { Vm } from '../kvm/vm/vm.js'
@@ -10,15 +11,15 @@ import type { Trace } from '../observe/trace/trace.js'
 /** One link of a story: its name, and the event that proves it. */
 export type Link = readonly [name: string, proves: (event: TraceEvent) => boolean]
 
-const gfnOf = (gpa: number) => Math.floor(gpa / 4096)
-const hit = (gpas: readonly { gpa: number; size: number }[] | null, gpa: number) =>
+const gfnOf = (gpa: Gpa) => Math.floor(gpa / 4096)
+const hit = (gpas: readonly { gpa: Gpa; size: number }[] | null, gpa: Gpa) =>
   gpas?.some((range) => gpa >= range.gpa && gpa < range.gpa + range.size) ?? false
 
 /** The links that the stories are made of. */
 export const links = {
   call: (kind: 'memslot' | 'mapping', did: string): Link => [`${kind} ${did}`, (event) => event.kind === kind && event.did.startsWith(did)],
-  notified: (gpa: number): Link => [`notifier unmap of gpa ${hex(gpa)}`, (event) => event.kind === 'notifier-unmap' && hit(event.gpas, gpa)],
-  dropped: (gpa: number): Link => [
+  notified: (gpa: Gpa): Link => [`notifier unmap of gpa ${hex(gpa)}`, (event) => event.kind === 'notifier-unmap' && hit(event.gpas, gpa)],
+  dropped: (gpa: Gpa): Link => [
     `entry of gpa ${hex(gpa)} dropped`,
     (event) => event.kind === 'spte-change' && event.level === 1 && event.gfn === gfnOf(gpa) && !event.after.present
   ],
@@ -26,12 +27,12 @@ export const links = {
     'entries zapped',
     (event) => event.kind === 'zap-all' || event.kind === 'zap-page' || (event.kind === 'spte-change' && !event.after.present)
   ],
-  violated: (gpa: number): Link => [`violation at gpa ${hex(gpa)}`, (event) => event.kind === 'violation' && gfnOf(event.gpa) === gfnOf(gpa)],
-  set: (gpa: number): Link => [
+  violated: (gpa: Gpa): Link => [`violation at gpa ${hex(gpa)}`, (event) => event.kind === 'violation' && gfnOf(event.gpa) === gfnOf(gpa)],
+  set: (gpa: Gpa): Link => [
     `entry of gpa ${hex(gpa)} set`,
     (event) => event.kind === 'spte-set' && event.gfn === gfnOf(gpa) && event.decoded.present
   ],
-  mmio: (gpa: number): Link => [`mmio at gpa ${hex(gpa)}`, (event) => event.kind === 'mmio' && event.gpa === gpa]
+  mmio: (gpa: Gpa): Link => [`mmio at gpa ${hex(gpa)}`, (event) => event.kind === 'mmio' && event.gpa === gpa]
 }
 
 /** Watches a VM where the host allows it. */

@@ -1,5 +1,10 @@
-/** CPUID without KVM: what its leaves mean. */
-import { CpuidEntry } from '../abi/structures.js'
+/** What the leaves of CPUID mean, without KVM. */
+import { kvm_cpuid_entry2 } from '../abi/generated/structures.js'
+
+/** One leaf, or sub-leaf, of CPUID: KVM_GET_SUPPORTED_CPUID, KVM_SET_CPUID2. */
+export const CpuidEntry = kvm_cpuid_entry2
+/** An instance of {@link CpuidEntry}. */
+export type CpuidEntry = kvm_cpuid_entry2
 
 // Function 0x80000001: EDX bits 29, 20 and 11 (AMD APM volume 3, appendix E).
 const longMode = 1 << 29

@@ -1,4 +1,5 @@
 /** Why a guest-physical access faulted, bit by bit. */
+import { checkBits } from '../abi/arguments.js'
 
 /** Names of Intel SDM volume 3, table "Exit Qualification for EPT Violations". */
 export interface EptQualification {
@@ -48,7 +49,7 @@ const bit = (low: number, index: number) => (low & (1 << index)) !== 0
 
 /** Of the exit qualification that a VMX EPT violation carries. */
 export function decodeEptQualification(qualification: bigint): EptQualification {
-  const low = Number(qualification & 0xffff_ffffn) | 0
+  const low = Number(checkBits('qualification', qualification) & 0xffff_ffffn) | 0
   return {
     dataRead: bit(low, 0),
     dataWrite: bit(low, 1),
@@ -72,7 +73,7 @@ export function decodeEptQualification(qualification: bigint): EptQualification 
 
 /** Of EXITINFO1, which an SVM nested page fault carries. */
 export function decodeNestedPageFault(information: bigint): NestedPageFault {
-  const low = Number(information & 0xffff_ffffn) | 0
+  const low = Number(checkBits('information', information) & 0xffff_ffffn) | 0
   const high = Number(information >> 32n) | 0
   return {
     present: bit(low, 0),

@@ -1,4 +1,6 @@
 /** An entry of the second stage, decoded (arch/x86/kvm/mmu/spte.h; Intel SDM volume 3, 29.3.2; AMD APM volume 2, 15.25). */
+import type { Hpa } from '../abi/addresses.js'
+import { argumentError, checkBits, checkInteger, checkOneOf } from '../abi/arguments.js'
 
 /** How a host's entries are laid out: Intel's EPT, or the processor's ordinary page tables, which NPT and shadow paging use. */
 export type SpteFormat = 'ept' | 'x86'
@@ -22,9 +24,10 @@ export interface Spte {
   /** Of EPT: what the processor may cache; null in the other format, and where the entry points to the next table. */
   memoryType: 'UC' | 'WC' | 'WT' | 'WP' | 'WB' | null
   /** Where it points: a page, or the next table. */
-  hpa: number
+  hpa: Hpa
 }
 
+const formats = ['ept', 'x86'] as const
 const addressMask = 0x000f_ffff_ffff_f000n
 const memoryTypes: readonly Spte['memoryType'][] = ['UC', 'WC', null, null, 'WT', 'WP', 'WB', null]
 // SPTE_TDP_AD_MASK, bits 52 and 53: 1 says that this entry keeps no accessed and dirty bits.
@@ -38,6 +41,9 @@ const bit = (value: number, index: number) => (value & (1 << index)) !== 0
  * decodeSpte('ept', 0x6000000032a3b77n, 1).hpa.toString(16)   // '32a3000'
  */
 export function decodeSpte(format: SpteFormat, spte: bigint, level: number): Spte {
+  checkOneOf('format', format, formats)
+  checkBits('spte', spte)
+  checkInteger('level', level, 1, 5)
   const low = Number(spte & 0xfffn)
   const high = Number(spte >> 52n)
   const ept = format === 'ept'
@@ -60,8 +66,10 @@ export function decodeSpte(format: SpteFormat, spte: bigint, level: number): Spt
 }
 
 /** `rwx`, with a dash for each right that is missing. */
-export const accessText = ({ read, write, execute }: Pick<Spte, 'read' | 'write' | 'execute'>) =>
-  `${read ? 'r' : '-'}${write ? 'w' : '-'}${execute ? 'x' : '-'}`
+export function accessText(entry: Pick<Spte, 'read' | 'write' | 'execute'>): string {
+  if (typeof entry !== 'object' || entry === null) throw argumentError('entry', entry, 'what decodeSpte() returned')
+  return `${entry.read ? 'r' : '-'}${entry.write ? 'w' : '-'}${entry.execute ? 'x' : '-'}`
+}
 
 /** Bytes that an entry of this level maps. */
 export const levelSize = (level: number): number => 4096 * 512 ** (level - 1)

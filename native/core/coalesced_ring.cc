@@ -12,7 +12,8 @@ namespace node_kvm {
 namespace {
 
 constexpr size_t kPage = 4096;
-constexpr uint32_t kEntries = (kPage - 2 * sizeof(uint32_t)) / sizeof(kvm_coalesced_mmio);
+// KVM_COALESCED_MMIO_MAX of <linux/kvm.h>, which names the kernel's page size.
+constexpr uint32_t kEntries = (kPage - sizeof(kvm_coalesced_mmio_ring)) / sizeof(kvm_coalesced_mmio);
 // In an entry's `pio`, which KVM writes as 0 or 1 and never reads: it was moved out of turn, from behind another owner's.
 constexpr uint32_t kMoved = UINT32_MAX;
 
@@ -26,13 +27,6 @@ bool Overlap(const kvm_coalesced_mmio_zone& one, const kvm_coalesced_mmio_zone& 
 
 }  // namespace
 
-// kvm_coalesced_mmio_ring, whose flexible array the kernel's header lays elsewhere for C++: an empty struct has a size there.
-struct CoalescedRing::Page {
-  uint32_t first;
-  uint32_t last;
-  kvm_coalesced_mmio entries[kEntries];
-};
-
 CoalescedRing::~CoalescedRing() {
   if (ring_ != nullptr) munmap(ring_, kPage);
 }
@@ -41,7 +35,7 @@ void CoalescedRing::Attach(int vcpu_fd) {
   const std::lock_guard lock(mutex_);
   if (ring_ != nullptr) return;
   void* mapped = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu_fd, KVM_COALESCED_MMIO_PAGE_OFFSET * kPage);
-  if (mapped != MAP_FAILED) ring_ = static_cast<Page*>(mapped);
+  if (mapped != MAP_FAILED) ring_ = static_cast<kvm_coalesced_mmio_ring*>(mapped);
 }
 
 // A write has one owner. And KVM, asked to take back a range, takes each that covers it (kvm_vm_ioctl_unregister_coalesced_mmio()).
@@ -93,7 +87,7 @@ int CoalescedRing::Move(const void* owner, char* target, size_t length) {
   const uint32_t last = __atomic_load_n(&ring_->last, __ATOMIC_ACQUIRE) % kEntries;
   bool keeps = false;
   for (uint32_t at = first; at != last && length >= sizeof(kvm_coalesced_mmio); at = (at + 1) % kEntries) {
-    kvm_coalesced_mmio& entry = ring_->entries[at];
+    kvm_coalesced_mmio& entry = ring_->coalesced_mmio[at];
     const void* const whose = entry.pio == kMoved ? nullptr : OwnerOf(entry);
     if (whose == owner) {
       memcpy(target, &entry, sizeof entry);

@@ -3,11 +3,11 @@
 // it, and counts for the room there is: a full ring is an exit, that of the write which found no room. No N-API here.
 #pragma once
 
-#include <linux/kvm.h>
-
 #include <cstddef>
 #include <mutex>
 #include <vector>
+
+#include "core/kvm_abi.h"
 
 namespace node_kvm {
 
@@ -30,7 +30,6 @@ class CoalescedRing {
   void Leave(int vm_fd, const void* owner);
 
  private:
-  struct Page;
   struct Range {
     kvm_coalesced_mmio_zone zone;
     const void* owner;
@@ -40,7 +39,7 @@ class CoalescedRing {
 
   std::mutex mutex_;
   std::vector<Range> ranges_;
-  Page* ring_ = nullptr;
+  kvm_coalesced_mmio_ring* ring_ = nullptr;
 };
 
 }  // namespace node_kvm

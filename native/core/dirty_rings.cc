@@ -11,12 +11,6 @@
 namespace node_kvm {
 namespace {
 
-// asm/kvm.h and linux/kvm.h of newer kernels; the distribution's headers may lack them.
-constexpr off_t kRingPageOffset = 64;
-constexpr uint32_t kDirty = 1;
-constexpr uint32_t kReset = 2;
-constexpr unsigned long kResetDirtyRings = _IO(KVMIO, 0xc7);
-
 // While the kernel has business with a thread (signal_pending()) it may end that thread's reset early, and the guest's next writes to some
 // of the pages are never told: seen on Linux 6.18 with the signals of V8's profiler, and with Node 22 without any signal. A thread made for
 // the reset alone has no business, and no signals where they are blocked from its beginning.
@@ -55,7 +49,7 @@ int DirtyRings::Enable(int vm_fd, uint32_t capability, size_t bytes) {
 int DirtyRings::Add(int vcpu_fd) {
   const std::lock_guard lock(mutex_);
   if (bytes_ == 0) return 0;
-  void* entries = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu_fd, kRingPageOffset * 4096);
+  void* entries = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu_fd, KVM_DIRTY_LOG_PAGE_OFFSET * 4096);
   if (entries == MAP_FAILED) return -errno;
   rings_.push_back({static_cast<kvm_dirty_gfn*>(entries)});
   return 0;
@@ -67,9 +61,9 @@ size_t DirtyRings::Collect(Ring* ring) {
   size_t seen = 0;
   for (; seen < count; ++seen, ++ring->next) {
     kvm_dirty_gfn& entry = ring->entries[ring->next % count];
-    if (__atomic_load_n(&entry.flags, __ATOMIC_ACQUIRE) != kDirty) break;
+    if (__atomic_load_n(&entry.flags, __ATOMIC_ACQUIRE) != KVM_DIRTY_GFN_F_DIRTY) break;
     held_.push_back({entry.slot, entry.offset});
-    __atomic_store_n(&entry.flags, kReset, __ATOMIC_RELEASE);
+    __atomic_store_n(&entry.flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
   }
   return seen;
 }
@@ -79,7 +73,7 @@ int DirtyRings::CollectAndReset(int vm_fd) {
   // KVM stops a vCPU while some entries are free still. A ring without any was written past its end, as was one whose entries were written
   // again before they were handed back: seen on a host that emulates whole stretches of guest code without looking.
   for (Ring& ring : rings_) overflown_ |= Collect(&ring) == Entries();
-  const int result = IoctlUninterrupted(vm_fd, kResetDirtyRings, 0);
+  const int result = IoctlUninterrupted(vm_fd, KVM_RESET_DIRTY_RINGS, 0);
   if (result < 0) return -errno;
   overflown_ |= static_cast<size_t>(result) < held_.size() - before;
   return overflown_ ? -EOVERFLOW : 0;

@@ -2,13 +2,13 @@
 // They live as long as the VM: what a vCPU wrote counts, even after its handle is closed. No N-API here.
 #pragma once
 
-#include <linux/kvm.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <mutex>
 #include <vector>
+
+#include "core/kvm_abi.h"
 
 namespace node_kvm {
 

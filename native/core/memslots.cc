@@ -1,10 +1,11 @@
 #include "core/memslots.h"
 
 #include <errno.h>
-#include <linux/kvm.h>
 #include <sys/ioctl.h>
 
 #include <algorithm>
+
+#include "core/kvm_abi.h"
 
 namespace node_kvm {
 namespace {
@@ -12,16 +13,6 @@ namespace {
 using Slot = Memslots::Slot;
 using Change = Memslots::Change;
 using Step = Memslots::Step;
-
-// kvm_userspace_memory_region2 (api.rst 4.140), which is younger than the oldest headers. It begins as the first form.
-struct MemoryRegion2 {
-  kvm_userspace_memory_region first;
-  uint64_t guest_memfd_offset;
-  uint32_t guest_memfd;
-  uint32_t unused[29];
-};
-constexpr unsigned long kSetUserMemoryRegion2 = _IOW(KVMIO, 0x49, MemoryRegion2);
-static_assert(sizeof(MemoryRegion2) == 160);
 
 const Slot kNone;
 
@@ -144,18 +135,19 @@ uint32_t Memslots::TakeId() {
 void Memslots::ReturnId(uint32_t id) { free_ids_.push_back(id); }
 
 int Memslots::Tell(uint32_t id, const Slot& slot) const {
-  MemoryRegion2 argument{};
-  argument.first.slot = id;
+  // The second form (api.rst 4.140) begins as the first.
+  kvm_userspace_memory_region2 argument{};
+  argument.slot = id;
   if (slot.region != nullptr) {
-    argument.first.flags = slot.flags;
-    argument.first.guest_phys_addr = slot.gpa;
-    argument.first.memory_size = slot.size;
-    argument.first.userspace_addr = reinterpret_cast<uintptr_t>(slot.region->base() + slot.offset);
+    argument.flags = slot.flags;
+    argument.guest_phys_addr = slot.gpa;
+    argument.memory_size = slot.size;
+    argument.userspace_addr = reinterpret_cast<uintptr_t>(slot.region->base() + slot.offset);
   }
-  if (slot.guest_memfd == nullptr) return IoctlUninterrupted(vm_fd_, KVM_SET_USER_MEMORY_REGION, &argument.first) < 0 ? -errno : 0;
+  if (slot.guest_memfd == nullptr) return IoctlUninterrupted(vm_fd_, KVM_SET_USER_MEMORY_REGION, &argument) < 0 ? -errno : 0;
   argument.guest_memfd = static_cast<uint32_t>(slot.guest_memfd->get());
   argument.guest_memfd_offset = slot.guest_memfd_offset;
-  return IoctlUninterrupted(vm_fd_, kSetUserMemoryRegion2, &argument) < 0 ? -errno : 0;
+  return IoctlUninterrupted(vm_fd_, KVM_SET_USER_MEMORY_REGION2, &argument) < 0 ? -errno : 0;
 }
 
 void Memslots::Record(Change* change, Slot slot) {

@@ -20,15 +20,6 @@ constexpr uint64_t kSmall = uint64_t{4} << 30;
 constexpr uint64_t kPresentBit = uint64_t{1} << 63, kSwappedBit = uint64_t{1} << 62, kFileBit = uint64_t{1} << 61,
                    kExclusiveBit = uint64_t{1} << 56;
 
-// PAGEMAP_SCAN of <linux/fs.h>, since 6.7; the distribution's headers may be older.
-struct ScanArgument {
-  uint64_t size, flags, start, end, walk_end, regions, region_count, most_pages, inverted, mask, any_of, returned;
-};
-struct ScanRegion {
-  uint64_t start, end, categories;
-};
-constexpr unsigned long kPagemapScan = _IOWR('f', 16, ScanArgument);
-
 void Append(uint64_t start, uint64_t end, uint8_t categories, std::vector<PageRange>* ranges) {
   if (!ranges->empty() && ranges->back().end == start && ranges->back().categories == categories)
     ranges->back().end = end;
@@ -55,16 +46,16 @@ void PageRanges::Find(uint64_t start, uint64_t end, std::vector<PageRange>* rang
 // False, and nothing appended, where it cannot be done.
 bool PageRanges::Scan(uint64_t start, uint64_t end, std::vector<PageRange>* ranges) {
   const size_t before = ranges->size();
-  ScanRegion regions[512];
+  page_region regions[512];
   while (start < end) {
-    ScanArgument argument{};
+    pm_scan_arg argument{};
     argument.size = sizeof argument;
     argument.start = start;
     argument.end = end;
-    argument.regions = reinterpret_cast<uintptr_t>(regions);
-    argument.region_count = 512;
-    argument.any_of = kPagePresent | kPageSwapped;
-    argument.returned = kPagePresent | kPageSwapped | kPageOfZeros | kPageHuge;
+    argument.vec = reinterpret_cast<uintptr_t>(regions);
+    argument.vec_len = 512;
+    argument.category_anyof_mask = kPagePresent | kPageSwapped;
+    argument.return_mask = kPagePresent | kPageSwapped | kPageOfZeros | kPageHuge;
     const int found = ioctl(pagemap_.get(), kPagemapScan, &argument);
     if (found < 0 && errno == EINTR) continue;
     if (found < 0) {

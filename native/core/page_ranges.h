@@ -7,12 +7,18 @@
 #include <string>
 #include <vector>
 
+#include "core/linux_abi.h"
 #include "core/owned_fd.h"
 
 namespace node_kvm {
 
 // Of PAGEMAP_SCAN.
-enum PageCategory : uint8_t { kPagePresent = 8, kPageSwapped = 16, kPageOfZeros = 32, kPageHuge = 64 };
+enum PageCategory : uint8_t {
+  kPagePresent = kPageIsPresent,
+  kPageSwapped = kPageIsSwapped,
+  kPageOfZeros = kPageIsPfnzero,
+  kPageHuge = kPageIsHuge
+};
 
 struct PageRange {
   uint64_t start, end;  // addresses

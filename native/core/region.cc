@@ -11,21 +11,15 @@
 #include <vector>
 
 #include "core/file_size_signal.h"
+#include "core/linux_abi.h"
 #include "core/map_budget.h"
 #include "core/page_ranges.h"
-
-#ifndef MAP_FIXED_NOREPLACE
-#define MAP_FIXED_NOREPLACE 0x100000
-#endif
 
 namespace node_kvm {
 namespace {
 
 constexpr size_t kPage = 4096;
 constexpr size_t kHugePage = 2 << 20;
-// MADV_POPULATE_READ and MADV_POPULATE_WRITE, since Linux 5.14.
-constexpr int kPopulateRead = 22;
-constexpr int kPopulateWrite = 23;
 
 int LogTwo(size_t value) { return 63 - __builtin_clzll(value); }
 
@@ -92,7 +86,7 @@ int PopulateResident(const char* old, char* fresh, size_t length) {
     for (size_t page = 0; page < count;) {
       size_t end = page;
       while (end < count && (resident[end] & 1) != 0) end++;
-      if (end > page && madvise(fresh + (first + page) * kPage, (end - page) * kPage, kPopulateWrite) < 0) return -errno;
+      if (end > page && madvise(fresh + (first + page) * kPage, (end - page) * kPage, kMadvPopulateWrite) < 0) return -errno;
       page = end + 1;
     }
   }
@@ -112,7 +106,7 @@ int PopulateLike(const char* old, char* fresh, size_t length) {
     int error = 0;
     if (categories == 0)
       error = PopulateResident(old + (from - start), place, to - from);
-    else if ((categories & kPagePresent) != 0 && madvise(place, to - from, kPopulateWrite) < 0)
+    else if ((categories & kPagePresent) != 0 && madvise(place, to - from, kMadvPopulateWrite) < 0)
       error = -errno;
     if (error != 0) return error;
   }
@@ -133,7 +127,7 @@ bool SplitsMappings(int advice) {
 int Prepare(UserFaults* faults, size_t offset, size_t length, int advice) {
   if (advice == MADV_FREE) return -EINVAL;
   if (TakesAway(advice)) faults->Forget(offset, length);
-  const bool populates = advice == kPopulateRead || advice == kPopulateWrite;
+  const bool populates = advice == kMadvPopulateRead || advice == kMadvPopulateWrite;
   return populates ? faults->MakePresent(offset, length) : 0;
 }
 
@@ -161,7 +155,7 @@ Region::~Region() {
 
 int Region::MapWhole() {
   void* wanted = reinterpret_cast<void*>(request_.address);
-  int flags = request_.fixed ? MAP_FIXED_NOREPLACE : 0;
+  int flags = request_.fixed ? kMapFixedNoreplace : 0;
   const bool align = request_.kind == RegionKind::kAnonymous && request_.address == 0 && size() >= kHugePage;
   if (align) {
     wanted = AlignedReservation(size());
@@ -186,7 +180,7 @@ int Region::MapWhole() {
 int Region::Populate() {
   const bool shared = request_.kind == RegionKind::kMemfd || (request_.kind == RegionKind::kFile && request_.shared);
   const bool write = !request_.readonly && !shared;
-  if (madvise(base_, size(), write ? kPopulateWrite : kPopulateRead) == 0) return 0;
+  if (madvise(base_, size(), write ? kMadvPopulateWrite : kMadvPopulateRead) == 0) return 0;
   if (errno != EINVAL) return -errno;
   // Before Linux 5.14: a byte of each page, which is written back as it was read.
   for (size_t offset = 0; offset < size(); offset += kPage) {
@@ -202,7 +196,7 @@ int Region::MapPages(void* address, size_t length, off_t offset, int flags, Owne
   const int protection = request_.readonly ? PROT_READ : PROT_READ | PROT_WRITE;
   switch (request_.kind) {
     case RegionKind::kAnonymous:
-      flags |= MAP_PRIVATE | MAP_ANONYMOUS;
+      flags |= MAP_PRIVATE | MAP_ANONYMOUS | (request_.no_reserve ? MAP_NORESERVE : 0);
       break;
     case RegionKind::kHugetlb:
       flags |= MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | (LogTwo(request_.huge_page_size) << MAP_HUGE_SHIFT);

@@ -27,7 +27,8 @@ struct RegionRequest {
   bool fixed = false;
   std::optional<int> advice;  // of madvise(2), for the whole
   bool populate = false;
-  int fd = -1;  // kFile: duplicated
+  bool no_reserve = false;  // kAnonymous
+  int fd = -1;              // kFile: duplicated
   off_t offset = 0;
   bool shared = false;
   bool readonly = false;

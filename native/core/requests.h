@@ -3,10 +3,9 @@
 // listed here is refused: it has a method of its own, or nobody uses it yet.
 #pragma once
 
-#include <linux/kvm.h>
-#include <sys/ioctl.h>
-
 #include <cstddef>
+
+#include "core/kvm_abi.h"
 
 namespace node_kvm {
 
@@ -19,10 +18,6 @@ struct RequestLayout {
   Kind kind = kRefused;
   size_t entry = 0;
 };
-
-// The kernel's header has other sizes for them in C++, where the empty structure in __DECLARE_FLEX_ARRAY takes room.
-constexpr unsigned long Writes(unsigned number, size_t header) { return _IOC(_IOC_WRITE, KVMIO, number, header); }
-constexpr unsigned long Both(unsigned number, size_t header) { return _IOC(_IOC_READ | _IOC_WRITE, KVMIO, number, header); }
 
 constexpr RequestLayout LayoutOf(unsigned long request) {
   switch (request) {
@@ -57,18 +52,18 @@ constexpr RequestLayout LayoutOf(unsigned long request) {
     case KVM_INTERRUPT:
     case KVM_NMI:
       return {RequestLayout::kPlain};
-    case Both(0x05, 8):    // KVM_GET_SUPPORTED_CPUID
-    case Writes(0x90, 8):  // KVM_SET_CPUID2
-    case Both(0x91, 8):    // KVM_GET_CPUID2
+    case KVM_GET_SUPPORTED_CPUID:
+    case KVM_SET_CPUID2:
+    case KVM_GET_CPUID2:
       return {RequestLayout::kCounted, sizeof(kvm_cpuid_entry2)};
-    case Both(0x02, 4):  // KVM_GET_MSR_INDEX_LIST
-      return {RequestLayout::kCounted, sizeof(__u32)};
-    case Both(0x88, 8):    // KVM_GET_MSRS
-    case Writes(0x89, 8):  // KVM_SET_MSRS
+    case KVM_GET_MSR_INDEX_LIST:
+      return {RequestLayout::kCounted, sizeof(uint32_t)};
+    case KVM_GET_MSRS:
+    case KVM_SET_MSRS:
       return {RequestLayout::kCounted, sizeof(kvm_msr_entry)};
-    case Writes(0x6a, 8):  // KVM_SET_GSI_ROUTING
+    case KVM_SET_GSI_ROUTING:
       return {RequestLayout::kCounted, sizeof(kvm_irq_routing_entry)};
-    case Writes(0x8b, 4):  // KVM_SET_SIGNAL_MASK
+    case KVM_SET_SIGNAL_MASK:
       return {RequestLayout::kCounted, 1};
     default:
       return {};

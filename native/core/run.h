@@ -2,7 +2,6 @@
 #pragma once
 
 #include <errno.h>
-#include <linux/kvm.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/types.h>
@@ -11,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/kvm_abi.h"
 #include "core/owned_fd.h"
 #include "core/thread_place.h"
 
@@ -61,9 +61,9 @@ class RunPage {
   // Close together: an exit may leave the TLB empty.
   static constexpr size_t kAreaSize = 512 + 4096;
   static constexpr size_t kDataOffset = 512;
-  // Where kvm_run has the exit's union, and where that ends: it is padded to 256 bytes, before the sync regs.
-  static constexpr size_t kUnion = 32;
-  static constexpr size_t kHead = kUnion + 256;
+  // Where kvm_run has the exit's union, and where that ends: before the sync regs.
+  static constexpr size_t kUnion = offsetof(kvm_run, io);
+  static constexpr size_t kHead = offsetof(kvm_run, kvm_valid_regs);
   // What of an area is in use: every further cache line counts when an exit has left them cold.
   static void CopyArea(char* target, const char* source);
 

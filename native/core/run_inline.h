@@ -11,10 +11,6 @@
 #include "core/futex.h"
 #include "core/run.h"
 
-#ifndef KVM_EXIT_MEMORY_FAULT
-#define KVM_EXIT_MEMORY_FAULT 39
-#endif
-
 namespace node_kvm {
 
 // What the most frequent exits say is within a cache line.

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <new>
 
+#include "core/linux_abi.h"
 #include "core/run.h"
 
 namespace node_kvm {
@@ -32,7 +33,7 @@ int OpenUserfaultfd() {
   const int refused = -errno;
   const OwnedFd device(open("/dev/userfaultfd", O_RDWR | O_CLOEXEC));
   if (device.get() < 0) return refused;
-  const int made = ioctl(device.get(), _IO(0xAA, 0x00), O_CLOEXEC | O_NONBLOCK);
+  const int made = ioctl(device.get(), kUserfaultfdIocNew, O_CLOEXEC | O_NONBLOCK);
   return made < 0 ? -errno : made;
 }
 

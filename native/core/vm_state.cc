@@ -1,21 +1,12 @@
 #include "core/vm_state.h"
 
 #include <errno.h>
-#include <linux/kvm.h>
 #include <sys/ioctl.h>
+
+#include "core/kvm_abi.h"
 
 namespace node_kvm {
 namespace {
-
-constexpr unsigned kClearDirtyLog = 0xc0;
-
-// kvm_clear_dirty_log, which is younger than the oldest headers.
-struct ClearRequest {
-  uint32_t slot;
-  uint32_t pages;
-  uint64_t first;
-  uint64_t bitmap;
-};
 
 // Out of the guest for as long as this lives, whatever is thrown meanwhile. All are asked before one is awaited.
 class AllParked {
@@ -76,8 +67,12 @@ int VmState::ClearDirtyLog(uint32_t slot, uint64_t computed_from, uint64_t first
   if (length < (uint64_t{pages} + 63) / 64 * 8) return -E2BIG;
   const Locked lock(mutex_);
   if (memslots_.Find(slot, computed_from) == nullptr) return -ESTALE;
-  ClearRequest argument{slot, pages, first, reinterpret_cast<uintptr_t>(bitmap)};
-  return IoctlUninterrupted(fd(), _IOWR(KVMIO, kClearDirtyLog, ClearRequest), &argument) < 0 ? -errno : 0;
+  kvm_clear_dirty_log argument{};
+  argument.slot = slot;
+  argument.num_pages = pages;
+  argument.first_page = first;
+  argument.dirty_bitmap = bitmap;
+  return IoctlUninterrupted(fd(), KVM_CLEAR_DIRTY_LOG, &argument) < 0 ? -errno : 0;
 }
 
 std::vector<std::shared_ptr<RunPage>> VmState::Vcpus() {

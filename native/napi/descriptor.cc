@@ -1,7 +1,7 @@
 #include "napi/descriptor.h"
 
 #include <errno.h>
-#include <linux/kvm.h>
+#include <fcntl.h>
 #include <sys/ioctl.h>
 
 #include <cmath>
@@ -9,13 +9,10 @@
 #include <new>
 #include <vector>
 
+#include "core/kvm_abi.h"
 #include "core/requests.h"
 #include "core/tokens.h"
 #include "napi/vm.h"
-
-#ifndef KVM_GET_STATS_FD
-#define KVM_GET_STATS_FD _IO(KVMIO, 0xce)
-#endif
 
 namespace node_kvm {
 
@@ -156,12 +153,22 @@ Napi::Value WrapDescriptor(Napi::Env env, int fd) {
 Napi::Function Descriptor::Define(Napi::Env env) {
   auto methods = SharedMethods();
   methods.push_back(InstanceMethod<&Descriptor::CreateVm>("createVm"));
+  methods.push_back(InstanceMethod<&Descriptor::Allocate>("allocate"));
   return DefineClass(env, "Descriptor", methods);
 }
 
 Descriptor::Descriptor(const Napi::CallbackInfo& info) : DescriptorWrap(info), fd_(Taken<OwnedFd>(info)) { Costs(kDescriptorCost); }
 
 Napi::Object Descriptor::Wrap(Napi::Env env, OwnedFd fd) { return Make(env.GetInstanceData<AddonData>()->descriptor, std::move(fd)); }
+
+// (whether to punch a hole, offset, length): of a guest_memfd.
+Napi::Value Descriptor::Allocate(const Napi::CallbackInfo& info) {
+  const int mode = FALLOC_FL_KEEP_SIZE | (info[0].ToBoolean() ? FALLOC_FL_PUNCH_HOLE : 0);
+  const auto offset = static_cast<off_t>(WholeNumber(info[1], "offset"));
+  const auto length = static_cast<off_t>(WholeNumber(info[2], "length"));
+  if (fd() < 0) return Napi::Number::New(info.Env(), -EBADF);
+  return Napi::Number::New(info.Env(), fallocate(fd(), mode, offset, length) < 0 ? -errno : 0);
+}
 
 Napi::Value Descriptor::CreateVm(const Napi::CallbackInfo& info) {
   const uint64_t type = WholeNumber(info[0], "type");

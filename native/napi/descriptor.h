@@ -131,7 +131,7 @@ class DescriptorWrap : public Wrapped<Derived> {
   Derived* self() { return static_cast<Derived*>(this); }
 };
 
-// /dev/kvm, and the statistics descriptors.
+// /dev/kvm, the statistics descriptors, and guest_memfds.
 class Descriptor : public DescriptorWrap<Descriptor> {
  public:
   static Napi::Function Define(Napi::Env env);
@@ -142,6 +142,7 @@ class Descriptor : public DescriptorWrap<Descriptor> {
 
  private:
   void Drop() override { CloseHandle(); }
+  Napi::Value Allocate(const Napi::CallbackInfo& info);
   Napi::Value CreateVm(const Napi::CallbackInfo& info);
   OwnedFd fd_;
 };

@@ -2,11 +2,11 @@
 // lives on with others, whose guest's writes would vanish into an eventfd that nobody watches.
 #pragma once
 
-#include <linux/kvm.h>
 #include <napi.h>
 
 #include <memory>
 
+#include "core/kvm_abi.h"
 #include "core/owned_fd.h"
 #include "core/vm_state.h"
 #include "napi/wrapped.h"

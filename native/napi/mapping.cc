@@ -9,6 +9,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "core/linux_abi.h"
 #include "napi/descriptor.h"
 #include "napi/fault_service.h"
 #include "napi/write_recorder.h"
@@ -26,9 +27,6 @@ uint64_t NumberOption(const Napi::Object& options, const char* name) {
   return value.IsUndefined() ? 0 : WholeNumber(value, name);
 }
 
-// madvise(2), younger than the oldest headers.
-constexpr int kCold = 20, kPageOut = 21, kPopulateRead = 22, kPopulateWrite = 23, kCollapse = 25;
-
 // In the order of RegionKind.
 constexpr const char* kKinds[] = {"anonymous", "memfd", "hugetlb", "file"};
 
@@ -41,9 +39,9 @@ RegionKind KindOf(const Napi::Object& options) {
 
 // The advice of madvise(2) that leaves memory what it is. Others poison pages, or make an access to them a signal.
 int AdviceOf(const Napi::Value& value) {
-  constexpr int kAllowed[] = {MADV_NORMAL, MADV_RANDOM,    MADV_SEQUENTIAL,  MADV_WILLNEED, MADV_DONTNEED,   MADV_FREE,
-                              MADV_REMOVE, MADV_MERGEABLE, MADV_UNMERGEABLE, MADV_HUGEPAGE, MADV_NOHUGEPAGE, kCold,
-                              kPageOut,    kPopulateRead,  kPopulateWrite,   kCollapse};
+  constexpr int kAllowed[] = {MADV_NORMAL,  MADV_RANDOM,       MADV_SEQUENTIAL,    MADV_WILLNEED, MADV_DONTNEED,   MADV_FREE,
+                              MADV_REMOVE,  MADV_MERGEABLE,    MADV_UNMERGEABLE,   MADV_HUGEPAGE, MADV_NOHUGEPAGE, kMadvCold,
+                              kMadvPageout, kMadvPopulateRead, kMadvPopulateWrite, kMadvCollapse};
   const auto advice = static_cast<int>(WholeNumber(value, "advice", INT32_MAX));
   if (std::find(std::begin(kAllowed), std::end(kAllowed), advice) == std::end(kAllowed))
     throw Napi::RangeError::New(value.Env(), "advice is unknown");
@@ -131,6 +129,7 @@ Napi::Value Mapping::Map(const Napi::CallbackInfo& info) {
   request.address = NumberOption(options, "address");
   request.fixed = options.Get("fixed").ToBoolean();
   if (const Napi::Value advice = options.Get("advice"); !advice.IsUndefined()) request.advice = AdviceOf(advice);
+  request.no_reserve = options.Get("noReserve").ToBoolean();
   request.populate = options.Get("populate").ToBoolean();
   request.shared = options.Get("shared").ToBoolean();
   request.readonly = options.Get("readonly").ToBoolean();

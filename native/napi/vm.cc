@@ -1,10 +1,10 @@
 #include "napi/vm.h"
 
 #include <errno.h>
-#include <linux/kvm.h>
 
 #include <tuple>
 
+#include "core/kvm_abi.h"
 #include "core/map_budget.h"
 #include "core/run.h"
 #include "core/tokens.h"
@@ -12,21 +12,6 @@
 #include "napi/vcpu.h"
 
 namespace node_kvm {
-namespace {
-
-// kvm_create_guest_memfd and its request, which are younger than the oldest headers.
-struct GuestMemfdRequest {
-  uint64_t size;
-  uint64_t flags;
-  uint64_t reserved[6];
-};
-constexpr unsigned long kCreateGuestMemfd = _IOWR(KVMIO, 0xd4, GuestMemfdRequest);
-
-// KVM_CAP_DIRTY_LOG_RING and KVM_CAP_DIRTY_LOG_RING_ACQ_REL.
-constexpr uint32_t kDirtyLogRing = 192;
-constexpr uint32_t kDirtyLogRingAcquireRelease = 223;
-
-}  // namespace
 
 Napi::Function Vm::Define(Napi::Env env) {
   auto methods = SharedMethods();
@@ -104,7 +89,7 @@ Napi::Value Vm::RunPageSize(const Napi::CallbackInfo& info) {
 Napi::Value Vm::EnableDirtyRing(const Napi::CallbackInfo& info) {
   const auto capability = static_cast<uint32_t>(WholeNumber(info[0], "capability", UINT32_MAX));
   // With any other capability the add-on would look for a ring that is not there.
-  if (capability != kDirtyLogRing && capability != kDirtyLogRingAcquireRelease) return Napi::Number::New(info.Env(), -EINVAL);
+  if (capability != KVM_CAP_DIRTY_LOG_RING && capability != KVM_CAP_DIRTY_LOG_RING_ACQ_REL) return Napi::Number::New(info.Env(), -EINVAL);
   const uint64_t bytes = WholeNumber(info[1], "bytes", 1 << 30);
   return Napi::Number::New(info.Env(), state_ == nullptr ? -EBADF : state_->dirty_rings().Enable(fd(), capability, bytes));
 }
@@ -167,8 +152,8 @@ Napi::Value Vm::DrainCoalesced(const Napi::CallbackInfo& info) {
 Napi::Value Vm::CreateGuestMemfd(const Napi::CallbackInfo& info) {
   const ByteSpan argument = BytesOf(info[0]);
   if (fd() < 0) return Napi::Number::New(info.Env(), -EBADF);
-  if (argument.length < sizeof(GuestMemfdRequest)) return Napi::Number::New(info.Env(), -E2BIG);
-  const int memfd = IoctlUninterrupted(fd(), kCreateGuestMemfd, argument.data);
+  if (argument.length < sizeof(kvm_create_guest_memfd)) return Napi::Number::New(info.Env(), -E2BIG);
+  const int memfd = IoctlUninterrupted(fd(), KVM_CREATE_GUEST_MEMFD, argument.data);
   return WrapDescriptor(info.Env(), memfd < 0 ? -errno : memfd);
 }
 

@@ -14,11 +14,8 @@
 #include <new>
 #include <utility>
 
+#include "core/linux_abi.h"
 #include "core/map_budget.h"
-
-#ifndef PERF_FORMAT_LOST
-#define PERF_FORMAT_LOST (1U << 4)
-#endif
 
 namespace node_kvm {
 namespace {
@@ -117,7 +114,7 @@ int TraceRing::OpenCpu(int cpu) {
   attributes.wakeup_watermark = static_cast<uint32_t>(request_.ring_size / 4);
   if (const int error = OpenPerf(&attributes, cpu, &ring->leader); error != 0) return error;
   void* base = mmap(nullptr, kPage + request_.ring_size, PROT_READ | PROT_WRITE, MAP_SHARED, ring->leader.get(), 0);
-  if (base == MAP_FAILED) return -errno;
+  if (base == MAP_FAILED) return errno == EPERM ? -ENOBUFS : -errno;
   ring->base = static_cast<char*>(base);
   rings_.push_back(std::move(ring));
   for (const auto& event : request_.events)
@@ -132,7 +129,7 @@ int TraceRing::OpenEvent(const TraceRequest::Event& event, CpuRing* ring) {
   attributes.sample_period = 1;
   attributes.sample_type = kSampleType;
   attributes.disabled = 1;
-  attributes.read_format = counts_lost_ ? PERF_FORMAT_LOST : 0;
+  attributes.read_format = counts_lost_ ? kPerfFormatLost : 0;
   OwnedFd fd;
   int error = OpenPerf(&attributes, ring->cpu, &fd);
   if (error == -EINVAL && counts_lost_) {

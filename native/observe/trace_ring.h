@@ -46,7 +46,7 @@ struct AddressRange {
 
 class TraceRing {
  public:
-  // Zero, or a negative errno.
+  // Zero, or a negative errno. ENOBUFS: the rings are more memory than may be locked, for which perf itself says EPERM, as for much else.
   static int Open(const TraceRequest& request, std::unique_ptr<TraceRing>* ring);
   ~TraceRing();
   TraceRing(const TraceRing&) = delete;

@@ -1,13 +1,13 @@
 // What the stress programs share: memory, and a vCPU about to run real-mode code.
 #pragma once
 
-#include <linux/kvm.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 
 #include <cstdlib>
 #include <memory>
 
+#include "core/kvm_abi.h"
 #include "core/region.h"
 
 inline void Require(bool holds, const char* what) {

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { Unit } from './compiler.mjs'
-import { header } from './header.mjs'
+import { additions, header } from './header.mjs'
 import { inOrderOfUse, Types } from './layout.mjs'
 import { kernelHeaders } from './pins.mjs'
 import * as typescript from './typescript.mjs'
@@ -43,9 +43,35 @@ function exitReasonsOf(values) {
 function readOthers(folders) {
   const unit = new Unit(
     folders,
-    ['<linux/mman.h>', '<linux/capability.h>'].map((name) => `#include ${name}`)
+    ['<linux/mman.h>', '<linux/capability.h>', '<asm/processor-flags.h>'].map((name) => `#include ${name}`)
   )
-  return unit.values([...unit.macros().keys()].filter((name) => /^MADV_|^CAP_[A-Z_]+$/.test(name)))
+  return unit.values([...unit.macros().keys()].filter((name) => /^MADV_|^CAP_[A-Z_]+$|^X86_(CR\d|EFLAGS)_\w+(?<!_BIT)$/.test(name)))
+}
+
+/** Younger than the oldest headers of a distribution: populating and collapsing memory, scanning a pagemap, and some flags. */
+const young = {
+  headers: ['<linux/mman.h>', '<linux/fs.h>', '<linux/perf_event.h>', '<linux/userfaultfd.h>'],
+  records: ['page_region', 'pm_scan_arg'],
+  names: ['MADV_COLD', 'MADV_PAGEOUT', 'MADV_POPULATE_READ', 'MADV_POPULATE_WRITE', 'MADV_COLLAPSE', 'MAP_FIXED_NOREPLACE'].concat([
+    'PAGE_IS_PRESENT',
+    'PAGE_IS_SWAPPED',
+    'PAGE_IS_PFNZERO',
+    'PAGE_IS_HUGE',
+    'PAGEMAP_SCAN',
+    'PERF_FORMAT_LOST',
+    'USERFAULTFD_IOC_NEW'
+  ])
+}
+
+function readYoung(folders) {
+  const unit = new Unit(
+    folders,
+    young.headers.map((name) => `#include ${name}`)
+  )
+  const values = unit.values(young.names)
+  const missing = young.names.filter((name) => !values.has(name))
+  if (missing.length > 0) throw new Error(`the headers have no ${missing.join(', ')}`)
+  return additions(inOrderOfUse(new Types(unit.types()).records((name) => young.records.includes(name))), values)
 }
 
 /** Why a processor left its guest: bits of the trace's exit_reason. */
@@ -65,12 +91,14 @@ const bits =
  * The numbers of MSRs. Only the way it is written tells a number from a bit in the register or a mask of some: a number is plain and
  * hexadecimal, or said by another register's.
  */
-function readMsrs(folders, kernel) {
-  const unit = new Unit(folders, [...bits.split('\n'), `#include "${kernel}/msr-index.h"`])
+function readMsrs(unit) {
   const macros = unit.macros()
   const isNumber = (name) => name.startsWith('MSR_') && /^(0x[0-9a-f]+|\(?MSR_\w+( \+ \d+)?\)?)$/i.test(macros.get(name))
   return unit.values([...macros.keys()].filter((name) => isNumber(name) && !/_MASK$|_BIT$/.test(name)))
 }
+
+/** The bits of the register that turns long mode on. */
+const readEfer = (unit) => unit.values([...unit.macros().keys()].filter((name) => name.startsWith('EFER_')))
 
 /** What <asm/cpufeature.h> takes from the kernel's other headers; nothing of it reaches the enumeration. */
 const surroundings = `
@@ -129,7 +157,8 @@ export function generate(root) {
   const capabilities = only(kvm.values, (name) => name.startsWith(capability))
   const exits = exitReasonsOf(kvm.values)
   const rest = only(kvm.values, (name) => !kvm.argumentsOf.has(name) && !capabilities.has(name) && !exits.has(name))
-  const constants = byName([...rest, ...readOthers(folders)])
+  const msrs = new Unit(folders, [...bits.split('\n'), `#include "${kernel}/msr-index.h"`])
+  const constants = byName([...rest, ...readOthers(folders), ...readEfer(msrs)])
   const capabilityType = '/** A name in {@link capabilities}. */\nexport type CapabilityName = keyof typeof capabilities\n'
   return [
     typescript.requests(requests),
@@ -139,15 +168,11 @@ export function generate(root) {
     typescript.table('exitReasons', 'KVM_EXIT_ numbers by name.', byValue(without(exit, exits))),
     typescript.constants(constants),
     [
-      typescript.table(
-        'msrs',
-        "Numbers of MSRs by the kernel's names (arch/x86/include/asm/msr-index.h).",
-        byName(readMsrs(folders, kernel)),
-        typescript.hex
-      ),
+      typescript.table('msrs', "Numbers of MSRs by the kernel's names (arch/x86/include/asm/msr-index.h).", byName(readMsrs(msrs)), typescript.hex),
       typescript.table('processorExits', 'Why a processor left its guest: <asm/vmx.h>, <asm/svm.h>.', byName(readProcessorExits(folders))),
       typescript.features(readFeatures(folders, kernel))
     ].join('\n'),
-    header(kvm.records, requests, byName([...capabilities, ...exits, ...rest]))
+    header(kvm.records, requests, byName([...capabilities, ...exits, ...rest])),
+    readYoung(folders)
   ]
 }

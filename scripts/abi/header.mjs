@@ -35,10 +35,28 @@ function structure(record) {
 }
 
 function constant([name, value]) {
-  const type = value < 0 ? 'int64_t' : value > 0xffff_ffff ? 'uint64_t' : 'uint32_t'
+  const type = value < 0 ? 'int64_t' : value > 0xffff_ffff ? 'uint64_t' : value > 0x7fff_ffff ? 'uint32_t' : 'int'
   const text = value < 0 ? `${value}` : `0x${value.toString(16)}${type === 'uint64_t' ? 'ull' : ''}`
   return `inline constexpr ${type} ${name} = ${text};`
 }
+
+/** As this code names constants: a header that has them makes them macros. */
+const constantName = (name) => `k${name.toLowerCase().replaceAll(/(?:^|_)(\w)/g, (_, letter) => letter.toUpperCase())}`
+
+/** What native code takes of other headers. */
+export const additions = (records, constants) => `// clang-format off
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace node_kvm {
+
+${records.map(structure).join('\n')}
+${[...constants].map(([name, value]) => constant([constantName(name), value])).join('\n')}
+
+}  // namespace node_kvm
+`
 
 /** @param constants names and values of everything but requests */
 export const header = (records, requests, constants) => `// clang-format off

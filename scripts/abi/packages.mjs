@@ -5,10 +5,7 @@ import { join } from 'node:path'
 import { entry } from '../../dist/lab/cache.js'
 import { command } from '../../dist/lab/command.js'
 import { aptState } from '../../dist/lab/packages.js'
-import { packages, suite } from './pins.mjs'
-
-/** A pinned version that the mirror has no more, or packages that were not downloaded while that was not allowed. */
-export class Unavailable extends Error {}
+import { packages, suite, Unavailable } from './pins.mjs'
 
 async function download(archives) {
   const env = await aptState(suite)

@@ -17,3 +17,6 @@ export const kernelHeaders = {
 }
 
 export const packages = [userHeaders, kernelHeaders]
+
+/** Why the headers are not at hand: the mirror has other versions by now, or nothing may be downloaded. */
+export class Unavailable extends Error {}

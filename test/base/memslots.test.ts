@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { capabilities, KiB, KvmError, Mapping, type Memslot, MiB } from 'node-kvm'
 import { describeHost, type Host } from 'node-kvm/observe'
 import { describe, expect, type TestContext, test } from 'vitest'
+import { guestPhysicalLimit } from '../../lib/memory/guest-physical.js'
 import { compile } from '../support/compile.js'
 import { checkedError } from '../support/errors.js'
 import { patience } from '../support/patience.js'
@@ -54,6 +55,16 @@ test('A03 every flag bit that the kernel does not support is EINVAL, and so is o
   for (const flags of unsupported) expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping, flags }), 'ioctl').errno).toBe('EINVAL')
   expect(vm.memslots.length).toBe(0)
   vm.memslots.create({ gpa: 0, mapping, flags: 1 }).change({ flags: 0 })
+})
+
+test('guest-physical addresses end where the limit says, and beyond it that is what the error says', () => {
+  const limit = guestPhysicalLimit(kvm.supportedCpuid())
+  vm.memslots.create({ gpa: limit - 4 * KiB, mapping: page() }).delete()
+  const beyond = () => vm.memslots.create({ gpa: limit - 4 * KiB, mapping: Mapping.anonymous(8 * KiB) })
+  expect(checkedError(beyond, 'ioctl')).toMatchObject({
+    errno: 'EINVAL',
+    message: expect.stringContaining(`past the end of guest-physical addresses on this host, 0x${limit.toString(16)}`)
+  })
 })
 
 test('A03 an unknown option is refused by name', () => {

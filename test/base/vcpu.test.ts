@@ -4,9 +4,9 @@ import { KiB, Kvm, longModeTablesSize, Mapping, MiB, type Registers, syncBits, t
 import { describeHost } from 'node-kvm/observe'
 import { assemble, Guest } from 'node-kvm/testing'
 import { describe, expect, test } from 'vitest'
+import { KVM_GET_MSRS, KVM_GET_REGS } from '../../lib/abi/generated/requests.js'
 import type { NativeKvm, NativeVcpu, NativeVm } from '../../lib/abi/native.js'
 import { native } from '../../lib/abi/native.js'
-import { KVM_GET_REGS } from '../../lib/abi/requests.js'
 import { library, testing } from '../support/built.js'
 import { checkedError } from '../support/errors.js'
 import { patience } from '../support/patience.js'
@@ -371,7 +371,7 @@ test('an ioctl of which an argument is refused leaves the vCPU to the next', () 
   const addon = native.open('/dev/kvm', true) as NativeKvm
   const other = addon.createVm(0) as NativeVm
   const vcpu = other.createVcpu(0) as NativeVcpu
-  for (const bytes of ['no bytes', null, 5] as never[]) expect(() => vcpu.ioctlCounted(0xae88, bytes)).toThrow(TypeError)
+  for (const bytes of ['no bytes', null, 5] as never[]) expect(() => vcpu.ioctlCounted(KVM_GET_MSRS.number, bytes)).toThrow(TypeError)
   expect(vcpu.ioctl(KVM_GET_REGS.number, new Uint8Array(144))).toBe(0)
   for (const descriptor of [vcpu, other, addon]) descriptor.close()
 })

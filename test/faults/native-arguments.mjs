@@ -3,6 +3,8 @@
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
+import { capabilities } from '../../dist/lib/abi/generated/capabilities.js'
+import * as requests from '../../dist/lib/abi/generated/requests.js'
 
 const require = createRequire(import.meta.url)
 const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -193,7 +195,15 @@ function attempt(call) {
 function callWords(name) {
   words[0] = one([0, 1, 2 ** 31 - 1, -1])
   times[1] = one([0, 1, NaN, Infinity, 2 ** 31 + 1])
-  words[4] = one([0x8090ae81, 0x4090ae82, 0xc008ae91, 0xae80, 0xae41, random(2 ** 32), 0])
+  words[4] = one([
+    requests.KVM_GET_REGS.number,
+    requests.KVM_SET_REGS.number,
+    requests.KVM_GET_CPUID2.number,
+    requests.KVM_RUN.number,
+    requests.KVM_CREATE_VCPU.number,
+    random(2 ** 32),
+    0
+  ])
   attempt(() => addon[name](...Array.from({ length: random(3) }, anything)))
 }
 // Reading all VMs of the host takes its time: this one is called with what is refused.
@@ -311,23 +321,23 @@ const told = {}
 // Sizes of counted requests, and requests that are not ioctl()'s.
 {
   const { Vm: vm, Vcpu: vcpu } = makeAll()
-  const getCpuid = 0xc008ae91
+  const getCpuid = requests.KVM_GET_CPUID2.number
   told.cpuidByPlain = nameOf(vcpu.ioctl(getCpuid, new Uint8Array(8)))
   const lying = new Uint8Array(8)
   new DataView(lying.buffer).setUint32(0, 256, true)
   told.cpuidWithoutRoom = nameOf(vcpu.ioctlCounted(getCpuid, lying))
   told.cpuidOverflowing = nameOf(vcpu.ioctlCounted(getCpuid, new Uint8Array(8).fill(255)))
-  told.plainByCounted = nameOf(vcpu.ioctlCounted(0x8090ae81, new Uint8Array(144)))
-  told.run = nameOf(vcpu.ioctl(0xae80))
-  told.memslot = nameOf(vm.ioctl(0x4020ae46, new Uint8Array(32)))
-  told.dirtyLog = nameOf(vm.ioctl(0x4010ae42, new Uint8Array(16)))
-  told.tooSmall = nameOf(vcpu.ioctl(0x8090ae81, new Uint8Array(143)))
-  told.noBytes = nameOf(vcpu.ioctl(0x8090ae81, 5))
+  told.plainByCounted = nameOf(vcpu.ioctlCounted(requests.KVM_GET_REGS.number, new Uint8Array(144)))
+  told.run = nameOf(vcpu.ioctl(requests.KVM_RUN.number))
+  told.memslot = nameOf(vm.ioctl(requests.KVM_SET_USER_MEMORY_REGION.number, new Uint8Array(32)))
+  told.dirtyLog = nameOf(vm.ioctl(requests.KVM_GET_DIRTY_LOG.number, new Uint8Array(16)))
+  told.tooSmall = nameOf(vcpu.ioctl(requests.KVM_GET_REGS.number, new Uint8Array(143)))
+  told.noBytes = nameOf(vcpu.ioctl(requests.KVM_GET_REGS.number, 5))
   // KVM_CAP_HYPERV_ENLIGHTENED_VMCS stores to an address.
   const enable = new DataView(new ArrayBuffer(104))
-  enable.setUint32(0, 163, true)
+  enable.setUint32(0, capabilities.HYPERV_ENLIGHTENED_VMCS, true)
   enable.setBigUint64(8, 4096n, true)
-  told.address = nameOf(vcpu.ioctl(0x4068aea3, new Uint8Array(enable.buffer)))
+  told.address = nameOf(vcpu.ioctl(requests.KVM_ENABLE_CAP.number, new Uint8Array(enable.buffer)))
 
   // The count is the kernel's to read once more: another thread changes it in between.
   const shared = new SharedArrayBuffer(8 + 40 * 4)

@@ -3,6 +3,10 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, type TestContext, test } from 'vitest'
+import { capabilities } from '../../lib/abi/generated/capabilities.js'
+import * as constants from '../../lib/abi/generated/constants.js'
+import { exitReasons } from '../../lib/abi/generated/exits.js'
+import { cpuidFeatures, msrs, processorExits } from '../../lib/abi/generated/names.js'
 import * as requests from '../../lib/abi/generated/requests.js'
 import * as structures from '../../lib/abi/generated/structures.js'
 import type { Ioctl } from '../../lib/abi/ioctl.js'
@@ -11,6 +15,14 @@ import { skip } from '../support/skip.js'
 
 const schemas = Object.values(structures) as unknown as StructType<Fields>[]
 const all = Object.values(requests) as Ioctl[]
+const prefixed = (prefix: string, values: object) => Object.entries(values).map(([name, value]) => [`${prefix}${name}`, value] as const)
+/** Every other number by its C name. */
+const numbers = new Map<string, number | bigint>([
+  ...prefixed('KVM_CAP_', capabilities),
+  ...prefixed('KVM_EXIT_', exitReasons),
+  ...prefixed('', constants),
+  ...prefixed('', processorExits)
+])
 const folder = mkdtempSync(join(tmpdir(), 'node-kvm-abi-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
@@ -40,9 +52,9 @@ function places(schema: StructType<Fields>, part = schema, prefix = '', start = 
 const fields = schemas.flatMap((schema) => places(schema))
 
 /** Prints what the C compiler makes of `names`. A bit field's place shows in the bytes, with all its bits set. */
-function program(names: { structs: string[]; fields: Place[]; requests: string[] }): string[] {
+function program(names: { structs: string[]; fields: Place[]; requests: string[]; numbers: string[] }): string[] {
   return [
-    '#include <linux/kvm.h>',
+    ...['linux/kvm.h', 'linux/mman.h', 'linux/capability.h', 'asm/vmx.h', 'asm/svm.h'].map((name) => `#include <${name}>`),
     '#include <stddef.h>',
     '#include <stdio.h>',
     '#include <string.h>',
@@ -54,6 +66,7 @@ function program(names: { structs: string[]; fields: Place[]; requests: string[]
         ? `{ struct ${structName} value; memset(&value, 0, sizeof value); value.${path} = ~0; printf("${structName}.${path} "); print((void *)&value, sizeof value); }`
         : `printf("${structName}.${path} %zu %zu\\n", offsetof(struct ${structName}, ${path}), sizeof(((struct ${structName} *)0)->${path}));`
     ),
+    ...names.numbers.map((name) => `printf("number ${name} %llu\\n", (unsigned long long)(${name}));`),
     ...names.requests.map((name) => `printf("number ${name} %lu\\n", (unsigned long)${name});`),
     'return 0; }',
     ''
@@ -63,7 +76,12 @@ function program(names: { structs: string[]; fields: Place[]; requests: string[]
 /** What the compiler says of everything that its header knows; a line that it refuses is about something that its header lacks. */
 function compile(): { truth: Map<string, string>; lacking: number } | null {
   const path = join(folder, 'abi')
-  let lines = program({ structs: schemas.map(({ structName }) => structName), fields, requests: all.map(({ name }) => name) })
+  let lines = program({
+    structs: schemas.map(({ structName }) => structName),
+    fields,
+    requests: all.map(({ name }) => name),
+    numbers: [...numbers.keys()]
+  })
   const build = () =>
     spawnSync('gcc', ['-w', '-fno-diagnostics-show-caret', '-x', 'c', '-', '-o', path], { input: lines.join('\n'), encoding: 'utf8' })
   let compiled = build()
@@ -136,4 +154,36 @@ test.for(all.map((request) => [request.name, request] as const))('%s has the num
   if (number === undefined) return skip(context, `${olderHeader}: it has no ${name}`)
   expect(`${request.number}`).toBe(number)
   expect(request.size).toBe((request.number >>> 16) & 0x3fff)
+})
+
+/** What ends a list grows with it, and so does the mask of what a release knows. */
+const grows = (name: string) => /_(NR_MAX|CMD_NR_MAX|VALID_FIELDS|VALID_MASK|VALID_FLAG_MASK|LAST_CAP|MAX)$/.test(name)
+
+test('capabilities, exit reasons and constants have the values of the C macros', (context) => {
+  const { truth } = truthOf(context)
+  const known = [...numbers].filter(([name]) => truth.has(`number ${name}`))
+  // As many as Linux 6.1 has.
+  expect(known.length).toBeGreaterThan(700)
+  const unsigned = (value: number | bigint) => `${BigInt.asUintN(64, BigInt(value))}`
+  expect(Object.fromEntries(known.filter(([name]) => !grows(name)).map(([name, value]) => [name, unsigned(value)]))).toEqual(
+    Object.fromEntries(known.filter(([name]) => !grows(name)).map(([name]) => [name, truth.get(`number ${name}`)]))
+  )
+  context.annotate(`${numbers.size - known.length} of ${numbers.size} numbers are unknown to ${olderHeader}`)
+})
+
+test('names of MSRs and of processor features lead where the manuals have them', () => {
+  // Intel SDM volume 4, 2.1 and volume 2, CPUID; AMD APM volume 3, appendix E.
+  expect(msrs).toMatchObject({ MSR_IA32_TSC: 0x10, MSR_IA32_APICBASE: 0x1b, MSR_EFER: 0xc000_0080, MSR_TSC_AUX: 0xc000_0103, MSR_IA32_XSS: 0xda0 })
+  expect(cpuidFeatures).toMatchObject({
+    FPU: { function: 1, index: 0, register: 'edx', bit: 0 },
+    VMX: { function: 1, index: 0, register: 'ecx', bit: 5 },
+    SMEP: { function: 7, index: 0, register: 'ebx', bit: 7 },
+    LA57: { function: 7, index: 0, register: 'ecx', bit: 16 },
+    AVX_VNNI: { function: 7, index: 1, register: 'eax', bit: 4 },
+    XSAVEOPT: { function: 13, index: 1, register: 'eax', bit: 0 },
+    NX: { function: 0x8000_0001, index: 0, register: 'edx', bit: 20 },
+    SVM: { function: 0x8000_0001, index: 0, register: 'ecx', bit: 2 },
+    NPT: { function: 0x8000_000a, index: 0, register: 'edx', bit: 0 }
+  })
+  for (const { function: leaf, bit } of Object.values(cpuidFeatures)) expect([leaf < 0x20 || leaf >= 0x8000_0000, bit < 32]).toEqual([true, true])
 })

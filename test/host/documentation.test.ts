@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { capabilities, KiB, KvmError, Mapping, MiB } from 'node-kvm'
+import { hostVms } from 'node-kvm/observe'
 import { assemble } from 'node-kvm/testing'
 import ts from 'typescript'
 import { expect, test } from 'vitest'
@@ -27,6 +28,8 @@ function context(): Record<string, unknown> {
   ram.write(0x1000, code)
   return {
     ...everything,
+    // The VMs of other tests end at any moment, and their tables with them.
+    hostVms: () => hostVms({ pid: process.pid }),
     kvm,
     vm,
     code,

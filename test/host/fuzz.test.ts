@@ -82,7 +82,7 @@ describe('a planted fault is found, and its program printed', () => {
   })
 
   test('the program runs by itself', async () => {
-    const { stderr } = await start(['--sequences', '2', '--seed', '3', '--shrink-seconds', '1'], { NODE_KVM_FUZZ_PLANT: 'crash' }).ended
+    const { stderr } = await start(['--sequences', '20', '--seed', '3', '--shrink-seconds', '1'], { NODE_KVM_FUZZ_PLANT: 'crash' }).ended
     mkdirSync(join(scratch, 'node_modules'))
     symlinkSync(fileURLToPath(new URL('../..', import.meta.url)), join(scratch, 'node_modules/node-kvm'))
     writeFileSync(join(scratch, 'found.mjs'), stderr.slice(stderr.indexOf('// crash')))

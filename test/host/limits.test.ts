@@ -71,15 +71,17 @@ describe('threads', () => {
     'vcpu.start()': 'vcpu.start({}).catch(() => {})',
     'onMissing(handler)': 'mapping.onMissing(() => null)',
     'onMissing(content)': 'mapping.onMissing({ content: new Uint8Array(100) })',
-    'vm.ioeventfd()': 'vm.ioeventfd({ port: ++port, size: 1 })'
+    'onMinorFault(handler)': 'memfd.onMinorFault(() => null)',
+    'vm.ioeventfd()': 'vm.ioeventfd({ port: ++port, size: 1 })',
+    'assemble()': "assemble('hlt', { mode: 'real', at: 0 })"
   }
   test.for(Object.entries(calls))('%s without one', ([name, call], context) => {
     needed(context)
     if (name === 'trace(vm)') needsTracepoints(context)
-    if (name.startsWith('onMissing')) needsPaging(context)
+    if (name.startsWith('onMi')) needsPaging(context)
     const program = `
       ${withoutThreads}
-      const kvm = Kvm.open(), vm = kvm.createVm(), mapping = Mapping.anonymous(64 * KiB)
+      const kvm = Kvm.open(), vm = kvm.createVm(), mapping = Mapping.anonymous(64 * KiB), memfd = Mapping.memfd(64 * KiB)
       vm.memslots.create({ gpa: 0, mapping })
       const vcpu = vm.createVcpu()
       let made, port = 0

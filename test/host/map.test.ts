@@ -1,16 +1,20 @@
 import { spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Worker } from 'node:worker_threads'
 import { KiB, MiB } from 'node-kvm'
 import { describeHost, type HostVm, hostVms, tables, translate } from 'node-kvm/observe'
 import { describe, expect, test, vi } from 'vitest'
 import { execute } from '../../lib/cli/command.js'
 import { map } from '../../lib/cli/map.js'
 import { fitLabels, layAxis } from '../../lib/cli/map-axis.js'
-import { commandLine } from '../support/built.js'
+import { commandLine, library } from '../support/built.js'
 import { checkedError } from '../support/errors.js'
+import { noLane } from '../support/lane.js'
 import { patience } from '../support/patience.js'
+import { outputOf } from '../support/program.js'
 import { skip } from '../support/skip.js'
 import { needsAll } from '../support/tables.js'
 import { shareTarget, Target } from '../support/target.js'
@@ -25,7 +29,7 @@ async function printed(...args: string[]): Promise<string> {
   const lines: string[] = []
   const log = vi.spyOn(console, 'log').mockImplementation((text) => lines.push(text))
   try {
-    expect(await execute(map, 'map', args)).toBe(0)
+    expect(await execute(map, 'map', args, noLane)).toBe(0)
   } finally {
     log.mockRestore()
   }
@@ -108,7 +112,7 @@ describe('bad input', () => {
     [['4711'], "takes no '4711'"],
     [['--pids'], '--pids']
   ])('%j is told with the usage', async (args, message) => {
-    await expect(execute(map, 'map', args)).rejects.toThrow(message)
+    await expect(execute(map, 'map', args, noLane)).rejects.toThrow(message)
   })
 
   test('a process that is none, and one that runs no VM', (context) => {
@@ -133,6 +137,42 @@ describe('bad input', () => {
   })
 })
 
+test('VMs that end while they are read are rows that say so, or none, and no exception', async (context) => {
+  needsAll(context)
+  const ending = new Worker(
+    `const { parentPort } = require('node:worker_threads')
+    import(${library}).then(({ Kvm, Mapping }) => {
+      const kvm = Kvm.open(), mapping = Mapping.anonymous(4096)
+      parentPort.postMessage('begun')
+      const next = () => {
+        const vm = kvm.createVm()
+        const slots = Array.from({ length: 100 }, (_, index) => vm.memslots.create({ gpa: index * 8192, mapping }))
+        for (const slot of slots) slot.move(slot.gpa + 4096)
+        vm.close()
+        setImmediate(next)
+      }
+      next()
+    })`,
+    { eval: true }
+  )
+  try {
+    await once(ending, 'message')
+    let rows = 0
+    let ended = 0
+    for (let round = 0; round < 300; round++)
+      for (const { pid, evidence } of hostVms()) {
+        if (pid !== process.pid) continue
+        rows++
+        if (evidence.missing.includes('it ended while it was read')) ended++
+        else if (!evidence.torn) expect(evidence.missing).toEqual([])
+      }
+    console.log(`${rows} rows, of which ${ended} ended while they were read`)
+    expect(rows).toBeGreaterThan(0)
+  } finally {
+    await ending.terminate()
+  }
+})
+
 describe('other namespaces and less privilege', () => {
   const _outside = 'needs util-linux, which the lab has not; what is tested is the same in every lane'
 
@@ -150,6 +190,42 @@ describe('other namespaces and less privilege', () => {
     } finally {
       await other.end()
     }
+  })
+
+  test('/proc of another pid namespace is not read as ours: the own process is told from its own folder, and of others what stands there is not shown', (context) => {
+    needsAll(context)
+    const program = `
+      import { spawn } from 'node:child_process'
+      const mapping = Mapping.anonymous(64 * KiB), vm = Kvm.open().createVm()
+      vm.memslots.create({ gpa: 0, mapping })
+      mapping.fill(1)
+      const [own] = hostVms({ pid: process.pid })
+      console.log(own.memslots[0].backing, own.command.includes('node'), tables(vm).evidence.host, readPagemap(mapping.address)[0].present)
+      const child = spawn('sleep', ['1000'])
+      console.log(errorOf(() => readPagemap(0, 1, child.pid)))
+      console.log(errorOf(() => hostVms({ pid: child.pid })))
+      console.log(hostVms().unseen.join())
+      child.kill()`
+    const [own, page, other, unseen] = outputOf(program, { shell: 'exec unshare --pid --fork --kill-child "$0" "$@"' })
+    expect(own).toBe('anonymous true pagemap true')
+    expect(page).toMatch(/^unavailable \| .*\/proc is that of another PID namespace/)
+    expect(other).toMatch(/^argument \| .*runs no VM/)
+    expect(unseen).toBe('VMs of processes outside of this PID namespace are not seen: run it outside (a container: start it with --pid=host)')
+  })
+
+  test('without BPF, and with /proc of another pid namespace, nothing is said to run no VM', (context) => {
+    needsAll(context)
+    const program = `
+      import { spawn } from 'node:child_process'
+      const child = spawn('sleep', ['1000'])
+      console.log(errorOf(() => hostVms({ pid: child.pid })))
+      console.log(hostVms().unseen.join())
+      child.kill()`
+    const [other, unseen] = outputOf(program, {
+      shell: 'exec unshare --pid --fork --kill-child setpriv --bounding-set=-bpf,-perfmon,-sys_admin "$0" "$@"'
+    })
+    expect(other).toMatch(/^unavailable \| .*is not seen: \/proc is that of another PID namespace/)
+    expect(unseen).toContain('VMs of other processes are not seen: /proc is that of another PID namespace')
   })
 
   test('root without CAP_BPF and CAP_PERFMON is told so, and sees who runs VMs', async (context) => {
@@ -197,7 +273,9 @@ describe('other namespaces and less privilege', () => {
     const { stdout, stderr, status, error } = spawned(['--json'], [], user)
     if (error || stderr.includes('EACCES: permission denied')) skip(context, 'another user may not read this folder, or that of the Node binary')
     expect(status).toBe(0)
-    expect(JSON.parse(stdout)).toEqual({ vms: [] })
+    const hidden = /^whether \d+ processes of other users run VMs is hidden \(.*\): no CAP_BPF and no CAP_PERFMON/
+    expect(JSON.parse(stdout)).toMatchObject({ vms: [], unseen: [expect.stringMatching(hidden)] })
+    expect(spawned([], [], user).stdout).toMatch(/^no VM is seen here\n.*note: whether \d+ processes of other users/)
     const one = spawned(['--pid', String(target.pid)], [], user)
     expect(one).toMatchObject({ status: 1, stderr: expect.stringContaining("it is another user's, and no CAP_BPF and no CAP_PERFMON") })
   })

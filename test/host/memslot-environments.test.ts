@@ -215,6 +215,24 @@ describe('the end of a VM', () => {
     await others.terminate()
   })
 
+  test("in the middle of another environment's transactions: each ends whole, or with closed", async () => {
+    for (let round = 0; round < 10; round++) {
+      using target = kvm.createVm()
+      target.memslots.create({ gpa: here, mapping: page() })
+      const others = worker(`
+        const [slot] = vm.memslots
+        parentPort.postMessage('begun')
+        for (let at = ${there}; ; at += 4096)
+          try { vm.memslots.transaction((tx) => { tx.move(slot, at); tx.create({ gpa: 0, mapping: library.Mapping.anonymous(4096) }); tx.rebind(slot, library.Mapping.anonymous(4096)) }); [...vm.memslots][0]?.delete() }
+          catch (error) { parentPort.postMessage([error.code, error.errno]); break }`)
+      others.postMessage(target.share())
+      expect(await answer(others)).toBe('begun')
+      target.close()
+      expect(await answer(others)).toEqual(['closed', undefined])
+      await others.terminate()
+    }
+  })
+
   test('lets go of memory that a guest writes in another Worker: what lies there next is not touched', async (context) => {
     const ram = Mapping.anonymous(2 * MiB)
     const { address } = ram

@@ -4,6 +4,7 @@
 import { constants } from 'node:os'
 import { KvmError, type Memslot } from 'node-kvm'
 import { expect, test } from 'vitest'
+import { Handle } from '../../lib/abi/ioctls.js'
 import { type NativeRegion, type NativeVm, native } from '../../lib/abi/native.js'
 import { mappingOver } from '../../lib/memory/mapping.js'
 import { recordOf } from '../../lib/memory/memslot.js'
@@ -200,7 +201,7 @@ function run(by: number, program: readonly Name[], log: readonly Answer[], world
   const environment = {} as Environment
   const result = { replay, environment, outcomes, done: false }
   try {
-    const memslots = (environment.memslots = makeMemslots(replay as unknown as NativeVm, 100))
+    const memslots = (environment.memslots = makeMemslots(replay as unknown as NativeVm, new Handle(replay as unknown as NativeVm, 'this VM'), 100))
     Object.assign(environment, { one: memslots.lookup(p), two: memslots.lookup(q) })
     for (const [index, name] of program.entries()) {
       replay.operation = index

@@ -1,7 +1,31 @@
-import { Mapping } from 'node-kvm'
-import { diff, hostVms, hpaToGpa, hvaToGpa, rowOf, summarize, type Tables, trace } from 'node-kvm/observe'
+import { constants as bufferConstants } from 'node:buffer'
+import { inspect } from 'node:util'
+import { runInNewContext } from 'node:vm'
+import { KvmError, Mapping, type MemslotTransaction } from 'node-kvm'
+import {
+  accessText,
+  decodeEptQualification,
+  decodeNestedPageFault,
+  decodeSpte,
+  describeEvent,
+  diff,
+  hostVms,
+  hpaToGpa,
+  hvaToGpa,
+  readPagemap,
+  rowOf,
+  statisticsGrowth,
+  summarize,
+  type Tables,
+  Trace,
+  tables,
+  timeline,
+  trace
+} from 'node-kvm/observe'
 import { Guest } from 'node-kvm/testing'
 import { expect, test } from 'vitest'
+import { checkSignal } from '../../lib/abi/arguments.js'
+import { zeroed } from '../../lib/abi/exhausted.js'
 import { checkedError } from '../support/errors.js'
 import { vm } from '../support/vm.js'
 
@@ -11,6 +35,127 @@ test('what tables() did not return is an argument error wherever tables are take
   for (const value of [undefined, ...junk])
     for (const call of [summarize, rowOf, hvaToGpa, hpaToGpa, (table: Tables) => diff(table, table)] as ((value: unknown, at: number) => unknown)[])
       checkedError(() => call(value, 0), 'argument')
+})
+
+/** Every kind of value that none of these functions takes, or that only looks like one. */
+const nonsense = [
+  undefined,
+  ...junk,
+  NaN,
+  -1,
+  {},
+  [null],
+  [1],
+  [{}],
+  new Proxy({}, {}),
+  { gpa: new Float64Array(2), host: null, slot: null, slots: null, kind: null, level: null, evidence: null, hpa: null, secondHpa: null, spte: null },
+  { gpa: new Float64Array(2), host: {}, slot: {}, slots: {}, kind: {}, level: {}, evidence: {}, hpa: {}, secondHpa: {}, spte: {} },
+  { kind: 'violation', time: 1, elapsed: 1 }
+] as any[]
+
+/** Anything but success and a KvmError. */
+function rawErrors(calls: Record<string, (value: any) => unknown>, values = nonsense): string[] {
+  const raw: string[] = []
+  for (const [name, call] of Object.entries(calls))
+    for (const value of values)
+      try {
+        call(value)
+      } catch (error) {
+        if (!(error instanceof KvmError)) raw.push(`${name}(${inspect(value)}): ${error}`)
+      }
+  return raw
+}
+
+test('functions that are called with nonsense throw a KvmError and no TypeError or RangeError', () => {
+  const read = tables(vm)
+  const symbols = [...nonsense, Symbol('1'), 2n ** 64n]
+  expect(
+    rawErrors(
+      {
+        summarize,
+        timeline,
+        describeEvent,
+        accessText,
+        decodeEptQualification,
+        decodeNestedPageFault,
+        hostVms,
+        diff: (value) => diff(read, value),
+        rowOf: (value) => rowOf(value, 0),
+        'rowOf, gpa': (value) => rowOf(read, value),
+        'rowOf, address space': (value) => rowOf(read, 0, value),
+        hpaToGpa: (value) => hpaToGpa(value, 0),
+        hvaToGpa: (value) => hvaToGpa(value, 0),
+        statisticsGrowth: (value) => statisticsGrowth(value, value),
+        readPagemap: (value) => readPagemap(value),
+        'readPagemap, process': (value) => readPagemap(0, 1, value),
+        'decodeSpte, format': (value) => decodeSpte(value, 1n, 1),
+        'decodeSpte, entry': (value) => decodeSpte('ept', value, 1),
+        'decodeSpte, level': (value) => decodeSpte('ept', 1n, value),
+        'Guest.create': (value) => Guest.create(value),
+        'Guest.create, options': (value) => Guest.create(vm, value),
+        'Trace.of': (value) => Trace.of(value).close(),
+        onMissing: (value) => Mapping.anonymous(4096).onMissing(value).close()
+      },
+      symbols
+    )
+  ).toEqual([])
+})
+
+test('methods of memory that are called with nonsense throw a KvmError and no TypeError or RangeError', () => {
+  const mapping = Mapping.memfd(8192)
+  const slot = vm.memslots.create({ gpa: 0, mapping })
+  const log = vm.dirtyLog()
+  const calls: Record<string, (value: any) => unknown> = {}
+  const attempt = (transaction: MemslotTransaction) => {
+    for (const [name, object] of Object.entries({ mapping, slot, memslots: vm.memslots, log, transaction }))
+      for (const [method, { value: call }] of Object.entries(Object.getOwnPropertyDescriptors(Object.getPrototypeOf(object)))) {
+        if (typeof call !== 'function' || ['constructor', 'close', 'delete'].includes(method)) continue
+        const first = object === transaction ? slot : 0
+        calls[`${name}.${method}`] = (value) => call.call(object, value)
+        calls[`${name}.${method}, second`] = (value) => call.call(object, first, value)
+        calls[`${name}.${method}, third`] = (value) => call.call(object, first, 4096, value)
+      }
+    expect(rawErrors(calls, [...nonsense, Symbol('1')])).toEqual([])
+    // A memslot has all that the options of one to be must have, so that some of it was no nonsense.
+    throw new Error('nothing of this is to be done')
+  }
+  expect(() => vm.memslots.transaction(attempt)).toThrow('nothing of this is to be done')
+})
+
+test('arrays, bytes and options of another realm, and options without a prototype, are taken', () => {
+  const mapping = Mapping.anonymous(8192)
+  const foreign = (source: string) => runInNewContext(source)
+  mapping.write(0, foreign('new Uint8Array([1, 2])'))
+  expect([...mapping.read(0, 2)]).toEqual([1, 2])
+  expect(timeline(foreign('[]'))).toBe('')
+  const slot = vm.memslots.create(Object.assign(Object.create(null), { gpa: 0, mapping }))
+  slot.setFlags(foreign('({ logDirty: true })'))
+  expect(slot.logDirty).toBe(true)
+  trace(vm, { kinds: foreign("['memslot']"), ringSize: 4096 }).close()
+  expect(() => Mapping.anonymous(4096, foreign('({ populat: true })'))).toThrow("no option 'populat'")
+})
+
+test('a signal is known by what it can do, whichever realm made it', () => {
+  const { signal } = new AbortController()
+  const bound = (name: 'throwIfAborted' | 'addEventListener' | 'removeEventListener') => signal[name].bind(signal)
+  const foreign = Object.create(null, {
+    aborted: { value: false },
+    throwIfAborted: { value: bound('throwIfAborted') },
+    addEventListener: { value: bound('addEventListener') },
+    removeEventListener: { value: bound('removeEventListener') }
+  })
+  expect(checkSignal('signal', signal)).toBe(signal)
+  expect(checkSignal('signal', foreign)).toBe(foreign)
+  for (const value of [undefined, ...junk, {}, { throwIfAborted() {} }, { aborted: false }, new EventTarget()])
+    expect(checkedError(() => checkSignal('signal', value), 'argument').argument).toBe('signal')
+})
+
+test('what is longer than any array of this Node is said to be, and is not called a lack of memory', () => {
+  const size = Math.ceil((bufferConstants.MAX_LENGTH + 1) / 4096) * 4096
+  if (size > 2 ** 46) return void checkedError(() => zeroed(size), 'limit')
+  const mapping = Mapping.memfd(size)
+  const error = checkedError(() => mapping.read(0, size), 'limit')
+  expect(error.message).toContain(`no array of more than ${bufferConstants.MAX_LENGTH}`)
 })
 
 test('what is no list, no options and no signal is an argument error', () => {

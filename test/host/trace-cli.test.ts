@@ -9,6 +9,7 @@ import { execute, UsageError } from '../../lib/cli/command.js'
 import { trace as command } from '../../lib/cli/trace.js'
 import { tryReading } from '../../lib/observe/tables/reader.js'
 import { built, commandLine } from '../support/built.js'
+import { noLane } from '../support/lane.js'
 import { patience } from '../support/patience.js'
 import { skip } from '../support/skip.js'
 import { Target } from '../support/target.js'
@@ -153,12 +154,12 @@ describe('bad input', () => {
     [['--kinds', 'memslot', '--', 'true'], 'trace(vm)'],
     [['--ring-size', '5000', '--', 'true'], 'power of two']
   ])('%j', async (args, message) => {
-    await expect(execute(command, 'trace', args)).rejects.toThrow(message)
-    await expect(execute(command, 'trace', args)).rejects.toBeInstanceOf(UsageError)
+    await expect(execute(command, 'trace', args, noLane)).rejects.toThrow(message)
+    await expect(execute(command, 'trace', args, noLane)).rejects.toBeInstanceOf(UsageError)
   })
   test('no such process, no such tracepoint, no such program', async () => {
-    await expect(execute(command, 'trace', ['--pid', String(2 ** 22 + 1)])).rejects.toMatchObject({ code: 'argument', pid: 2 ** 22 + 1 })
-    await expect(execute(command, 'trace', ['--tracepoints', 'kvm/nonsense', '--', 'true'])).rejects.toThrow('kvm/nonsense')
+    await expect(execute(command, 'trace', ['--pid', String(2 ** 22 + 1)], noLane)).rejects.toMatchObject({ code: 'argument', pid: 2 ** 22 + 1 })
+    await expect(execute(command, 'trace', ['--tracepoints', 'kvm/nonsense', '--', 'true'], noLane)).rejects.toThrow('kvm/nonsense')
     expect(trace('--', '/nonexistent')).toMatchObject({ status: 127, stderr: expect.stringContaining('ENOENT') })
   })
 })

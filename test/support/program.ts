@@ -3,17 +3,21 @@ import { expect } from 'vitest'
 import { library, observe, testing } from './built.js'
 import { patience } from './patience.js'
 
-/** What a program prints, a line each, that runs after `shell` did something to its process. */
+/** What a program prints, a line each, that runs after `shell` did something to its process, or that `shell` starts itself as `"$0" "$@"`. */
 export function outputOf(program: string, { shell = ':', flags = [] as string[] } = {}): string[] {
   const whole = `
     import { execFileSync } from 'node:child_process'
     import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
     import { capabilities, GiB, KiB, Kvm, KvmError, Mapping, MiB } from ${library}
-    import { hostVms, readPagemap, tables, trace, translate } from ${observe}
-    import { Guest } from ${testing}
+    import { diagnose, hostVms, readPagemap, tables, trace, translate } from ${observe}
+    import { assemble, Guest } from ${testing}
     const resultOf = (call, told = '') => {
       try { call(); return 'worked' }
       catch (error) { return error instanceof KvmError ? [error.code, error.errno, error.message.includes(told)].join() : String(error) }
+    }
+    const errorOf = (call) => {
+      try { call(); return 'worked' }
+      catch (error) { return error instanceof KvmError ? [error.code, error.errno, error.message].join(' | ') : String(error) }
     }
     const descriptors = () => readdirSync('/proc/self/fd').length
     ${program}`

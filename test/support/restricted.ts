@@ -131,4 +131,4 @@ export function remedyOf(diagnosis: Diagnosis, name: string): string {
 }
 
 /** The numbers of system calls that a filter refuses (x86-64). */
-export const systemCalls = { bpf: 321, perf_event_open: 298, userfaultfd: 323 } as const
+export const systemCalls = { bpf: 321, memfd_create: 319, perf_event_open: 298, userfaultfd: 323 } as const

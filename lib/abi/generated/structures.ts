@@ -1,5 +1,5 @@
 // Made by npm run generate:abi from linux-libc-dev 7.3.4-1~bpo13+1 and linux-headers-7.3.4+deb13-common 7.3.4-1~bpo13+1. Do not edit.
-// Generator: sha256 d0ffea2e59c8663626c0ed2451d03ad6f2b5f1db8f089396b82c1c698aace648
+// Generator: sha256 a11b71ecba2ad839af777a3f879ef9433f2c3a8bba0bfeb4b25ce485cd7d0703
 // Below: sha256 1cc169c69d0b5f3271359825fa90c44dbf1a40f4ec398f10d47f7e631b485acd
 import { address, array, bits, bytes, i16, i32, i64, struct, type StructOf, u16, u32, u64, u8 } from '../struct.js'
 

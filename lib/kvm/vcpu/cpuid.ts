@@ -1,12 +1,11 @@
 /** What a vCPU's CPUID instruction answers. */
 import { checkList } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
+import { KVM_GET_CPUID2, KVM_SET_CPUID2 } from '../../abi/generated/requests.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import type { VcpuHandle } from '../../abi/ioctls.js'
-import { KVM_GET_CPUID2, KVM_SET_CPUID2 } from '../../abi/requests.js'
 import { entryOf, type Some } from '../../abi/struct.js'
-import { CpuidEntry } from '../../abi/structures.js'
-import { hasLongMode } from '../../x86/cpuid.js'
+import { CpuidEntry, hasLongMode } from '../../x86/cpuid.js'
 
 /** @internal */
 export let makeCpuid: (handle: VcpuHandle) => VcpuCpuid

@@ -1,10 +1,11 @@
 /** A vCPU as a debugger sees it. */
 
+import { KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, KVM_SET_GUEST_DEBUG, KVM_TRANSLATE } from '../../abi/generated/requests.js'
+import { kvm_guest_debug, kvm_translation } from '../../abi/generated/structures.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import type { VcpuHandle } from '../../abi/ioctls.js'
-import { KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, KVM_SET_GUEST_DEBUG, KVM_TRANSLATE } from '../../abi/requests.js'
 import type { Some } from '../../abi/struct.js'
-import { DebugRegisters, GuestDebug, Translation as LinearTranslation } from '../../abi/structures.js'
+import { DebugRegisters } from '../../x86/registers.js'
 
 /** @internal */
 export let makeDebug: (handle: VcpuHandle) => VcpuDebug
@@ -27,7 +28,7 @@ export class VcpuDebug {
   }
 
   /** DR0 to DR3, DR6 and DR7: KVM_GET_DEBUGREGS. */
-  getRegisters(): InstanceType<typeof DebugRegisters> {
+  getRegisters(): DebugRegisters {
     return this.#handle.get(KVM_GET_DEBUGREGS, DebugRegisters, 'reading its debug registers')
   }
   /** Writes debug registers, some fields or all: KVM_SET_DEBUGREGS. */
@@ -36,13 +37,13 @@ export class VcpuDebug {
   }
 
   /** Asks for exits at single steps and breakpoints: KVM_SET_GUEST_DEBUG (api.rst 4.36). */
-  set(values: Some<typeof GuestDebug.fields>): void {
-    this.#handle.set(KVM_SET_GUEST_DEBUG, GuestDebug, 'setting what is debugged', values)
+  set(values: Some<typeof kvm_guest_debug.fields>): void {
+    this.#handle.set(KVM_SET_GUEST_DEBUG, kvm_guest_debug, 'setting what is debugged', values)
   }
 
   /** Where a linear address leads by the guest's own page tables, guest-virtual to guest-physical: KVM_TRANSLATE. */
-  translate(linear: bigint): InstanceType<typeof LinearTranslation> {
-    const value = new LinearTranslation()
+  translate(linear: bigint): kvm_translation {
+    const value = new kvm_translation()
     value.linear_address = linear
     this.#handle.plain(KVM_TRANSLATE, 'translating a linear address', value.bytes)
     return value

@@ -1,10 +1,16 @@
 /** What waits to be delivered to a vCPU, and what is delivered to it. */
 import { checkBoolean, checkInteger } from '../../abi/arguments.js'
+import {
+  KVM_MP_STATE_RUNNABLE,
+  KVM_VCPUEVENT_VALID_NMI_PENDING,
+  KVM_VCPUEVENT_VALID_SHADOW,
+  KVM_VCPUEVENT_VALID_SMM
+} from '../../abi/generated/constants.js'
+import { KVM_GET_MP_STATE, KVM_GET_VCPU_EVENTS, KVM_INTERRUPT, KVM_NMI, KVM_SET_MP_STATE, KVM_SET_VCPU_EVENTS } from '../../abi/generated/requests.js'
+import { kvm_interrupt, kvm_mp_state, kvm_vcpu_events } from '../../abi/generated/structures.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import type { Causes, VcpuHandle } from '../../abi/ioctls.js'
-import { KVM_GET_MP_STATE, KVM_GET_VCPU_EVENTS, KVM_INTERRUPT, KVM_NMI, KVM_SET_MP_STATE, KVM_SET_VCPU_EVENTS } from '../../abi/requests.js'
 import type { Some } from '../../abi/struct.js'
-import { Interrupt, MpState, VcpuEvents as State } from '../../abi/structures.js'
 import type { Runs } from './runs.js'
 
 /** @internal */
@@ -12,8 +18,8 @@ export let makeEvents: (handle: VcpuHandle, runs: Runs) => VcpuEvents
 /** @internal Drops what waits to be delivered, wakes the vCPU, and takes it out of system management mode. */
 export let dropEvents: (events: VcpuEvents) => void
 
-// KVM_VCPUEVENT_VALID_ NMI_PENDING, SHADOW and SMM: what KVM_SET_VCPU_EVENTS writes beside exception, interrupt and NMI.
-const droppedEvents = 1 | 4 | 8
+// What KVM_SET_VCPU_EVENTS writes beside exception, interrupt and NMI.
+const droppedEvents = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM
 
 const interruptCauses: Causes = {
   EEXIST: 'an interrupt waits to be delivered already',
@@ -42,27 +48,27 @@ export class VcpuEvents {
   }
 
   /** What waits to be delivered, and what holds it up: KVM_GET_VCPU_EVENTS (api.rst 4.31). */
-  get(): InstanceType<typeof State> {
-    return this.#handle.get(KVM_GET_VCPU_EVENTS, State, 'reading its events')
+  get(): kvm_vcpu_events {
+    return this.#handle.get(KVM_GET_VCPU_EVENTS, kvm_vcpu_events, 'reading its events')
   }
   /** Writes it, some fields or all: KVM_SET_VCPU_EVENTS (api.rst 4.32). `flags` says which of some fields count. */
-  set(values: Some<typeof State.fields>): void {
-    this.#handle.set(KVM_SET_VCPU_EVENTS, State, 'writing its events', values, () => this.get())
+  set(values: Some<typeof kvm_vcpu_events.fields>): void {
+    this.#handle.set(KVM_SET_VCPU_EVENTS, kvm_vcpu_events, 'writing its events', values, () => this.get())
   }
 
   #drop(): void {
-    if (this.getMpState() !== 0) this.setMpState(0)
+    if (this.getMpState() !== KVM_MP_STATE_RUNNABLE) this.setMpState(KVM_MP_STATE_RUNNABLE)
     const { flags } = this.get()
-    this.#handle.set(KVM_SET_VCPU_EVENTS, State, 'writing its events', { flags: flags & droppedEvents })
+    this.#handle.set(KVM_SET_VCPU_EVENTS, kvm_vcpu_events, 'writing its events', { flags: flags & droppedEvents })
   }
 
   /** Whether it is runnable (0), halted (3), or in another state of KVM_GET_MP_STATE (api.rst 4.38). */
   getMpState(): number {
-    return this.#handle.get(KVM_GET_MP_STATE, MpState, 'reading its state').mp_state
+    return this.#handle.get(KVM_GET_MP_STATE, kvm_mp_state, 'reading its state').mp_state
   }
   /** Wakes or halts it: KVM_SET_MP_STATE. */
   setMpState(state: number): void {
-    this.#handle.set(KVM_SET_MP_STATE, MpState, 'writing its state', { mp_state: state })
+    this.#handle.set(KVM_SET_MP_STATE, kvm_mp_state, 'writing its state', { mp_state: state })
   }
 
   /**
@@ -70,7 +76,7 @@ export class VcpuEvents {
    * @param vector 0 to 255
    */
   interrupt(vector: number): void {
-    const { bytes } = new Interrupt({ irq: checkInteger('vector', vector, 0, 255) })
+    const { bytes } = new kvm_interrupt({ irq: checkInteger('vector', vector, 0, 255) })
     this.#handle.plain(KVM_INTERRUPT, `interrupting it by vector ${vector}`, bytes, interruptCauses)
   }
   /** Delivers a non-maskable interrupt: KVM_NMI. */

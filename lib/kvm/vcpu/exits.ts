@@ -3,6 +3,8 @@
  * not readonly are its answer: what they hold when the vCPU goes on is what the guest gets.
  */
 
+import type { Gpa } from '../../abi/addresses.js'
+
 /** A port write, or with `count` above 1 a string write (`rep outs`). */
 export interface IoOutExit {
   readonly reason: 'io-out'
@@ -37,7 +39,7 @@ export interface IoInExit {
  */
 export interface MmioExit {
   readonly reason: 'mmio'
-  readonly gpa: number
+  readonly gpa: Gpa
   readonly isWrite: boolean
   /** Bytes of the access: 1 to 8. */
   readonly size: number
@@ -122,7 +124,7 @@ export interface MemoryFaultExit {
   readonly flags: bigint
   /** Whether the guest accessed it as private memory (KVM_MEMORY_EXIT_FLAG_PRIVATE). */
   readonly isPrivate: boolean
-  readonly gpa: number
+  readonly gpa: Gpa
   readonly size: number
 }
 /** Reset, shutdown or crash asked for by the guest. */

@@ -1,9 +1,9 @@
 /** A vCPU's local APIC. */
 import { argumentError, checkBytes } from '../../abi/arguments.js'
+import { KVM_GET_LAPIC, KVM_SET_LAPIC } from '../../abi/generated/requests.js'
+import { kvm_lapic_state } from '../../abi/generated/structures.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import type { Causes, VcpuHandle } from '../../abi/ioctls.js'
-import { KVM_GET_LAPIC, KVM_SET_LAPIC } from '../../abi/requests.js'
-import { LapicState } from '../../abi/structures.js'
 
 /** @internal */
 export let makeLapic: (handle: VcpuHandle) => VcpuLapic
@@ -33,13 +33,13 @@ export class VcpuLapic {
 
   /** 1024 bytes, as they lie in the page of the APIC's registers (Intel SDM volume 3, table 12-1): KVM_GET_LAPIC. */
   get(): Uint8Array {
-    return this.#handle.get(KVM_GET_LAPIC, LapicState, 'reading its local APIC', undefined, readingCauses).regs
+    return this.#handle.get(KVM_GET_LAPIC, kvm_lapic_state, 'reading its local APIC', undefined, readingCauses).regs
   }
   /** Writes all 1024 bytes: KVM_SET_LAPIC. */
   set(regs: Uint8Array): void {
-    if (checkBytes('regs', regs).byteLength !== LapicState.size) throw argumentError('regs', regs.byteLength, `${LapicState.size} bytes`)
-    const hasLapic = () => this.#handle.send(KVM_GET_LAPIC, new LapicState().bytes) >= 0
-    this.#handle.set(KVM_SET_LAPIC, LapicState, 'writing its local APIC', { regs }, undefined, {
+    if (checkBytes('regs', regs).byteLength !== kvm_lapic_state.size) throw argumentError('regs', regs.byteLength, `${kvm_lapic_state.size} bytes`)
+    const hasLapic = () => this.#handle.send(KVM_GET_LAPIC, new kvm_lapic_state().bytes) >= 0
+    this.#handle.set(KVM_SET_LAPIC, kvm_lapic_state, 'writing its local APIC', { regs }, undefined, {
       EINVAL: () => (hasLapic() ? undefined : withoutLapic)
     })
   }

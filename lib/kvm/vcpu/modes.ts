@@ -1,8 +1,40 @@
 /** Processor modes for a new vCPU: the state that firmware and a boot loader would have left. */
-import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, GiB, MiB, pageSize } from '../../abi/arguments.js'
+import type { Gpa } from '../../abi/addresses.js'
+import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, GiB, pageSize } from '../../abi/arguments.js'
+import {
+  EFER_LMA,
+  EFER_LME,
+  X86_CR0_ET,
+  X86_CR0_MP,
+  X86_CR0_NE,
+  X86_CR0_PE,
+  X86_CR0_PG,
+  X86_CR0_WP,
+  X86_CR4_OSFXSR,
+  X86_CR4_OSXMMEXCPT,
+  X86_CR4_PAE,
+  X86_EFLAGS_FIXED,
+  X86_EFLAGS_IF,
+  X86_EFLAGS_IOPL
+} from '../../abi/generated/constants.js'
 import type { Some } from '../../abi/struct.js'
-import { type CpuidEntry, Segment, SpecialRegisters } from '../../abi/structures.js'
-import { longModeCpuid } from '../../x86/cpuid.js'
+import { type CpuidEntry, longModeCpuid } from '../../x86/cpuid.js'
+import { identityTableCount, putIdentityTables } from '../../x86/paging.js'
+import { Segment, SpecialRegisters } from '../../x86/registers.js'
+import {
+  busyTaskState,
+  codeType,
+  dataSegments,
+  dataType,
+  descriptorTablesSize,
+  flatSegment,
+  globalTableLimit,
+  localTableType,
+  putDescriptorTables,
+  selectors,
+  taskStateLimit,
+  taskStateOffset
+} from '../../x86/segments.js'
 import type { GuestMemory } from '../vm/guest-memory.js'
 import type { VcpuRegisters } from './registers.js'
 
@@ -58,37 +90,19 @@ interface Start {
   sp: number
   flags?: bigint
   /** What memory must hold. */
-  tables?: { gpa: number; bytes: Uint8Array }
+  tables?: { gpa: Gpa; bytes: Uint8Array }
 }
 
-// Intel SDM volume 3, 2.5 and 2.2.1.
-const cr0 = { pe: 1n << 0n, mp: 1n << 1n, et: 1n << 4n, ne: 1n << 5n, wp: 1n << 16n, pg: 1n << 31n }
-const cr4 = { pae: 1n << 5n, osfxsr: 1n << 9n, osxmmexcpt: 1n << 10n }
-const efer = { lme: 1n << 8n, lma: 1n << 10n }
-const reservedFlag = 2n
+const bits = (...flags: number[]): bigint => flags.reduce((all, flag) => all | BigInt(flag), 0n)
 // As user code runs: IOPL 3 for ports, and interrupts on, so that a guest that never leaves can be taken out on every host (docs/lab.md).
-const userFlags = (3n << 12n) | (1n << 9n)
+const userFlags = bits(X86_EFLAGS_IOPL, X86_EFLAGS_IF)
 
-// Segment types with the accessed bit set, as VT-x demands of a valid guest (SDM volume 3, 27.3.1.2).
-const codeType = 11
-const dataType = 3
-const busyTss = 11
-const ldtType = 2
-const selectors = { kernelCode: 0x08, kernelData: 0x10, userData: 0x1b, userCode: 0x23, task: 0x28 }
-
-// GDT, TSS and I/O bitmap come first. The bitmap has a bit for each of 65,536 ports, 0 for one that CPL 3 may use, and a byte of ones
-// behind them (SDM volume 1, 19.5.2). Hardware does not look at it with IOPL 3, but software that takes its place does.
-const gdtLimit = 0x37
-const tssOffset = 0x100
-const tssSize = 104
-const bitmapOffsetField = 102
-const bitmapSize = 65_536 / 8 + 1
-const tssLimit = tssSize + bitmapSize - 1
-const firstTable = Math.ceil((tssOffset + tssLimit + 1) / pageSize)
+// GDT, TSS and I/O bitmap come first.
+const firstTable = Math.ceil(descriptorTablesSize / pageSize)
 
 /** Bytes that long mode's tables take. */
 export function longModeTablesSize(identityBytes = 4 * GiB): number {
-  return (firstTable + 2 + checkIdentity(identityBytes) / GiB) * pageSize
+  return (firstTable + identityTableCount(checkIdentity(identityBytes))) * pageSize
 }
 
 function checkIdentity(bytes: number): number {
@@ -110,16 +124,16 @@ export function enterMode<M extends Mode>(target: ModeTarget, mode: M, options: 
   target.settle()
   SpecialRegisters.assign(special, 'registers', { ...reset, ...wanted })
   target.registers.setSpecial(special)
-  target.registers.set({ rip: BigInt(ip), rsp: BigInt(sp), rflags: reservedFlag | flags })
+  target.registers.set({ rip: BigInt(ip), rsp: BigInt(sp), rflags: bits(X86_EFLAGS_FIXED) | flags })
 }
 
 /** As after power-on (SDM volume 3, table 10-1), but with caches on; the APIC's base is kept. */
 const reset: Some<typeof SpecialRegisters.fields> = {
-  ldt: new Segment({ limit: 0xffff, type: ldtType, present: 1 }),
-  tr: new Segment({ limit: 0xffff, type: busyTss, present: 1 }),
+  ldt: new Segment({ limit: 0xffff, type: localTableType, present: 1 }),
+  tr: new Segment({ limit: 0xffff, type: busyTaskState, present: 1 }),
   gdt: { base: 0n, limit: 0xffff },
   idt: { base: 0n, limit: 0xffff },
-  cr0: cr0.et,
+  cr0: bits(X86_CR0_ET),
   cr2: 0n,
   cr3: 0n,
   cr4: 0n,
@@ -127,9 +141,6 @@ const reset: Some<typeof SpecialRegisters.fields> = {
   efer: 0n,
   interrupt_bitmap: [0n, 0n, 0n, 0n]
 }
-
-const flatSegment = (values: Some<typeof Segment.fields>) => new Segment({ limit: 0xffff_ffff, present: 1, s: 1, g: 1, ...values })
-const dataSegments = (segment: Segment) => ({ ds: segment, es: segment, fs: segment, gs: segment, ss: segment })
 
 function startReal(options: RealModeOptions): Start {
   const { ip, cs = 0, sp = 0 } = checkOptions('options', options, ['ip', 'cs', 'sp'])
@@ -150,7 +161,7 @@ function startProtected(options: ProtectedModeOptions): Start {
   const special = {
     cs: flatSegment({ selector: selectors.kernelCode, type: codeType, db: 1 }),
     ...dataSegments(flatSegment({ selector: selectors.kernelData, type: dataType, db: 1 })),
-    cr0: cr0.pe | cr0.et | cr0.ne
+    cr0: bits(X86_CR0_PE, X86_CR0_ET, X86_CR0_NE)
   }
   return { special, ip, sp }
 }
@@ -166,39 +177,22 @@ function startLong(options: LongModeOptions): Start {
   const special = {
     cs: flatSegment({ selector: user ? selectors.userCode : selectors.kernelCode, type: codeType, dpl: ring, l: 1 }),
     ...dataSegments(flatSegment({ selector: user ? selectors.userData : selectors.kernelData, type: dataType, dpl: ring, db: 1 })),
-    tr: new Segment({ base: BigInt(tables + tssOffset), limit: tssLimit, selector: selectors.task, type: busyTss, present: 1 }),
-    gdt: { base: BigInt(tables), limit: gdtLimit },
+    tr: new Segment({ base: BigInt(tables + taskStateOffset), limit: taskStateLimit, selector: selectors.task, type: busyTaskState, present: 1 }),
+    gdt: { base: BigInt(tables), limit: globalTableLimit },
     cr3: BigInt(tables + firstTable * pageSize),
-    cr4: cr4.pae | cr4.osfxsr | cr4.osxmmexcpt,
-    cr0: cr0.pe | cr0.mp | cr0.et | cr0.ne | cr0.wp | cr0.pg,
-    efer: efer.lme | efer.lma
+    cr4: bits(X86_CR4_PAE, X86_CR4_OSFXSR, X86_CR4_OSXMMEXCPT),
+    cr0: bits(X86_CR0_PE, X86_CR0_MP, X86_CR0_ET, X86_CR0_NE, X86_CR0_WP, X86_CR0_PG),
+    efer: bits(EFER_LME, EFER_LMA)
   }
   const written = { gpa: tables, bytes: buildTables(tables, identityBytes, ring) }
   return { special, ip, sp, flags: user ? userFlags : 0n, tables: written }
 }
 
-/** GDT, TSS and I/O bitmap, then PML4, PDPT and one page directory a GiB (SDM volume 3, 4.5). */
-function buildTables(gpa: number, identityBytes: number, ring: 0 | 3): Uint8Array {
-  const words = new BigUint64Array(longModeTablesSize(identityBytes) / 8)
-  const bytes = new Uint8Array(words.buffer)
-  words.set([0n, 0x00af_9b00_0000_ffffn, 0x00cf_9300_0000_ffffn, 0x00cf_f300_0000_ffffn, 0x00af_fb00_0000_ffffn, ...taskDescriptor(gpa + tssOffset)])
-  bytes[tssOffset + bitmapOffsetField] = tssSize
-  bytes[tssOffset + tssLimit] = 0xff
-  const entryFlags = 3n | (ring === 3 ? 4n : 0n)
-  const largePage = 1n << 7n
-  const table = (number: number) => ((firstTable + number) * pageSize) / 8
-  const point = (number: number) => BigInt(gpa + (firstTable + number) * pageSize) | entryFlags
-  words[table(0)] = point(1)
-  for (let gib = 0; gib < identityBytes / GiB; gib++) {
-    words[table(1) + gib] = point(2 + gib)
-    for (let entry = 0; entry < 512; entry++) words[table(2 + gib) + entry] = BigInt(gib * GiB + entry * 2 * MiB) | entryFlags | largePage
-  }
+/** GDT, TSS and I/O bitmap, then the page tables. */
+function buildTables(gpa: Gpa, identityBytes: number, ring: 0 | 3): Uint8Array {
+  const bytes = new Uint8Array(longModeTablesSize(identityBytes))
+  putDescriptorTables(bytes, gpa)
+  const tables = firstTable * pageSize
+  putIdentityTables(bytes.subarray(tables), gpa + tables, identityBytes, ring === 3)
   return bytes
-}
-
-/** A busy 64-bit TSS descriptor, 16 bytes (SDM volume 3, 8.2.3). */
-function taskDescriptor(base: number): [bigint, bigint] {
-  const address = BigInt(base)
-  const low = BigInt(tssLimit) | ((address & 0xff_ffffn) << 16n) | (0x8bn << 40n) | (((address >> 24n) & 0xffn) << 56n)
-  return [low, address >> 32n]
 }

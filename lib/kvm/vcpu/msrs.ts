@@ -1,11 +1,12 @@
 /** A vCPU's model-specific registers. */
 import { argumentError, checkList, hex } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
+import { KVM_GET_MSRS, KVM_SET_MSRS } from '../../abi/generated/requests.js'
+import { kvm_msr_entry } from '../../abi/generated/structures.js'
 import { checkOurs, ours } from '../../abi/internal.js'
+import type { Ioctl } from '../../abi/ioctl.js'
 import type { VcpuHandle } from '../../abi/ioctls.js'
-import { type Ioctl, KVM_GET_MSRS, KVM_SET_MSRS } from '../../abi/requests.js'
 import { entryOf } from '../../abi/struct.js'
-import { MsrEntry } from '../../abi/structures.js'
 
 /** @internal */
 export let makeMsrs: (handle: VcpuHandle) => VcpuMsrs
@@ -34,7 +35,7 @@ export class VcpuMsrs {
    * @returns their values in that order
    */
   get(indices: Iterable<number>): bigint[] {
-    const entries = checkList('indices', indices).map((index, place) => entryOf(MsrEntry, `indices[${place}]`, { index }))
+    const entries = checkList('indices', indices).map((index, place) => entryOf(kvm_msr_entry, `indices[${place}]`, { index }))
     return this.#each(KVM_GET_MSRS, entries, 'reading its MSRs').map(({ data }) => data)
   }
   /**
@@ -44,14 +45,14 @@ export class VcpuMsrs {
   set(values: Iterable<readonly [index: number, data: bigint]>): void {
     const entries = checkList('values', values).map((pair, place) => {
       if (!Array.isArray(pair) || pair.length !== 2) throw argumentError(`values[${place}]`, pair, 'a pair of an index and a value')
-      return entryOf(MsrEntry, `values[${place}]`, { index: pair[0], data: pair[1] })
+      return entryOf(kvm_msr_entry, `values[${place}]`, { index: pair[0], data: pair[1] })
     })
     this.#each(KVM_SET_MSRS, entries, 'writing its MSRs')
   }
 
   // Both return how many they did: fewer means that the next one was refused (api.rst 4.18, 4.19).
-  #each(ioctl: Ioctl, entries: readonly InstanceType<typeof MsrEntry>[], asked: string) {
-    const { done, entries: answered } = this.#handle.list(ioctl, MsrEntry, entries, asked)
+  #each(ioctl: Ioctl, entries: readonly kvm_msr_entry[], asked: string) {
+    const { done, entries: answered } = this.#handle.list(ioctl, kvm_msr_entry, entries, asked)
     const refused = entries[done]
     if (refused)
       throw new KvmError(

@@ -1,10 +1,10 @@
 /** A vCPU's registers, by ioctl. */
 
+import { KVM_GET_FPU, KVM_GET_REGS, KVM_GET_SREGS, KVM_SET_FPU, KVM_SET_REGS, KVM_SET_SREGS } from '../../abi/generated/requests.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import type { VcpuHandle } from '../../abi/ioctls.js'
-import { KVM_GET_FPU, KVM_GET_REGS, KVM_GET_SREGS, KVM_SET_FPU, KVM_SET_REGS, KVM_SET_SREGS } from '../../abi/requests.js'
 import type { Some } from '../../abi/struct.js'
-import { Fpu, Registers, SpecialRegisters } from '../../abi/structures.js'
+import { Fpu, Registers, SpecialRegisters } from '../../x86/registers.js'
 
 /** @internal */
 export let makeRegisters: (handle: VcpuHandle) => VcpuRegisters
@@ -55,7 +55,7 @@ export class VcpuRegisters {
   }
 
   /** The state of the x87 and SSE units: KVM_GET_FPU. */
-  getFpu(): InstanceType<typeof Fpu> {
+  getFpu(): Fpu {
     return this.#handle.get(KVM_GET_FPU, Fpu, 'reading its FPU')
   }
   /** Writes the state of the x87 and SSE units, some fields or all: KVM_SET_FPU. */

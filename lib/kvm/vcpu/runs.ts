@@ -1,6 +1,7 @@
 /** How a vCPU runs on the thread that calls run(), and what the last run left to do. */
 import { constants } from 'node:os'
 import { errnoName, ioctlError, KvmError } from '../../abi/errors.js'
+import { kvm_run } from '../../abi/generated/structures.js'
 import type { VcpuHandle } from '../../abi/ioctls.js'
 import type { NativeVcpu } from '../../abi/native.js'
 import { completeVcpu, mmioNotAwaited, runVcpu } from '../../abi/vcpu-calls.js'
@@ -12,9 +13,6 @@ import type { VcpuHost, WriteQueues } from './host.js'
 // What a run gives when pages are waited for that this thread serves (native/core/run.h); mmioNotAwaited is the same with an MMIO exit.
 const waitsForThisThread = -constants.errno.EDEADLK
 const waits = (result: number) => result === waitsForThisThread || result === mmioNotAwaited
-// struct kvm_run, before the union.
-const requestWindowOffset = 0
-const readyForInterruptOffset = 12
 const timeoutExit: Exit = Object.freeze({ reason: 'timeout' })
 const interruptedExit: Exit = Object.freeze({ reason: 'interrupted' })
 
@@ -198,10 +196,10 @@ export class Runs {
   }
 
   get readyForInterrupt(): boolean {
-    return this.#exits.area[readyForInterruptOffset] !== 0
+    return this.#exits.area[kvm_run.offsets.ready_for_interrupt_injection] !== 0
   }
   requestInterruptWindow(wanted: boolean): void {
     this.#handle.checkOpen()
-    this.#native.writeRunPage(requestWindowOffset, new Uint8Array([wanted ? 1 : 0]))
+    this.#native.writeRunPage(kvm_run.offsets.request_interrupt_window, new Uint8Array([wanted ? 1 : 0]))
   }
 }

@@ -1,8 +1,8 @@
 /** The signals of a vCPU's thread while it is in the guest. */
 import { checkInteger, checkList } from '../../abi/arguments.js'
+import { KVM_SET_SIGNAL_MASK } from '../../abi/generated/requests.js'
 import type { VcpuHandle } from '../../abi/ioctls.js'
 import { native } from '../../abi/native.js'
-import { KVM_SET_SIGNAL_MASK } from '../../abi/requests.js'
 
 const bitOf = (signal: number) => 1n << BigInt(signal - 1)
 /** Bytes of the kernel's sigset_t. */

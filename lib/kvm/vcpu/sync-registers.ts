@@ -1,20 +1,19 @@
 /** Registers in the run page: KVM_CAP_SYNC_REGS (api.rst, "kvm_valid_regs" and "kvm_dirty_regs"). */
 import { argumentError, checkInteger } from '../../abi/arguments.js'
 import { errnoName, KvmError } from '../../abi/errors.js'
+import { KVM_SYNC_X86_EVENTS, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS } from '../../abi/generated/constants.js'
+import { kvm_run, kvm_sync_regs } from '../../abi/generated/structures.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import type { VcpuHandle } from '../../abi/ioctls.js'
 import type { NativeVcpu } from '../../abi/native.js'
 import type { Struct } from '../../abi/struct.js'
-import { Registers, SpecialRegisters } from '../../abi/structures.js'
+import { Registers, SpecialRegisters } from '../../x86/registers.js'
 
 /** Bits of the two masks. */
-export const syncBits = { registers: 1, specialRegisters: 2, events: 4 } as const
+export const syncBits = { registers: KVM_SYNC_X86_REGS, specialRegisters: KVM_SYNC_X86_SREGS, events: KVM_SYNC_X86_EVENTS } as const
 
-// struct kvm_run: the union ends at 288; then kvm_valid_regs, kvm_dirty_regs, and struct kvm_sync_regs.
-const validOffset = 288
-const dirtyOffset = 296
-const registersOffset = 304
-const specialRegistersOffset = registersOffset + Registers.size
+/** Where in the run page one of the parts lies. */
+const offsetOf = (part: keyof typeof kvm_sync_regs.fields) => kvm_run.offsets.s + kvm_sync_regs.offsets[part]
 
 /** @internal */
 export let makeSyncRegisters: (vcpu: NativeVcpu, handle: VcpuHandle, runPageSize: number) => SyncRegisters
@@ -59,33 +58,33 @@ export class SyncRegisters {
 
   /** Which registers each later exit copies out. A bit that KVM does not know makes run() fail with EINVAL. */
   ask(bits: number): void {
-    this.#mask(validOffset, 'bits', bits)
+    this.#mask(kvm_run.offsets.kvm_valid_regs, 'bits', bits)
   }
   /** Which registers the next run copies in; KVM clears the mask. */
   markDirty(bits: number): void {
-    this.#mask(dirtyOffset, 'bits', bits)
+    this.#mask(kvm_run.offsets.kvm_dirty_regs, 'bits', bits)
   }
 
   /** The general-purpose registers as the last exit left them; stale unless asked for. Assign to change, then markDirty. */
   get registers(): Registers {
     const value = new Registers()
-    this.#check(this.#native.readRunPage(registersOffset, value.bytes))
+    this.#check(this.#native.readRunPage(offsetOf('regs'), value.bytes))
     return value
   }
   /** Writes them into the run page; they count once marked dirty. */
   set registers(value: Registers) {
     if (!(value instanceof Registers)) throw argumentError('registers', value, 'an instance of Registers')
-    this.#write(registersOffset, new Registers(value))
+    this.#write(offsetOf('regs'), new Registers(value))
   }
   /** Segments and control registers as the last exit left them; stale unless asked for. */
   get specialRegisters(): SpecialRegisters {
     const value = new SpecialRegisters()
-    this.#check(this.#native.readRunPage(specialRegistersOffset, value.bytes))
+    this.#check(this.#native.readRunPage(offsetOf('sregs'), value.bytes))
     return value
   }
   /** Writes them into the run page; they count once marked dirty. */
   set specialRegisters(value: SpecialRegisters) {
     if (!(value instanceof SpecialRegisters)) throw argumentError('specialRegisters', value, 'an instance of SpecialRegisters')
-    this.#write(specialRegistersOffset, new SpecialRegisters(value))
+    this.#write(offsetOf('sregs'), new SpecialRegisters(value))
   }
 }

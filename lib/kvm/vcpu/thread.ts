@@ -1,5 +1,6 @@
 /** A vCPU on a thread of its own, while the event loop goes on. */
 import { AsyncResource } from 'node:async_hooks'
+import type { Gpa } from '../../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkList, checkOptions } from '../../abi/arguments.js'
 import { errnoName, KvmError } from '../../abi/errors.js'
 import type { NativeVcpuRunner } from '../../abi/native.js'
@@ -24,13 +25,13 @@ export interface MemoryError {
   /** `EFAULT`, or `EHWPOISON` for a page whose memory is broken. */
   errno: string
   /** Where, as far as the kernel tells: since Linux 6.8, and not for every access. */
-  gpa: number | undefined
+  gpa: Gpa | undefined
 }
 /** By the exits' reasons. An exit without a handler ends the run. */
 export type ExitHandlers = { [R in Exit['reason']]?: ExitHandler<Extract<Exit, { reason: R }>> } & { memory?: ExitHandler<MemoryError> }
 
 /** Writes that need no answer: ports from `port` on, or guest-physical addresses from `gpa` on. */
-export type QueuedRange = { port: number; size?: number } | { gpa: number; size: number }
+export type QueuedRange = { port: number; size?: number } | { gpa: Gpa; size: number }
 
 /** The options of {@link Vcpu.start}. */
 export interface StartOptions {

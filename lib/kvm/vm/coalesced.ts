@@ -1,19 +1,20 @@
 /** Writes that KVM queues instead of leaving the guest: KVM_REGISTER_COALESCED_MMIO (api.rst 4.116). */
 import { AsyncResource } from 'node:async_hooks'
-import { argumentError, checkAddress, checkInteger, checkOptions, checkSize, hexRange } from '../../abi/arguments.js'
+import type { Gpa } from '../../abi/addresses.js'
+import { argumentError, checkAddress, checkInteger, checkOptions, checkSize, hexRange, pageSize } from '../../abi/arguments.js'
 import { errnoName, KvmError, throwLater } from '../../abi/errors.js'
+import { KVM_REGISTER_COALESCED_MMIO } from '../../abi/generated/requests.js'
+import { kvm_coalesced_mmio, kvm_coalesced_mmio_ring, kvm_coalesced_mmio_zone } from '../../abi/generated/structures.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import type { Causes, Handle } from '../../abi/ioctls.js'
 import type { NativeVm } from '../../abi/native.js'
-import { KVM_REGISTER_COALESCED_MMIO } from '../../abi/requests.js'
-import { CoalescedEntry, CoalescedZone as Registration } from '../../abi/structures.js'
 
 /** A range for {@link Vm.coalesce}: ports, or guest-physical addresses, from the first on. */
 export interface CoalescedRange {
   /** The first I/O port; or else `gpa`. */
   port?: number
   /** The first guest-physical address, outside every memslot. */
-  gpa?: number
+  gpa?: Gpa
   /** How many ports or bytes. */
   size: number
 }
@@ -67,7 +68,7 @@ const causes: Causes = { ENOSPC: 'a bus of a VM has room for 1000 devices, and i
 /** What is behind a zone. */
 interface Registered {
   zone: CoalescedZone
-  request: InstanceType<typeof Registration>
+  request: kvm_coalesced_mmio_zone
   handler: CoalescedHandler
 }
 
@@ -82,7 +83,8 @@ export class Coalescing {
   readonly #vm: NativeVm
   readonly #handle: Handle
   readonly #zones: Registered[] = []
-  readonly #entries = new Uint8Array(170 * CoalescedEntry.size)
+  // As many as the ring, which is the rest of its page, can hold.
+  readonly #entries = new Uint8Array(pageSize - kvm_coalesced_mmio_ring.size)
   // What was taken out of the ring and no handler was called with yet, oldest first. A handler may run a vCPU, close a range or drain, each of
   // which hands on all that waits before it goes on: so nothing is overtaken, whichever drain() is the one that hands it on.
   readonly #waiting: Batch[] = []
@@ -97,7 +99,7 @@ export class Coalescing {
     if ((port === undefined) === (gpa === undefined)) throw argumentError('port', port, 'given, or else gpa')
     if (typeof handler !== 'function') throw argumentError('handler', typeof handler, 'a function')
     const addr = port === undefined ? checkAddress('gpa', gpa) : checkInteger('port', port, 0, 0xffff)
-    const request = new Registration({ addr, size: checkSize('size', size), pio: port === undefined ? 0 : 1 })
+    const request = new kvm_coalesced_mmio_zone({ addr, size: checkSize('size', size), pio: port === undefined ? 0 : 1 })
     // Before KVM is asked, for it looks at the function's properties.
     const bound = AsyncResource.bind(handler, 'KvmCoalescedZone')
     const asked = `coalescing ${port === undefined ? 'gpa' : 'port'} ${hexRange(addr, size)}`
@@ -129,7 +131,7 @@ export class Coalescing {
     let owner: Registered | undefined
     let writes: CoalescedWrite[] = []
     for (let index = 0; index < count; index++) {
-      const { phys_addr: address, len, pio, data } = CoalescedEntry.over(this.#entries.subarray(index * CoalescedEntry.size))
+      const { phys_addr: address, len, pio, data } = kvm_coalesced_mmio.over(this.#entries.subarray(index * kvm_coalesced_mmio.size))
       const zone = this.#ownerOf(address, pio)
       if (!zone) continue
       if (zone !== owner) this.#waiting.push({ handler: zone.handler, writes: (writes = []) })

@@ -1,4 +1,5 @@
 /** A VM's memory as its guest addresses it. */
+import type { Gpa } from '../../abi/addresses.js'
 import { checkAddress, checkBytes, checkInteger, hex } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
 import { zeroed } from '../../abi/exhausted.js'
@@ -36,7 +37,7 @@ export class GuestMemory {
    * @param length bytes
    * @throws KvmError `no-memslot` where no slot covers an address, `memory` where the host's memory behind one cannot be read
    */
-  read(gpa: number, length: number): Uint8Array {
+  read(gpa: Gpa, length: number): Uint8Array {
     const bytes = zeroed(checkInteger('length', length, 0, 2 ** 32))
     this.#eachPiece(gpa, length, (slot, offset, from, size) => slot.mapping.readInto(offset, bytes.subarray(from, from + size)))
     return bytes
@@ -46,13 +47,13 @@ export class GuestMemory {
    * Copies bytes into guest memory, across memslots; nothing is written unless all of it has a memslot.
    * @throws KvmError `no-memslot`, `memory`
    */
-  write(gpa: number, bytes: Uint8Array): void {
+  write(gpa: Gpa, bytes: Uint8Array): void {
     const { byteLength } = checkBytes('bytes', bytes)
     this.#eachPiece(gpa, byteLength, () => {})
     this.#eachPiece(gpa, byteLength, (slot, offset, from, size) => slot.mapping.write(offset, bytes.subarray(from, from + size)))
   }
 
-  #eachPiece(gpa: number, length: number, visit: (slot: Memslot, offset: number, from: number, size: number) => void): void {
+  #eachPiece(gpa: Gpa, length: number, visit: (slot: Memslot, offset: number, from: number, size: number) => void): void {
     this.#handle.checkOpen()
     checkAddress('gpa', gpa)
     for (let done = 0; done < length; ) {

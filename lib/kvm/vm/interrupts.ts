@@ -1,13 +1,27 @@
 /** Interrupts with the controllers in the kernel (api.rst 4.24 to 4.26, 4.52, 4.70): what a VMM's devices raise. */
 import { checkBoolean, checkInteger, checkList, checkOneOf, checkOptions } from '../../abi/arguments.js'
-import { KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI } from '../../abi/generated/constants.js'
+import {
+  KVM_IRQ_ROUTING_IRQCHIP,
+  KVM_IRQ_ROUTING_MSI,
+  KVM_IRQCHIP_IOAPIC,
+  KVM_IRQCHIP_PIC_MASTER,
+  KVM_IRQCHIP_PIC_SLAVE,
+  KVM_PIT_SPEAKER_DUMMY
+} from '../../abi/generated/constants.js'
+import {
+  KVM_CREATE_IRQCHIP,
+  KVM_CREATE_PIT2,
+  KVM_GET_IRQCHIP,
+  KVM_IRQ_LINE,
+  KVM_SET_GSI_ROUTING,
+  KVM_SIGNAL_MSI
+} from '../../abi/generated/requests.js'
+import { kvm_irq_level, kvm_irq_routing_entry, kvm_irqchip, kvm_msi, kvm_pit_config } from '../../abi/generated/structures.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import type { Causes, Handle } from '../../abi/ioctls.js'
-import { KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2, KVM_GET_IRQCHIP, KVM_IRQ_LINE, KVM_SET_GSI_ROUTING, KVM_SIGNAL_MSI } from '../../abi/requests.js'
 import type { StructInstance } from '../../abi/struct.js'
-import { IrqchipState, IrqLevel, IrqRoutingEntry, Msi, PitConfig } from '../../abi/structures.js'
 import type { Capabilities } from '../capabilities.js'
-import type { EventSource } from '../eventfd.js'
+import type { Belongings } from './belongings.js'
 import { type Irqfd, type IrqfdOptions, makeIrqfd } from './irqfd.js'
 
 /** A message-signalled interrupt (Intel SDM volume 3, 12.11). */
@@ -25,14 +39,14 @@ export type GsiRoute = { gsi: number; irqchip: 'pic-master' | 'pic-slave' | 'ioa
 export interface InterruptsParts {
   handle: Handle
   capabilities: Capabilities
-  /** Keeps what the VM closes with itself. */
-  keep<T extends EventSource>(make: (onClose: () => void) => T): T
+  belongings: Belongings
 }
 
 /** @internal */
 export let makeInterrupts: (parts: InterruptsParts) => VmInterrupts
 
-const irqchips = ['pic-master', 'pic-slave', 'ioapic'] as const
+const irqchips = { 'pic-master': KVM_IRQCHIP_PIC_MASTER, 'pic-slave': KVM_IRQCHIP_PIC_SLAVE, ioapic: KVM_IRQCHIP_IOAPIC }
+const irqchipNames = Object.keys(irqchips) as (keyof typeof irqchips)[]
 const noIrqchip = 'the VM has no interrupt controllers in the kernel; createIrqchip() comes before the first vCPU'
 const u32 = (name: string, value: unknown) => checkInteger(name, value, 0, 0xffff_ffff)
 
@@ -75,41 +89,40 @@ export class VmInterrupts {
    */
   createPit(options: { speaker?: boolean } = {}): void {
     const { speaker = false } = checkOptions('options', options, ['speaker'])
-    const { bytes } = new PitConfig({ flags: checkBoolean('speaker', speaker) ? 1 : 0 })
+    const { bytes } = new kvm_pit_config({ flags: checkBoolean('speaker', speaker) ? KVM_PIT_SPEAKER_DUMMY : 0 })
     this.#parts.handle.plain(KVM_CREATE_PIT2, 'creating the timer', bytes, pitCauses)
   }
 
   /** Raises or lowers a line of the interrupt controllers: KVM_IRQ_LINE. */
   setLine(gsi: number, level: boolean): void {
-    const { bytes } = new IrqLevel({ irq: u32('gsi', gsi), level: checkBoolean('level', level) ? 1 : 0 })
+    const { bytes } = new kvm_irq_level({ irq: u32('gsi', gsi), level: checkBoolean('level', level) ? 1 : 0 })
     this.#parts.handle.plain(KVM_IRQ_LINE, `setting GSI ${gsi}`, bytes, lineCauses)
   }
 
   /** Sends a message-signalled interrupt: KVM_SIGNAL_MSI. It is false when no vCPU takes it. */
   signalMsi(message: MsiMessage): boolean {
     const { address, data } = checkOptions('message', message, ['address', 'data'])
-    const { bytes } = new Msi({ ...splitAddress(address), data: u32('data', data) })
+    const { bytes } = new kvm_msi({ ...splitAddress(address), data: u32('data', data) })
     return this.#parts.handle.plain(KVM_SIGNAL_MSI, 'sending a message-signalled interrupt', bytes, msiCauses) > 0
   }
 
   /** Replaces the whole table of where interrupts lead: KVM_SET_GSI_ROUTING. At first GSIs 0 to 23 are the PICs' and the IOAPIC's pins. */
   setRouting(routes: Iterable<GsiRoute>): void {
     const entries = checkList('routes', routes).map((route, place) => routeEntry(`routes[${place}]`, route))
-    this.#parts.handle.list(KVM_SET_GSI_ROUTING, IrqRoutingEntry, entries, `routing ${entries.length} interrupts`, {
+    this.#parts.handle.list(KVM_SET_GSI_ROUTING, kvm_irq_routing_entry, entries, `routing ${entries.length} interrupts`, {
       EINVAL: () => this.#missing() ?? this.#tooMany(entries.length, 'routes') ?? this.#tooHigh(entries.map(({ gsi }) => gsi))
     })
   }
 
   /** An interrupt line that any thread raises without stopping the guest: KVM_IRQFD. */
   irqfd(options: IrqfdOptions): Irqfd {
-    this.#parts.handle.checkOpen()
     const causes = { EINVAL: () => this.#missing() ?? this.#tooHigh([options.gsi]) }
-    return this.#parts.keep((onClose) => makeIrqfd(this.#parts.handle, options, causes, onClose))
+    return this.#parts.belongings.keep((onClose) => makeIrqfd(this.#parts.handle, options, causes, onClose))
   }
 
   // Reading a controller changes nothing, and fails with ENXIO where there is none (api.rst 4.26).
   #missing(): string | undefined {
-    return this.#parts.handle.send(KVM_GET_IRQCHIP, new IrqchipState().bytes) < 0 ? noIrqchip : undefined
+    return this.#parts.handle.send(KVM_GET_IRQCHIP, new kvm_irqchip().bytes) < 0 ? noIrqchip : undefined
   }
   #tooMany(count: number, what: string): string | undefined {
     const most = this.#parts.capabilities.check('IRQ_ROUTING')
@@ -127,7 +140,7 @@ function splitAddress(address: number): { address_lo: number; address_hi: number
   return { address_lo: address % 2 ** 32, address_hi: Math.floor(address / 2 ** 32) }
 }
 
-type RoutingEntry = StructInstance<typeof IrqRoutingEntry.fields>
+type RoutingEntry = StructInstance<typeof kvm_irq_routing_entry.fields>
 
 function routeEntry(name: string, route: GsiRoute): RoutingEntry {
   checkOptions(name, route as { gsi: number; irqchip?: string; pin?: number; msi?: MsiMessage }, ['gsi', 'irqchip', 'pin', 'msi'])
@@ -135,10 +148,9 @@ function routeEntry(name: string, route: GsiRoute): RoutingEntry {
   if ('msi' in route) {
     const { msi } = checkOptions(name, route, ['gsi', 'msi'])
     const { address, data } = checkOptions('msi', msi, ['address', 'data'])
-    const u = { msi: { ...splitAddress(address), data: u32('data', data) } }
-    return new IrqRoutingEntry({ gsi, type: KVM_IRQ_ROUTING_MSI, u })
+    return new kvm_irq_routing_entry({ gsi, type: KVM_IRQ_ROUTING_MSI, u: { msi: { ...splitAddress(address), data: u32('data', data) } } })
   }
   const { irqchip, pin } = checkOptions(name, route, ['gsi', 'irqchip', 'pin'])
-  const target = { irqchip: irqchips.indexOf(checkOneOf('irqchip', irqchip, irqchips)), pin: u32('pin', pin) }
-  return new IrqRoutingEntry({ gsi, type: KVM_IRQ_ROUTING_IRQCHIP, u: { irqchip: target } })
+  const target = { irqchip: irqchips[checkOneOf('irqchip', irqchip, irqchipNames)], pin: u32('pin', pin) }
+  return new kvm_irq_routing_entry({ gsi, type: KVM_IRQ_ROUTING_IRQCHIP, u: { irqchip: target } })
 }

@@ -1,19 +1,21 @@
 /** Writes of the guest that become events instead of exits: KVM_IOEVENTFD (api.rst 4.59). */
+import type { Gpa } from '../../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOptions, hex } from '../../abi/arguments.js'
 import { making } from '../../abi/exhausted.js'
+import { KVM_IOEVENTFD_FLAG_DATAMATCH, KVM_IOEVENTFD_FLAG_PIO } from '../../abi/generated/constants.js'
+import { KVM_IOEVENTFD } from '../../abi/generated/requests.js'
+import { kvm_ioeventfd } from '../../abi/generated/structures.js'
 import { fixParent, ours } from '../../abi/internal.js'
 import type { Causes, Handle } from '../../abi/ioctls.js'
 import type { NativeRegistration, NativeVm } from '../../abi/native.js'
-import { KVM_IOEVENTFD } from '../../abi/requests.js'
-import { IoEventfd as Assignment } from '../../abi/structures.js'
-import { createEventfd, EventSource, listen, unlisten } from '../eventfd.js'
+import { createEventfd, Eventfd, listen, unlisten } from '../eventfd.js'
 
 /** The options of {@link Vm.ioeventfd}: a port or a GPA, and how wide the write must be. */
 export interface IoEventfdOptions {
   /** An I/O port; or else `gpa`. */
   port?: number
   /** A guest-physical address outside every memslot. */
-  gpa?: number
+  gpa?: Gpa
   /** Bytes of the write: 1, 2, 4 or 8; any width if 0 or absent (KVM_CAP_IOEVENTFD_ANY_LENGTH). */
   size?: 0 | 1 | 2 | 4 | 8
   /** Only writes of this value. */
@@ -25,9 +27,7 @@ const causes: Causes = {
   ENOSPC: 'a bus of a VM has room for 1000 devices, and it is full'
 }
 
-const flags = { datamatch: 1, pio: 2 }
-
-function requestOf(options: IoEventfdOptions, fd: number): InstanceType<typeof Assignment> {
+function requestOf(options: IoEventfdOptions, fd: number): kvm_ioeventfd {
   const { port, gpa, size = 0, datamatch } = checkOptions('options', options, ['port', 'gpa', 'size', 'datamatch'])
   if ((port === undefined) === (gpa === undefined)) throw argumentError('port', port, 'given, or else gpa')
   if (![0, 1, 2, 4, 8].includes(size)) throw argumentError('size', size, '1, 2, 4, 8, or 0 for any')
@@ -37,12 +37,12 @@ function requestOf(options: IoEventfdOptions, fd: number): InstanceType<typeof A
   if (datamatch !== undefined && BigInt.asUintN(8 * size, datamatch) !== datamatch)
     throw argumentError('datamatch', datamatch, `a bigint of ${size} bytes, from 0 on`)
   const addr = port === undefined ? checkAddress('gpa', gpa) : checkInteger('port', port, 0, 0xffff)
-  return new Assignment({
+  return new kvm_ioeventfd({
     addr,
     len: size,
     fd,
     datamatch: datamatch ?? 0n,
-    flags: (datamatch === undefined ? 0 : flags.datamatch) | (port === undefined ? 0 : flags.pio)
+    flags: (datamatch === undefined ? 0 : KVM_IOEVENTFD_FLAG_DATAMATCH) | (port === undefined ? 0 : KVM_IOEVENTFD_FLAG_PIO)
   })
 }
 
@@ -55,7 +55,7 @@ export let makeIoEventfd: (vm: NativeVm, handle: Handle, options: IoEventfdOptio
  * using doorbell = vm.ioeventfd({ port: 0x10, size: 1 })
  * doorbell.on('event', (count) => console.log(`rung ${count} times`))
  */
-export class IoEventfd extends EventSource {
+export class IoEventfd extends Eventfd {
   readonly #registration: NativeRegistration
 
   static {

@@ -2,12 +2,12 @@
 import { checkBoolean, checkInteger, checkOptions } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
 import { KVM_IRQFD_FLAG_DEASSIGN, KVM_IRQFD_FLAG_RESAMPLE } from '../../abi/generated/constants.js'
+import { KVM_IRQFD } from '../../abi/generated/requests.js'
+import { kvm_irqfd } from '../../abi/generated/structures.js'
 import { fixParent, ours } from '../../abi/internal.js'
 import type { Causes, Handle } from '../../abi/ioctls.js'
 import type { NativeDescriptor } from '../../abi/native.js'
-import { KVM_IRQFD } from '../../abi/requests.js'
-import { Irqfd as Assignment } from '../../abi/structures.js'
-import { createEventfd, EventSource, listen, signalEventfd, unlisten } from '../eventfd.js'
+import { createEventfd, Eventfd, listen, signalEventfd, unlisten } from '../eventfd.js'
 
 /** The options of {@link VmInterrupts.irqfd}. */
 export interface IrqfdOptions {
@@ -29,12 +29,12 @@ export let makeIrqfd: (handle: Handle, options: IrqfdOptions, causes: Causes, on
  * using line = machine.interrupts.irqfd({ gsi: 5 })
  * line.trigger()
  */
-export class Irqfd extends EventSource {
+export class Irqfd extends Eventfd {
   readonly gsi: number
   readonly #handle: Handle
   readonly #eventfd: NativeDescriptor
   readonly #resample: NativeDescriptor | undefined
-  readonly #assignment: InstanceType<typeof Assignment>
+  readonly #assignment: kvm_irqfd
 
   static {
     fixParent(Irqfd)
@@ -51,7 +51,7 @@ export class Irqfd extends EventSource {
     try {
       this.#resample = resample ? createEventfd() : undefined
       if (this.#resample) listen(this, this.#resample)
-      this.#assignment = new Assignment({
+      this.#assignment = new kvm_irqfd({
         fd: this.#eventfd.fd,
         gsi,
         flags: resample ? KVM_IRQFD_FLAG_RESAMPLE : 0,

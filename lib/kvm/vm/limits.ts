@@ -1,4 +1,5 @@
 /** What the host allows a VM. */
+import { guestPhysicalLimit } from '../../memory/guest-physical.js'
 import type { Capabilities } from '../capabilities.js'
 
 /** What the host allows a VM. */
@@ -9,7 +10,12 @@ export interface VmLimits {
   vcpuIds: number
   /** Bytes of a vCPU's shared pages. */
   runPageSize: number
+  /** The first guest-physical address that no memslot may reach. */
+  readonly guestPhysicalLimit: number
 }
+
+// It is the host's, and reading it takes files of /proc and /sys.
+let guestPhysical: number | undefined
 
 /** @internal */
 export function limitsOf(capabilities: Capabilities, runPageSize: number): VmLimits {
@@ -18,6 +24,9 @@ export function limitsOf(capabilities: Capabilities, runPageSize: number): VmLim
     memslots: capabilities.check('NR_MEMSLOTS'),
     vcpus: capabilities.check('MAX_VCPUS') || 4,
     vcpuIds: capabilities.check('MAX_VCPU_ID') || 4,
-    runPageSize
+    runPageSize,
+    get guestPhysicalLimit() {
+      return (guestPhysical ??= guestPhysicalLimit())
+    }
   }
 }

@@ -1,22 +1,22 @@
 /** A virtual machine. */
-import { errnoName, KvmError, takeEach } from '../../abi/errors.js'
+import { KvmError, takeEach } from '../../abi/errors.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import { Handle } from '../../abi/ioctls.js'
 import type { NativeVm } from '../../abi/native.js'
-import { type Ioctl, KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR } from '../../abi/requests.js'
 import { type DirtyLog, type DirtyLogOptions, makeDirtyLog } from '../../memory/dirty-log.js'
 import { createGuestMemfd, type GuestMemfd, type GuestMemfdOptions } from '../../memory/guest-memfd.js'
 import { type Memslots, makeMemslots, tableOf } from '../../memory/memslots.js'
 import { makeVmCapabilities, type VmCapabilities } from '../capabilities.js'
-import type { EventSource } from '../eventfd.js'
 import { makeStatistics, type Statistics } from '../statistics.js'
 import type { VcpuHost, WriteQueues } from '../vcpu/host.js'
 import type { Vcpu } from '../vcpu/vcpu.js'
+import { Belongings } from './belongings.js'
 import { type CoalescedHandler, type CoalescedRange, type CoalescedZone, Coalescing } from './coalesced.js'
 import { type GuestMemory, makeGuestMemory } from './guest-memory.js'
 import { makeInterrupts, type VmInterrupts } from './interrupts.js'
 import { type IoEventfd, type IoEventfdOptions, makeIoEventfd } from './ioeventfd.js'
 import { limitsOf, type VmLimits } from './limits.js'
+import { prepareVm } from './prepare.js'
 import { tokenOf, type VmToken, vmOf } from './share.js'
 import { Vcpus } from './vcpus.js'
 
@@ -49,20 +49,19 @@ export class Vm implements VcpuHost, Disposable {
   readonly #handle: Handle
   readonly #vcpus: Vcpus
   readonly #queues: WriteQueues = { writes: undefined }
-  readonly #sources = new Set<EventSource>()
+  readonly #belongings: Belongings
   #dirtyLog: DirtyLog | undefined
-  #closing = false
 
   static {
     makeVm = (vm) => {
       const made = new Vm(ours, vm)
-      made.#prepare()
+      prepareVm(made.#handle)
       return made
     }
     observedOf = (vm) => {
       if (typeof vm !== 'object' || vm === null || !(#native in vm)) return undefined
       vm.#handle.checkOpen()
-      return { fd: vm.#native.fd, isClosing: () => vm.#closing }
+      return { fd: vm.#native.fd, isClosing: () => vm.#belongings.closing }
     }
   }
 
@@ -71,25 +70,14 @@ export class Vm implements VcpuHost, Disposable {
     const handle = new Handle(vm, 'this VM')
     this.#native = vm
     this.#handle = handle
+    this.#belongings = new Belongings(handle)
     this.capabilities = makeVmCapabilities(handle)
     this.limits = limitsOf(this.capabilities, vm.runPageSize)
-    this.memslots = makeMemslots(vm, this.limits.memslots)
+    this.memslots = makeMemslots(vm, handle, this.limits.memslots)
     this.memory = makeGuestMemory(handle, this.memslots)
     this.stats = makeStatistics(vm, handle)
-    this.interrupts = makeInterrupts({ handle, capabilities: this.capabilities, keep: (make) => this.#keep(make) })
+    this.interrupts = makeInterrupts({ handle, capabilities: this.capabilities, belongings: this.#belongings })
     this.#vcpus = new Vcpus(vm, handle, this.limits, this, this.#queues)
-  }
-
-  // KVM keeps two areas of its own for real mode without unrestricted guest (api.rst 4.37, 4.47): below 4 GiB, where firmware lies.
-  #prepare(): void {
-    this.#set(KVM_SET_IDENTITY_MAP_ADDR, new Uint8Array(new BigUint64Array([0xfffb_c000n]).buffer))
-    this.#set(KVM_SET_TSS_ADDR, 0xfffb_d000)
-  }
-
-  // Both are Intel's alone: elsewhere the kernel refuses them, and nothing is lost.
-  #set(ioctl: Ioctl, argument: number | Uint8Array): void {
-    const result = this.#handle.send(ioctl, argument)
-    if (result < 0 && !['EINVAL', 'ENOTTY', 'EEXIST', 'ENXIO'].includes(errnoName(result))) throw this.#handle.refused(ioctl, result, 'preparing it')
   }
 
   /** Whether close() was called. Any other use then throws `closed`. */
@@ -101,25 +89,13 @@ export class Vm implements VcpuHost, Disposable {
     return this.#vcpus.known
   }
 
-  // For what close() ends: it calls listeners and handlers, who may still look at the VM, but add nothing to it.
-  #openToMore(): void {
-    this.#handle.checkOpen()
-    if (this.#closing) throw new KvmError('closed', 'this VM is being closed')
-  }
-  #keep<T extends EventSource>(make: (onClose: () => void) => T): T {
-    this.#openToMore()
-    const source = make(() => this.#sources.delete(source))
-    this.#sources.add(source)
-    return source
-  }
-
   /**
    * A new vCPU: KVM_CREATE_VCPU.
    * @param id its APIC id; the next free one if absent. An id cannot be used twice, even after close
    * @throws KvmError `limit` when the host allows no more
    */
   createVcpu(id?: number): Vcpu {
-    this.#openToMore()
+    this.#belongings.checkOpen()
     return this.#vcpus.create(id)
   }
 
@@ -128,7 +104,7 @@ export class Vm implements VcpuHost, Disposable {
    * @throws KvmError `argument` when there is none
    */
   vcpu(id: number): Vcpu {
-    this.#openToMore()
+    this.#belongings.checkOpen()
     return this.#vcpus.find(id)
   }
 
@@ -161,13 +137,12 @@ export class Vm implements VcpuHost, Disposable {
    * @throws KvmError `unavailable` on kernels and VM types without it
    */
   createGuestMemfd(options: GuestMemfdOptions): GuestMemfd {
-    this.#handle.checkOpen()
-    return createGuestMemfd(this.#native, options)
+    return createGuestMemfd(this.#native, this.#handle, options)
   }
 
   /** A place whose writes become events of the event loop instead of exits: KVM_IOEVENTFD. */
   ioeventfd(options: IoEventfdOptions): IoEventfd {
-    return this.#keep((onClose) => makeIoEventfd(this.#native, this.#handle, options, onClose))
+    return this.#belongings.keep((onClose) => makeIoEventfd(this.#native, this.#handle, options, onClose))
   }
 
   /**
@@ -179,7 +154,7 @@ export class Vm implements VcpuHost, Disposable {
    * using zone = vm.coalesce({ port: 0x3f8, size: 1 }, (writes) => console.log(writes.length))
    */
   coalesce(range: CoalescedRange, handler: CoalescedHandler): CoalescedZone {
-    this.#openToMore()
+    this.#belongings.checkOpen()
     return (this.#queues.writes ??= new Coalescing(this.#native, this.#handle)).add(range, handler)
   }
 
@@ -188,13 +163,11 @@ export class Vm implements VcpuHost, Disposable {
    * @throws KvmError `in-use` while another log is open, `unavailable`, `ioctl` for a ring once there are vCPUs
    */
   dirtyLog(options: DirtyLogOptions = {}): DirtyLog {
-    this.#openToMore()
+    this.#belongings.checkOpen()
     tableOf(this.memslots).refuseInTransaction()
-    if (this.#dirtyLog) throw new KvmError('in-use', 'this VM has a dirty log; close it first')
-    const log = makeDirtyLog(this.#native, tableOf(this.memslots), options, () => {
-      this.#dirtyLog = undefined
-    })
-    return (this.#dirtyLog = log)
+    if (this.#dirtyLog?.closed === false) throw new KvmError('in-use', 'this VM has a dirty log; close it first')
+    const host = { native: this.#native, handle: this.#handle, hasVcpus: () => this.vcpus.size > 0 }
+    return (this.#dirtyLog = makeDirtyLog(host, tableOf(this.memslots), options))
   }
 
   /**
@@ -205,11 +178,11 @@ export class Vm implements VcpuHost, Disposable {
    * @throws KvmError `state` inside a transaction of its memslots
    */
   close(): void {
-    if (this.#closing) return
+    if (this.#belongings.closing) return
     tableOf(this.memslots).refuseInTransaction()
-    this.#closing = true
+    this.#belongings.closing = true
     takeEach([
-      ...[...this.#sources].map((source) => () => source.close()),
+      ...this.#belongings.closeEach(),
       () => this.#dirtyLog?.close(),
       ...[...this.vcpus.values()].map((vcpu) => () => vcpu.close()),
       () => this.#queues.writes?.drain(),

@@ -1,7 +1,7 @@
 /** What a finding is, and what findings are made from. */
 import { existsSync } from 'node:fs'
 import type { KvmError } from '../../abi/errors.js'
-import type { CapabilityName } from '../../kvm/capabilities.js'
+import type { CapabilityName } from '../../abi/generated/capabilities.js'
 import type { Host } from '../host.js'
 import { asRoot, gainsNothing, inOwnNamespace } from '../privileges.js'
 import type * as Probes from './probes.js'
@@ -34,9 +34,6 @@ export interface Situation {
 /** Looks at one thing. Null where that would need the add-on, which is not loaded. */
 export type Check = (situation: Situation) => Finding | Finding[] | null | Promise<Finding | null>
 
-/** Why a trial failed; null when it worked. */
-export type Refusal = Pick<KvmError, 'code' | 'errno' | 'message'> | null
-
 export const found = (name: string, detail: string): Finding => ({ name, ok: true, detail })
 export const lacking = (name: string, detail: string, how: Pick<Finding, 'remedy' | 'advice' | 'price'>): Finding => ({
   name,
@@ -56,7 +53,11 @@ export function byRoot(command: string, price?: string): Pick<Finding, 'remedy' 
 
 export const hasSysfs = () => existsSync('/sys/module')
 
+/** What to do where a trial failed for want of descriptors: that says nothing of what was tried. */
+export const exhaustedAdvice = ({ code, errno }: NonNullable<Probes.Refusal>): Pick<Finding, 'advice'> | null =>
+  code === 'limit' && (errno === 'EMFILE' || errno === 'ENFILE') ? { advice: 'see open files below: it was not seen whether it works' } : null
+
 /** The first part of a message of the library: what happened, without its advice. */
-export const whatHappened = ({ message }: NonNullable<Refusal>): string => message.split('; ', 1)[0] as string
+export const whatHappened = ({ message }: NonNullable<Probes.Refusal>): string => message.split('; ', 1)[0] as string
 /** The rest of such a message: its advice. A finding that knows the cause says it more exactly. */
-export const itsAdvice = ({ message }: NonNullable<Refusal>): string => message.split('; ').slice(1).join('; ') || 'see dmesg | tail'
+export const itsAdvice = ({ message }: NonNullable<Probes.Refusal>): string => message.split('; ').slice(1).join('; ') || 'see dmesg | tail'

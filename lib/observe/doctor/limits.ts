@@ -3,18 +3,12 @@
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import { GiB, KiB, MiB } from '../../abi/arguments.js'
+import { limitOf } from '../../abi/procfs.js'
 import { quoted } from '../../abi/text.js'
 import { readOptional } from '../host.js'
 import { containerKind, hasCapability, inOwnNamespace, isInstalled, mayGainCapability } from '../privileges.js'
 import { namesIn } from './files.js'
 import { byRoot, type Finding, found, lacking, type Situation } from './finding.js'
-
-/** A row of /proc/self/limits; Infinity where there is none, null where it cannot be read. */
-function limit(row: string): { soft: number; hard: number } | null {
-  const match = new RegExp(`^${row}\\s+(\\S+)\\s+(\\S+)`, 'm').exec(readOptional('/proc/self/limits') ?? '')
-  const number = (text: string) => (text === 'unlimited' ? Infinity : Number(text))
-  return match && { soft: number(match[1] as string), hard: number(match[2] as string) }
-}
 
 /** Raises a limit by prlimit(1), as not every shell's ulimit has every limit. `$$` is the process id of the shell that the command is pasted into. */
 function raising(option: string, hard: number, enough: number): Pick<Finding, 'remedy' | 'price' | 'advice'> {
@@ -33,7 +27,7 @@ function raising(option: string, hard: number, enough: number): Pick<Finding, 'r
 
 /** Descriptors: a trace takes one for each event on each CPU, a VM one and one for each vCPU. Node has raised its own limit to the hard one. */
 export function checkOpenFiles(): Finding | null {
-  const files = limit('Max open files')
+  const files = limitOf('Max open files')
   if (!files) return null
   const free = files.soft - namesIn('/proc/self/fd').length
   const enough = 128 + 16 * availableParallelism()
@@ -51,7 +45,7 @@ export function checkThreads(): Finding | null {
       ...byRoot(`echo ${group.current + 4096} > ${quoted(`${group.folder}/pids.max`)}`, 'for every process of that cgroup'),
       ...(containerKind() === null ? {} : { advice: 'or start the container with --pids-limit' })
     })
-  const processes = limit('Max processes')
+  const processes = limitOf('Max processes')
   if (!processes) return null
   const uid = process.getuid?.() ?? 0
   const isExempt = (uid === 0 && !inOwnNamespace('user')) || hasCapability('sys_resource') || hasCapability('sys_admin')
@@ -88,7 +82,7 @@ function threadsOf(uid: number): number {
 
 /** The address space holds guest memory as well, and V8 reserves gigabytes of it. */
 export async function checkAddressSpace({ probes }: Situation): Promise<Finding | null> {
-  const space = limit('Max address space')
+  const space = limitOf('Max address space')
   if (!space) return null
   if (space.soft === Infinity) return found('address space', 'not limited')
   const used = Number(/^VmSize:\s+(\d+)/m.exec(readOptional('/proc/self/status') ?? '')?.[1] ?? 0) * KiB
@@ -100,7 +94,7 @@ export async function checkAddressSpace({ probes }: Situation): Promise<Finding 
 
 /** A memfd is a file, and its size is the mapping's (setrlimit(2), RLIMIT_FSIZE). */
 export function checkFileSize(): Finding | null {
-  const files = limit('Max file size')
+  const files = limitOf('Max file size')
   if (!files) return null
   if (files.soft === Infinity) return found('file size', 'not limited')
   const detail = `files may have ${Math.floor(files.soft / MiB)} MiB (ulimit -f), and so may Mapping.memfd()`
@@ -109,7 +103,7 @@ export function checkFileSize(): Finding | null {
 
 /** What rings of trace events take: beyond perf_event_mlock_kb for each CPU it counts against RLIMIT_MEMLOCK (perf_event_open(2)). */
 export function checkLockedMemory(): Finding | null {
-  const locked = limit('Max locked memory')
+  const locked = limitOf('Max locked memory')
   if (!locked) return null
   const paranoid = Number(readOptional('/proc/sys/kernel/perf_event_paranoid') ?? 2)
   if (hasCapability('ipc_lock') || paranoid < 0) return found('locked memory', 'rings of trace events are not limited')

@@ -1,6 +1,7 @@
 /** What KVM here can do: run guests, translate by EPT or NPT, and each capability that the library uses. */
 import { release } from 'node:os'
-import type { CapabilityName } from '../../kvm/capabilities.js'
+import type { CapabilityName } from '../../abi/generated/capabilities.js'
+import { KVM_X86_QUIRK_SLOT_ZAP_ALL } from '../../abi/generated/constants.js'
 import type { Host } from '../host.js'
 import { byRoot, type Finding, found, hasSysfs, itsAdvice, lacking, type Situation, whatHappened } from './finding.js'
 
@@ -87,10 +88,8 @@ export function checkCapabilities({ host, capabilities: values }: Situation): Fi
   ]
 }
 
-const quirkSlotZapAll = 1 << 7
-
 function checkZapQuirk({ DISABLE_QUIRKS2 }: Record<CapabilityName, number>): Finding {
   const name = 'slot zap quirk'
-  if (DISABLE_QUIRKS2 & quirkSlotZapAll) return found(name, 'can be turned off (KVM_X86_QUIRK_SLOT_ZAP_ALL)')
+  if (DISABLE_QUIRKS2 & KVM_X86_QUIRK_SLOT_ZAP_ALL) return found(name, 'can be turned off (KVM_X86_QUIRK_SLOT_ZAP_ALL)')
   return lacking(name, 'a slot moved or deleted drops the entries of every slot', { advice: 'Linux 6.12 and later let it be turned off' })
 }

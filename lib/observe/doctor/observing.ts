@@ -2,6 +2,8 @@
 
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { pageSize } from '../../abi/arguments.js'
+import { exhaustion, KvmError } from '../../abi/errors.js'
+import { isFiltered } from '../../abi/procfs.js'
 import { quoted } from '../../abi/text.js'
 import { readOptional } from '../host.js'
 import {
@@ -9,7 +11,6 @@ import {
   gainsNothing,
   hasCapability,
   inOwnNamespace,
-  isFiltered,
   type LinuxCapability,
   mayGainCapability,
   priceOf,
@@ -17,7 +18,8 @@ import {
 } from '../privileges.js'
 import { readPagemap } from '../tables/pagemap.js'
 import { missingOnHost, readingHost } from '../tables/refusal.js'
-import { byRoot, type Finding, found, hasSysfs, lacking, type Situation, whatHappened } from './finding.js'
+import { byRoot, exhaustedAdvice, type Finding, found, hasSysfs, lacking, type Situation, whatHappened } from './finding.js'
+import type { Refusal } from './probes.js'
 
 /** How this process comes by capabilities of the kernel's first user namespace: each place that can withhold them has its own way. */
 export function gaining(...capabilities: LinuxCapability[]): Pick<Finding, 'remedy' | 'advice' | 'price'> {
@@ -93,6 +95,8 @@ export async function checkTracefs({ probes }: Situation): Promise<Finding | nul
   if (refusal === undefined) return null
   if (refusal === null)
     return found(name, mounted === undefined ? 'not mounted; a trace mounts it for itself' : `${mounted}: the formats of kvm's events can be read`)
+  const exhausted = exhaustedAdvice(refusal)
+  if (exhausted) return lacking(name, whatHappened(refusal), exhausted)
   const group = process.getegid?.() ?? 0
   const outside = 'tracefs belongs to the host: run this outside of the user namespace'
   const price = `group ${group} can then see which events the kernel has, and read and set what others trace by tracefs`
@@ -105,14 +109,16 @@ export async function checkTracefs({ probes }: Situation): Promise<Finding | nul
 }
 
 /** Reads a format without the add-on, where tracefs is mounted; undefined where only the add-on could mount it. */
-function readFormat(): { code: 'permission'; errno: string; message: string } | null | undefined {
+function readFormat(): Refusal | undefined {
   for (const place of places)
     try {
       readFileSync(`${place}/events/kvm/kvm_userspace_exit/format`)
       return null
     } catch (error) {
       const { code = 'EIO' } = error as NodeJS.ErrnoException
-      if (code !== 'ENOENT') return { code: 'permission', errno: code, message: `reading ${place}/events/kvm: ${code}` }
+      if (code === 'ENOENT') continue
+      const asked = `reading ${place}/events/kvm`
+      return exhaustion(asked, code) ?? { code: 'permission', errno: code, message: `${asked}: ${code}` }
     }
   return undefined
 }
@@ -125,23 +131,26 @@ export async function checkPerf({ probes }: Situation): Promise<Finding | null> 
   if (!probes || refusal === undefined) return null
   if (refusal === null) return found(name, `they open (perf_event_paranoid ${paranoid()})`)
   const detail = `${whatHappened(refusal)}; perf_event_paranoid is ${paranoid()}`
-  if (await probes.readTracepoint()) return lacking(name, detail, { advice: 'see tracefs above first' })
   if (refusal.errno === 'EMFILE') return lacking(name, detail, { advice: 'see open files below: each event takes one for each CPU' })
-  if ((await probes.openTrace(4096)) === null)
-    return lacking(name, `rings of 4 MiB for each CPU are more than this process may lock (they open with 4 KiB)`, {
+  if (await probes.readTracepoint()) return lacking(name, detail, { advice: 'see tracefs above first' })
+  if (refusal.code === 'limit')
+    return lacking(name, 'rings of 4 MiB for each CPU are more than this process may lock', {
       advice: 'see locked memory below; or give trace() a smaller ringSize'
     })
   if (!hasCapability('perfmon') && !hasCapability('sys_admin')) return lacking(name, detail, gaining('perfmon'))
   return lacking(name, detail, isFiltered() ? unfiltered('perf_event_open') : { advice: 'the kernel log may say why: sudo dmesg | tail' })
 }
 
-export function checkBpf({ probes }: Situation): Finding | null {
+export async function checkBpf({ probes }: Situation): Promise<Finding | null> {
   const name = 'BPF'
   const host = readingHost()
   const known = missingOnHost(host)
   if (!host.kvmLoaded && !hasSysfs()) return lacking(name, 'what it needs to know of the kernel is in /sys', { advice: 'see /sys above' })
   if (known === null && probes === null) return null
-  const why = known?.why ?? probes?.loadReader()
+  const refusal = known === null && probes ? await probes.loadReader() : null
+  const exhausted = refusal && exhaustedAdvice(refusal)
+  if (exhausted) return lacking(name, whatHappened(refusal), exhausted)
+  const why = known?.why ?? refusal?.message
   if (!why) return found(name, 'the program that reads memslots and page tables was loaded')
   const withPrivileges = { ...host, userNamespace: false, capabilities: { sysAdmin: true, bpf: true, perfmon: true } }
   if (known && missingOnHost(withPrivileges) === null) return lacking(name, why, gaining('perfmon', 'bpf'))
@@ -167,7 +176,8 @@ export function checkFrames(): Finding {
       return lacking(name, 'pagemap hides HPAs, although CAP_SYS_ADMIN is held', { advice: 'another kernel: this is no plain Linux' })
     return lacking(name, 'pagemap hides HPAs from processes without CAP_SYS_ADMIN', gaining('sys_admin'))
   } catch (error) {
-    return lacking(name, `/proc/self/pagemap: ${(error as NodeJS.ErrnoException).code}`, { advice: 'see /proc/self above' })
+    if (!(error instanceof KvmError)) throw error
+    return lacking(name, whatHappened(error), exhaustedAdvice(error) ?? { advice: 'see /proc/self above' })
   }
 }
 

@@ -1,12 +1,14 @@
 /** Each thing that the library does, tried once as the library does it. Imported only where the add-on loads. */
 import { KvmError } from '../../abi/errors.js'
-import { type CapabilityName, capabilities } from '../../kvm/capabilities.js'
+import { type CapabilityName, capabilities } from '../../abi/generated/capabilities.js'
 import { Kvm } from '../../kvm/kvm.js'
 import { Mapping } from '../../memory/mapping.js'
 import { tryReading } from '../tables/reader.js'
 import { Trace } from '../trace/trace.js'
 import { Tracefs } from '../trace/tracefs.js'
-import type { Refusal } from './finding.js'
+
+/** Why a trial failed; null when it worked. */
+export type Refusal = Pick<KvmError, 'code' | 'errno' | 'message'> | null
 
 async function tried(trial: () => unknown): Promise<Refusal> {
   try {
@@ -65,7 +67,11 @@ export const openTrace = (ringSize?: number): Promise<Refusal> =>
   tried(() => Trace.of({ spteFormat: 'x86', processes: [process.pid] }, ringSize === undefined ? {} : { ringSize })[Symbol.dispose]())
 
 /** The BPF program, loaded; or why not. */
-export const loadReader = (): string | null => tryReading()
+export const loadReader = (): Promise<Refusal> =>
+  tried(() => {
+    const why = tryReading()
+    if (why) throw new KvmError('unavailable', why)
+  })
 
 export function servePageFaults(): Promise<Refusal> {
   return tried(() => {

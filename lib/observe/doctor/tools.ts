@@ -1,11 +1,20 @@
 /** Programs of the host: GNU binutils for assemble(), and what the lab's machines are made with. */
 import { spawnSync } from 'node:child_process'
-import { type Finding, found, lacking } from './finding.js'
+import { exhaustion } from '../../abi/errors.js'
+import { exhaustedAdvice, type Finding, found, itsAdvice, lacking, whatHappened } from './finding.js'
 import { installing, missingOf } from './install.js'
+
+/** By which ./limits.ts and exhaustion() know it: no process is made where there is no more room for a thread. */
+function codeOf(error: NodeJS.ErrnoException): string {
+  return error.code === 'EAGAIN' ? 'threads' : (error.code ?? 'EIO')
+}
 
 /** Runs each program: one may be installed and yet not start. */
 export function checkBinutils(): Finding {
-  const failing = ['as', 'ld'].filter((program) => spawnSync(program, ['--version'], { stdio: 'ignore' }).status !== 0)
+  const runs = ['as', 'ld'].map((program) => ({ program, ...spawnSync(program, ['--version'], { stdio: 'ignore' }) }))
+  const exhausted = runs.map(({ error }) => error && exhaustion('running as and ld', codeOf(error))).find(Boolean)
+  if (exhausted) return lacking('binutils', whatHappened(exhausted), exhaustedAdvice(exhausted) ?? { advice: itsAdvice(exhausted) })
+  const failing = runs.filter(({ status }) => status !== 0).map(({ program }) => program)
   return failing.length === 0
     ? found('binutils', 'as and ld run, for assemble() and the examples')
     : lacking('binutils', `${failing.join(' and ')} cannot be run, which assemble() needs`, installing(['binutils']))

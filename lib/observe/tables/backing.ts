@@ -1,6 +1,8 @@
 /** What stands behind a memslot: the mappings of /proc/PID/maps (proc(5)) at its HVAs. */
 import { readFileSync } from 'node:fs'
+import type { Hva } from '../../abi/addresses.js'
 import { openingOr } from '../../abi/exhausted.js'
+import { folderOf } from './process-folder.js'
 
 /** What kind of memory. `mixed` is more than one kind in one slot, `unmapped` none at all. */
 export type Backing = 'anonymous' | 'memfd' | 'hugetlb' | 'file' | 'shared' | 'guest_memfd' | 'mixed' | 'unmapped' | 'unknown'
@@ -32,14 +34,16 @@ function mappingOf(line: string): HostMapping[] {
 
 /** The mappings of a process by ascending address; empty where they may not be read. */
 export function hostMappings(pid: number | 'self'): HostMapping[] {
-  const path = `/proc/${pid}/maps`
+  const folder = folderOf(pid)
+  if (folder === null) return []
+  const path = `${folder}/maps`
   return openingOr('', `reading ${path}`, () => readFileSync(path, 'utf8'))
     .split('\n')
     .flatMap(mappingOf)
 }
 
 /** What is mapped at addresses from `hva` on, and the first file's name. */
-export function backingOf(mappings: readonly HostMapping[], hva: number, size: number): Pick<HostMapping, 'backing' | 'path'> {
+export function backingOf(mappings: readonly HostMapping[], hva: Hva, size: number): Pick<HostMapping, 'backing' | 'path'> {
   if (mappings.length === 0) return { backing: 'unknown', path: '' }
   const first = firstUpTo(mappings, hva)
   const next = mappings[first]
@@ -54,7 +58,7 @@ export function backingOf(mappings: readonly HostMapping[], hva: number, size: n
 }
 
 /** The first mapping that ends above `hva`. */
-function firstUpTo(mappings: readonly HostMapping[], hva: number): number {
+function firstUpTo(mappings: readonly HostMapping[], hva: Hva): number {
   let low = 0
   for (let high = mappings.length; low < high; ) {
     const middle = (low + high) >> 1

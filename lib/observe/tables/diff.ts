@@ -1,6 +1,7 @@
 /** What changed between two moments. */
+import type { Gpa, Hpa } from '../../abi/addresses.js'
 import { levelSize } from '../../x86/spte.js'
-import { checkTables, type Tables } from './tables.js'
+import { addressSpaceOf, checkTables, type Tables } from './tables.js'
 
 /** What became of a page's entry in the second stage; `host` is for a page that only the host's side changed. */
 export type ChangeKind = 'appeared' | 'vanished' | 'moved' | 'split' | 'merged' | 'permission' | 'host'
@@ -8,16 +9,16 @@ export type ChangeKind = 'appeared' | 'vanished' | 'moved' | 'split' | 'merged' 
 /** One change, of the pages from `gpa` on that changed alike. */
 export interface Change {
   kind: ChangeKind
-  gpa: number
+  gpa: Gpa
   size: number
   addressSpace: number
   /** Of the first page; an `hpa` of 0 is unknown or none, a `level` of 0 no entry. */
-  before: { hpa: number; level: number }
-  after: { hpa: number; level: number }
+  before: { hpa: Hpa; level: number }
+  after: { hpa: Hpa; level: number }
 }
 
 interface Side {
-  hpa: number
+  hpa: Hpa
   level: number
   permission: bigint
   host: number
@@ -48,13 +49,11 @@ function kindOf(before: Side, after: Side): ChangeKind | null {
   return before.host !== after.host ? 'host' : null
 }
 
-const spaceOf = (table: Tables, row: number) => table.slots[table.slot[row] as number]?.addressSpace ?? 0
-
 /** Which of the two rows comes first by address space and GPA. */
 function order(before: Tables, left: number, after: Tables, right: number): number {
   if (left >= before.gpa.length) return right >= after.gpa.length ? 0 : 1
   if (right >= after.gpa.length) return -1
-  return spaceOf(before, left) - spaceOf(after, right) || (before.gpa[left] as number) - (after.gpa[right] as number)
+  return addressSpaceOf(before, left) - addressSpaceOf(after, right) || (before.gpa[left] as number) - (after.gpa[right] as number)
 }
 
 function* changedPages(before: Tables, after: Tables): Generator<Change> {
@@ -66,7 +65,7 @@ function* changedPages(before: Tables, after: Tables): Generator<Change> {
     const kind = kindOf(was, is)
     if (kind) {
       const side = ({ hpa, level, host }: Side) => ({ hpa: kind === 'host' ? host : hpa, level })
-      yield { kind, gpa: table.gpa[row] as number, size: levelSize(1), addressSpace: spaceOf(table, row), before: side(was), after: side(is) }
+      yield { kind, gpa: table.gpa[row] as number, size: levelSize(1), addressSpace: addressSpaceOf(table, row), before: side(was), after: side(is) }
     }
     if (first <= 0) left++
     if (first >= 0) right++

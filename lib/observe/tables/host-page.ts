@@ -1,5 +1,6 @@
 /** One page of the host, in more detail than its page table entry has: /proc/kpageflags (Documentation/admin-guide/mm/pagemap.rst). */
 import { closeSync, openSync, readSync } from 'node:fs'
+import type { Hpa } from '../../abi/addresses.js'
 import { pageSize } from '../../abi/arguments.js'
 import { openingOr } from '../../abi/exhausted.js'
 
@@ -21,7 +22,7 @@ export interface FrameFlags {
 const bits = { anonymous: 12n, hugetlb: 17n, ksm: 21n, transparentHuge: 22n, zeroPage: 24n }
 
 /** @internal */
-export function frameFlags(hpa: number): FrameFlags | null {
+export function frameFlags(hpa: Hpa): FrameFlags | null {
   const word = new BigUint64Array(1)
   const count = openingOr(0, 'reading /proc/kpageflags', () => {
     const file = openSync('/proc/kpageflags', 'r')
@@ -55,7 +56,7 @@ export interface HostView extends Partial<FrameFlags> {
 }
 
 /** @internal */
-export function hostView(flags: number, hpa: number, scanned: boolean): HostView {
+export function hostView(flags: number, hpa: Hpa, scanned: boolean): HostView {
   const is = (bit: number) => (flags & bit) !== 0
   return {
     present: is(hostBits.present),

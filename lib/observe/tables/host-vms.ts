@@ -1,12 +1,16 @@
 /** Every VM on the host, whoever runs it. */
-import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
-import { checkInteger, checkOptions } from '../../abi/arguments.js'
+
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { inspect } from 'node:util'
+import { checkInteger, checkOptions, hex } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
 import { opening, openingOr } from '../../abi/exhausted.js'
 import { checkOurs, ours } from '../../abi/internal.js'
-import { visible } from '../../abi/text.js'
+import { shown, visible } from '../../abi/text.js'
 import { readOptional } from '../host.js'
+import { inOwnNamespace } from '../privileges.js'
 import { type Evidence, evidence } from './evidence.js'
+import { folderOf, foreignProc, procIsOurs } from './process-folder.js'
 import { type ReadVm, readVms } from './reader.js'
 import { type Summary, summarize } from './summary.js'
 import { type ListedSlot, slotList } from './table-slot.js'
@@ -74,25 +78,50 @@ export class HostVm {
     }))
     return { pid, command, vcpus, slots, evidence: how }
   }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    const { pid, command, vcpus, memslots, memory, evidence: how } = this
+    const known = how.source === 'bpf' ? { memslots: memslots.length, memory: hex(memory) } : {}
+    return shown('HostVm', { pid, command, vcpus, ...known, source: how.source, torn: how.torn })
+  }
+}
+
+/** What {@link hostVms} found. */
+export type HostVms = HostVm[] & {
+  /** Where VMs may run that it could not see, and why; empty where it saw all. An empty list is no news of these. */
+  readonly unseen: readonly string[]
 }
 
 function commandOf(pid: number, fallback = ''): string {
-  const path = `/proc/${pid}/cmdline`
+  const folder = folderOf(pid)
+  if (folder === null) return fallback
+  const path = `${folder}/cmdline`
   return openingOr('', `reading ${path}`, () => readFileSync(path, 'utf8').replace(/\0+$/, '').replaceAll('\0', ' ')) || fallback
 }
 
 function hostVmOf(read: ReadVm): HostVm {
-  const { pid, fd, kvm, vcpus, torn, attempts, command } = read
-  return makeHostVm({ pid, fd, kvm }, commandOf(pid, command), vcpus, slotList(read.slots, pid), evidence({ source: 'bpf', torn, attempts }))
+  const { pid, fd, kvm, vcpus, torn, attempts, command, ended } = read
+  const missing = [
+    ...(ended ? ['it ended while it was read'] : []),
+    ...(folderOf(pid) === null ? [`what is behind its memslots was not read: ${foreignProc}`] : [])
+  ]
+  const how = evidence({ source: 'bpf', torn, attempts, missing })
+  return makeHostVm({ pid, fd, kvm }, commandOf(pid, command), vcpus, slotList(read.slots, pid), how)
 }
 
-/** Empty of a process that ended, or that is another user's. */
-function descriptorsOf(pid: number): [fd: number, target: string][] {
-  const folder = `/proc/${pid}/fd`
-  return openingOr([], `reading ${folder}`, () => readdirSync(folder)).flatMap((name) => {
-    const target = linkOf(`${folder}/${name}`)
-    return target === null ? [] : [[Number(name), target] as [number, string]]
-  })
+/** null of a process that is another user's; empty of one that ended. */
+function descriptorsOf(pid: number): [fd: number, target: string][] | null {
+  const folder = `${folderOf(pid)}/fd`
+  try {
+    return opening(`reading ${folder}`, () => readdirSync(folder)).flatMap((name) => {
+      const target = linkOf(`${folder}/${name}`)
+      return target === null ? [] : [[Number(name), target] as [number, string]]
+    })
+  } catch (error) {
+    if (error instanceof KvmError) throw error
+    return ['EACCES', 'EPERM'].includes(String((error as NodeJS.ErrnoException).code)) ? null : []
+  }
 }
 
 /** null of one that was closed meanwhile. */
@@ -104,41 +133,67 @@ function linkOf(path: string): string | null {
   }
 }
 
-/** Without BPF: who holds a VM, and how many vCPUs, by the names of open files. */
-function byDescriptors(pids: number[], why: string): HostVm[] {
-  return pids.flatMap((pid) => {
-    const links = descriptorsOf(pid)
-    const vcpus = links.filter(([, target]) => target.startsWith('anon_inode:kvm-vcpu:')).length
-    const how = evidence({ source: 'procfs', missing: [`the memslots were not read: ${why}`] })
-    return links.filter(([, target]) => target === 'anon_inode:kvm-vm').map(([fd]) => makeHostVm({ pid, fd }, commandOf(pid), vcpus, [], how))
-  })
+/** Of VMs, and where others may be. */
+interface Found {
+  vms: HostVm[]
+  unseen: string[]
+  /** Processes whose descriptors are hidden. */
+  hidden: number[]
 }
 
-const allPids = () =>
-  opening('reading /proc', () => readdirSync('/proc'))
+/** Without BPF: who holds a VM, and how many vCPUs, by the names of open files. */
+function byDescriptors(pids: number[], why: string): Found {
+  const hidden: number[] = []
+  const vms = pids.flatMap((pid) => {
+    const links = descriptorsOf(pid)
+    if (links === null) hidden.push(pid)
+    const vcpus = (links ?? []).filter(([, target]) => target.startsWith('anon_inode:kvm-vcpu:')).length
+    const how = evidence({ source: 'procfs', missing: [`the memslots were not read: ${why}`] })
+    return (links ?? []).filter(([, target]) => target === 'anon_inode:kvm-vm').map(([fd]) => makeHostVm({ pid, fd }, commandOf(pid), vcpus, [], how))
+  })
+  const named = `${hidden.slice(0, 10).join(', ')}${hidden.length > 10 ? ', ...' : ''}`
+  const unseen = hidden.length > 0 ? [`whether ${hidden.length} processes of other users run VMs is hidden (${named}): ${why}`] : []
+  return { vms, unseen, hidden }
+}
+
+function allPids(): number[] {
+  if (!procIsOurs()) return [process.pid]
+  return opening('reading /proc', () => readdirSync('/proc'))
     .filter((name) => /^\d+$/.test(name))
     .map(Number)
+}
 
-function mayLook(pid: number): boolean {
+/** Of processes that neither BPF nor /proc shows here. */
+function unseenProcesses(withoutBpf: boolean): string[] {
+  return [
+    ...(inOwnNamespace('pid')
+      ? ['VMs of processes outside of this PID namespace are not seen: run it outside (a container: start it with --pid=host)']
+      : []),
+    ...(withoutBpf && !procIsOurs() ? [`VMs of other processes are not seen: ${foreignProc}`] : [])
+  ]
+}
+
+/** kill(2) with no signal: also of processes that /proc does not show. */
+function exists(pid: number): boolean {
   try {
-    opening(`reading /proc/${pid}/fd`, () => readdirSync(`/proc/${pid}/fd`))
-    return true
+    return process.kill(pid, 0)
   } catch (error) {
-    if (error instanceof KvmError) throw error
-    return (error as NodeJS.ErrnoException).code !== 'EACCES'
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
   }
 }
 
-/** Why a process has no VM to show; `hidden` says why VMs cannot be read, where its descriptors cannot be seen either. */
-function noVm(pid: number, foreign: boolean, hidden: string | null): KvmError {
-  if (!existsSync(`/proc/${pid}`))
+/** Why a process has no VM to show; `unread` says why VMs cannot be read in the kernel, where its descriptors cannot be seen either. */
+function noVm(pid: number, foreign: boolean, unread: string | null): KvmError {
+  if (!exists(pid))
     return new KvmError(
       'argument',
       `there is no process ${pid} here (in another pid namespace it has another number: look for it with node-kvm map)`,
       { argument: 'pid', pid }
     )
-  const name = visible(readOptional(`/proc/${pid}/comm`) ?? 'ended meanwhile')
-  if (hidden) return new KvmError('permission', `whether process ${pid} (${name}) runs a VM is hidden: it is another user's, and ${hidden}`, { pid })
+  const folder = folderOf(pid)
+  if (folder === null && unread) return new KvmError('unavailable', `whether process ${pid} runs a VM is not seen: ${foreignProc}`, { pid })
+  const name = visible((folder && readOptional(`${folder}/comm`)) ?? 'ended meanwhile')
+  if (unread) return new KvmError('permission', `whether process ${pid} (${name}) runs a VM is hidden: it is another user's, and ${unread}`, { pid })
   if (foreign)
     return new KvmError('argument', `process ${pid} (${name}) holds a descriptor of a VM whose memory is another process's`, { argument: 'pid', pid })
   return new KvmError('argument', `process ${pid} (${name}) runs no VM`, { argument: 'pid', pid })
@@ -146,21 +201,27 @@ function noVm(pid: number, foreign: boolean, hidden: string | null): KvmError {
 
 /**
  * Every VM on this host, of QEMU, Firecracker, this process or any other, as far as the pid namespace reaches; it is read without the VM's
- * noticing.
+ * noticing. One that ends meanwhile is a row whose evidence says so. What could not be looked at is told in `unseen`.
  * @param options `pid` for one process's VMs only
  * @throws KvmError `argument` when process `pid` is none, or runs no VM
  * @example
- * for (const vm of hostVms()) console.log(vm.pid, vm.command, vm.memslots.length)
+ * const found = hostVms()
+ * for (const vm of found) console.log(vm.pid, vm.command, vm.memslots.length)
+ * console.log(found.unseen.join('\n'))
  */
-export function hostVms(options: { pid?: number } = {}): HostVm[] {
+export function hostVms(options: { pid?: number } = {}): HostVms {
   const { pid } = checkOptions('options', options, ['pid'])
   if (pid !== undefined) checkInteger('pid', pid, 1, 2 ** 31 - 1)
-  const found = readVms({ pid: pid ?? 0, tables: false })
-  const list =
-    typeof found === 'string'
-      ? byDescriptors(pid === undefined ? allPids() : [pid], found)
-      : found.filter(({ flags }) => (flags & 3) === 1).map(hostVmOf)
-  if (list.length === 0 && pid !== undefined)
-    throw noVm(pid, typeof found !== 'string' && found.length > 0, typeof found === 'string' && !mayLook(pid) ? found : null)
-  return list.sort((left, right) => left.pid - right.pid || left.fd - right.fd)
+  const read = readVms({ pid: pid ?? 0, tables: false })
+  const unread = typeof read === 'string' ? read : null
+  const { vms, unseen, hidden }: Found =
+    typeof read === 'string'
+      ? byDescriptors(pid === undefined ? allPids() : [pid].filter((one) => folderOf(one) !== null), read)
+      : { vms: read.filter(({ flags }) => (flags & 3) === 1).map(hostVmOf), unseen: [], hidden: [] }
+  if (vms.length === 0 && pid !== undefined) {
+    const isHidden = hidden.length > 0 || (unread !== null && folderOf(pid) === null)
+    throw noVm(pid, typeof read !== 'string' && read.length > 0, isHidden ? unread : null)
+  }
+  vms.sort((left, right) => left.pid - right.pid || left.fd - right.fd)
+  return Object.assign(vms, { unseen: pid === undefined ? [...unseen, ...unseenProcesses(unread !== null)] : [] })
 }

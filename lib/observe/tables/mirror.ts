@@ -1,8 +1,11 @@
 /** The third table without BPF: mirrored from trace events, where that is exact. */
+
 import { readdirSync, readlinkSync } from 'node:fs'
+import { inspect } from 'node:util'
 import { KvmError } from '../../abi/errors.js'
 import { opening } from '../../abi/exhausted.js'
 import { checkOurs, ours } from '../../abi/internal.js'
+import { shown } from '../../abi/text.js'
 import type { Memslots } from '../../memory/memslots.js'
 import { describeHost, spteFormat } from '../host.js'
 import { Trace } from '../trace/trace.js'
@@ -109,5 +112,10 @@ export class Mirror implements Disposable {
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('Mirror', { changes: this.#entries.changes, lost: this.lost, closed: this.#trace.closed })
   }
 }

@@ -1,17 +1,20 @@
 /** The second table, HVA -> HPA: /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst). */
 import { closeSync, openSync, readSync } from 'node:fs'
+import type { Hpa, Hva } from '../../abi/addresses.js'
 import { checkAddress, checkInteger, pageSize } from '../../abi/arguments.js'
+import { KvmError } from '../../abi/errors.js'
 import { opening, zeroed } from '../../abi/exhausted.js'
+import { folderOf, foreignProc } from './process-folder.js'
 
 /** One page of host memory. */
 export interface HostPage {
-  hva: number
+  hva: Hva
   present: boolean
   swapped: boolean
   /** A file's page, or shared anonymous memory. */
   fileOrShared: boolean
   /** The physical address; absent without CAP_SYS_ADMIN, or when not present. */
-  hpa?: number
+  hpa?: Hpa
 }
 
 const bit = { fileOrShared: 1n << 61n, swapped: 1n << 62n, present: 1n << 63n }
@@ -20,27 +23,41 @@ const frameMask = (1n << 55n) - 1n
 /**
  * What backs `pages` pages from `hva` on.
  * @param pid a process, or this one
- * @throws the file's error when the process is gone or not ours; KvmError `limit` when this process can open no file
+ * @throws KvmError `argument` when there is no such process, `permission` when it is not ours to look into, `limit` when this process can open no file
  * @example
  * readPagemap(mapping.address)[0]?.hpa
  */
-export function readPagemap(hva: number, pages = 1, pid: number | 'self' = 'self'): HostPage[] {
+export function readPagemap(hva: Hva, pages = 1, pid: number | 'self' = 'self'): HostPage[] {
   checkAddress('hva', hva)
   checkInteger('pages', pages, 1, 2 ** 24)
+  if (pid !== 'self') checkInteger('pid', pid, 1, 2 ** 31 - 1)
   const first = Math.floor(hva / pageSize)
   const entries = new BigUint64Array(zeroed(pages * 8).buffer)
-  const path = `/proc/${pid}/pagemap`
-  const file = opening(`opening ${path}`, () => openSync(path, 'r'))
+  const folder = folderOf(pid)
+  if (folder === null) throw new KvmError('unavailable', `reading the page map of process ${pid}: ${foreignProc}`, { pid })
+  const path = `${folder}/pagemap`
   try {
-    // Past the end of the address space the file ends: those pages are absent.
-    readSync(file, new Uint8Array(entries.buffer), 0, pages * 8, first * 8)
-  } finally {
-    closeSync(file)
+    const file = opening(`opening ${path}`, () => openSync(path, 'r'))
+    try {
+      // Past the end of the address space the file ends: those pages are absent.
+      readSync(file, new Uint8Array(entries.buffer), 0, pages * 8, first * 8)
+    } finally {
+      closeSync(file)
+    }
+  } catch (error) {
+    throw error instanceof KvmError ? error : refusal(path, (error as NodeJS.ErrnoException).code ?? 'EIO')
   }
   return Array.from(entries, (entry, index) => describe(entry, (first + index) * pageSize))
 }
 
-function describe(entry: bigint, hva: number): HostPage {
+function refusal(path: string, errno: string): KvmError {
+  const asked = `reading ${path}: ${errno}`
+  if (errno === 'ENOENT' || errno === 'ESRCH') return new KvmError('argument', `${asked}; there is no such process here`, { argument: 'pid', errno })
+  const advice = errno === 'EACCES' || errno === 'EPERM' ? '; only root, and whoever may trace the process (CAP_SYS_PTRACE), may look into it' : ''
+  return new KvmError(advice ? 'permission' : 'unavailable', asked + advice, { errno })
+}
+
+function describe(entry: bigint, hva: Hva): HostPage {
   const present = (entry & bit.present) !== 0n
   const frame = Number(entry & frameMask)
   const page = { hva, present, swapped: (entry & bit.swapped) !== 0n, fileOrShared: (entry & bit.fileOrShared) !== 0n }

@@ -22,6 +22,8 @@ export interface Which {
 export interface ReadVm extends NativeMachine {
   torn: boolean
   attempts: number
+  /** It was closed, or its process ended, while it was read: what is there may be of no one moment. */
+  ended: boolean
 }
 
 const isFailure = (result: NativeMachine[] | TableFailure): result is TableFailure => !Array.isArray(result)
@@ -57,26 +59,34 @@ function ask({ pid = 0, fd = -1, tables }: Which): NativeMachine[] | string {
 export function readVms(which: Which): ReadVm[] | string {
   const found = ask(which)
   if (typeof found === 'string') return found
-  return found.map((vm) => settle(vm, which)).filter((vm) => vm !== null)
+  return found.map((vm) => settle(vm, which))
 }
 
-function settle(first: NativeMachine, { tables }: Which): ReadVm | null {
+function settle(first: NativeMachine, { tables }: Which): ReadVm {
   let vm = first
   for (let attempts = 1; ; attempts++) {
     const torn = changedMeanwhile(vm)
-    if (!torn || attempts === mostAttempts) return { ...vm, torn, attempts }
+    if (!torn || attempts === mostAttempts) return { ...vm, torn, attempts, ended: false }
     const again = ask({ pid: vm.pid, fd: vm.fd, tables })
     const same = Array.isArray(again) ? again.find(({ kvm }) => kvm === vm.kvm) : undefined
-    if (!same) return null
+    if (!same) return { ...vm, torn, attempts, ended: Array.isArray(again) }
     vm = same
   }
 }
 
-/** Loads the program if that was not done; null, or why it is refused. */
+/**
+ * Loads the program if that was not done; null, or why it is refused.
+ * @throws KvmError `limit` or `memory` where this process has no more of what that takes
+ */
 export function tryReading(): string | null {
   const host = readingHost()
   const known = missingOnHost(host)
   if (known) return `${known.why}; ${known.remedy}`
-  const failure = native.loadTables()
+  const failure = making(() => {
+    const failure = native.loadTables()
+    const exhausted = failure && exhaustion('loading the BPF program', failure.error)
+    if (exhausted) throw exhausted
+    return failure
+  })
   return failure && explainRefusal(failure, host)
 }

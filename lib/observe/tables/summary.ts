@@ -1,8 +1,7 @@
 /** A VM's tables in numbers. */
-
+import { argumentError } from '../../abi/arguments.js'
 import { levelSize } from '../../x86/spte.js'
 import { hostBits } from './host-page.js'
-import type { TableSlot } from './table-slot.js'
 import { checkTables, type Tables } from './tables.js'
 import { whySmall } from './translate.js'
 
@@ -62,7 +61,9 @@ function count(summary: Summary, table: Tables, row: number): void {
   if (level > 1 && !hostHuge && table.hugeKnown) summary.hugeInSecondStageOnly += page
   if (level === 1 && hostHuge) {
     summary.hugeOnHostOnly += page
-    const why = whySmall(table.slots[table.slot[row] as number] as TableSlot, table.gpa[row] as number)
+    const slot = table.slots[table.slot[row] as number]
+    if (!slot) throw argumentError('table', table, 'what tables() returned')
+    const why = whySmall(slot, table.gpa[row] as number)
     summary.whySmall[why] = (summary.whySmall[why] ?? 0) + page
   }
 }

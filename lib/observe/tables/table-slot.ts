@@ -1,5 +1,6 @@
 /** Memslots as they were read from the kernel. */
 import { inspect } from 'node:util'
+import type { Gpa, Hva } from '../../abi/addresses.js'
 import type { SlotColumns } from '../../abi/columns.js'
 import { type Backing, backingOf, type HostMapping, hostMappings } from './backing.js'
 
@@ -8,9 +9,9 @@ export interface TableSlot {
   id: number
   /** 1 is system management mode's. */
   addressSpace: number
-  gpa: number
+  gpa: Gpa
   size: number
-  hva: number
+  hva: Hva
   /** KVM_MEM_ flags. */
   flags: number
   logDirty: boolean
@@ -70,7 +71,7 @@ export class ListedSlot implements TableSlot {
     return this.#reading.columns.addressSpace[this.#row] as number
   }
   /** The GPA of the first byte. */
-  get gpa(): number {
+  get gpa(): Gpa {
     return this.#reading.columns.gpa[this.#row] as number
   }
   /** Bytes, whole pages. */
@@ -78,7 +79,7 @@ export class ListedSlot implements TableSlot {
     return this.#reading.columns.size[this.#row] as number
   }
   /** The HVA of the first byte. */
-  get hva(): number {
+  get hva(): Hva {
     return this.#reading.columns.hva[this.#row] as number
   }
   /** KVM_MEM_ flags. */

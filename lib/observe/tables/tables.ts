@@ -1,13 +1,18 @@
 /** The three tables of a VM, all of them at once, as columns. */
+import { inspect } from 'node:util'
+import { isBigUint64Array, isFloat64Array, isUint8Array, isUint16Array, isUint32Array } from 'node:util/types'
+import type { Gpa } from '../../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOptions } from '../../abi/arguments.js'
 import type { LeafColumns, PageColumns, SlotColumns } from '../../abi/columns.js'
 import { errnoName, exhaustion, KvmError } from '../../abi/errors.js'
 import { making } from '../../abi/exhausted.js'
 import { native } from '../../abi/native.js'
+import { shown } from '../../abi/text.js'
 import type { Memslots } from '../../memory/memslots.js'
 import type { SpteFormat } from '../../x86/spte.js'
 import { describeHost, spteFormat } from '../host.js'
 import { type Evidence, evidence } from './evidence.js'
+import { folderOf, foreignProc } from './process-folder.js'
 import { type ReadVm, readVms } from './reader.js'
 import { whyNoMirror } from './refusal.js'
 import { type ListedSlot, slotList } from './table-slot.js'
@@ -114,7 +119,7 @@ export function look(subject: Subject, tables: boolean): Look {
       })
     }
   }
-  const vm = found.find((each) => kvm === undefined || each.kvm === kvm)
+  const vm = found.find((each) => !each.ended && (kvm === undefined || each.kvm === kvm))
   if (!vm) throw gone(subject)
   const missing =
     vm.flags & 4
@@ -137,7 +142,11 @@ export function look(subject: Subject, tables: boolean): Look {
 
 /** The host's side of it; without the permission to read it, rows of the second stage alone. */
 function join({ pid }: Subject, seen: Look, from: number, to: number): PageColumns {
-  const path = `/proc/${pid}`
+  const path = folderOf(pid)
+  if (path === null) {
+    seen.evidence.missing.push(`the host page tables were not read: ${foreignProc}`)
+    return native.joinTables(null, seen.slots, seen.leaves, from, to) as PageColumns
+  }
   const rows = making(() => native.joinTables(path, seen.slots, seen.leaves, from, to))
   if (typeof rows !== 'number') {
     seen.evidence.host = 'pagemap'
@@ -199,7 +208,7 @@ export function lookAtAll(subject: Subject, from: number, to: number): Look & { 
 
 /** Which GPAs to read: from `gpa` on, `size` bytes; everything if absent. */
 export interface TableRange {
-  gpa?: number
+  gpa?: Gpa
   size?: number
 }
 
@@ -212,26 +221,65 @@ export function readTables(subject: Subject, range: TableRange = {}): Tables {
   checkInteger('size', size, 0, gpaEnd)
   const { rows, slots, leaves, evidence: how } = lookAtAll(subject, gpa, Math.min(gpa + size, gpaEnd))
   const { framesHidden: _, impossibleSlots: __, passedOver: ___, scanned, ...columns } = rows
-  return { ...columns, slots: slotList(slots, subject.pid), leaves, format: spteFormat(), hugeKnown: scanned, evidence: how }
+  const tables = { ...columns, slots: slotList(slots, subject.pid), leaves, format: spteFormat(), hugeKnown: scanned, evidence: how }
+  // Not enumerable: copies are plain data.
+  return Object.defineProperty(tables, inspect.custom, { value: () => showTables(tables) })
+}
+
+/** What console.log() shows of columns that have a row for each page. */
+function showTables({ gpa, slots, leaves, format, evidence: { source, host, secondStage, torn } }: Tables): string {
+  return shown('Tables', {
+    rows: gpa.length,
+    slots: slots.length,
+    leaves: leaves.gpa.length,
+    format,
+    source,
+    host: host ?? 'not read',
+    secondStage: secondStage ?? 'not read',
+    torn
+  })
 }
 
 /** @internal what a caller hands back must be what tables() gave, as far as it is used */
-export function checkTables<T extends Partial<Tables>>(argument: string, table: T, columns: readonly (keyof T)[]): T {
-  if (typeof table !== 'object' || table === null || columns.some((column) => typeof table[column] !== 'object'))
-    throw argumentError(argument, table, 'what tables() returned')
+export function checkTables<T extends Partial<Tables>>(argument: string, table: T, parts: readonly (keyof T & keyof typeof isPart)[]): T {
+  const fits = (part: keyof T & keyof typeof isPart) =>
+    isPart[part](table[part]) && (!isView(table[part]) || lengthOf(table[part]) === lengthOf(table.gpa))
+  if (typeof table !== 'object' || table === null || !parts.every(fits)) throw argumentError(argument, table, 'what tables() returned')
   return table
 }
+const isObject = (value: unknown) => typeof value === 'object' && value !== null
+/** What the parts of {@link Tables} are that functions are handed back. */
+const isPart = {
+  gpa: isFloat64Array,
+  hpa: isFloat64Array,
+  secondHpa: isFloat64Array,
+  spte: isBigUint64Array,
+  slot: isUint32Array,
+  host: isUint16Array,
+  level: isUint8Array,
+  kind: isUint8Array,
+  slots: (value: unknown) => Array.isArray(value) && value.every(isObject),
+  evidence: isObject
+}
+const { isView } = ArrayBuffer
+const lengthOf = (column: unknown) => (column as ArrayLike<unknown> | undefined)?.length
+
+/** @internal of a row; -1 where the row's slot is none of the table's */
+export const addressSpaceOf = ({ slots, slot }: Pick<Tables, 'slots' | 'slot'>, row: number): number => slots[slot[row] as number]?.addressSpace ?? -1
 
 /** The row of a GPA, or -1. */
-export function rowOf(table: Tables, wanted: number, addressSpace = 0): number {
-  const { gpa, slot, slots } = checkTables('table', table, ['gpa', 'slot', 'slots'])
+export function rowOf(table: Tables, wanted: Gpa, addressSpace = 0): number {
+  const { gpa } = checkTables('table', table, ['gpa', 'slot'])
+  if (!Array.isArray(table.slots)) throw argumentError('table', table, 'what tables() returned')
+  checkAddress('gpa', wanted)
+  checkInteger('addressSpace', addressSpace)
   const page = wanted - (wanted % 4096)
   let low = 0
   for (let high = gpa.length; low < high; ) {
     const middle = (low + high) >> 1
-    const space = (slots[slot[middle] as number] as ListedSlot).addressSpace
+    const space = addressSpaceOf(table, middle)
     if (space < addressSpace || (space === addressSpace && (gpa[middle] as number) < page)) low = middle + 1
     else high = middle
   }
-  return gpa[low] === page && slots[slot[low] as number]?.addressSpace === addressSpace ? low : -1
+  return gpa[low] === page && addressSpaceOf(table, low) === addressSpace ? low : -1
 }

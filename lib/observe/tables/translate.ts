@@ -1,4 +1,5 @@
 /** One address through the three tables. */
+import type { Gpa, Hpa, Hva } from '../../abi/addresses.js'
 import { checkAddress, hex, pageSize } from '../../abi/arguments.js'
 import type { LeafColumns, PageColumns } from '../../abi/columns.js'
 import { accessText, decodeSpte, levelSize, type Spte, type SpteFormat } from '../../x86/spte.js'
@@ -7,13 +8,13 @@ import { hostMappings } from './backing.js'
 import type { Evidence } from './evidence.js'
 import { type HostView, hostView } from './host-page.js'
 import { slotOf, type TableSlot } from './table-slot.js'
-import { checkTables, lookAtAll, type Subject, type Tables } from './tables.js'
+import { addressSpaceOf, checkTables, lookAtAll, type Subject, type Tables } from './tables.js'
 
 /** The second stage's entry for a GPA, or why none is known. */
 export type SecondStage =
   | {
       present: true
-      hpa: number
+      hpa: Hpa
       level: number
       /** Bytes that the entry maps. */
       size: number
@@ -29,12 +30,12 @@ export type SecondStage =
 
 /** Of one GPA. */
 export interface Translation {
-  gpa: number
+  gpa: Gpa
   slot: TableSlot | null
   /** null outside every memslot: an access is MMIO. */
-  hva: number | null
+  hva: Hva | null
   /** null when the host has no page there now, or hides its address. */
-  hpa: number | null
+  hpa: Hpa | null
   host: HostView | null
   secondStage: SecondStage
   /** Whether GPA -> HVA -> HPA and GPA -> HPA come to the same; null where one of them is absent or hidden. */
@@ -43,7 +44,7 @@ export interface Translation {
 }
 
 /** Rows of the leaves that map a page, whichever level. */
-function leavesAt(leaves: LeafColumns, gpa: number, addressSpace: number): number[] {
+function leavesAt(leaves: LeafColumns, gpa: Gpa, addressSpace: number): number[] {
   const found: number[] = []
   // Entries begin on a border of their own size, and are ordered by where they begin.
   for (const level of [1, 2, 3]) {
@@ -61,7 +62,7 @@ function leavesAt(leaves: LeafColumns, gpa: number, addressSpace: number): numbe
 }
 
 /** Why KVM maps in small pages what the host has in a large one (kvm_mmu_max_mapping_level(), __kvm_mmu_max_mapping_level()). */
-export function whySmall(slot: Pick<TableSlot, 'gpa' | 'hva' | 'size' | 'logDirty'>, gpa: number): string {
+export function whySmall(slot: Pick<TableSlot, 'gpa' | 'hva' | 'size' | 'logDirty'>, gpa: Gpa): string {
   const huge = levelSize(2)
   const begin = gpa - (gpa % huge)
   if (slot.logDirty) return 'the slot is dirty-logged, and each 4 KiB page is told apart'
@@ -70,7 +71,7 @@ export function whySmall(slot: Pick<TableSlot, 'gpa' | 'hva' | 'size' | 'logDirt
   return 'the guest maps it in small pages, or KVM split it (nx_huge_pages, a shadowed page table, an access before the host had the huge page)'
 }
 
-function noEntry(gpa: number, how: Evidence, isMmio: boolean, hasSlot: boolean): SecondStage {
+function noEntry(gpa: Gpa, how: Evidence, isMmio: boolean, hasSlot: boolean): SecondStage {
   if (how.secondStage === null) return { present: false, reason: how.missing.find((text) => text.startsWith('the second stage')) ?? 'not read' }
   if (isMmio) return { present: false, reason: `KVM keeps a note that ${hex(gpa)} is MMIO` }
   return {
@@ -81,7 +82,7 @@ function noEntry(gpa: number, how: Evidence, isMmio: boolean, hasSlot: boolean):
   }
 }
 
-function secondStageOf(leaves: LeafColumns, rows: number[], gpa: number, format: SpteFormat): (SecondStage & { present: true }) | null {
+function secondStageOf(leaves: LeafColumns, rows: number[], gpa: Gpa, format: SpteFormat): (SecondStage & { present: true }) | null {
   const mapped = rows.filter((row) => leaves.kind[row] !== 4)
   const row = mapped[0]
   if (row === undefined) return null
@@ -100,7 +101,7 @@ function secondStageOf(leaves: LeafColumns, rows: number[], gpa: number, format:
 }
 
 /** @internal */
-export function translateIn(subject: Subject, gpa: number): Translation {
+export function translateIn(subject: Subject, gpa: Gpa): Translation {
   checkAddress('gpa', gpa)
   const page = gpa - (gpa % pageSize)
   const { slots, leaves, rows, evidence } = lookAtAll(subject, page, page + pageSize)
@@ -122,20 +123,20 @@ export function translateIn(subject: Subject, gpa: number): Translation {
 }
 
 /** The first table backwards: every GPA of an HVA, as one page may stand in several slots. Address space 0. */
-export function hvaToGpa(table: Pick<Tables, 'slots'>, hva: number): number[] {
+export function hvaToGpa(table: Pick<Tables, 'slots'>, hva: Hva): Gpa[] {
   const { slots } = checkTables('table', table, ['slots'])
   checkAddress('hva', hva)
   return slots.filter((slot) => slot.addressSpace === 0 && hva >= slot.hva && hva < slot.hva + slot.size).map((slot) => slot.gpa + (hva - slot.hva))
 }
 
 /** Every GPA that leads to an HPA, by the host page tables or by the second stage. Address space 0. */
-export function hpaToGpa(table: Pick<Tables, 'slots'> & Pick<PageColumns, 'gpa' | 'hpa' | 'secondHpa' | 'slot'>, wanted: number): number[] {
-  const { gpa, hpa, secondHpa, slot, slots } = checkTables('table', table, ['gpa', 'hpa', 'secondHpa', 'slot', 'slots'])
+export function hpaToGpa(table: Pick<Tables, 'slots'> & Pick<PageColumns, 'gpa' | 'hpa' | 'secondHpa' | 'slot'>, wanted: Hpa): Gpa[] {
+  const { gpa, hpa, secondHpa } = checkTables('table', table, ['gpa', 'hpa', 'secondHpa', 'slot', 'slots'])
   checkAddress('hpa', wanted)
   const page = wanted - (wanted % pageSize)
   const found = new Set<number>()
   for (let row = 0; row < gpa.length; row++)
-    if (page !== 0 && (hpa[row] === page || secondHpa[row] === page) && slots[slot[row] as number]?.addressSpace === 0)
+    if (page !== 0 && (hpa[row] === page || secondHpa[row] === page) && addressSpaceOf(table, row) === 0)
       found.add((gpa[row] as number) + (wanted - page))
   return [...found]
 }

@@ -1,4 +1,5 @@
 /** Which event made which happen: from order, thread and range alone, and only where these leave no doubt. */
+import type { Gpa, Hva } from '../../abi/addresses.js'
 import { levelSize } from '../../x86/spte.js'
 import type {
   HitRange,
@@ -29,7 +30,7 @@ function detached<T extends TraceEvent>(event: T): T {
   return event
 }
 /** Of a notifier call; where no memslots are known none is sure. */
-const hits = (gpas: readonly HitRange[] | null, gpa: number, size: number) => gpas?.some((hit) => meet(gpa, size, hit.gpa, hit.size)) ?? false
+const hits = (gpas: readonly HitRange[] | null, gpa: Gpa, size: number) => gpas?.some((hit) => meet(gpa, size, hit.gpa, hit.size)) ?? false
 
 /** Follows the events of a trace in order of time. */
 export class Causes {
@@ -123,19 +124,19 @@ export class Causes {
   }
 
   /** The call of this environment that the event fell into: by time, thread and, where it has any, HVAs. */
-  #callOf(event: TraceEvent, hva?: number, size = 0): Call | undefined {
+  #callOf(event: TraceEvent, hva?: Hva, size = 0): Call | undefined {
     const call = this.#call
     if (!call || event.thread !== call.thread || event.time < call.time || event.time > call.time + call.duration) return undefined
     if (call.kind === 'mapping') return hva !== undefined && meet(call.hva, call.size, hva, size) ? call : undefined
     return hva === undefined ? call : undefined
   }
 
-  #faultOf(event: TraceEvent, covers: (gpa: number) => boolean): Fault | undefined {
+  #faultOf(event: TraceEvent, covers: (gpa: Gpa) => boolean): Fault | undefined {
     const fault = this.#faults.get(event.thread)
     return fault && fault.gpa !== null && covers(fault.gpa) ? fault : undefined
   }
 
-  #dropOf(event: TraceEvent, gpa: number, size: number): NotifierUnmapEvent | ZapAllEvent | undefined {
+  #dropOf(event: TraceEvent, gpa: Gpa, size: number): NotifierUnmapEvent | ZapAllEvent | undefined {
     const drop = this.#drops.get(event.thread)
     return drop && (drop.kind === 'zap-all' || hits(drop.gpas, gpa, size)) ? drop : undefined
   }
@@ -149,7 +150,7 @@ export class Causes {
   }
 
   /** What took away the entry of a GPA, if one was there. */
-  #takenAt(gpa: number): TraceEvent | undefined {
+  #takenAt(gpa: Gpa): TraceEvent | undefined {
     const gfn = Math.floor(gpa / 4096)
     if (this.#sweeps.length === 0 && !this.#tellsDrops) return undefined
     if (this.#tellsDrops) return this.#dropped.take(gfn) ?? this.#dropped.take(gfn - (gfn % 512)) ?? this.#dropped.take(gfn - (gfn % 512 ** 2))
@@ -160,7 +161,7 @@ export class Causes {
   }
 }
 
-function sweeps(event: Sweep, gpa: number): boolean {
+function sweeps(event: Sweep, gpa: Gpa): boolean {
   if (event.kind === 'zap-all') return true
   if (event.kind === 'memslot') return event.before !== null && within(gpa, event.before.gpa, event.before.size)
   return hits(event.gpas, gpa, 1)

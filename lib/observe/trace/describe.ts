@@ -1,5 +1,6 @@
 /** Events as people read them. */
-import { hex, hexRange } from '../../abi/arguments.js'
+import type { Gpa, Hva } from '../../abi/addresses.js'
+import { argumentError, hex, hexRange } from '../../abi/arguments.js'
 import { accessText, type Spte } from '../../x86/spte.js'
 import type { HitRange, TraceEvent } from './events.js'
 
@@ -13,7 +14,7 @@ const sizeText = (bytes: number) => {
   return `${bytes} bytes`
 }
 const entryText = (entry: Spte) => (entry.present ? `${accessText(entry)} hpa ${hex(entry.hpa)}` : 'none')
-const rowText = (row: { gpa: number; size: number; hva: number } | null) => (row ? `gpa ${hexRange(row.gpa, row.size)} hva ${hex(row.hva)}` : 'none')
+const rowText = (row: { gpa: Gpa; size: number; hva: Hva } | null) => (row ? `gpa ${hexRange(row.gpa, row.size)} hva ${hex(row.hva)}` : 'none')
 const gpaText = (gpas: readonly HitRange[] | null) =>
   gpas === null ? '' : ` -> ${gpas.map(({ slot, gpa, size }) => `gpa ${hexRange(gpa, size)} (slot ${slot})`).join(', ') || 'no memslot'}`
 const growthText = (change: number | number[]) =>
@@ -21,6 +22,16 @@ const growthText = (change: number | number[]) =>
 
 /** What happened, without when: `violation gpa 0xa000 read (not present) at rip 0x1004`. */
 export function describeEvent(event: TraceEvent): string {
+  try {
+    return textOf(event)
+  } catch (error) {
+    // One that was made by hand may lack any of its fields.
+    if (error instanceof TypeError) throw argumentError('event', event, 'what a trace told')
+    throw error
+  }
+}
+
+function textOf(event: TraceEvent): string {
   switch (event.kind) {
     case 'violation':
       return `violation gpa ${hex(event.gpa)} ${event.access} (${event.present ? 'not allowed' : 'not present'}) at rip ${hex(event.rip)}`
@@ -66,5 +77,7 @@ export function describeEvent(event: TraceEvent): string {
       return `${event.tracepoint} ${Object.entries(event.raw)
         .map(([name, value]) => `${name} ${hex(value)}`)
         .join(', ')}`
+    default:
+      throw argumentError('event', event, 'what a trace told')
   }
 }

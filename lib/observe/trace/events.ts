@@ -1,5 +1,6 @@
 /** What happened, by what it means. Guest-virtual addresses, RIP, and values of the processor's are bigints; all other addresses are numbers. */
 
+import type { Gpa, Hva } from '../../abi/addresses.js'
 import type { MappingChanged, MemslotChanged, MemslotRow } from '../../memory/changes.js'
 import type { EptQualification, NestedPageFault } from '../../x86/qualification.js'
 import type { Spte } from '../../x86/spte.js'
@@ -26,7 +27,7 @@ export type AccessKind = 'read' | 'write' | 'fetch'
 export interface ViolationEvent extends Happening {
   kind: 'violation'
   vcpu: number
-  gpa: number
+  gpa: Gpa
   access: AccessKind
   /** An entry was there, but forbade the access. */
   present: boolean
@@ -46,7 +47,7 @@ export interface GuestFaultEvent extends Happening {
 export interface MisconfigEvent extends Happening {
   kind: 'misconfig'
   vcpu: number
-  gpa: number | null
+  gpa: Gpa | null
   rip: bigint
 }
 /** KVM wrote an entry; `mmio` entries make later accesses fault fast. */
@@ -88,13 +89,13 @@ export interface HugeSplitEvent extends Happening {
 /** Guest-physical addresses that a range of host-virtual ones stands behind. */
 export interface HitRange {
   slot: number
-  gpa: number
+  gpa: Gpa
   size: number
 }
 /** The host is about to change what lies under HVAs, and KVM drops the entries there. */
 export interface NotifierUnmapEvent extends Happening {
   kind: 'notifier-unmap'
-  hva: number
+  hva: Hva
   size: number
   /** null where the memslots are another process's and not known. */
   gpas: HitRange[] | null
@@ -102,7 +103,7 @@ export interface NotifierUnmapEvent extends Happening {
 /** The host asks whether pages were used lately. */
 export interface NotifierAgeEvent extends Happening {
   kind: 'notifier-age'
-  hva: number
+  hva: Hva
   size: number
   /** null where the memslots are another process's and not known. */
   gpas: HitRange[] | null
@@ -124,7 +125,7 @@ export interface EntryEvent extends Happening {
 export interface MmioEvent extends Happening {
   kind: 'mmio'
   access: 'read' | 'write' | 'unsatisfied-read'
-  gpa: number
+  gpa: Gpa
   length: number
   value: bigint
 }
@@ -159,7 +160,7 @@ export interface MemslotEvent extends Happening {
 export interface MappingEvent extends Happening {
   kind: 'mapping'
   did: MappingChanged['did']
-  hva: number
+  hva: Hva
   size: number
   duration: number
 }

@@ -1,8 +1,8 @@
 /** What the library itself did while a trace ran: its calls, and how KVM's counters grew. */
-import { type Change, type MemslotRow, watchChanges } from '../../memory/changes.js'
+import { type MemslotRow, type OwnChange, watchChanges } from '../../memory/changes.js'
 import { type Memslots, tableOf } from '../../memory/memslots.js'
 import type { SlotTable } from '../../memory/slot-table.js'
-import { Event } from './recorded.js'
+import { PrintableEvent } from './recorded.js'
 
 // So that a trace that was dropped without close() can be collected, and its thread and rings with it.
 const unwatchers = new FinalizationRegistry((unwatch: () => void) => unwatch())
@@ -19,12 +19,12 @@ export class OwnCalls {
   lost = 0
   readonly #table: SlotTable | undefined
   readonly #limit: number
-  readonly #arrived: (change: Change) => void
+  readonly #arrived: (change: OwnChange) => void
   readonly #unwatch: () => void
-  #changes: Change[] = []
+  #changes: OwnChange[] = []
 
   /** @param arrived called at each */
-  constructor(table: Memslots | undefined, limit: number, arrived: (change: Change) => void) {
+  constructor(table: Memslots | undefined, limit: number, arrived: (change: OwnChange) => void) {
     this.#table = table && tableOf(table)
     this.#limit = limit
     this.#arrived = arrived
@@ -32,14 +32,14 @@ export class OwnCalls {
   }
 
   /** @internal */
-  take(change: Change): void {
+  take(change: OwnChange): void {
     if (change.of === 'memslot' && change.table !== this.#table) return
     if (this.#changes.length < this.#limit) this.#changes.push(change)
     else this.lost++
     this.#arrived(change)
   }
 
-  drain(): Change[] {
+  drain(): OwnChange[] {
     const changes = this.#changes
     this.#changes = []
     return changes
@@ -58,5 +58,5 @@ export class OwnCalls {
 }
 
 /** An event of the library's own: no CPU, no record. */
-export const ownEvent = (start: number, time: number, fields: object): Event =>
-  Object.assign(new Event(), { time, elapsed: (time - start) / 1e6, cpu: -1, raw: {}, ...fields })
+export const ownEvent = (start: number, time: number, fields: object): PrintableEvent =>
+  Object.assign(new PrintableEvent(), { time, elapsed: (time - start) / 1e6, cpu: -1, raw: {}, ...fields })

@@ -18,7 +18,7 @@ function plain(name: string, value: unknown): unknown {
 }
 
 /** What all events can do. */
-export class Event {
+export class PrintableEvent {
   /** `+0.003 spte gfn 0xa level 1: rwx hpa 0x1c000 -> none` */
   toString(): string {
     const event = this as unknown as TraceEvent
@@ -57,7 +57,7 @@ export interface Origin {
  * An event that came as a sample. There are a million a second, so it holds little: what most programs never look at is read from the record
  * when they do.
  */
-export class Recorded extends Event {
+export class Recorded extends PrintableEvent {
   readonly time: number
   readonly #origin: Origin
   #view: DataView

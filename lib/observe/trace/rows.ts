@@ -1,4 +1,5 @@
 /** The first table as it was at a moment of the past: rows follow the events, not the present. */
+import type { Hva } from '../../abi/addresses.js'
 import type { MemslotRow } from '../../memory/changes.js'
 import type { HitRange } from './events.js'
 
@@ -22,7 +23,7 @@ export class Rows {
   }
 
   /** The GPAs that [hva, hva + size) stands behind, of all slots. */
-  hits(hva: number, size: number): HitRange[] {
+  hits(hva: Hva, size: number): HitRange[] {
     const rows = (this.#sorted ??= this.#sort())
     const end = hva + size
     const hits: HitRange[] = []
@@ -43,7 +44,7 @@ export class Rows {
 }
 
 /** The first row whose HVA is at or above `hva`. */
-function firstFrom(rows: MemslotRow[], hva: number): number {
+function firstFrom(rows: MemslotRow[], hva: Hva): number {
   let low = 0
   let high = rows.length
   while (low < high) {

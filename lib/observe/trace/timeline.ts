@@ -1,4 +1,5 @@
 /** A trace as a story. */
+import { argumentError, checkList } from '../../abi/arguments.js'
 import { describeEvent } from './describe.js'
 import type { TraceEvent } from './events.js'
 
@@ -95,6 +96,12 @@ const printLine = ({ when, indent, first, last, count }: Line, times: number) =>
   `${when.padStart(13)}  ${indent}${rangeText(first, last)}${count * times > 1 ? ` x${count * times}` : ''}`
 const printBlock = ({ lines, count }: Block) => lines.map((line, index) => printLine(line, index === 0 ? count : 1)).join('\n')
 
+function checkEvent(event: TraceEvent): TraceEvent {
+  const { time, elapsed } = (event ?? {}) as Partial<TraceEvent>
+  if (typeof time !== 'number' || typeof elapsed !== 'number') throw argumentError('events', event, 'what a trace told')
+  return event
+}
+
 /**
  * The story of a trace: each thing that began of itself, and each access of the guest to what was taken away, with what it led to and how
  * long after. Stories in a row that differ in addresses alone are told once, with their number.
@@ -105,9 +112,9 @@ const printBlock = ({ lines, count }: Block) => lines.map((line, index) => print
  */
 export function timeline(events: readonly TraceEvent[]): string {
   const effects = new Map<TraceEvent, TraceEvent[]>()
-  const here = new Set(events)
+  const here = new Set(checkList('events', events, Number.MAX_SAFE_INTEGER).map(checkEvent))
   const roots: TraceEvent[] = []
-  for (const event of events) {
+  for (const event of here) {
     const siblings = event.cause && !isReturn(event) && here.has(event.cause) ? (effects.get(event.cause) ?? []) : roots
     siblings.push(event)
     if (event.cause && siblings !== roots) effects.set(event.cause, siblings)

@@ -1,12 +1,15 @@
 /** KVM's translation, watched: typed events out of tracepoints and the library's own calls, in one order. */
+
 import { readlinkSync } from 'node:fs'
-import { argumentError, checkBoolean, checkInteger, checkList, checkOneOf, checkOptions, MiB, pageSize } from '../../abi/arguments.js'
+import { inspect } from 'node:util'
+import { argumentError, checkAddress, checkBoolean, checkInteger, checkList, checkOneOf, checkOptions, MiB, pageSize } from '../../abi/arguments.js'
 import { Doorbell } from '../../abi/doorbell.js'
-import { errnoName, exhaustion, KvmError } from '../../abi/errors.js'
+import { KvmError } from '../../abi/errors.js'
 import { making } from '../../abi/exhausted.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import { type NativeTracer, native } from '../../abi/native.js'
-import type { Change, MemslotRow } from '../../memory/changes.js'
+import { shown } from '../../abi/text.js'
+import type { MemslotRow, OwnChange } from '../../memory/changes.js'
 import type { Memslots } from '../../memory/memslots.js'
 import type { SpteFormat } from '../../x86/spte.js'
 import { Causes } from './causes.js'
@@ -16,6 +19,7 @@ import { type Counters, Growth } from './growth.js'
 import { OwnCalls, ownEvent } from './own-calls.js'
 import { type Origin, Recorded } from './recorded.js'
 import { Cursor, dataOf, idOf, merge } from './records.js'
+import { refusal } from './refusal.js'
 import { Coverage, Rows } from './rows.js'
 import { Tracefs } from './tracefs.js'
 import { allKinds, type DecodeContext, defaultKinds, type Fill, ownKinds, rawTracepoint, type Tracepoint, tracepoints } from './tracepoints.js'
@@ -47,6 +51,7 @@ export interface TraceSubject {
   counters?: () => Iterable<Counters>
 }
 
+const subjectNames = ['memslots', 'spteFormat', 'processes', 'children', 'counters'] as const
 const optionNames = ['kinds', 'tracepoints', 'everywhere', 'ringSize', 'heldLimit'] as const
 const now = () => Number(process.hrtime.bigint())
 const bytesOfCall = 256
@@ -80,20 +85,22 @@ function checkedSettings(options: TraceOptions): Settings {
   return { wanted, named: names, everywhere, ringSize, heldLimit }
 }
 
-/** What the kernel's errors mean for whoever opens tracepoints. */
-function refusal(errno: string): KvmError {
-  const exhausted = errno === 'ENOMEM' ? undefined : exhaustion('opening tracepoints (each event takes a descriptor for each CPU)', errno)
-  if (exhausted) return exhausted
-  if (errno === 'EACCES' || errno === 'EPERM')
-    return new KvmError(
-      'permission',
-      `opening tracepoints: ${errno}; tracing needs CAP_PERFMON (root has it), and lockdown not to be 'confidentiality'; see node-kvm doctor`,
-      { errno }
-    )
-  const advice: Record<string, string> = {
-    ENOMEM: 'a smaller ringSize, or a higher /proc/sys/kernel/perf_event_mlock_kb'
-  }
-  return new KvmError('unavailable', `opening tracepoints: ${errno}${advice[errno] ? `; ${advice[errno]}` : ''}`, { errno })
+function checkRow(row: MemslotRow): MemslotRow {
+  if (typeof row !== 'object' || row === null) throw argumentError('rows', row, 'memslots')
+  checkInteger('id', row.id)
+  checkAddress('gpa', row.gpa)
+  checkAddress('hva', row.hva)
+  checkInteger('size', row.size)
+  return row
+}
+
+function checkedSubject(subject: TraceSubject): TraceSubject {
+  const { processes, children = false, counters = () => [] } = checkOptions('subject', subject, subjectNames)
+  for (const pid of checkList('processes', processes)) checkInteger('processes', pid, 1, 2 ** 31 - 1)
+  checkBoolean('children', children)
+  if (typeof counters !== 'function') throw argumentError('counters', counters, 'a function')
+  checkOneOf('spteFormat', subject.spteFormat, ['ept', 'x86'])
+  return subject
 }
 
 /**
@@ -135,7 +142,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
    * not, `argument`
    */
   static of(subject: TraceSubject, options: TraceOptions = {}): Trace {
-    return new Trace(ours, subject, checkedSettings(options))
+    return new Trace(ours, checkedSubject(subject), checkedSettings(options))
   }
 
   private constructor(key: symbol, subject: TraceSubject, settings: Settings) {
@@ -189,7 +196,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
       filter: point.filter?.(wanted) ?? ''
     }))
     const tracer = making(() => native.trace({ events, processes: [...processes], children, ringSize, heldLimit }))
-    if (typeof tracer === 'number') throw refusal(errnoName(tracer))
+    if (typeof tracer === 'number') throw refusal(tracer, ringSize)
     return tracer
   }
 
@@ -209,7 +216,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     if (!this.#everywhere) this.#tracer.setRanges(this.#coverage.bounds)
   }
 
-  #called(change: Change): void {
+  #called(change: OwnChange): void {
     if (change.of === 'memslot' && change.after && this.#coverage.add(change.after.hva, change.after.hva + change.after.size)) this.#reach()
     this.#wake?.()
   }
@@ -219,10 +226,15 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
    * until told anew. Before the first time all of them are shown, with `gpas` null.
    */
   tellMemslots(rows: Iterable<MemslotRow>): void {
-    const list = [...rows]
+    const list = checkList('rows', rows).map(checkRow)
     ;(this.#context.rows ??= new Rows()).replace(list)
     const grew = list.map(({ hva, size }) => this.#coverage.add(hva, hva + size))
     if (grew.includes(true)) this.#reach()
+  }
+
+  /** Statistics that are asked for and could not be read from the beginning on, and why: those of a vCPU that ran, for example. */
+  get missing(): readonly string[] {
+    return this.#growth?.missing ?? []
   }
 
   /** After close() only what was drained before is left. */
@@ -277,8 +289,8 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     events.push(event)
   }
 
-  #tell(change: Change, events: TraceEvent[]): void {
-    const { begin, end, of, table, ...what } = change as Change & { table?: object }
+  #tell(change: OwnChange, events: TraceEvent[]): void {
+    const { begin, end, of, table, ...what } = change as OwnChange & { table?: object }
     const event = ownEvent(this.start, begin, { kind: of, ...this.#self, duration: end - begin, ...what }) as unknown as TraceEvent
     this.#causes.follow(event)
     const { rows } = this.#context
@@ -362,5 +374,11 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    const { closed, lost } = this
+    return shown('Trace', { kinds: [...this.#context.wanted].join(' '), everywhere: this.#everywhere, lost, closed })
   }
 }

@@ -1,4 +1,5 @@
 /** From KVM's tracepoints to events: which there are, which kinds each gives, and how its records are read. */
+import { processorExits } from '../../abi/generated/names.js'
 import type { AccessKind, MisconfigEvent, TraceEvent, TraceKind } from './events.js'
 import { type Format, lowField, numberField, type Read, wideField } from './format.js'
 import { type Recorded, RecordedChange, RecordedFault, RecordedRaw, RecordedSet } from './recorded.js'
@@ -32,9 +33,7 @@ export interface Tracepoint {
 
 // Exit reasons: Intel SDM volume 3, appendix C; AMD APM volume 2, appendix C. `isa` is KVM_ISA_VMX or KVM_ISA_SVM of arch/x86/kvm/trace.h.
 const vmx = 1
-const eptViolation = 48
-const eptMisconfig = 49
-const nestedPageFault = 0x400
+const { EXIT_REASON_EPT_VIOLATION: eptViolation, EXIT_REASON_EPT_MISCONFIG: eptMisconfig, SVM_EXIT_NPF: nestedPageFault } = processorExits
 
 const mmioAccess = ['unsatisfied-read', 'read', 'write'] as const
 // SPTE_MMU_PRESENT_MASK, bit 11.

@@ -1,0 +1,81 @@
+/** Where a memslot stands, what is behind it, and what may be asked for. */
+import type { Gpa } from '../abi/addresses.js'
+import { argumentError, checkAddress, checkBoolean, checkInteger, checkOptions, checkSize, hex, pageSize, restAfter } from '../abi/arguments.js'
+import { KvmError } from '../abi/errors.js'
+import { KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../abi/generated/constants.js'
+import { checkOpen, GuestMemfd } from './guest-memfd.js'
+import { Mapping } from './mapping.js'
+
+/** What {@link Memslot.setFlags} may change. */
+export interface MemslotFlags {
+  /** Keep a bitmap of the pages the guest wrote (KVM_MEM_LOG_DIRTY_PAGES). */
+  logDirty?: boolean
+}
+/** What {@link Memslots.create} takes. */
+export interface MemslotOptions extends MemslotFlags {
+  /** Where the guest sees it; a multiple of 4 KiB. */
+  gpa: Gpa
+  mapping: Mapping
+  /** Where in the mapping it begins; a multiple of 4 KiB, 0 if absent. */
+  offset?: number
+  /** Bytes; the rest of the mapping if absent. */
+  size?: number
+  /** Guest writes become MMIO exits (KVM_MEM_READONLY). */
+  readonly?: boolean
+  /** Where the guest's private pages come from (KVM_MEM_GUEST_MEMFD). Such a slot can only be deleted. */
+  guestMemfd?: GuestMemfd
+  /** Where in the guest_memfd it begins; a multiple of 4 KiB, 0 if absent. */
+  guestMemfdOffset?: number
+  /** KVM_MEM_ bits beside those above, as they are: for flags that this library does not know. */
+  flags?: number
+}
+/** What {@link Memslot.change} asks the kernel to change. */
+export type MemslotChange = Partial<Pick<MemslotOptions, 'gpa' | 'mapping' | 'offset' | 'size' | 'flags'>>
+
+export interface Placement {
+  gpa: Gpa
+  mapping: Mapping
+  offset: number
+  size: number
+  flags: number
+  guestMemfd: GuestMemfd | undefined
+  guestMemfdOffset: number
+}
+
+/** KVM_MEM_ bits with dirty logging on or off */
+export function flagsWith(flags: number, { logDirty = false }: MemslotFlags): number {
+  return ((flags & ~KVM_MEM_LOG_DIRTY_PAGES) | (checkBoolean('logDirty', logDirty) ? KVM_MEM_LOG_DIRTY_PAGES : 0)) >>> 0
+}
+
+export function placementOf(options: MemslotOptions): Placement {
+  checkOptions('options', options, ['gpa', 'mapping', 'offset', 'size', 'readonly', 'logDirty', 'guestMemfd', 'guestMemfdOffset', 'flags'])
+  const { gpa, mapping, offset = 0, readonly = false, logDirty = false, guestMemfd, guestMemfdOffset = 0, flags = 0 } = options
+  if (!(mapping instanceof Mapping)) throw argumentError('mapping', mapping, 'a Mapping')
+  if (guestMemfd !== undefined && !(guestMemfd instanceof GuestMemfd)) throw argumentError('guestMemfd', guestMemfd, 'a GuestMemfd')
+  const named =
+    (checkBoolean('logDirty', logDirty) ? KVM_MEM_LOG_DIRTY_PAGES : 0) |
+    (checkBoolean('readonly', readonly) ? KVM_MEM_READONLY : 0) |
+    (guestMemfd ? KVM_MEM_GUEST_MEMFD : 0)
+  const size = options.size ?? restAfter(offset, mapping.size)
+  return { gpa, mapping, offset, size, guestMemfd, guestMemfdOffset, flags: (named | checkInteger('flags', flags, 0, 0xffff_ffff)) >>> 0 }
+}
+
+export function checkPlacement(placement: Placement): Placement {
+  const { gpa, mapping, offset, size, guestMemfd, guestMemfdOffset } = placement
+  checkAddress('gpa', gpa, pageSize)
+  if (!(mapping instanceof Mapping)) throw argumentError('mapping', mapping, 'a Mapping')
+  checkAddress('offset', offset, pageSize)
+  if (offset >= mapping.size) throw argumentError('offset', offset, `below the mapping's size, ${hex(mapping.size)}`)
+  checkSize('size', size, pageSize)
+  checkEnd('size', size, offset, mapping.size, 'mapping')
+  checkAddress('guestMemfdOffset', guestMemfdOffset, pageSize)
+  if (guestMemfd === undefined) return placement
+  checkOpen(guestMemfd)
+  checkEnd('guestMemfdOffset', size, guestMemfdOffset, guestMemfd.size, 'guest_memfd')
+  return placement
+}
+
+function checkEnd(argument: string, size: number, offset: number, end: number, of: string): void {
+  if (offset + size > end)
+    throw new KvmError('argument', `size ${hex(size)} at offset ${hex(offset)} reaches past the ${of}'s end at ${hex(end)}`, { argument })
+}

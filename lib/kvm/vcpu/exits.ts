@@ -278,6 +278,20 @@ export interface SnpCertificatesExit {
   /** 0n unless assigned: the certificates are there; else an errno, as a positive number. */
   result: bigint
 }
+/**
+ * A TDX guest called its host (TDG.VP.VMCALL), and KVM hands the call to user space (KVM_EXIT_TDX of api.rst 5). Which words of `data` are the
+ * guest's question and which its answer, the Guest-Host-Communication Interface says for each number.
+ */
+export interface TdxExit {
+  readonly reason: 'tdx'
+  /** The number of the call: R11. */
+  readonly number: bigint
+  readonly flags: bigint
+  /** Five words behind the result. They are answered as a whole. */
+  data: readonly bigint[]
+  /** The status that the guest gets in R10: that the host lacks the call, unless it is assigned. */
+  result: bigint
+}
 /** The time limit of run() passed. The vCPU is as it was and can run again. */
 export interface TimeoutExit {
   readonly reason: 'timeout'
@@ -323,6 +337,7 @@ export type Exit =
   | BusLockExit
   | NotifyExit
   | SnpCertificatesExit
+  | TdxExit
   | TimeoutExit
   | InterruptedExit
   | OtherExit

@@ -2,7 +2,7 @@
 import { AsyncResource } from 'node:async_hooks'
 import type { Gpa } from '../../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkList, checkOptions } from '../../abi/arguments.js'
-import { errnoName, KvmError } from '../../abi/errors.js'
+import { errnoName } from '../../abi/errors.js'
 import type { NativeVcpuRunner } from '../../abi/native.js'
 import { MmioAccess, PortWrite } from './accesses.js'
 import type { Exit, IoOutExit, MmioExit } from './exits.js'
@@ -303,9 +303,4 @@ export class VcpuThread {
         (error: unknown) => this.#fail(error)
       )
   }
-}
-
-/** @internal */
-export function illegal(asked: string, id: number, state: VcpuState, advice: string): KvmError {
-  return new KvmError('state', `${asked} of vCPU ${id}, which is ${state}: ${advice}`, { state })
 }

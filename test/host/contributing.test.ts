@@ -1,18 +1,16 @@
 /**
- * A stranger adds an ioctl by CONTRIBUTING.md alone: the blocks of its recipe are put where the sentences before them say, in a copy of the
- * checkout, and its commands are run there. When the library offers the recipe's ioctl one day, the recipe needs another.
+ * A stranger adds an ioctl, an exit or an event by CONTRIBUTING.md alone: the blocks of a recipe are put where the sentences before them say, in a
+ * copy of the checkout, and its commands are run there. When the library has a recipe's example one day, the recipe needs another.
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative, resolve } from 'node:path'
-import { afterAll, beforeAll, expect, type TestContext, test } from 'vitest'
-import { needsKvm } from '../support/needs.js'
+import { afterEach, beforeEach, expect, type TestContext, test } from 'vitest'
+import { needsKvm, needsTracepoints } from '../support/needs.js'
 import { patience } from '../support/patience.js'
 import { skip } from '../support/skip.js'
-
-const recipe = readFileSync('CONTRIBUTING.md', 'utf8').split('## How to add an ioctl\n')[1]?.split('\n## ')[0] ?? ''
 
 /** A block of the recipe, and where it goes: beside a line of the file, or, where no line is named, into a new file. */
 interface Step {
@@ -23,16 +21,23 @@ interface Step {
 }
 const place = /In (?:the new file )?`(?<file>[^`]+)`(?:, (?<side>above|below) the line (?<quote>`+) ?(?<line>.+?) ?\k<quote>)?/
 const block = /```\w+\n(?<text>.*?)^```$/
-const steps = [...recipe.matchAll(new RegExp(`${place.source}:\\n\\n${block.source}`, 'gms'))].map(({ groups }) => groups as unknown as Step)
-const commands = [...recipe.matchAll(/^```sh\n(.*?)^```$/gms)].flatMap(([, lines = '']) => lines.trim().split('\n'))
+const document = readFileSync('CONTRIBUTING.md', 'utf8')
+
+function recipe(name: string): { steps: Step[]; commands: string[]; blocks: number } {
+  const text = document.split(`## How to add ${name}\n`)[1]?.split('\n## ')[0] ?? ''
+  const steps = [...text.matchAll(new RegExp(`${place.source}:\\n\\n${block.source}`, 'gms'))].map(({ groups }) => groups as unknown as Step)
+  const commands = [...text.matchAll(/^```sh\n(.*?)^```$/gms)].flatMap(([, lines = '']) => lines.trim().split('\n'))
+  return { steps, commands, blocks: text.match(/^```\w+$/gm)?.length ?? 0 }
+}
+const recipes = ['an ioctl', 'an exit', 'a trace event']
 
 let folder: string
 let copy: string
-beforeAll(() => {
+beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'node-kvm-contributing-'))
   copy = join(folder, 'checkout')
 })
-afterAll(() => rmSync(folder, { recursive: true, force: true }))
+afterEach(() => rmSync(folder, { recursive: true, force: true }))
 
 /** All of the checkout but its history, its dependencies, which are linked to, and what others than node-gyp and tsc have built. */
 function copyCheckout(): void {
@@ -103,18 +108,22 @@ const program = `
   const wrong = [-1, 0.5, 2 ** 32, NaN, 1n, '1', null, undefined, {}, Object.create(null), Symbol('1'), () => 1].map((id) => failure(id))
   console.log(JSON.stringify({ states, wrong, late: failure(0, (vm) => vm.createVcpu()), closed: failure(0, (vm) => vm.close()) }))`
 
-test('each block of the recipe says where it belongs, or is run', () => {
-  expect(steps.length).toBeGreaterThan(5)
-  expect(commands.length).toBeGreaterThan(3)
-  expect(recipe.match(/^```\w+$/gm)).toHaveLength(steps.length + 1)
+test.for(recipes)('each block of the recipe for %s says where it belongs, or is run', (name) => {
+  const { steps, commands, blocks } = recipe(name)
+  expect(steps.length).toBeGreaterThan(4)
+  expect(commands.length).toBeGreaterThan(1)
+  expect(blocks).toBe(steps.length + 1)
 })
 
-test('the steps of the recipe lead to an ioctl that works', async (context) => {
+test.for(recipes)('the recipe for %s leads there', async (name, context) => {
   needsKvm(context)
+  if (name === 'a trace event') needsTracepoints(context)
   needsBuild(context)
   copyCheckout()
+  const { steps, commands } = recipe(name)
   for (const step of steps) take(step)
   for (const command of commands) await run('/bin/sh', '-c', command)
+  if (name !== 'an ioctl') return
   const [uninitialized, runnable] = [1, 0]
   expect(JSON.parse(await run(process.execPath, '--input-type=module', '-e', program))).toEqual({
     states: [uninitialized, runnable],

@@ -268,6 +268,16 @@ export interface NotifyExit {
   /** Whether the vCPU's state is lost, so that it cannot go on (KVM_NOTIFY_CONTEXT_INVALID). */
   readonly isContextInvalid: boolean
 }
+/** An SEV-SNP guest asked for a report with the host's certificates (KVM_SEV_SNP_ENABLE_REQ_CERTS). */
+export interface SnpCertificatesExit {
+  readonly reason: 'snp-req-certs'
+  /** Where the certificates are to be written. */
+  readonly gpa: Gpa
+  /** Pages that the guest has for them; with result ENOSPC those that are needed. */
+  pages: bigint
+  /** 0n unless assigned: the certificates are there; else an errno, as a positive number. */
+  result: bigint
+}
 /** The time limit of run() passed. The vCPU is as it was and can run again. */
 export interface TimeoutExit {
   readonly reason: 'timeout'
@@ -312,6 +322,7 @@ export type Exit =
   | ApResetHoldExit
   | BusLockExit
   | NotifyExit
+  | SnpCertificatesExit
   | TimeoutExit
   | InterruptedExit
   | OtherExit

@@ -127,8 +127,7 @@ export interface NativeVcpu extends NativeDescriptor {
   /** Completes a run that returned -4096 (native/core/run.h, kMmioNotAwaited): its access was made in memory, or goes on as a device's access. */
   accessMade(ofMemory: boolean): void
   /** Starts a thread for the vCPU, which runs it when told. `ranges` holds isPort, start and size in turn; writes to these ranges are queued.
-   * `notify`
-   * is called in the event loop when there is something to take. */
+   * `notify` is called in the event loop when there is something to take. */
   startThread(number: number, ranges: (boolean | number)[], notify: () => void): NativeVcpuRunner | number
   /** Copies bytes of the shared run page, such as the sync registers. */
   readRunPage(offset: number, target: Uint8Array): number
@@ -307,8 +306,7 @@ export interface NativeAddon {
   loadTables(): TableFailure | null
   readTables(request: TableRequest): NativeMachine[] | TableFailure
   /** Reads the host page tables of the slots at GPAs from `from` up to `to`, and puts all three tables side by side. The process is given by its
-   * folder
-   * /proc/PID, or is null for none. Returns a negative errno on failure. */
+   * folder /proc/PID, or is null for none. Returns a negative errno on failure. */
   joinTables(process: string | null, slots: SlotColumns, leaves: LeafColumns, from: number, to: number): PageColumns | number
   /** Calls open(2). Returns a negative errno on failure. */
   open(path: string, writable: boolean): NativeKvm | number

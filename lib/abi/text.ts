@@ -43,9 +43,7 @@ export function json(value: unknown, indent?: number): string {
 export const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)
 
 /**
- * Makes the text that console.log() shows for an object of the library: its class and main properties, `Mapping { kind: anonymous, hva: 0x1000-0x2000
- * }`.
- * @param parts addresses are text from hex(); a true property is shown by its name alone, a false or undefined one is left out
+ * Makes the text that console.log() shows for an object: its class and main properties, `Mapping { kind: anonymous, hva: 0x1000-0x2000 }`.
  */
 export function shown(name: string, parts: Record<string, string | number | boolean | undefined>): string {
   const words = Object.entries(parts).flatMap(([part, value]) => {

@@ -1,5 +1,5 @@
 /**
- * The Linux KVM API: systems, VMs, vCPUs, guest memory and memslots.
+ * The Linux KVM API: KVM itself, VMs, vCPUs, guest memory and memslots.
  * @packageDocumentation
  */
 export type { Gpa, Hpa, Hva } from './abi/addresses.js'

@@ -265,7 +265,7 @@ describe('a service that fails', () => {
     using ram = Mapping.anonymous(pageSize)
     using _paging = ram.onMissing(() => ram.read(0, pageSize))
     const errors = await thrownLater(() => checkedError(() => ram.read(0, 1), 'memory'))
-    expect(errors).toEqual([expect.stringContaining('it is what this handler was asked for')])
+    expect(errors).toEqual([expect.stringContaining('this handler was called to bring it')])
   })
 })
 

@@ -181,7 +181,7 @@ describe('a command in a lane', () => {
     for (const [index, out] of outs.entries()) {
       expect(ended[index]).toMatchObject({
         status: 0,
-        stderr: expect.stringContaining('only files and folders are copied, not 1 symbolic link: "all"')
+        stderr: expect.stringContaining('only files and folders are copied, but not 1 symbolic link: "all"')
       })
       expect(readdirSync(out)).toEqual(['results'])
       expect(readdirSync(join(out, 'results'))).toEqual(['name'])
@@ -199,7 +199,7 @@ describe('a command in a lane', () => {
     const { status, stderr } = await lab(['run', 'npt', '--timeout', limit, '--out', scratch, '--out-limit', '1M', '--', 'sh', '-c', words])
     expect(readdirSync(join(scratch, 'results'))).toEqual(['good'])
     expect(stderr).toContain('the command ended with 3, and of its results 1 did not arrive')
-    expect(stderr).toContain('"big": more than the limit of 1048576 bytes')
+    expect(stderr).toContain('"big": with everything before it this is more than the limit of 1048576 bytes')
     expect(status).toBe(125)
   })
 })
@@ -341,7 +341,7 @@ describe('what is not to be had', () => {
       'true'
     ]
     const { status, stderr } = spawnSync('unshare', words, { env: { ...process.env, TMPDIR: scratch }, encoding: 'utf8' })
-    expect(stderr).toContain('no disk space left for a run of the lab; NODE_KVM_LAB_CACHE names another folder')
+    expect(stderr).toContain('no disk space left for a run of the lab; set NODE_KVM_LAB_CACHE to another folder')
     expect(status).toBe(125)
     await expectNothingLeft()
   })

@@ -39,7 +39,7 @@ test('the largest slot is told', () => {
   const mapping = Mapping.memfd(2 ** 43)
   const create = (size: number): Memslot => vm.memslots.create({ gpa: 0, mapping, size })
   if (guestPhysicalLimit() < 2 ** 43) expect(refusal(() => create(2 ** 43))).toContain('past the end of guest-physical addresses')
-  else expect(refusal(() => create(2 ** 43))).toBe('EINVAL: one slot has at most 0x7fffffff000 bytes, 8 TiB less one page: take two')
+  else expect(refusal(() => create(2 ** 43))).toBe('EINVAL: one slot has at most 0x7fffffff000 bytes, 8 TiB less one page: use two slots')
 })
 
 describe('a guest_memfd', () => {

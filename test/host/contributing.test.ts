@@ -7,7 +7,7 @@ import { once } from 'node:events'
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative, resolve } from 'node:path'
-import { afterEach, beforeEach, expect, type TestContext, test } from 'vitest'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { needsKvm, needsTracepoints } from '../support/needs.js'
 import { patience } from '../support/patience.js'
 import { skip } from '../support/skip.js'
@@ -29,15 +29,22 @@ function recipe(name: string): { steps: Step[]; commands: string[]; blocks: numb
   const commands = [...text.matchAll(/^```sh\n(.*?)^```$/gms)].flatMap(([, lines = '']) => lines.trim().split('\n'))
   return { steps, commands, blocks: text.match(/^```\w+$/gm)?.length ?? 0 }
 }
-const recipes = ['an ioctl', 'an exit', 'a trace event']
+// One after the other in one copy: the commands of the last build and lint all.
+const recipes = ['an exit', 'a trace event', 'an ioctl']
 
-let folder: string
-let copy: string
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'node-kvm-contributing-'))
-  copy = join(folder, 'checkout')
+/** Why the copy could not be built, if so. */
+const unbuildable = ['g++', 'make'].some((program) => spawnSync(program, ['--version']).error)
+  ? 'there is no g++ or no make here, to build the add-on'
+  : existsSync('build/Makefile')
+    ? undefined
+    : 'node-gyp has not built the add-on of this checkout, whose objects are used again'
+
+const folder = mkdtempSync(join(tmpdir(), 'node-kvm-contributing-'))
+const copy = join(folder, 'checkout')
+beforeAll(() => {
+  if (unbuildable === undefined) copyCheckout()
 })
-afterEach(() => rmSync(folder, { recursive: true, force: true }))
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 /** All of the checkout but its history, its dependencies, which are linked to, and what others than node-gyp and tsc have built. */
 function copyCheckout(): void {
@@ -80,12 +87,6 @@ async function run(program: string, ...words: string[]): Promise<string> {
   return output
 }
 
-function needsBuild(context: TestContext): void {
-  for (const program of ['g++', 'make'])
-    if (spawnSync(program, ['--version']).error) skip(context, `there is no ${program} here, to build the add-on`)
-  if (!existsSync('build/Makefile')) skip(context, 'node-gyp has not built the add-on of this checkout, whose objects are used again')
-}
-
 /** What the recipe promises of its method, whether or not the recipe's own test looks for it. */
 const program = `
   import { Kvm, KvmError } from './dist/lib/index.js'
@@ -118,8 +119,7 @@ test.for(recipes)('each block of the recipe for %s says where it belongs, or is 
 test.for(recipes)('the recipe for %s leads there', async (name, context) => {
   needsKvm(context)
   if (name === 'a trace event') needsTracepoints(context)
-  needsBuild(context)
-  copyCheckout()
+  if (unbuildable !== undefined) skip(context, unbuildable)
   const { steps, commands } = recipe(name)
   for (const step of steps) take(step)
   for (const command of commands) await run('/bin/sh', '-c', command)

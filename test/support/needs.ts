@@ -1,4 +1,4 @@
-/** What a test needs of the host: where it is not there, the test is skipped, and the reason is doctor's. */
+/** What a test needs of the host: if the host lacks it, the test is skipped with the doctor's reason. */
 import type { Finding } from 'node-kvm/observe'
 import { inject, type TestContext } from 'vitest'
 import './examine.js'
@@ -6,7 +6,7 @@ import { skip } from './skip.js'
 
 const { findings, ok } = inject('diagnosis')
 
-/** For what a file prepares for all its tests: a hook cannot skip them. */
+/** For the preparations of a file for all its tests: a hook cannot skip the tests. */
 export const canRunVms = ok
 
 export const isOk = (name: string) => finding(name).ok
@@ -14,7 +14,7 @@ export const isOk = (name: string) => finding(name).ok
 function finding(name: string): Finding {
   const one = findings.find((each) => each.name === name)
   const addon = findings.find((each) => each.name === 'add-on')
-  // Without the add-on some things are not looked at.
+  // Without the add-on the doctor does not look at some things.
   const why = one ?? (addon?.ok === false ? addon : undefined)
   if (why === undefined) throw new Error(`the doctor has no finding '${name}'`)
   return why
@@ -33,7 +33,7 @@ export const needsKvm = (context: TestContext) => need(context, '/dev/kvm', 'gue
 export const needsBpf = (context: TestContext) => need(context, 'BPF')
 /** To see the frames behind this process's pages. */
 export const needsFrames = (context: TestContext) => need(context, 'pagemap frames')
-/** To serve faults that KVM takes for a guest. */
+/** To serve faults that KVM takes on behalf of a guest. */
 export const needsPaging = (context: TestContext) => need(context, 'userfaultfd')
 /** To trace. */
 export const needsTracepoints = (context: TestContext) => need(context, 'tracefs', 'tracepoints by perf')

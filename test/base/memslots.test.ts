@@ -15,7 +15,7 @@ import { kvm, vm } from '../support/vm.js'
 const page = () => Mapping.anonymous(4 * KiB)
 
 test('A01 every slot up to the limit can be created, and one more is refused with the limit named', (context) => {
-  if (inLab?.endsWith('-shadow')) skip(context, 'shadow paging keeps 24 KiB for each slot, in all more than a machine of the lab has')
+  if (inLab?.endsWith('-shadow')) skip(context, 'shadow paging keeps 24 KiB for each slot, which is more in all than a machine of the lab has')
   expect(vm.memslots.limit).toBeGreaterThan(0)
   const mapping = page()
   for (let slot = 0; slot < vm.memslots.limit; slot++) vm.memslots.create({ gpa: slot * 4 * KiB, mapping })

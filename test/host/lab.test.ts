@@ -101,8 +101,8 @@ const inNpt = (...command: string[]) => lab(['run', 'npt', '--timeout', limit, '
 
 describe('a command line that cannot be run', () => {
   test.each([
-    [['run', 'epd', '--', 'true'], "there is no lane 'epd'; there are ept, npt, ept-shadow, npt-shadow"],
-    [['run', 'npt', '--kernel', '5.10', '--', 'true'], "there is no kernel '5.10'; there are 6.1, 6.12"],
+    [['run', 'epd', '--', 'true'], "there is no lane 'epd'; the lanes are ept, npt, ept-shadow, npt-shadow"],
+    [['run', 'npt', '--kernel', '5.10', '--', 'true'], "there is no kernel '5.10'; the kernels are 6.1, 6.12"],
     [['run', 'npt'], 'a command is needed after --'],
     [['run'], 'a lane is needed'],
     [['run', 'npt', 'true'], 'the command comes after --: node-kvm lab run npt -- true'],

@@ -31,7 +31,10 @@ function nameOf(pid: number): string {
   }
 }
 
-/** Events come in the order of time, a violation is the cause of each entry that is set, and a notifier call names the range of each entry that it drops. */
+/**
+ * Events come in the order of time, a violation is the cause of each entry that is set, and a notifier call names the range of each entry that it
+ * drops.
+ */
 function checkInvariants(events: readonly TraceEvent[]): void {
   const times = events.map(({ time }) => time)
   expect(times).toEqual(times.slice().sort((one, other) => one - other))

@@ -6,7 +6,7 @@ import { skip } from './skip.js'
 
 const { findings, ok } = inject('diagnosis')
 
-/** For the preparations of a file for all its tests: a hook cannot skip the tests. */
+/** Whether VMs can be run. A file asks this when it prepares something for all its tests, because a hook cannot skip them. */
 export const canRunVms = ok
 
 export const isOk = (name: string) => finding(name).ok
@@ -27,18 +27,18 @@ function need(context: TestContext, ...names: string[]): void {
   }
 }
 
-/** To create VMs and run them. */
+/** For tests that create VMs and run them. */
 export const needsKvm = (context: TestContext) => need(context, '/dev/kvm', 'guests')
-/** To read the memslots that are in the kernel's memory. */
+/** For tests that read the memslots in the kernel's memory. */
 export const needsBpf = (context: TestContext) => need(context, 'BPF')
-/** To see the frames behind this process's pages. */
+/** For tests that see the frames behind this process's pages. */
 export const needsFrames = (context: TestContext) => need(context, 'pagemap frames')
-/** To serve faults that KVM takes on behalf of a guest. */
+/** For tests that serve faults which KVM takes on behalf of a guest. */
 export const needsPaging = (context: TestContext) => need(context, 'userfaultfd')
-/** To trace. */
+/** For tests that trace. */
 export const needsTracepoints = (context: TestContext) => need(context, 'tracefs', 'tracepoints by perf')
 
-/** To become another user, mount, or write to /proc/sys. */
+/** For tests that become another user, mount, or write to /proc/sys. */
 export function needsRoot(context: TestContext, what: string): void {
   if (process.getuid?.() !== 0) skip(context, `needs root, to ${what}`)
 }

@@ -1,4 +1,4 @@
-/** What console.log() shows of the library's objects: what each is, and nothing native. */
+/** What console.log() shows of the library's objects: what each object is, and nothing native. */
 import { inspect } from 'node:util'
 import * as core from 'node-kvm'
 import { KiB, Kvm, Mapping } from 'node-kvm'
@@ -12,7 +12,7 @@ import { vm } from '../support/vm.js'
 
 const range = '0x[0-9a-f]+-0x[0-9a-f]+'
 
-/** One of each, and what it is to look like. */
+/** One object of each kind, and the text that it must show. */
 function objects(): [object: object, text: RegExp][] {
   const mapping = Mapping.memfd(64 * KiB)
   const slot = vm.memslots.create({ gpa: 0xa000, mapping, logDirty: true })
@@ -41,7 +41,7 @@ function objects(): [object: object, text: RegExp][] {
   return all
 }
 
-/** Not had on every host: a mirror takes EPT or NPT. And what shows itself as a plain object. */
+/** These are missing on some hosts (a mirror needs EPT or NPT), or are shown as plain objects. */
 const optional = [
   'Mirror',
   'ListedSlot',
@@ -63,7 +63,7 @@ test('each object is one short line', () => {
     expect(line).toMatch(text)
     expect(line).not.toContain('\n')
   }
-  // A class that shows its objects is shown here.
+  // Each class that shows its objects must occur here.
   const made = new Set(seen.map(([object]) => object.constructor))
   const showing = Object.entries({ ...core, ...observing, ...testing } as Record<string, any>).filter(
     ([, type]) => typeof type === 'function' && type.prototype !== undefined && Object.hasOwn(type.prototype, inspect.custom)

@@ -11,7 +11,8 @@ import { checkOurs, ours } from '../abi/internal.js'
 import type { Handle } from '../abi/ioctls.js'
 import type { NativeDescriptor, NativeVm } from '../abi/native.js'
 import { shown } from '../abi/text.js'
-import { commonOptions, type Mapping, type MappingOptions, mapDescriptor } from './mapping.js'
+import { type Mapping, mapDescriptor } from './mapping.js'
+import { commonOptions, type MappingOptions } from './mapping-options.js'
 
 /** The flags, by the names of the options that set them. */
 const flagsByName = { mmap: GUEST_MEMFD_FLAG_MMAP, initShared: GUEST_MEMFD_FLAG_INIT_SHARED } as const

@@ -268,6 +268,30 @@ export interface NotifyExit {
   /** Whether the vCPU's state is lost, so that it cannot go on (KVM_NOTIFY_CONTEXT_INVALID). */
   readonly isContextInvalid: boolean
 }
+/** An SEV-SNP guest asked for a report with the host's certificates (KVM_SEV_SNP_ENABLE_REQ_CERTS). */
+export interface SnpCertificatesExit {
+  readonly reason: 'snp-req-certs'
+  /** The guest-physical address at which the certificates must be written. */
+  readonly gpa: Gpa
+  /** How many pages the guest has for them. With the result ENOSPC, assign how many are needed. */
+  pages: bigint
+  /** 0n, the default, means that the certificates are there; any other value is an errno, as a positive number. */
+  result: bigint
+}
+/**
+ * A TDX guest called its host (TDG.VP.VMCALL), and KVM passes the call to user space (KVM_EXIT_TDX of api.rst 5). For each number of a call, the
+ * Guest-Host-Communication Interface defines which words of `data` are the guest's question and which are the answer.
+ */
+export interface TdxExit {
+  readonly reason: 'tdx'
+  /** The number of the call, from R11. */
+  readonly number: bigint
+  readonly flags: bigint
+  /** The five words after the result. Assign all of them at once. */
+  data: readonly bigint[]
+  /** The status that the guest gets in R10. By default it says that the host lacks the call. */
+  result: bigint
+}
 /** The time limit of run() passed. The vCPU is as it was and can run again. */
 export interface TimeoutExit {
   readonly reason: 'timeout'
@@ -312,6 +336,8 @@ export type Exit =
   | ApResetHoldExit
   | BusLockExit
   | NotifyExit
+  | SnpCertificatesExit
+  | TdxExit
   | TimeoutExit
   | InterruptedExit
   | OtherExit

@@ -4,7 +4,7 @@ import { checkBoolean } from '../../abi/arguments.js'
 import * as constants from '../../abi/generated/constants.js'
 import { exitReasons } from '../../abi/generated/exits.js'
 import type { kvm_hyperv_exit, kvm_run } from '../../abi/generated/structures.js'
-import { u64 } from '../../abi/struct.js'
+import { array, u64 } from '../../abi/struct.js'
 import type { Exit, HypervExit, InternalErrorExit } from './exits.js'
 
 // Exits that the reader of device exits makes, and exits that have no reason of KVM.
@@ -100,6 +100,7 @@ function readHyperv({ type, u: { synic, hcall, syndbg } }: kvm_hyperv_exit): Pay
 }
 
 const nothingMore = () => ({})
+const tdxWords = array(u64, 5)
 
 const kinds: { readonly [R in RareReason]: Kind<Rare<R>> } = {
   exception: { number: exitReasons.EXCEPTION, read: ({ ex }) => ({ exception: ex.exception, errorCode: ex.error_code }) },
@@ -163,6 +164,22 @@ const kinds: { readonly [R in RareReason]: Kind<Rare<R>> } = {
   notify: {
     number: exitReasons.NOTIFY,
     read: ({ notify: { flags } }) => ({ flags, isContextInvalid: (flags & constants.KVM_NOTIFY_CONTEXT_INVALID) !== 0 })
+  },
+  'snp-req-certs': {
+    number: exitReasons.SNP_REQ_CERTS,
+    read: ({ snp_req_certs: { gpa, npages } }) => ({ gpa: Number(gpa), pages: npages, result: 0n }),
+    answers: {
+      pages: register((run, value) => void (run.snp_req_certs.npages = value)),
+      result: register((run, value) => void (run.snp_req_certs.ret = value))
+    }
+  },
+  tdx: {
+    number: exitReasons.TDX,
+    read: ({ tdx: { flags, nr, unknown } }) => ({ number: nr, flags, data: unknown.data, result: unknown.ret }),
+    answers: {
+      data: { check: tdxWords.check, put: (run, value: bigint[]) => void (run.tdx.unknown.data = value) },
+      result: register((run, value) => void (run.tdx.unknown.ret = value))
+    }
   },
   'memory-fault': {
     number: exitReasons.MEMORY_FAULT,

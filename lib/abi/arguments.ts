@@ -12,8 +12,12 @@ export const GiB = 1024 * MiB
 /** Bytes in a small page. */
 export const pageSize = 4 * KiB
 
-// What instances may have instead of it is not asked.
-const byteLengthOf = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8Array.prototype), 'byteLength')?.get as (this: Uint8Array) => number
+// What instances may have instead of these is not asked.
+const getterOf = <K extends 'buffer' | 'byteLength' | 'byteOffset'>(name: K) =>
+  Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8Array.prototype), name)?.get as (this: Uint8Array) => Uint8Array[K]
+const bufferOf = getterOf('buffer')
+const byteLengthOf = getterOf('byteLength')
+const byteOffsetOf = getterOf('byteOffset')
 
 function kindOf(value: unknown): string {
   if (isUint8Array(value)) return `${byteLengthOf.call(value)} bytes`
@@ -83,6 +87,15 @@ export function copyBytes(argument: string, value: unknown, length: number): Uin
   // Of memory that was transferred away it is 0.
   if (byteLengthOf.call(source) !== length) throw argumentError(argument, source, `${length} bytes`)
   return new Uint8Array(source)
+}
+
+/** The first bytes of memory, in place. It must not become smaller: whoever reads there later would have nothing. */
+export function bytesWithin(argument: string, value: unknown, length: number): Uint8Array {
+  const memory = checkBytes(argument, value)
+  const buffer = bufferOf.call(memory)
+  if (byteLengthOf.call(memory) < length) throw argumentError(argument, memory, `at least ${length} bytes`)
+  if ('resizable' in buffer && buffer.resizable) throw argumentError(argument, memory, 'in a buffer that cannot be resized')
+  return new Uint8Array(buffer, byteOffsetOf.call(memory), length)
 }
 
 /** What an iterable holds now; `most` keeps a count within what the kernel's structures can say. */

@@ -42,11 +42,13 @@ export function json(value: unknown, indent?: number): string {
 /** Quotes a word for a shell's command line, where it must be. */
 export const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)
 
+export type ShownParts = Record<string, string | number | boolean | undefined>
+
 /**
  * What console.log() shows of an object of the library: its class and what matters of it, `Mapping { kind: anonymous, hva: 0x1000-0x2000 }`.
  * @param parts addresses as text, by hex(); what is true is shown by its name alone, and what is false or undefined not at all
  */
-export function shown(name: string, parts: Record<string, string | number | boolean | undefined>): string {
+export function shown(name: string, parts: ShownParts): string {
   const words = Object.entries(parts).flatMap(([part, value]) => {
     if (value === undefined || value === false) return []
     return value === true ? [part] : [`${part}: ${visible(String(value))}`]

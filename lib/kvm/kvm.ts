@@ -1,4 +1,5 @@
 /** The system descriptor, /dev/kvm. */
+import { inspect } from 'node:util'
 import { argumentError, checkInteger } from '../abi/arguments.js'
 import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
@@ -40,7 +41,7 @@ export class Kvm implements Disposable {
    * @throws KvmError `unavailable` or `permission`, saying how to get it; `node-kvm doctor` says more
    */
   static open(path = '/dev/kvm'): Kvm {
-    if (typeof path !== 'string') throw argumentError('path', typeof path, 'a string')
+    if (typeof path !== 'string') throw argumentError('path', path, 'a string')
     const system = making(() => native.open(path, true))
     if (typeof system === 'number') {
       const errno = errnoName(system)
@@ -92,5 +93,10 @@ export class Kvm implements Disposable {
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return this.#handle.shown('Kvm', {})
   }
 }

@@ -1,4 +1,5 @@
 /** What a vCPU's CPUID instruction answers. */
+import { inspect } from 'node:util'
 import { checkList } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
 import { KVM_GET_CPUID2, KVM_SET_CPUID2 } from '../../abi/generated/requests.js'
@@ -73,5 +74,10 @@ export class VcpuCpuid {
           `${name} ran without a CPUID, and the kernel takes none any more; cpuid.set(), or enter(), comes before the first run`
         )
     }
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return this.#handle.shown('VcpuCpuid')
   }
 }

@@ -1,4 +1,5 @@
 /** What waits to be delivered to a vCPU, and what is delivered to it. */
+import { inspect } from 'node:util'
 import { checkBoolean, checkInteger } from '../../abi/arguments.js'
 import {
   KVM_MP_STATE_RUNNABLE,
@@ -91,5 +92,10 @@ export class VcpuEvents {
   /** Asks run() to come back with `irq-window-open` once the guest takes interrupts, until it is set to false. */
   requestInterruptWindow(wanted: boolean): void {
     this.#runs.requestInterruptWindow(checkBoolean('wanted', wanted))
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return this.#handle.shown('VcpuEvents')
   }
 }

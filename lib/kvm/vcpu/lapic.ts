@@ -1,4 +1,5 @@
 /** A vCPU's local APIC. */
+import { inspect } from 'node:util'
 import { argumentError, checkBytes } from '../../abi/arguments.js'
 import { KVM_GET_LAPIC, KVM_SET_LAPIC } from '../../abi/generated/requests.js'
 import { kvm_lapic_state } from '../../abi/generated/structures.js'
@@ -42,5 +43,10 @@ export class VcpuLapic {
     this.#handle.set(KVM_SET_LAPIC, kvm_lapic_state, 'writing its local APIC', { regs }, undefined, {
       EINVAL: () => (hasLapic() ? undefined : withoutLapic)
     })
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return this.#handle.shown('VcpuLapic')
   }
 }

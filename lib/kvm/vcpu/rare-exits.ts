@@ -1,10 +1,10 @@
 /** Exits beside those of devices: each is an object of its own, read by the generated schema of kvm_run. */
 import { inspect } from 'node:util'
 import { checkBoolean } from '../../abi/arguments.js'
+import { u64 } from '../../abi/fields.js'
 import * as constants from '../../abi/generated/constants.js'
 import { exitReasons } from '../../abi/generated/exits.js'
 import type { kvm_hyperv_exit, kvm_run } from '../../abi/generated/structures.js'
-import { u64 } from '../../abi/struct.js'
 import type { Exit, HypervExit, InternalErrorExit } from './exits.js'
 
 // What the reader of devices' exits makes, and what no exit reason of KVM's stands for.

@@ -1,7 +1,7 @@
 /** A vCPU on a thread of its own, while the event loop goes on. */
 import { AsyncResource } from 'node:async_hooks'
 import type { Gpa } from '../../abi/addresses.js'
-import { argumentError, checkAddress, checkInteger, checkList, checkOptions } from '../../abi/arguments.js'
+import { argumentError, checkAddress, checkInteger, checkList, checkOptions, checkSignal } from '../../abi/arguments.js'
 import { errnoName, KvmError } from '../../abi/errors.js'
 import type { NativeVcpuRunner } from '../../abi/native.js'
 import { MmioAccess, PortWrite } from './accesses.js'
@@ -124,7 +124,7 @@ export class VcpuThread {
     native: { startThread(number: number, ranges: (boolean | number)[], notify: () => void): NativeVcpuRunner | number }
   ) {
     this.#handlers = handlersIn(handlers)
-    if (signal !== undefined && typeof signal?.throwIfAborted !== 'function') throw argumentError('signal', signal, 'an AbortSignal')
+    if (signal !== undefined) checkSignal('signal', signal)
     signal?.throwIfAborted()
     // In the async context of start(), which a thread-safe function keeps for itself only before Node 24.
     const arrived = AsyncResource.bind(() => this.#arrived(), 'KvmVcpuThread')

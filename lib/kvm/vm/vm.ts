@@ -1,4 +1,5 @@
 /** A virtual machine. */
+import { inspect } from 'node:util'
 import { KvmError, takeEach } from '../../abi/errors.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import { Handle } from '../../abi/ioctls.js'
@@ -35,7 +36,6 @@ export let observedOf: (vm: unknown) => { fd: number; isClosing: () => boolean }
  * @example
  * using vm = kvm.createVm()
  * vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(2 * MiB) })
- * vm.memory.write(0x1000, code)
  */
 export class Vm implements VcpuHost, Disposable {
   readonly memslots: Memslots
@@ -111,9 +111,6 @@ export class Vm implements VcpuHost, Disposable {
   /**
    * What another Worker of this process attaches the VM by: post it there. One token serves one attach(). It holds the VM, even when nothing else
    * does, until it is attached, the VM is closed by the environment that created it, or the environment that called share() ends.
-   * @example
-   * const { port1 } = new MessageChannel()
-   * port1.postMessage(vm.share())
    */
   share(): VmToken {
     this.#handle.checkOpen()
@@ -171,10 +168,9 @@ export class Vm implements VcpuHost, Disposable {
   }
 
   /**
-   * Closes the vCPUs and the VM; its memslots let go of their memory. Started vCPUs are stopped, and where this environment
-   * created the VM, runs of other Workers end with a `closed` error, and its memslots are gone for them, too. Coalesced writes that wait
-   * are delivered first. All of it is closed, also when something of it cannot be closed properly; that is thrown afterwards. A second call
-   * does nothing.
+   * Closes the vCPUs and the VM; its memslots let go of their memory. Started vCPUs are stopped, and where this environment created the VM, runs of
+   * other Workers end with a `closed` error, and its memslots are gone for them, too. Coalesced writes that wait are delivered first. All of it is
+   * closed, also when something of it cannot be closed properly; that is thrown afterwards. A second call does nothing.
    * @throws KvmError `state` inside a transaction of its memslots
    */
   close(): void {
@@ -194,5 +190,10 @@ export class Vm implements VcpuHost, Disposable {
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return this.#handle.shown('Vm', { vcpus: this.vcpus.size, memslots: this.memslots.length })
   }
 }

@@ -44,7 +44,7 @@ function objects(): [object: object, text: RegExp][] {
   if (vm.capabilities.check(core.capabilities.GUEST_MEMFD) > 0) all.push([vm.createGuestMemfd({ size: 64 * KiB }), /^GuestMemfd { size: 0x10000 }$/])
   if (isOk('tracepoints by perf')) all.push([trace(vm, { kinds: ['memslot', 'zap-all'] }), /^Trace { kinds: memslot zap-all, lost: 0 }$/])
   const [own] = hostVms({ pid: process.pid })
-  if (own) all.push([own, /^HostVm { pid: \d+, command: .*, vcpus: 1, (memslots: \d+, memory: 0x[0-9a-f]+, )?source: (bpf|procfs)(, torn)? }$/])
+  if (own) all.push([own, /^HostVm { pid: \d+, command: .*, vcpus: 2, (memslots: \d+, memory: 0x[0-9a-f]+, )?source: (bpf|procfs)(, torn)? }$/])
   all.push([tables(vm), /^Tables { rows: \d+, slots: \d+, leaves: \d+, format: (ept|x86), source: (bpf|memslots), host: .*, secondStage: .* }$/])
   return all
 }

@@ -102,9 +102,15 @@ export function bytesWithin(argument: string, value: unknown, length: number): U
 export function checkList<T>(argument: string, value: Iterable<T>, most = 65_536): T[] {
   if (typeof value !== 'object' || typeof value?.[Symbol.iterator] !== 'function') throw argumentError(argument, value, 'an array')
   const list: T[] = []
-  for (const item of value) {
-    if (list.length === most) throw argumentError(argument, value, `at most ${most}`)
-    list.push(item)
+  try {
+    for (const item of value) {
+      if (list.length === most) throw argumentError(argument, value, `at most ${most}`)
+      list.push(item)
+    }
+  } catch (error) {
+    // Of what only looks like an iterable, or has lost its memory.
+    if (!(error instanceof TypeError)) throw error
+    throw new KvmError('argument', `${argument} is no list: ${error.message}`, { argument, value, cause: error })
   }
   return list
 }

@@ -134,8 +134,11 @@ export class Memslot {
    */
   change(change: MemslotChange): void {
     checkOptions('change', change, ['gpa', 'mapping', 'offset', 'size', 'flags'])
-    checkInteger('flags', change.flags ?? 0, 0, 0xffff_ffff)
-    this.#record.table.change(this, 'change', (now) => checkPlacement({ ...now, ...change }))
+    this.#record.table.change(this, 'change', (now) => {
+      const { gpa = now.gpa, mapping = now.mapping, offset = now.offset, size = now.size, flags = now.flags } = change
+      checkInteger('flags', flags, 0, 0xffff_ffff)
+      return checkPlacement({ ...now, gpa, mapping, offset, size, flags })
+    })
   }
 
   /** Other memory at the same GPA: delete and create, in a transaction, so that a running guest sees the old memory or the new. */

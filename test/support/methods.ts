@@ -30,7 +30,7 @@ export function closeMachine({ kvm, vm, mapping }: Machine): void {
 
 /** Arguments that a method takes, several lists where it takes several kinds; none for one that takes no argument. */
 type Valid = unknown[][]
-interface Row {
+export interface Row {
   /** The object, or the class for statics. */
   of(machine: Machine): any
   /** Of methods by name; of setters by name and `=`. */
@@ -40,6 +40,11 @@ interface Row {
 
 const nothing = (): Valid => [[]]
 const page = () => new Uint8Array(4096)
+/** What a slot's log is read with: nothing, once it keeps one. */
+const loggedFirst = (machine: Machine): Valid => {
+  slotOf(machine)?.setFlags({ logDirty: true })
+  return [[]]
+}
 const slotOf = ({ vm }: Machine) => [...vm.memslots][0]
 const onPage = (machine: Machine) => ({ gpa: 0x20000, mapping: machine.mapping, offset: 0, size: 0x1000 })
 
@@ -119,9 +124,9 @@ export const table: Record<string, Row> = {
       rebind: ({ mapping }) => [[mapping, 0]],
       resize: () => [[0x8000]],
       setFlags: () => [[{ logDirty: true }]],
-      getDirtyLog: nothing,
+      getDirtyLog: loggedFirst,
       clearDirtyLog: () => [[new Uint8Array(8), 0]],
-      dirtyPages: nothing,
+      dirtyPages: loggedFirst,
       delete: nothing,
       toJSON: nothing,
       toString: nothing

@@ -242,6 +242,7 @@ function vcpuCalls(a: Arguments): Call[] {
   return [
     { of, name: 'run', arguments: [oneOf('{ timeoutMs: 10 }')], weight: 8, around: hears },
     { of, name: 'run', arguments: [timeout], around: hears },
+    { of, name: 'finishExit', weight: 2, around: hears },
     { of, name: 'start', arguments: [handlers], weight: 5, around: hears },
     { of, name: 'start', arguments: [handlers, a.options({}, { signal, queued })], weight: 2, around: hears },
     { of, name: 'pause', weight: 2 },

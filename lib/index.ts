@@ -26,6 +26,7 @@ export {
 } from './kvm/vcpu/modes.js'
 export { VcpuMsrs } from './kvm/vcpu/msrs.js'
 export { VcpuRegisters } from './kvm/vcpu/registers.js'
+export type { RunOptions } from './kvm/vcpu/runs.js'
 export { SyncRegisters, syncBits } from './kvm/vcpu/sync-registers.js'
 export type {
   ExitHandler,
@@ -36,7 +37,7 @@ export type {
   StartOptions,
   VcpuState
 } from './kvm/vcpu/thread.js'
-export { type RunOptions, Vcpu } from './kvm/vcpu/vcpu.js'
+export { Vcpu } from './kvm/vcpu/vcpu.js'
 export { type CoalescedHandler, type CoalescedRange, type CoalescedWrite, CoalescedZone } from './kvm/vm/coalesced.js'
 export { GuestMemory } from './kvm/vm/guest-memory.js'
 export { type GsiRoute, type MsiMessage, VmInterrupts } from './kvm/vm/interrupts.js'

@@ -1,18 +1,26 @@
-/**
- * What /proc says of this process and its host (proc(5)), for those who explain an error: what cannot be read leaves the explanation plainer,
- * and never takes the error's place.
- */
+/** What /proc and /sys say of this process and its host (proc(5)). */
 
 import { readFileSync } from 'node:fs'
+import { openingOr } from './exhausted.js'
 import * as linux from './generated/constants.js'
 
-/** A file's text, or empty. */
+/**
+ * A file's text, or empty: for those who explain an error. What cannot be read leaves the explanation plainer, and never takes the error's place.
+ */
 export function glance(path: string): string {
   try {
     return readFileSync(path, 'utf8')
   } catch {
     return ''
   }
+}
+
+/**
+ * A file's text without its last newline, or null: for those who must know it.
+ * @throws KvmError `limit` when this process can open no file, since nobody knows then
+ */
+export function readOptional(path: string): string | null {
+  return openingOr(null, `reading ${path}`, () => readFileSync(path, 'utf8').trim())
 }
 
 /** The number behind a name at the beginning of a line: of /proc/meminfo, of /proc/PID/status. Undefined where there is none. */

@@ -176,7 +176,7 @@ export class Memslot {
     checkAlive(this)
     checkInteger('firstPage', firstPage, 0, this.size / pageSize - 1)
     if (firstPage % 64 !== 0) throw argumentError('firstPage', firstPage, 'a multiple of 64')
-    if (checkBytes('bitmap', bitmap).byteLength % 8 !== 0) throw argumentError('bitmap', bitmap.byteLength, 'whole 64-bit words')
+    if (checkBytes('bitmap', bitmap).byteLength % 8 !== 0) throw argumentError('bitmap', bitmap, 'whole 64-bit words')
     this.#record.table.clearDirtyLog(this, bitmap, firstPage)
   }
 

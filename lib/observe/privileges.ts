@@ -1,9 +1,8 @@
 /** What the kernel lets this process do (credentials(7), capabilities(7), user_namespaces(7)), and the shell commands that grant more. */
 import { accessSync, constants, existsSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
-import { capabilityBits, holds, type LinuxCapability, numberIn } from '../abi/procfs.js'
+import { capabilityBits, holds, type LinuxCapability, numberIn, readOptional } from '../abi/procfs.js'
 import { quoted } from '../abi/text.js'
-import { readOptional } from './host.js'
 
 export type { LinuxCapability }
 

@@ -13,7 +13,7 @@ beforeAll(() => {
   installed = join(folder, 'node_modules/node-kvm')
   mkdirSync(installed, { recursive: true })
   const { dependencies } = JSON.parse(readFileSync('package.json', 'utf8'))
-  for (const part of ['package.json', 'dist/lib', 'dist/lab']) cpSync(part, join(installed, part), { recursive: true })
+  for (const part of ['package.json', 'dist/doors', 'dist/lib', 'dist/lab']) cpSync(part, join(installed, part), { recursive: true })
   for (const name of Object.keys(dependencies)) symlinkSync(resolve('node_modules', name), join(folder, 'node_modules', name))
 })
 afterAll(() => rmSync(folder, { recursive: true, force: true }))

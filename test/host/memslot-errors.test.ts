@@ -66,16 +66,16 @@ describe('a guest_memfd', () => {
 })
 
 describe('the end of guest-physical addresses', () => {
-  const host = (files: Record<string, string>) => (path: string) => files[path] ?? ''
-  const ept = { '/sys/module/kvm_intel/parameters/ept': 'Y\n', '/proc/cpuinfo': 'address sizes\t: 41 bits physical, 48 bits virtual\n' }
+  const host = (files: Record<string, string>) => (path: string) => files[path] ?? null
+  const ept = { '/sys/module/kvm_intel/parameters/ept': 'Y', '/proc/cpuinfo': 'address sizes\t: 41 bits physical, 48 bits virtual\n' }
   const sizes = [new CpuidEntry({ function: 0x8000_0008, eax: 0x30_302e })]
 
   test('is that of the processor with EPT, by its CPUID before /proc/cpuinfo, from which memory encryption takes bits', () => {
     expect(guestPhysicalLimit(sizes, host(ept))).toBe(2 ** 46)
     expect(guestPhysicalLimit(undefined, host(ept))).toBe(2 ** 41)
-    expect(guestPhysicalLimit([], host({ '/sys/module/kvm_amd/parameters/npt': '1\n' }))).toBe(2 ** 52)
+    expect(guestPhysicalLimit([], host({ '/sys/module/kvm_amd/parameters/npt': '1' }))).toBe(2 ** 52)
   })
   test('is 2^52 where KVM shadows page tables', () => {
-    expect(guestPhysicalLimit(sizes, host({ ...ept, '/sys/module/kvm_intel/parameters/ept': 'N\n' }))).toBe(2 ** 52)
+    expect(guestPhysicalLimit(sizes, host({ ...ept, '/sys/module/kvm_intel/parameters/ept': 'N' }))).toBe(2 ** 52)
   })
 })

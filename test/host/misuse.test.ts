@@ -1,7 +1,7 @@
 import { constants as bufferConstants } from 'node:buffer'
 import { inspect } from 'node:util'
 import { runInNewContext } from 'node:vm'
-import { KvmError, Mapping, type MemslotTransaction } from 'node-kvm'
+import { KvmError, Mapping, type MemslotTransaction, type Vm } from 'node-kvm'
 import {
   accessText,
   decodeEptQualification,
@@ -12,6 +12,7 @@ import {
   hostVms,
   hpaToGpa,
   hvaToGpa,
+  mirror,
   readPagemap,
   rowOf,
   statisticsGrowth,
@@ -20,7 +21,8 @@ import {
   Trace,
   tables,
   timeline,
-  trace
+  trace,
+  translate
 } from 'node-kvm/observe'
 import { Guest } from 'node-kvm/testing'
 import { expect, test } from 'vitest'
@@ -156,6 +158,14 @@ test('what is longer than any array of this Node is said to be, and is not calle
   const mapping = Mapping.memfd(size)
   const error = checkedError(() => mapping.read(0, size), 'limit')
   expect(error.message).toContain(`no array of more than ${bufferConstants.MAX_LENGTH}`)
+})
+
+test('what has no tables, or cannot be traced, is an argument error', () => {
+  const likeVm = Object.create(Object.getPrototypeOf(vm)) as Vm
+  for (const value of [undefined, ...junk, likeVm, new Proxy(vm, {}), vm.memslots]) {
+    for (const call of [trace, mirror, tables, (of: any) => translate(of, 0)] as ((of: any) => unknown)[])
+      expect(checkedError(() => call(value), 'argument').argument).toBe('vm')
+  }
 })
 
 test('what is no list, no options and no signal is an argument error', () => {

@@ -12,16 +12,16 @@ function decode(data: Uint8Array, size: number): number {
 }
 
 function encode(data: Uint8Array, size: number, value: unknown): void {
-  if (typeof value === 'bigint') {
-    encodeBig(data, size, value)
-    return
-  }
-  let rest = checkInteger('value', value, 0, Math.min(2 ** (8 * size) - 1, Number.MAX_SAFE_INTEGER))
-  for (let index = 0; index < size; index++, rest = Math.floor(rest / 0x100)) data[index] = rest % 0x100
+  if (typeof value === 'bigint') encodeBig(data, size, value)
+  else encodeNumber(data, size, checkInteger('value', value, 0, Math.min(2 ** (8 * size) - 1, Number.MAX_SAFE_INTEGER)))
+}
+
+function encodeNumber(data: Uint8Array, size: number, value: number): void {
+  for (let index = 0, rest = value; index < size; index++, rest = Math.floor(rest / 0x100)) data[index] = rest % 0x100
 }
 
 function encodeBig(data: Uint8Array, size: number, value: bigint): void {
-  if (BigInt.asUintN(8 * size, value) !== value) throw argumentError('value', value, `a whole number, or bigint, of ${size} bytes`)
+  if (BigInt.asUintN(8 * size, value) !== value) throw argumentError('value', value, `a whole number, or a bigint, of ${size} bytes`)
   for (let index = 0; index < size; index++) data[index] = Number((value >> BigInt(8 * index)) & 0xffn)
 }
 

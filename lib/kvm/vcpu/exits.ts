@@ -28,8 +28,9 @@ export interface IoInExit {
   readonly count: number
   /** The `size * count` bytes that the guest reads: the answer is written here, in place. */
   readonly data: Uint8Array
-  /** The first access of `data` as a number; assigning it writes those bytes, and leaves the others. */
+  /** The first access of `data` as a number. */
   get value(): number
+  /** Writes the bytes of the first access, and leaves the others of `data`. */
   set value(value: number | bigint)
 }
 /**
@@ -45,11 +46,14 @@ export interface MmioExit {
   /** The bytes that the guest wrote, or those that it reads: then the answer is written here, in place. */
   readonly data: Uint8Array
   /**
-   * `data` as a number. Assigning it, also a bigint, answers a read.
-   * @throws KvmError `limit` when eight bytes hold more than a number can (2^53 and above): read `data`; `state` where the guest's write is
-   * assigned to
+   * `data` as a number.
+   * @throws KvmError `limit` when eight bytes hold what a number cannot (2^53 and above): read `data`
    */
   get value(): number
+  /**
+   * Answers a read; a bigint holds any eight bytes.
+   * @throws KvmError `argument` when it does not fit in `size` bytes, `state` when the guest wrote
+   */
   set value(value: number | bigint)
 }
 /** The guest executed HLT, and no in-kernel interrupt controller waits for it. */
@@ -264,6 +268,16 @@ export interface NotifyExit {
   /** Whether the vCPU's state is lost, so that it cannot go on (KVM_NOTIFY_CONTEXT_INVALID). */
   readonly isContextInvalid: boolean
 }
+/** An SEV-SNP guest asked for a report with the host's certificates (KVM_SEV_SNP_ENABLE_REQ_CERTS). */
+export interface SnpCertificatesExit {
+  readonly reason: 'snp-req-certs'
+  /** Where the certificates are to be written. */
+  readonly gpa: Gpa
+  /** Pages that the guest has for them; with result ENOSPC those that are needed. */
+  pages: bigint
+  /** 0n unless assigned: the certificates are there; else an errno, as a positive number. */
+  result: bigint
+}
 /** The time limit of run() passed. The vCPU is as it was and can run again. */
 export interface TimeoutExit {
   readonly reason: 'timeout'
@@ -279,8 +293,8 @@ export interface OtherExit {
 }
 
 /**
- * One exit. The objects of port accesses, of MMIO, and their `data`, belong to the vCPU and are filled anew by its next run(): copy what must
- * outlive it. What is assigned to an exit after the vCPU went on changes nothing.
+ * One exit. Those of ports and of MMIO, and their `data`, belong to the vCPU and are filled anew by its next run(): copy what must outlive it. Each
+ * other exit is an object of its own, and assigning to one that the vCPU has left changes nothing in the guest.
  */
 export type Exit =
   | IoOutExit
@@ -308,6 +322,7 @@ export type Exit =
   | ApResetHoldExit
   | BusLockExit
   | NotifyExit
+  | SnpCertificatesExit
   | TimeoutExit
   | InterruptedExit
   | OtherExit

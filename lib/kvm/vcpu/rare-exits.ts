@@ -164,6 +164,14 @@ const kinds: { readonly [R in RareReason]: Kind<Rare<R>> } = {
     number: exitReasons.NOTIFY,
     read: ({ notify: { flags } }) => ({ flags, isContextInvalid: (flags & constants.KVM_NOTIFY_CONTEXT_INVALID) !== 0 })
   },
+  'snp-req-certs': {
+    number: exitReasons.SNP_REQ_CERTS,
+    read: ({ snp_req_certs: { gpa, npages } }) => ({ gpa: Number(gpa), pages: npages, result: 0n }),
+    answers: {
+      pages: register((run, value) => void (run.snp_req_certs.npages = value)),
+      result: register((run, value) => void (run.snp_req_certs.ret = value))
+    }
+  },
   'memory-fault': {
     number: exitReasons.MEMORY_FAULT,
     read: ({ memory_fault: { flags, gpa, size } }) => ({

@@ -1,5 +1,6 @@
 /** How a vCPU runs on the thread that calls run(), and what the last run left to do. */
 import { constants } from 'node:os'
+import { argumentError, checkOptions } from '../../abi/arguments.js'
 import { errnoName, ioctlError, KvmError } from '../../abi/errors.js'
 import { kvm_run } from '../../abi/generated/structures.js'
 import type { VcpuHandle } from '../../abi/ioctls.js'
@@ -15,6 +16,24 @@ const waitsForThisThread = -constants.errno.EDEADLK
 const waits = (result: number) => result === waitsForThisThread || result === mmioNotAwaited
 const timeoutExit: Exit = Object.freeze({ reason: 'timeout' })
 const interruptedExit: Exit = Object.freeze({ reason: 'interrupted' })
+
+/** The options of {@link Vcpu.run}. */
+export interface RunOptions {
+  /** Milliseconds after which run() comes back with `{ reason: 'timeout' }`; there is no limit if it is absent. */
+  timeoutMs?: number
+}
+
+/** @internal The limit in milliseconds, or -1 for none. */
+export function limitOf(options: RunOptions): number {
+  const timeoutMs = options?.timeoutMs
+  if (timeoutMs === undefined) {
+    checkOptions('options', options, ['timeoutMs'])
+    return -1
+  }
+  if (typeof timeoutMs !== 'number' || !(timeoutMs >= 0) || timeoutMs > 2 ** 31)
+    throw argumentError('timeoutMs', timeoutMs, 'milliseconds from 0 to 2147483648')
+  return timeoutMs
+}
 
 /** @internal what a VM hands to its vCPUs */
 export interface VcpuParts {

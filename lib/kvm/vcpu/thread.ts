@@ -1,8 +1,8 @@
 /** A vCPU on a thread of its own, while the event loop goes on. */
 import { AsyncResource } from 'node:async_hooks'
 import type { Gpa } from '../../abi/addresses.js'
-import { argumentError, checkAddress, checkInteger, checkList, checkOptions, checkSignal } from '../../abi/arguments.js'
-import { errnoName, KvmError } from '../../abi/errors.js'
+import { argumentError, checkAddress, checkInteger, checkList, checkOptions } from '../../abi/arguments.js'
+import { errnoName } from '../../abi/errors.js'
 import type { NativeVcpuRunner } from '../../abi/native.js'
 import { MmioAccess, PortWrite } from './accesses.js'
 import type { Exit, IoOutExit, MmioExit } from './exits.js'
@@ -70,7 +70,8 @@ const rangeWords = (ranges: readonly QueuedRange[]): (boolean | number)[] =>
     if (typeof range !== 'object' || range === null) throw argumentError('queued', range, 'objects with port or gpa, and size')
     if ('port' in range) {
       checkOptions('queued', range, ['port', 'size'])
-      return [true, checkInteger('port', range.port, 0, 0xffff), checkInteger('size', range.size ?? 1, 1, 0x1_0000)]
+      const { port, size = 1 } = range
+      return [true, checkInteger('port', port, 0, 0xffff), checkInteger('size', size, 1, 0x1_0000)]
     }
     checkOptions('queued', range, ['gpa', 'size'])
     return [false, checkAddress('gpa', range.gpa), checkInteger('size', range.size, 1)]
@@ -124,7 +125,6 @@ export class VcpuThread {
     native: { startThread(number: number, ranges: (boolean | number)[], notify: () => void): NativeVcpuRunner | number }
   ) {
     this.#handlers = handlersIn(handlers)
-    if (signal !== undefined) checkSignal('signal', signal)
     signal?.throwIfAborted()
     // In the async context of start(), which a thread-safe function keeps for itself only before Node 24.
     const arrived = AsyncResource.bind(() => this.#arrived(), 'KvmVcpuThread')
@@ -303,9 +303,4 @@ export class VcpuThread {
         (error: unknown) => this.#fail(error)
       )
   }
-}
-
-/** @internal */
-export function illegal(asked: string, id: number, state: VcpuState, advice: string): KvmError {
-  return new KvmError('state', `${asked} of vCPU ${id}, which is ${state}: ${advice}`, { state })
 }

@@ -1,6 +1,5 @@
 /** A virtual processor. */
-import { argumentError, checkOptions } from '../../abi/arguments.js'
-import { KvmError, takeEach } from '../../abi/errors.js'
+import { takeEach } from '../../abi/errors.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import { VcpuHandle } from '../../abi/ioctls.js'
 import type { NativeVcpu } from '../../abi/native.js'
@@ -15,16 +14,11 @@ import { makeLapic, type VcpuLapic } from './lapic.js'
 import { enterMode, type Mode, type ModeOptions } from './modes.js'
 import { makeMsrs, type VcpuMsrs } from './msrs.js'
 import { makeRegisters, type VcpuRegisters } from './registers.js'
-import { Runs, type VcpuParts } from './runs.js'
+import { limitOf, type RunOptions, Runs, type VcpuParts } from './runs.js'
 import { setSignalMask } from './signal-mask.js'
+import { Started } from './started.js'
 import { makeSyncRegisters, type SyncRegisters } from './sync-registers.js'
-import { type ExitHandlers, illegal, type RunEnd, type StartOptions, type VcpuState, VcpuThread } from './thread.js'
-
-/** The options of {@link Vcpu.run}. */
-export interface RunOptions {
-  /** Milliseconds after which run() comes back with `{ reason: 'timeout' }`; there is no limit if it is absent. */
-  timeoutMs?: number
-}
+import type { ExitHandlers, RunEnd, StartOptions, VcpuState } from './thread.js'
 
 /** @internal */
 export let makeVcpu: (parts: VcpuParts) => Vcpu
@@ -54,7 +48,7 @@ export class Vcpu implements Disposable {
   readonly #native: NativeVcpu
   readonly #handle: VcpuHandle
   readonly #runs: Runs
-  #thread: VcpuThread | undefined
+  readonly #started: Started
 
   static {
     makeVcpu = (parts) => new Vcpu(ours, parts)
@@ -67,6 +61,7 @@ export class Vcpu implements Disposable {
     this.#native = parts.native
     this.#handle = handle
     this.#runs = new Runs(parts, handle, exits)
+    this.#started = new Started(parts.id, parts.native, handle, this.#runs)
     this.id = parts.id
     this.vm = parts.vm
     this.registers = makeRegisters(handle)
@@ -92,7 +87,7 @@ export class Vcpu implements Disposable {
    */
   run(options?: RunOptions): Exit {
     const timeoutMs = options === undefined ? -1 : limitOf(options)
-    if (this.#thread !== undefined || this.#runs.handingOn) this.#stoppedFor('run()')
+    if (!this.#started.isIdle) this.#started.checkStopped('run()')
     return this.#runs.run(timeoutMs)
   }
 
@@ -107,7 +102,7 @@ export class Vcpu implements Disposable {
    */
   finishExit(): Exit | undefined {
     this.#handle.checkOpen()
-    this.#stoppedFor('finishExit()')
+    this.#started.checkStopped('finishExit()')
     return this.#runs.finishExit()
   }
 
@@ -122,55 +117,34 @@ export class Vcpu implements Disposable {
    * if (end.reason === 'hlt') console.log('halted')
    */
   start(handlers: ExitHandlers, options: StartOptions = {}): Promise<RunEnd> {
-    this.#handle.checkOpen()
-    this.#stoppedFor('start()')
-    checkOptions('options', options, ['signal', 'queued'])
-    if (options.signal?.aborted) return Promise.reject(options.signal.reason)
-    if (this.#native.running) throw new KvmError('busy', `vCPU ${this.id} runs on another thread`)
-    this.#thread = new VcpuThread(this.id, this.#runs, handlers, options, this.#native)
-    return this.#thread.ended
+    return this.#started.begin(handlers, options)
   }
 
   /** What start(), pause(), resume() and stop() made of it. A run() in progress on another thread does not show here. */
   get state(): VcpuState {
-    return this.#thread?.state ?? 'stopped'
-  }
-
-  #stoppedFor(asked: string): void {
-    if (this.#runs.handingOn)
-      throw illegal(asked, this.id, 'running', 'a run() of it called this handler, and has not told its exit yet; run it after that')
-    if (this.state !== 'stopped') throw illegal(asked, this.id, this.state, 'it has a thread of its own; stop() it first')
-  }
-  #startedFor(asked: string): VcpuThread {
-    this.#handle.checkOpen()
-    if (this.#thread === undefined || this.state === 'stopped') throw illegal(asked, this.id, 'stopped', 'start() it first')
-    return this.#thread
+    return this.#started.state
   }
 
   /** Resolves when the guest is out; handlers in progress go on, and the guest waits for resume(). @throws KvmError `state` when stopped */
-  async pause(): Promise<void> {
-    await this.#startedFor('pause()').pause()
+  pause(): Promise<void> {
+    return this.#started.pause()
   }
   /** On into the guest after pause(). @throws KvmError `state` when not parked */
   resume(): void {
-    const thread = this.#startedFor('resume()')
-    if (thread.state !== 'parked') throw illegal('resume()', this.id, thread.state, 'only pause() parks it')
-    thread.resume()
+    this.#started.resume()
   }
   /** Ends the run that start() began, with `{ reason: 'stopped' }`, and resolves when it is over. Does nothing when stopped. */
-  async stop(): Promise<void> {
-    const thread = this.#thread
-    thread?.stop()
-    await thread?.ended.catch(() => {})
+  stop(): Promise<void> {
+    return this.#started.stop()
   }
   /** Whether a started vCPU keeps the process alive, as it does at first. */
   ref(): this {
-    this.#thread?.ref()
+    this.#started.ref()
     return this
   }
   /** The opposite of ref(). */
   unref(): this {
-    this.#thread?.unref()
+    this.#started.unref()
     return this
   }
 
@@ -216,21 +190,10 @@ export class Vcpu implements Disposable {
 
   /** Ends what start() began, and closes the descriptor; a second call does nothing. */
   close(): void {
-    takeEach([() => this.#thread?.end(), () => this.stats.close(), () => this.#native.close()])
+    takeEach([() => this.#started.end(), () => this.stats.close(), () => this.#native.close()])
   }
   /** close(), at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
   }
-}
-
-function limitOf(options: RunOptions): number {
-  const timeoutMs = options?.timeoutMs
-  if (timeoutMs === undefined) {
-    checkOptions('options', options, ['timeoutMs'])
-    return -1
-  }
-  if (typeof timeoutMs !== 'number' || !(timeoutMs >= 0) || timeoutMs > 2 ** 31)
-    throw argumentError('timeoutMs', timeoutMs, 'milliseconds from 0 to 2147483648')
-  return timeoutMs
 }

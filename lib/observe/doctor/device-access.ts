@@ -2,8 +2,8 @@
 
 import type { Stats } from 'node:fs'
 import { userInfo } from 'node:os'
+import { readOptional } from '../../abi/procfs.js'
 import { quoted } from '../../abi/text.js'
-import { readOptional } from '../host.js'
 import { containerKind, gainsNothing, hasCapability, inOwnNamespace, isInstalled } from '../privileges.js'
 import { byRoot, type Finding, lacking } from './finding.js'
 

@@ -2,8 +2,8 @@
 
 import { closeSync, existsSync, openSync, type Stats, statSync } from 'node:fs'
 import { release } from 'node:os'
+import { readOptional } from '../../abi/procfs.js'
 import { quoted } from '../../abi/text.js'
-import { readOptional } from '../host.js'
 import { containerKind, inOwnNamespace } from '../privileges.js'
 import { checkDenied } from './device-access.js'
 import { byRoot, type Finding, found, lacking, type Situation } from './finding.js'

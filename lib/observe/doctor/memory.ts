@@ -1,8 +1,7 @@
 /** Guest memory: pages on demand, and huge ones. */
 import { closeSync, openSync } from 'node:fs'
 import { KiB, MiB } from '../../abi/arguments.js'
-import { isFiltered } from '../../abi/procfs.js'
-import { readOptional } from '../host.js'
+import { isFiltered, readOptional } from '../../abi/procfs.js'
 import { hasCapability } from '../privileges.js'
 import { namesIn } from './files.js'
 import { byRoot, type Finding, found, lacking, type Situation, whatHappened } from './finding.js'

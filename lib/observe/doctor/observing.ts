@@ -3,9 +3,8 @@
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { pageSize } from '../../abi/arguments.js'
 import { exhaustion, KvmError } from '../../abi/errors.js'
-import { isFiltered } from '../../abi/procfs.js'
+import { isFiltered, readOptional } from '../../abi/procfs.js'
 import { quoted } from '../../abi/text.js'
-import { readOptional } from '../host.js'
 import {
   containerKind,
   gainsNothing,

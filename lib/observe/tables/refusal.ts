@@ -2,7 +2,8 @@
 import { existsSync } from 'node:fs'
 import { errnoName } from '../../abi/errors.js'
 import type { TableFailure } from '../../abi/native.js'
-import { type Host, readOptional } from '../host.js'
+import { readOptional } from '../../abi/procfs.js'
+import type { Host } from '../host.js'
 import { hasCapability, inOwnNamespace, shellWith } from '../privileges.js'
 
 /** In the order of field_bit in native/observe/bpf/layout.h. */

@@ -115,9 +115,13 @@ export function checkList<T>(argument: string, value: Iterable<T>, most = 65_536
   return list
 }
 
+/** Whether its values have names: those of a list, a map or bytes would be overlooked. */
+export const hasNames = (value: unknown): value is object =>
+  typeof value === 'object' && value !== null && !(Symbol.iterator in value) && !ArrayBuffer.isView(value)
+
 /** An object of options with none that is unknown: a misspelled name is an error, not silence. */
 export function checkOptions<T extends object>(argument: string, value: T, known: readonly (keyof T & string)[]): T {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw argumentError(argument, value, `an object with ${known.join(', ')}`)
+  if (!hasNames(value)) throw argumentError(argument, value, `an object with ${known.join(', ')}`)
   for (const name of Object.keys(value))
     if (!known.includes(name as keyof T & string))
       throw new KvmError('argument', `${argument} has no option '${name}'; there are ${known.join(', ')}`, { argument: name })

@@ -3,7 +3,7 @@
  * instance *is* the bytes that go to the ioctl, so reading one register decodes one register.
  */
 import { inspect } from 'node:util'
-import { argumentError, bytesWithin, checkBits, checkInteger, copyBytes } from './arguments.js'
+import { argumentError, bytesWithin, checkBits, checkInteger, copyBytes, hasNames } from './arguments.js'
 import { KvmError } from './errors.js'
 import { type ArrayOf, type Field, type Fields, u64, type ValueOf, type ValuesOf } from './fields.js'
 import { hex, visible } from './text.js'
@@ -79,8 +79,7 @@ export type StructOf<S> = S extends StructType<infer F> ? StructInstance<F> : ne
 
 /** The fields of a plain object, each read once and checked. */
 function checkFields(fields: Fields, name: string, values: unknown): Map<string, unknown> {
-  if (typeof values !== 'object' || values === null || Array.isArray(values) || ArrayBuffer.isView(values))
-    throw argumentError(name, values, `an object with ${Object.keys(fields).join(', ')}`)
+  if (!hasNames(values)) throw argumentError(name, values, `an object with ${Object.keys(fields).join(', ')}`)
   if (values instanceof Struct) throw argumentError(name, values, 'an instance of its own kind, or a plain object')
   return new Map(
     Object.keys(values).map((key) => {

@@ -4,6 +4,7 @@
  */
 import { setMaxListeners } from 'node:events'
 import { inspect } from 'node:util'
+import { isUint8Array } from 'node:util/types'
 import * as core from 'node-kvm'
 import { KvmError } from 'node-kvm'
 import { expect, test } from 'vitest'
@@ -48,20 +49,34 @@ test('there are arguments for each method of each class', () => {
 const isPlain = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype
 
-/** A value with one thing wrong, in it or in what it consists of; and whether it may be taken all the same, since some of any kind are. */
-function* wrongOnes(value: unknown): Generator<{ value: unknown; isTaken: boolean }> {
-  const kind = typeof value
-  // Absent, it is what is documented; an object may be one of several kinds.
-  for (const bad of wrong) yield { value: bad, isTaken: bad === undefined || typeof bad === kind || (kind === 'function' && typeof bad === 'object') }
+/** What of a value its type says; of objects, what they are for. */
+function kindOf(value: unknown): string {
+  if (typeof value !== 'object') return typeof value
+  if (value === null) return 'null'
+  if (isUint8Array(value)) return 'bytes'
+  if (typeof (value as Iterable<unknown>)[Symbol.iterator] === 'function') return 'list'
+  return isPlain(value) || Object.keys(value).length === 0 ? 'plain' : 'instance'
+}
+
+/**
+ * A value with one thing wrong, in it or in what it consists of.
+ * @param also kinds that do for this one, too
+ */
+function* wrongOnes(value: unknown, also: readonly string[]): Generator<{ value: unknown; mayDo: boolean }> {
+  // One that is absent does where it is optional, and some of the same kind.
+  const kinds = ['undefined', kindOf(value), ...(kindOf(value) === 'list' ? ['bytes'] : []), ...also]
+  for (const bad of wrong) yield { value: bad, mayDo: kinds.includes(kindOf(bad)) }
   if (Array.isArray(value)) {
-    for (const [index, part] of value.entries()) for (const bad of wrongOnes(part)) yield { ...bad, value: value.with(index, bad.value) }
-    yield { value: new Array(3), isTaken: false }
-    yield { value: [...value, undefined], isTaken: false }
+    for (const [index, part] of value.entries()) for (const bad of wrongOnes(part, also)) yield { ...bad, value: value.with(index, bad.value) }
+    yield { value: new Array(3), mayDo: false }
+    yield { value: [...value, undefined], mayDo: false }
   } else if (isPlain(value)) {
-    for (const [name, part] of Object.entries(value)) for (const bad of wrongOnes(part)) yield { ...bad, value: { ...value, [name]: bad.value } }
-    yield { value: { ...value, no_such: 1 }, isTaken: false }
-    yield { value: Object.assign(Object.create(null), value, { '\x1b[2J': 1 }), isTaken: false }
-    yield { value: new Proxy(value, {}), isTaken: true }
+    for (const [name, part] of Object.entries(value))
+      for (const bad of wrongOnes(part, also)) yield { ...bad, value: { ...value, [name]: bad.value } }
+    const mayDo = also.includes('names')
+    yield { value: { ...value, no_such: 1 }, mayDo }
+    yield { value: Object.assign(Object.create(null), value, { '\x1b[2J': 1 }), mayDo }
+    yield { value: new Proxy(value, {}), mayDo: true }
   }
 }
 
@@ -105,11 +120,11 @@ test.for(calls)('%s', async ([name, row, method], context) => {
   let refused = 0
   for (const args of variants)
     for (const [at, arg] of args.entries())
-      for (const { value, isTaken } of wrongOnes(arg)) {
+      for (const { value, mayDo } of wrongOnes(arg, row.takesAlso?.[method] ?? [])) {
         const before = stateOf(machine)
         try {
           await undo(call(args.with(at, value)), machine)
-          if (!isTaken) faults.add(`argument ${at}: ${inspect(value)} was taken`)
+          if (!mayDo) faults.add(`argument ${at}: ${inspect(value)} was taken`)
         } catch (error) {
           refused++
           const fault = faultOf(error, name)

@@ -41,7 +41,7 @@ function wrongFor(field: Field<any>): unknown[] {
 
 /** A plain object that names no field gives none: there is nothing wrong with it. */
 const isEmptyObject = (value: unknown) =>
-  typeof value === 'object' && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value) && Object.keys(value).length === 0
+  typeof value === 'object' && value !== null && !(Symbol.iterator in value) && !ArrayBuffer.isView(value) && Object.keys(value).length === 0
 
 function notOfStructure(field: Field<any>): unknown[] {
   const other = (field as unknown) === Registers ? SpecialRegisters : Registers

@@ -25,6 +25,7 @@ function objects(): [object: object, text: RegExp][] {
   ]
   const vcpu = vm.createVcpu(3)
   const ofVcpu: object[] = [vcpu.registers, vcpu.cpuid, vcpu.msrs, vcpu.events, vcpu.lapic, vcpu.debug, vcpu.syncRegisters, vcpu.stats]
+  all.push([vcpu, /^Vcpu { id: 3, state: stopped }$/])
   for (const facet of ofVcpu) all.push([facet, new RegExp(`^${facet.constructor.name} { of: vCPU 3 }$`)])
   for (const facet of [vm.memory, vm.interrupts, vm.capabilities, vm.stats])
     all.push([facet, new RegExp(`^${facet.constructor.name} { of: this VM }$`)])

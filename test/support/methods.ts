@@ -36,6 +36,8 @@ export interface Row {
   /** Of methods by name; of setters by name and `=`. */
   takes: Record<string, (machine: Machine) => Valid>
   irqchip?: boolean
+  /** Kinds that methods take beside those of `takes`; `names` for objects that may have more than is looked at. */
+  takesAlso?: Record<string, readonly string[]>
 }
 
 const nothing = (): Valid => [[]]
@@ -75,7 +77,7 @@ export const table: Record<string, Row> = {
     takes: { supportedCpuid: nothing, createVm: () => [[0], []], close: nothing }
   },
   'static Kvm': { of: () => Kvm, takes: { open: () => [['/dev/kvm'], []] } },
-  Capabilities: { of: ({ kvm }) => kvm.capabilities, takes: { check: () => [['IRQCHIP'], [0]] } },
+  Capabilities: { of: ({ kvm }) => kvm.capabilities, takes: { check: () => [['IRQCHIP'], [0]] }, takesAlso: { check: ['string', 'number'] } },
   VmCapabilities: {
     of: ({ vm }) => vm.capabilities,
     takes: {
@@ -84,7 +86,8 @@ export const table: Record<string, Row> = {
         ['EXCEPTION_PAYLOAD', 1n],
         ['EXCEPTION_PAYLOAD', 1n, 0n, 0n, 0n]
       ]
-    }
+    },
+    takesAlso: { check: ['string', 'number'], enable: ['string', 'number'] }
   },
   Vm: {
     of: ({ vm }) => vm,
@@ -102,7 +105,7 @@ export const table: Record<string, Row> = {
       close: nothing
     }
   },
-  'static Vm': { of: ({ vm }) => vm.constructor, takes: { attach: ({ vm }) => [[vm.share()]] } },
+  'static Vm': { of: ({ vm }) => vm.constructor, takes: { attach: ({ vm }) => [[vm.share()]] }, takesAlso: { attach: ['names'] } },
   Memslots: {
     of: ({ vm }) => vm.memslots,
     takes: {
@@ -157,7 +160,8 @@ export const table: Record<string, Row> = {
       onMissing: () => [[() => page()], [{ content: new Uint8Array(0x10000) }], [{ file: '/proc/self/exe', offset: 0 }]],
       onMinorFault: () => [[() => page()]],
       close: nothing
-    }
+    },
+    takesAlso: { onMissing: ['function', 'plain'] }
   },
   'static Mapping': {
     of: () => Mapping,
@@ -229,7 +233,9 @@ export const table: Record<string, Row> = {
         ['long', { ip: 0, sp: 0, ring: 3, tables: 0x1000, identityBytes: 2 ** 30 }]
       ],
       close: nothing
-    }
+    },
+    // A device is an object that may have much beside the method that is called.
+    takesAlso: { start: ['function', 'names'] }
   },
   VcpuRegisters: {
     of: ({ vcpu }) => vcpu.registers,

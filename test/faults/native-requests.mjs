@@ -4,12 +4,14 @@
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
-import * as requests from '../../dist/lib/abi/generated/requests.js'
-import * as structures from '../../dist/lib/abi/generated/structures.js'
+import * as everyRequest from '../../dist/lib/abi/generated/requests.js'
+import * as everyStructure from '../../dist/lib/abi/generated/structures.js'
 
 const require = createRequire(import.meta.url)
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const addon = process.env.NODE_KVM_ADDON ? require(process.env.NODE_KVM_ADDON) : require('node-gyp-build')(root)
+const requests = { ...everyRequest }
+const structures = { ...everyStructure }
 const all = Object.values(requests)
 const [EINVAL, E2BIG, EOPNOTSUPP] = [-22, -7, -95]
 

@@ -1,7 +1,7 @@
 /** The system descriptor, /dev/kvm. */
 import { inspect } from 'node:util'
 import { argumentError, checkInteger } from '../abi/arguments.js'
-import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
+import { errnoName, exhaustion, ioctlError, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
 import { KVM_CREATE_VM, KVM_GET_API_VERSION, KVM_GET_SUPPORTED_CPUID } from '../abi/generated/requests.js'
 import { checkOurs, ours } from '../abi/internal.js'
@@ -53,6 +53,7 @@ export class Kvm implements Disposable {
     const version = system.ioctl(KVM_GET_API_VERSION.number)
     if (version !== 12) {
       system.close()
+      if (version < 0 && errnoName(version) !== 'ENOTTY') throw ioctlError(KVM_GET_API_VERSION.name, version, `opening ${path}`, '', { path })
       throw new KvmError('unavailable', `${path} does not speak version 12 of the KVM API (KVM_GET_API_VERSION gave ${version}); is it KVM?`, {
         path
       })

@@ -1,4 +1,4 @@
-/** Faults that the library does not have, for the test that the fuzzer would find them. */
+/** Plants faults that the library does not have, for the test that the fuzzer would find them. */
 import { Kvm, type Library, Mapping, Memslot } from './program/library.js'
 
 const faults: Record<string, () => void> = {

@@ -1,4 +1,7 @@
-/** A cpio archive as the kernel's initramfs wants it ("newc"): a header in hexadecimal for each file, everything padded to four bytes. */
+/**
+ * A cpio archive in the format that the kernel expects of an initramfs ("newc"): each file has a header in hexadecimal, and everything is padded to
+ * four bytes.
+ */
 interface ArchivedFile {
   path: string
   mode: number

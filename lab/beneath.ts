@@ -1,6 +1,7 @@
 /**
- * Folders by their descriptor. Node has no openat(2), but /proc/self/fd/N is the folder that descriptor N has open, whatever its path leads to by
- * now (proc_pid_fd(5)). Each step down is one name, opened so that a link is refused: nobody who swaps a folder for a link leads out of it.
+ * Folders by their descriptor. Node has no openat(2), but /proc/self/fd/N is the folder that descriptor N has open, wherever its path leads by now
+ * (proc_pid_fd(5)). Each step down is one name, which is opened so that a link is refused: nobody can lead a step out of the folder by swapping a
+ * folder for a link.
  */
 import {
   closeSync,
@@ -19,7 +20,7 @@ import {
 } from 'node:fs'
 import { dirname } from 'node:path'
 
-/** One component of a path, as bytes where it is not UTF-8. */
+/** One component of a path; a name that is not UTF-8 is given as bytes. */
 export type Name = string | Buffer
 
 const { O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_DIRECTORY, O_NOFOLLOW } = constants
@@ -33,7 +34,7 @@ export class Folder {
     this.#fd = openSync(path, O_RDONLY | O_DIRECTORY | flags)
   }
 
-  /** The folder that a path leads to, by whatever links. */
+  /** The folder to which a path leads, through any links. */
   static at(path: string): Folder {
     return new Folder(path)
   }
@@ -51,7 +52,7 @@ export class Folder {
     return this.folder(name)
   }
 
-  /** The descriptor of a file that was not there before. */
+  /** Makes a file that was not there before, and returns its descriptor. */
   makeFile(name: Name, mode: number): number {
     return openSync(this.#path(name), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode)
   }
@@ -68,7 +69,7 @@ export class Folder {
     return readdirSync(`/proc/self/fd/${this.#fd}`, { encoding: 'buffer' }) as unknown as Buffer[]
   }
 
-  /** Whether the name stands for this very folder. */
+  /** Whether the name leads to this very folder. */
   isAt(parent: Folder, name: Name): boolean {
     const [own, there] = [fstatSync(this.#fd), parent.stat(name)]
     return there !== undefined && own.dev === there.dev && own.ino === there.ino
@@ -78,7 +79,7 @@ export class Folder {
     fchmodSync(this.#fd, mode)
   }
 
-  /** Removes what has this name, and what is in it; of a link, the link. */
+  /** Removes the file or folder with this name, and everything in the folder. If the name is a link, the link itself is removed. */
   remove(name: Name): void {
     for (let tries = 0; ; tries++) {
       try {
@@ -86,7 +87,7 @@ export class Folder {
         return
       } catch (error) {
         if (codeOf(error) === 'ENOENT') return
-        // An emulator that was ended just now may have made another file meanwhile.
+        // An emulator that has just been ended may have made another file meanwhile.
         if (codeOf(error) !== 'ENOTEMPTY' || tries === 10) throw error
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50)
       }
@@ -106,7 +107,7 @@ export class Folder {
   #empty(name: Name): void {
     const folder = this.folder(name)
     try {
-      // Without the right to write in it, which its owner can give, nothing can be taken out.
+      // Nothing can be taken out of a folder without the right to write to it, which its owner can give.
       if (fstatSync(folder.#fd).uid === process.geteuid?.()) folder.setMode(0o700)
       for (const inside of folder.names) folder.remove(inside)
     } finally {
@@ -119,19 +120,22 @@ export class Folder {
   }
 }
 
-/** Makes a folder, and those above it. Node's own way never comes to an end where a folder denies that it is there, as /proc does. */
+/**
+ * Makes a folder, and the folders above it. Node's own recursive mkdir never ends where a folder's mkdir fails with ENOENT although the folder above
+ * exists, as in /proc.
+ */
 export function makeFolders(path: string, mode = 0o777): void {
   const above = dirname(path)
   if (above !== path && !statSync(above, { throwIfNoEntry: false })) makeFolders(above, mode)
   try {
     mkdirSync(path, { mode })
   } catch (error) {
-    // It was there, or another has made it meanwhile.
+    // The folder was there, or another process has made it meanwhile.
     if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) throw error
   }
 }
 
-/** Removes `name` in the folder at this path, if that is there. */
+/** Removes `name` in the folder at this path, if the folder is there. */
 export function removeIn(path: string, name: Name): void {
   const folder = Folder.at(path)
   try {
@@ -143,19 +147,19 @@ export function removeIn(path: string, name: Name): void {
 
 const has = (mode: number, bits: number) => (mode & bits) !== 0
 
-/** Why others could put something of theirs where the folder is; null where nobody could but its owner and the administrator. */
+/** Says why other users could put something of theirs where the folder is; null if only its owner and the administrator could. */
 function weakness(path: string, own: boolean): string | null {
   const { uid, gid, mode } = lstatSync(path)
-  // In a user namespace the administrator may have no number of its own: who owns / is trusted with all below it.
+  // In a user namespace the administrator may have no number of its own: the owner of / is trusted with everything below it.
   const trusted = own ? [process.geteuid?.()] : [process.geteuid?.(), 0, lstatSync('/').uid]
   if (!trusted.includes(uid)) return `${path} belongs to user ${uid}`
-  // The user's own group, which may write where the umask is 002, has nobody else in it. Where a folder above is sticky, as /tmp is, others can make
-  // what is theirs there and not move what is ours.
+  // The user's own group, which may write if the umask is 002, has no other members. In a sticky folder above, such as /tmp, other users can make
+  // files of their own, but cannot move this user's.
   const open = own ? has(mode, 0o022) : has(mode, gid === process.getegid?.() ? 0o002 : 0o022) && !has(mode, 0o1000)
   return open ? `${path} can be written to by others (mode ${(mode & 0o7777).toString(8)})` : null
 }
 
-/** The first reason, from the folder upwards, not to keep anything there; the path has no links. */
+/** Returns the first reason not to keep anything in the folder, from the folder upwards. The path has no links. */
 export function whyNotOurs(path: string): string | null {
   let reason = weakness(path, true)
   for (let above = path; reason === null && above !== '/'; ) {

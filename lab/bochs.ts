@@ -21,12 +21,12 @@ interface Settings {
   purpose: Purpose
 }
 
-/** Each line was found to matter, or to cost time where it is missing: docs/lab.md. */
+/** Each line was found to matter, or to cost time if it is missing: docs/lab.md. */
 function settings({ root, cd, purpose }: Settings): string {
-  // With a saved state goes a copy of each flat image; of a volatile one only what was written to it.
+  // A saved state includes a copy of each flat image, but of a volatile one only the blocks that were written to it.
   const mode = purpose === 'save' ? 'volatile' : 'flat'
   return [
-    // A saved state is read before the devices would load themselves.
+    // Bochs reads a saved state before the devices would load themselves.
     'plugin_ctrl: biosdev=true, iodebug=true, parallel=true, serial=true, unmapped=true, usb_uhci=true, gameport=true, speaker=false',
     'cpu: model=corei7_haswell_4770, count=1, ips=100000000, ignore_bad_msrs=1, reset_on_triple_fault=0',
     'memory: guest=1024, host=1024',
@@ -65,21 +65,21 @@ async function start(images: Images, purpose: Purpose, { screenOnNetwork = false
   return {
     words: [...unpackedProgram(unpacked, 'usr/bin/bochs-bin'), '-q', ...from.words, '-rc', 'orders'],
     env: { ...process.env, BXSHARE: join(root, 'usr/share/bochs'), LTDL_LIBRARY_PATH: join(root, 'usr/lib/x86_64-linux-gnu/bochs/plugins') },
-    // Debian's program has a debugger, which waits for an order at the start.
+    // Debian's program has a debugger, which waits for a command at the start.
     files: { ...from.files, orders: 'c\n' },
     network: screenOnNetwork ? [] : await ownNetwork()
   }
 }
 
-/** The second button from the right of the bar above the screen: Bochs user manual, "The headerbar". */
+/** The save button is the second button from the right of the bar above the screen: Bochs user manual, "The headerbar". */
 const saveButton = { fromRight: 48, y: 10 }
 
-/** Has the screen ask for a folder and names it; false when the question was not there yet. */
+/** Makes the screen ask for a folder, and types its name. Returns false when the question was not there yet. */
 async function nameFolder(screen: RfbScreen, folder: string, patienceMs: number): Promise<boolean> {
   screen.click(screen.width - saveButton.fromRight, saveButton.y)
   await sleep(patienceMs)
   screen.type(files.state)
-  // The first that is written.
+  // Bochs writes this file first.
   for (let tries = 0; tries < 40 && !existsSync(join(folder, files.state, 'config')); tries++) await sleep(50)
   return existsSync(join(folder, files.state, 'config'))
 }
@@ -87,13 +87,13 @@ async function nameFolder(screen: RfbScreen, folder: string, patienceMs: number)
 async function save(machine: Machine): Promise<void> {
   const { folder } = machine
   const port = /listening for connections on port (\d+)/.exec(readFileSync(join(folder, files.emulator), 'utf8'))?.[1]
-  if (port === undefined) throw new LabError('Bochs shows no screen')
+  if (port === undefined) throw new LabError('Bochs did not say on which port its screen listens')
   const screen = await RfbScreen.open(connectIn(machine.child.pid as number, machine.network, Number(port), await findBusybox()))
   try {
     let saving = false
     for (let patienceMs = 500; !saving && patienceMs <= 4000; patienceMs *= 2) saving = await nameFolder(screen, folder, patienceMs)
     if (!saving) throw new LabError('Bochs was told to save its state and did not')
-    // When it is done it asks whether to go on; after a no it ends.
+    // When Bochs has saved, it asks whether to go on; it ends after a no.
     for (let tries = 0; tries < 100 && !machine.closed; tries++) {
       screen.type('n')
       await sleep(200)
@@ -107,7 +107,7 @@ async function save(machine: Machine): Promise<void> {
 
 const replaceIn = (path: string, from: string, to: string) => writeFileSync(path, readFileSync(path, 'utf8').replaceAll(from, to))
 
-/** Restoring would write the disks' copies over the images, and report as much as saving had to. */
+/** Without this, restoring would write the disks' copies over the images, and report as much as saving had to. */
 function fitForRuns(state: string): void {
   replaceIn(join(state, 'hard_drive'), 'image = true', 'image = false')
   replaceIn(join(state, 'logopts'), 'INFO=report', 'INFO=ignore')

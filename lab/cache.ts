@@ -1,6 +1,6 @@
 /**
- * What the lab has downloaded and built, one folder an entry, named by what it was made from. An entry is made elsewhere and renamed into
- * place when it is whole, with a list of its files; one that differs from its list is made anew.
+ * Keeps what the lab has downloaded and built. Each entry is a folder, whose name is a hash of its inputs. An entry is made elsewhere and renamed
+ * into place when it is whole, with a list of its files; an entry that differs from its list is made anew.
  */
 import { createHash } from 'node:crypto'
 import { existsSync, lstatSync, readdirSync, readFileSync, realpathSync, renameSync, utimesSync, writeFileSync } from 'node:fs'
@@ -12,49 +12,51 @@ import { acquire } from './lock.js'
 import { type Scratch, scratchFolder } from './scratch.js'
 
 /**
- * A folder of the lab's, made where it is not there. What lies in it is run, and removed by its name: one that another user made, or could put
- * something in the place of, is refused.
+ * A folder of the lab, which is made if it is not there. The lab runs the files in it, and removes files by their names. So it refuses a folder that
+ * another user made, or in whose place another user could put something.
  */
 function ours(path: string): string {
   try {
     makeFolders(path, 0o700)
   } catch (error) {
-    throw new LabError(`the lab cannot make its folder (${(error as Error).message}); NODE_KVM_LAB_CACHE names another`)
+    throw new LabError(`the lab cannot make its folder (${(error as Error).message}); set NODE_KVM_LAB_CACHE to another folder`)
   }
   const real = realpathSync(path)
   const reason = whyNotOurs(real)
   if (reason !== null)
     throw new LabError(
-      `${reason}, so what the lab keeps in ${real} would not be safe from them. NODE_KVM_LAB_CACHE names another folder;` +
-        " it must be yours, those above it yours or the administrator's, and none of them open to others (chmod go-w)."
+      `${reason}, so others could change the files that the lab keeps in ${real}. Set NODE_KVM_LAB_CACHE to another folder:` +
+        ' you must own it, you or the administrator must own the folders above it, and others must not be able to write to any of them (chmod go-w).'
     )
   return real
 }
 
-/** Whoever has no entry in passwd(5) has a home only where HOME says so. */
+/** A user without an entry in passwd(5) has a home only if HOME is set. */
 function home(): string {
   try {
     return homedir()
   } catch {
-    throw new LabError('this user has no home folder for the lab to keep its files in; NODE_KVM_LAB_CACHE names another folder')
+    throw new LabError('this user has no home folder for the lab to keep its files in; set NODE_KVM_LAB_CACHE to another folder')
   }
 }
 
-/** A variable that is empty says nothing (XDG Base Directory Specification). */
+/** An empty variable counts as unset (XDG Base Directory Specification). */
 export const cacheFolder = () =>
   ours(process.env['NODE_KVM_LAB_CACHE'] || join(process.env['XDG_CACHE_HOME'] || join(home(), '.cache'), 'node-kvm', 'lab'))
 
-/** What the system refused while the lab worked, as a failure that tells what to do; any other error as it is. */
+/** Turns an error of the system while the lab worked into a failure that says what to do. Any other error is returned as it is. */
 export function refused(error: unknown): unknown {
   const { syscall, path, message } = error as NodeJS.ErrnoException
   if (error instanceof LabError || syscall === undefined) return error
   const isOurs = path !== undefined && `${path}/`.startsWith(`${cacheFolder()}/`)
   return new LabError(
-    isOurs ? `the lab cannot use its folder (${message}); NODE_KVM_LAB_CACHE names another` : `the system refuses what the lab needs: ${message}`
+    isOurs
+      ? `the lab cannot use its folder (${message}); set NODE_KVM_LAB_CACHE to another folder`
+      : `the system refuses what the lab needs: ${message}`
   )
 }
 
-/** The name of the folder, in that of the cache, in which runs have theirs. */
+/** The name of the folder, within the cache's folder, that holds the folders of runs. */
 export const runsName = 'runs'
 
 /** A folder for a run. */
@@ -65,7 +67,7 @@ const hash = (value: unknown) => createHash('sha256').update(JSON.stringify(valu
 type List = Record<string, [size: number, changed: number]>
 const listName = 'contents.json'
 
-/** Size and time of every file: a file that was cut off or written to differs in one of them. */
+/** The size and time of every file: a file that was cut off or written to differs in one of them. */
 function list(folder: string): List {
   const files: List = {}
   const visit = (path: string) => {
@@ -96,7 +98,7 @@ function isWhole(folder: string): boolean {
 
 const unusedMs = 30 * 86_400_000
 
-/** Entries that nobody asked for in a month: made from a Node or a package that has changed since, mostly. */
+/** Removes entries that nobody asked for in a month. Most were made from a Node or a package that has changed since. */
 function prune(): void {
   for (const name of readdirSync(cacheFolder())) {
     const path = join(cacheFolder(), name, listName)
@@ -104,7 +106,7 @@ function prune(): void {
   }
 }
 
-/** What has this beginning of a name is an entry that is being made. */
+/** A name with this in it belongs to an entry that is being made. */
 export const making = '.making-'
 
 function place(folder: string, path: string): void {
@@ -112,7 +114,7 @@ function place(folder: string, path: string): void {
   try {
     renameSync(folder, path)
   } catch (error) {
-    // Who removes the file of a lock by hand lets another make the same entry. The first one to be whole is as good.
+    // If a user removes a lock's file by hand, another process may make the same entry. The first one that is whole serves both.
     if (codeOf(error) !== 'ENOTEMPTY' || !isWhole(path)) throw error
   }
 }
@@ -131,7 +133,7 @@ async function build(path: string, make: (folder: string) => Promise<void>): Pro
   }
 }
 
-/** The folder of an entry, made first where it is not there or not whole. */
+/** Returns the folder of an entry, and makes the entry first if it is not there or not whole. */
 export async function entry(kind: string, inputs: unknown, make: (folder: string) => Promise<void>): Promise<string> {
   const path = join(cacheFolder(), `${kind}-${hash(inputs)}`)
   if (isWhole(path)) {
@@ -140,7 +142,7 @@ export async function entry(kind: string, inputs: unknown, make: (folder: string
   }
   const release = await acquire(`${path}.lock`)
   try {
-    // Somebody else may have made it meanwhile.
+    // Another process may have made it meanwhile.
     if (!isWhole(path)) await build(path, make)
   } finally {
     release()
@@ -148,7 +150,7 @@ export async function entry(kind: string, inputs: unknown, make: (folder: string
   return path
 }
 
-/** Removes an entry that turned out to be of no use. Whoever has its files open keeps them. */
+/** Removes an entry that turned out to be of no use. A process that has its files open keeps them. */
 export async function discard(path: string): Promise<void> {
   const release = await acquire(`${path}.lock`)
   try {

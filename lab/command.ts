@@ -1,4 +1,4 @@
-/** Runs the programs that the lab needs of this machine. */
+/** Runs programs of this machine that the lab needs. */
 import { spawn } from 'node:child_process'
 import { LabError } from './errors.js'
 import { undoAtExit } from './leftovers.js'
@@ -6,9 +6,9 @@ import { undoAtExit } from './leftovers.js'
 interface Options {
   cwd?: string
   env?: NodeJS.ProcessEnv
-  /** The package that has the program, where it is missing. */
+  /** The package to install if the program is missing. */
   from?: string
-  /** Inherited as descriptor 3. */
+  /** The program inherits this as descriptor 3. */
   descriptor?: number
   /** Ends the program. */
   signal?: AbortSignal
@@ -21,10 +21,10 @@ interface Ended {
   err: Buffer
 }
 
-/** Programs for the system's administrator are not on everybody's PATH. */
+/** Programs for the system's administrator are not on every user's PATH. */
 export const withSystemPrograms = (path = '') => [...path.split(':').filter(Boolean), '/usr/sbin', '/sbin'].join(':')
 
-/** Runs a program to its end, whatever that is. */
+/** Runs a program to its end, and reports that end whatever it is. */
 export async function execute(program: string, args: readonly string[], options: Options = {}): Promise<Ended> {
   const { cwd, env = process.env, from = program, descriptor, signal: abort } = options
   const child = spawn(program, args, {
@@ -58,7 +58,7 @@ export async function execute(program: string, args: readonly string[], options:
   }
 }
 
-/** Runs a program that must succeed and returns what it printed. */
+/** Runs a program that must succeed, and returns its output. */
 export async function command(program: string, args: readonly string[], options: Options = {}): Promise<string> {
   const { code, signal, out, err } = await execute(program, args, options)
   if (code === 0) return out.toString()

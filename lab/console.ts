@@ -1,4 +1,4 @@
-/** Reads what the guest writes to its two serial lines, while it writes. */
+/** Reads the output of the guest's two serial lines while the guest writes it. */
 import { closeSync, existsSync, openSync, readSync } from 'node:fs'
 import { marks } from './guest.js'
 
@@ -42,14 +42,14 @@ export interface Sink {
 
 const endMark = Buffer.from(`\n${marks.end}`)
 
-/** How many bytes at the end may be the beginning of the mark. */
+/** How many bytes at the end of the data may be the beginning of the mark. */
 function beginning(data: Buffer): number {
   for (let length = Math.min(endMark.length, data.length); length > 0; length--)
     if (data.subarray(data.length - length).equals(endMark.subarray(0, length))) return length
   return 0
 }
 
-/** The first line carries the console and, while the command runs, its standard error; the second its standard output. */
+/** The first line carries the console and, while the command runs, its standard error. The second line carries its standard output. */
 export class GuestConsole {
   readonly #console: Tail
   readonly #output: Tail
@@ -63,7 +63,7 @@ export class GuestConsole {
     this.#sink = sink
   }
 
-  /** Passes on what is new. */
+  /** Passes on the new output. */
   poll(): Stage {
     this.#pending = Buffer.concat([this.#pending, this.#console.read()])
     if (this.stage === 'booting' || this.stage === 'ready') this.#boot()

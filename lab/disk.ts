@@ -1,18 +1,21 @@
-/** ext4 images, filled without mounting: no root needed. How they are read back: results.ts. */
+/** Makes ext4 images and fills them without mounting, so that no root is needed. results.ts reads them back. */
 import { closeSync, lstatSync, openSync, readdirSync, truncateSync } from 'node:fs'
 import { join } from 'node:path'
 import { command } from './command.js'
 
-/** One cylinder as Bochs counts them: it refuses a disk that ends within one. */
+/** The size of one cylinder as Bochs counts it: Bochs refuses a disk that ends within a cylinder. */
 const cylinder = 16 * 63 * 512
 const MiB = 1 << 20
 
-/** Few sizes, so that a saved state fits many disks: a power of two times this, a little less than 1 GiB. The files have holes. */
+/**
+ * Disks have few sizes, so that one saved state fits many of them: a power of two times this size, which is a little less than 1 GiB. The files have
+ * holes.
+ */
 export const smallestDisk = 2048 * cylinder
 
 interface Options {
   label: string
-  /** Room beyond what the folder holds. */
+  /** Room beyond the folder's content. */
   spareMiB?: number
 }
 
@@ -33,9 +36,9 @@ function usage(folder: string): { bytes: number; files: number } {
 
 interface Size {
   files: number
-  /** Of the file system. */
+  /** The size of the file system. */
   blocks: number
-  /** Of the disk, which may be larger. */
+  /** The size of the disk, which may be larger. */
   bytes: number
 }
 
@@ -46,10 +49,10 @@ function sizeOf(folder: string, spareMiB: number): Size {
   return { files, blocks: used / 4096, bytes: smallestDisk * 2 ** Math.max(0, Math.ceil(Math.log2(used / smallestDisk))) }
 }
 
-/** How many bytes the disk will have that holds what the folder holds. */
+/** The size in bytes of a disk for the folder's content. */
 export const diskSize = (folder: string, { spareMiB = 8 }: Partial<Options>) => sizeOf(folder, spareMiB).bytes
 
-/** An image that holds what the folder holds. No journal: nothing here outlives a run that went wrong. */
+/** Makes an image with the folder's content. It has no journal, because nothing on it outlives a failed run. */
 export async function makeDisk(image: string, folder: string, { label, spareMiB = 8 }: Options): Promise<void> {
   const { files, blocks, bytes } = sizeOf(folder, spareMiB)
   await command(
@@ -83,7 +86,7 @@ export async function makeDisk(image: string, folder: string, { label, spareMiB 
   truncateSync(image, bytes)
 }
 
-/** A disk that has nothing on it yet. */
+/** Makes a disk that has nothing on it yet. */
 export function blankDisk(image: string, bytes: number): void {
   closeSync(openSync(image, 'w'))
   truncateSync(image, bytes)

@@ -1,10 +1,10 @@
-/** What an emulator does, the same for both. */
+/** The interface that both emulators implement. */
 import type { Machine } from './machine.js'
 import type { Images, Start } from './run-folder.js'
 
-/** Choices that only Bochs knows. */
+/** Choices that only Bochs has. */
 export interface Choices {
-  /** Its screen may listen on this machine's network. */
+  /** Whether its screen may listen on this machine's network. */
   screenOnNetwork?: boolean
 }
 
@@ -16,6 +16,6 @@ export interface Emulator {
   /** Downloads and builds what it needs. */
   prepare(boot: Pick<Images, 'kernel' | 'initramfs'>): Promise<void>
   start(images: Images, purpose: Purpose, choices?: Choices): Promise<Start>
-  /** Leaves the state of a machine that was started to be saved in the folder `state`; the machine ends. */
+  /** Saves the state of a machine, which was started for that purpose, into the folder `state`; the machine ends. */
   save(machine: Machine): Promise<void>
 }

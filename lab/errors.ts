@@ -1,6 +1,6 @@
-/** What went wrong in the lab, with the exit status that says it. */
+/** The errors of the lab, each with the exit status that reports it. */
 
-/** 125 as env and docker have it: the lab itself failed, not the command in it. 124 as timeout has it. */
+/** As in env and docker, 125 says that the lab itself failed, and not the command in it. As in timeout, 124 says that the time is over. */
 export const labFailed = 125
 export const outOfTime = 124
 
@@ -16,11 +16,11 @@ export class LabError extends Error {
 
 const noSpace = 'no disk space left'
 
-/** The error, or where it came of a full disk one that says so; `variable` names another folder. */
+/** Returns the error; or, if a full disk caused it, an error that says so. The user can set `variable` to another folder. */
 export function explained(error: unknown, purpose: string, variable: string): unknown {
   const text = String((error as Error).message)
   if (text.startsWith(noSpace)) return error
   return /ENOSPC|No space left|enough free space|Could not allocate block/i.test(text)
-    ? new LabError(`${noSpace} ${purpose}; ${variable} names another folder\n${text}`)
+    ? new LabError(`${noSpace} ${purpose}; set ${variable} to another folder\n${text}`)
     : error
 }

@@ -1,21 +1,23 @@
 /**
- * Reads an ext4 file system that nobody vouches for: the guest may have written any byte of it. Every number is checked before it leads anywhere; what
- * does not hold is a DamagedDisk, of one file where the rest can still be read. Only what mke2fs makes for the lab is understood (disk.ts): blocks of
- * 4096 bytes, extents, no journal. The names are those of the kernel's documentation, filesystems/ext4.
+ * Reads an ext4 file system that cannot be trusted: the guest may have written any byte of it. Every number is checked before it is used. A number
+ * that fails its check raises DamagedDisk, which concerns only one file if the rest can still be read. The reader understands only what mke2fs makes
+ * for the lab (disk.ts): blocks of 4096 bytes, extents, no journal. The names are those of the kernel's documentation, filesystems/ext4.
  */
 import { fstatSync, readSync } from 'node:fs'
 import { LabError } from './errors.js'
 
-/** What is thrown where the disk says something impossible. */
+/** Thrown where the disk holds something impossible. */
 export class DamagedDisk extends LabError {}
 
 export const blockSize = 4096
 /** How many blocks of a file are read at a time. */
 const pieceBlocks = 256
 const rootNumber = 2
-/** How deep the kernel lets a tree of extents be. */
+/** How deep a tree of extents may be in the kernel. */
 const mostDepth = 5
-/** The longest extent that is written, in blocks. A greater length stands for one that is not: it is as long as the excess, and reads as zeros. */
+/**
+ * The longest written extent, in blocks. A greater length marks an extent that was not written: its real length is the excess, and it reads as zeros.
+ */
 const mostWritten = 32768
 
 /** The incompatible features that this reader knows: filetype, extents, 64bit, flex_bg, csum_seed. */
@@ -39,7 +41,7 @@ export interface Inode {
   kind: Kind
   executable: boolean
   size: number
-  /** The root node of its tree of extents, which the inode holds itself. */
+  /** The root node of the file's tree of extents, which the inode itself holds. */
   tree: Buffer
 }
 
@@ -48,16 +50,16 @@ export interface Entry {
   inode: number
 }
 
-/** A part of a file that is on the disk; between such parts the file is zeros. */
+/** A part of a file that is on the disk. Between such parts the file is zeros. */
 export interface Piece {
   position: number
   data: Buffer
 }
 
 interface Extent {
-  /** Where it begins in the file, in blocks. */
+  /** Where the extent begins in the file, in blocks. */
   logical: number
-  /** Where it begins on the disk, in blocks. */
+  /** Where the extent begins on the disk, in blocks. */
   physical: number
   blocks: number
   /** Whether its blocks were written; otherwise it reads as zeros. */
@@ -77,7 +79,7 @@ export class Ext4 {
   readonly #inodeSize: number
   readonly #descriptorSize: number
 
-  /** @param fd the disk, which stays the caller's */
+  /** @param fd the disk; the caller keeps it and closes it */
   constructor(fd: number) {
     this.#fd = fd
     const { size } = fstatSync(fd)
@@ -101,7 +103,7 @@ export class Ext4 {
     this.#groups = Math.ceil(this.#blocks / blocksPerGroup)
   }
 
-  /** Bytes of the disk, all of them within the file system. */
+  /** Reads bytes of the disk, all of which must lie within the file system. */
   #read(position: number, length: number): Buffer {
     check(position >= 0 && position + length <= this.#blocks * blockSize, 'a block lies outside the disk')
     const data = Buffer.alloc(length)
@@ -118,11 +120,11 @@ export class Ext4 {
     const bytes = this.#read(table * blockSize + ((number - 1) % this.#inodesPerGroup) * this.#inodeSize, this.#inodeSize)
     const mode = bytes.readUInt16LE(0)
     const kind = kinds[mode >> 12]
-    check(kind !== undefined, `inode ${number} is nothing`)
+    check(kind !== undefined, `inode ${number} is of no known kind`)
     const size = bytes.readUInt32LE(4) + bytes.readUInt32LE(108) * 2 ** 32
     const stored = kind === 'file' || kind === 'folder'
     check(!stored || size === 0 || (bytes.readUInt32LE(32) & hasExtents) !== 0, 'its content is not in extents')
-    // A copy: there may be a hundred thousand of them at once, and all that was read would stay with each.
+    // This is a copy: there may be a hundred thousand inodes at once, and a view would keep everything that was read with each of them.
     return { number, kind, executable: (mode & 0o111) !== 0, size, tree: Buffer.from(bytes.subarray(40, 100)) }
   }
 
@@ -130,11 +132,14 @@ export class Ext4 {
     return this.inode(rootNumber)
   }
 
-  /** The extents below a node, in the order of the file. Since each begins where the last one ended or later, there are no more of them than the file has blocks. */
+  /**
+   * Yields the extents below a node, in the order of the file. Each begins where the last one ended or later, so there are no more of them than the
+   * file has blocks.
+   */
   *#extents(node: Buffer, way: { next: number; end: number }, above?: number): Generator<Extent> {
     const [magic, entries, depth] = [node.readUInt16LE(0), node.readUInt16LE(2), node.readUInt16LE(6)]
     const isRoot = above === undefined
-    // A node below the root that has no entries would let a tree of any size lead nowhere.
+    // If nodes below the root could be empty, a tree of any size could lead nowhere.
     const fits = isRoot ? depth <= mostDepth : depth === above - 1 && entries > 0
     check(magic === 0xf30a && fits && 12 + entries * 12 <= node.length, 'its tree of extents is damaged')
     for (let at = 12; at < 12 + entries * 12 && way.next < way.end; at += 12) {
@@ -152,7 +157,7 @@ export class Ext4 {
     }
   }
 
-  /** What a file holds, without its holes. */
+  /** Yields the content of a file, without its holes. */
   *pieces(inode: Inode): Generator<Piece> {
     if (inode.size === 0) return
     const way = { next: 0, end: Math.ceil(inode.size / blockSize) }
@@ -166,7 +171,7 @@ export class Ext4 {
     }
   }
 
-  /** The entries of a folder. The index of a large one looks, to a reader who does not know it, like blocks without entries. */
+  /** Yields the entries of a folder. The index of a large folder looks, to a reader that does not know it, like blocks without entries. */
   *entries(folder: Inode): Generator<Entry> {
     check(folder.size % blockSize === 0, 'the folder has an impossible size')
     for (const { data } of this.pieces(folder))
@@ -181,7 +186,7 @@ function* entriesOf(block: Buffer): Generator<Entry> {
     check(at + 12 <= blockSize, 'the entries of the folder are damaged')
     const [inode, length, nameLength] = [block.readUInt32LE(at), block.readUInt16LE(at + 4), block[at + 6] as number]
     check(length >= 12 && length % 4 === 0 && at + length <= blockSize && nameLength + 8 <= length, 'the entries of the folder are damaged')
-    // A copy: the block, and what was read with it, is not to be kept for one name.
+    // This is a copy, so that one name does not keep the whole block, and everything that was read with it.
     const name = inode === 0 ? own : Buffer.from(block.subarray(at + 8, at + 8 + nameLength))
     if (!name.equals(own) && !name.equals(above)) yield { name, inode }
     at += length

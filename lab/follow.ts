@@ -4,20 +4,20 @@ import type { GuestConsole, Stage } from './console.js'
 import { LabError, outOfTime } from './errors.js'
 import type { Machine } from './machine.js'
 
-/** From the guest's last word to the emulator's end. */
+/** How long the emulator may take to end after the guest's last output. */
 const lingerMs = { ended: 10_000, dead: 1000 }
 const pollMs = 50
 
 interface Options {
-  /** Seconds. */
+  /** In seconds. */
   limit: number
-  /** Wait no longer than to this stage. */
+  /** Wait no longer than until this stage. */
   until?: Stage
-  /** Told once, when the command begins. */
+  /** Called once, when the command begins. */
   onRunning?: () => void
 }
 
-/** Passes on what the guest prints until the emulator ends, or lingers after the guest has ended. */
+/** Passes on the guest's output until the emulator ends, or until it lingers too long after the guest has ended. */
 export async function follow(machine: Machine, screen: GuestConsole, { limit, until, onRunning }: Options): Promise<void> {
   const deadline = Date.now() + limit * 1000
   let giveUp = Number.POSITIVE_INFINITY

@@ -1,9 +1,9 @@
-/** What runs inside the guest, as shell scripts for busybox. */
+/** The programs that run inside the guest, as shell scripts for busybox. */
 
-/** What the guest says on its console about itself. */
+/** The marks by which the guest reports its own state on its console. */
 export const marks = { ready: '@@lab ready@@', start: '@@lab start@@', end: '@@lab end@@', failed: '@@lab failed@@' }
 
-/** Where the disk of the run, and on it the package, stands in the guest. */
+/** The folder in the guest at which the disk of the run, with the package, is mounted. */
 export const runFolder = '/lab'
 export const packageFolder = `${runFolder}/package`
 export const resultsFolder = '/results'
@@ -11,8 +11,8 @@ export const resultsFolder = '/results'
 export const statusName = 'status'
 
 /**
- * The first process. Its first half needs nothing of the run, so that the state after it can be saved: then it looks again and again
- * whether the disk of the run has a file system yet, past its own memory of that disk.
+ * The first process. Its first half needs nothing of the run, so that the state after it can be saved. Then it checks again and again whether the
+ * disk of the run has a file system yet; each time it bypasses its own cache of that disk.
  */
 export const init = `#!/bin/sh
 export PATH=/bin
@@ -104,17 +104,17 @@ export function runScript(command: readonly string[], environment: Record<string
     'ulimit -n 65536',
     `cd ${packageFolder}`,
     `( exec ${command.map(quote).join(' ')} )`,
-    // Over what stands there: a full disk refuses a new block, not this.
+    // This overwrites bytes that are there: a full disk refuses a new block, but not this.
     `printf '%-8s' $? | dd of=${runFolder}/${statusName} conv=notrunc 2>/dev/null`,
     ''
   ].join('\n')
 }
 
-/** `node-kvm` in the guest: the package itself, or that which it depends on. */
+/** `node-kvm` in the guest: the package that was copied, or the node-kvm on which it depends. */
 export const nodeKvm = `#!/bin/sh
 for place in ${packageFolder}/node_modules/node-kvm ${packageFolder}; do
   [ -f $place/dist/lib/cli/main.js ] && exec node $place/dist/lib/cli/main.js "$@"
 done
-echo "node-kvm: not in the package that was copied into the guest" >&2
+echo "node-kvm: the package that was copied into the guest does not contain node-kvm" >&2
 exit 127
 `

@@ -1,4 +1,4 @@
-/** What a guest boots from: kernel, initramfs, and for Bochs a CD with both; and the disk with Node and the tools. */
+/** The images from which a guest boots: a kernel, an initramfs, and for Bochs a CD with both; and the disk with Node and the tools. */
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { archive, executable, folder, link } from './archive.js'
@@ -12,7 +12,7 @@ import { Modules } from './modules.js'
 import { kernelPackage, packages, packagesWithLibraries, unpackedProgram } from './packages.js'
 import { reseedProgram } from './reseed.js'
 
-/** Drivers of both lanes' disks and both KVM modules: one initramfs serves every lane. */
+/** The drivers for both emulators' disks, and both KVM modules: one initramfs serves every lane. */
 const wanted = { virtio: ['virtio_pci', 'virtio_blk'], ata: ['ata_piix', 'sd_mod'], kvm_intel: ['kvm_intel'], kvm_amd: ['kvm_amd'] }
 const initFolders = ['bin', 'dev', 'proc', 'sys', 'base', 'modules']
 const initPrograms = [
@@ -47,7 +47,7 @@ export interface Boot {
   initramfs: string
 }
 
-/** Kernel and initramfs of one kernel package. */
+/** The kernel and initramfs of one kernel package. */
 export async function bootFiles({ suite, metapackage }: Kernel): Promise<Boot> {
   const name = await kernelPackage(suite, metapackage)
   const root = join(await packages(suite, [name]), 'root')
@@ -79,7 +79,7 @@ export async function bootFiles({ suite, metapackage }: Kernel): Promise<Boot> {
   return { kernel: join(made, 'vmlinuz'), initramfs: join(made, 'initramfs') }
 }
 
-/** A CD that starts the kernel: Bochs knows no other way to be given one. */
+/** A CD that starts the kernel: Bochs can load a kernel in no other way. */
 export async function bootCd(boot: Boot, kernelArguments: string): Promise<string> {
   const loader = await packages('trixie', ['isolinux', 'syslinux-common'])
   const writer = await packagesWithLibraries('trixie', ['xorriso'])
@@ -124,7 +124,7 @@ const accounts = {
   hosts: '127.0.0.1 localhost lab\n'
 }
 
-/** The disk that is the guest's root: this Node with its libraries, busybox for the rest, and GNU as for assemble(). */
+/** The disk with the guest's root: this Node with its libraries, busybox for the rest, and GNU as for assemble(). */
 export async function baseDisk(): Promise<string> {
   const busybox = await findBusybox()
   const tools = ['as', 'ld', 'objcopy'].map(findProgram).filter((path) => path !== null)
@@ -139,7 +139,7 @@ export async function baseDisk(): Promise<string> {
       copyFileSync(busybox, join(root, 'bin/busybox'))
       const programs = await command(busybox, ['--list'])
       for (const program of programs.split('\n').filter((name) => name && name !== 'busybox')) symlinkSync('busybox', join(root, 'bin', program))
-      // Where the first line of scripts looks for it.
+      // The first lines of scripts name this path.
       symlinkSync('/bin/env', join(root, 'usr/bin/env'))
       copyFileSync(process.execPath, join(root, 'usr/local/bin/node'))
       tools.forEach((path, index) => copyFileSync(path, join(root, 'usr/bin', ['as', 'ld', 'objcopy'][index] as string)))

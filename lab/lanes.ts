@@ -1,4 +1,4 @@
-/** The emulated machines: which emulator, which KVM module, which second stage. */
+/** The emulated machines, each with its emulator, its KVM module and its second stage. */
 import { LabError } from './errors.js'
 
 export type Suite = 'bookworm' | 'trixie'
@@ -6,10 +6,10 @@ export type Suite = 'bookworm' | 'trixie'
 export interface Lane {
   name: string
   emulator: 'bochs' | 'qemu'
-  /** The driver of the disks that the emulator has. */
+  /** The driver of the emulator's disks. */
   bus: 'ata' | 'virtio'
   module: 'kvm_intel' | 'kvm_amd'
-  /** Arguments of the modules kvm and kvm_intel or kvm_amd. */
+  /** The arguments of the modules kvm and kvm_intel or kvm_amd. */
   kvmArguments: string
   moduleArguments: string
   says: string
@@ -33,7 +33,7 @@ export const lanes: readonly Lane[] = [
   { name: 'npt-shadow', ...amd, kvmArguments: shadow, moduleArguments: 'npt=0', says: 'kvm-amd without NPT: shadow paging on SVM' }
 ]
 
-/** To add one: docs/lab.md. */
+/** docs/lab.md says how to add one. */
 export const kernels: readonly Kernel[] = [
   { version: '6.1', suite: 'bookworm', metapackage: 'linux-image-cloud-amd64' },
   { version: '6.12', suite: 'trixie', metapackage: 'linux-image-cloud-amd64' }

@@ -1,4 +1,4 @@
-/** What must not outlive this process: removed when it ends, whichever way it ends, save by SIGKILL. */
+/** Things that must not outlive this process. They are removed when it ends in any way but SIGKILL. */
 type Undo = () => void
 
 const undos = new Set<Undo>()
@@ -6,12 +6,12 @@ const signals = { SIGINT: 2, SIGTERM: 15, SIGHUP: 1 } as const
 let watching = false
 
 function undoAll(): void {
-  // The last first: an emulator before the folder that it writes to.
+  // The last comes first: an emulator before the folder to which it writes.
   for (const undo of [...undos].reverse()) {
     try {
       undo()
     } catch {
-      // The others still have their turn.
+      // A failure does not stop the others.
     }
   }
   undos.clear()
@@ -24,7 +24,7 @@ function watch(): void {
   for (const [name, number] of Object.entries(signals)) process.on(name, () => process.exit(128 + number))
 }
 
-/** Has `undo` run at the end of the process; what comes back runs it now instead. */
+/** Makes `undo` run at the end of the process; the function that this returns runs it now instead. */
 export function undoAtExit(undo: Undo): Undo {
   watch()
   undos.add(undo)

@@ -4,13 +4,13 @@ import { basename, dirname, join } from 'node:path'
 import { command } from './command.js'
 import { LabError } from './errors.js'
 
-/** A library's place, and what tells one version of it from another. */
+/** The path of a library, and a stamp that tells its versions apart. */
 export interface Library {
   path: string
   version: string
 }
 
-/** What tells a file from another at the same place. */
+/** A stamp that tells a file from another one at the same path. */
 export function stamp(path: string): string {
   const { size, mtimeMs } = statSync(path)
   return `${path} ${size} ${Math.round(mtimeMs)}`
@@ -29,7 +29,7 @@ async function ask(path: string): Promise<string[]> {
   try {
     answer = await command('ldd', [path], { from: 'libc-bin' })
   } catch (error) {
-    // Not for this machine: an add-on for another C library, say. A missing ldd is another matter.
+    // The file is not for this machine: it may be an add-on for another C library, for example. A missing ldd is another matter.
     if (error instanceof LabError && error.message.includes('ended with')) return []
     throw error
   }
@@ -41,10 +41,10 @@ export async function libraries(files: readonly string[]): Promise<Library[]> {
   return [...new Set(found.flat())].sort().map((path) => ({ path, version: stamp(path) }))
 }
 
-/** Parts of the C library that add-ons are linked with and that a newer Node does not need. */
+/** Parts of the C library with which add-ons are linked, and which a newer Node does not need. */
 const libcParts = ['libdl.so.2', 'libpthread.so.0', 'librt.so.1', 'libutil.so.1', 'libresolv.so.2', 'libm.so.6']
 
-/** The libraries, and with the C library all that belongs to it. */
+/** Returns the libraries and, if the C library is among them, all of its parts. */
 export function withLibcParts(needed: readonly Library[]): Library[] {
   const libc = needed.find(({ path }) => basename(path) === 'libc.so.6')
   const more = libc
@@ -53,7 +53,7 @@ export function withLibcParts(needed: readonly Library[]): Library[] {
   return [...needed, ...more.map((path) => ({ path, version: stamp(path) }))]
 }
 
-/** Under the same path as here. */
+/** Copies the libraries to the same paths below `root`. */
 export function copyLibraries(needed: readonly Library[], root: string): void {
   for (const { path } of needed) {
     mkdirSync(join(root, dirname(path)), { recursive: true })

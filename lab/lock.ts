@@ -1,23 +1,24 @@
 /**
- * A lock between the processes of this machine: flock(2) on a file, in a folder that is its user's alone.
+ * A lock between the processes of this machine: flock(2) on a file, in a folder that only its user can change.
  *
- * The kernel gives the lock to one open file at a time and takes it back when the last descriptor of that file is closed, by its owner or at the owner's
- * end, whatever that was. Nobody judges by whether a file is there who owns what. Node has no flock(2): the program flock of util-linux is given our
- * descriptor, and the lock that it takes is that of the open file, which stays here. Node opens everything with O_CLOEXEC: no other program inherits it.
+ * The kernel gives the lock to one open file at a time and takes it back when the last descriptor of that file is closed, by its owner or at the
+ * owner's end, whatever that was. Nobody concludes from the existence of a file who owns the lock. Node has no flock(2), so the program flock of
+ * util-linux is given our descriptor. The lock that it takes belongs to the open file, which stays here. Node opens everything with O_CLOEXEC, so no
+ * other program inherits it.
  *
- * The owner removes the file before it lets go. Who waited for a file that has been removed then has the lock of nothing, sees that the path leads to
- * another file or to none, and begins anew.
+ * The owner removes the file before it releases the lock. A process that waited for a file which has been removed then holds a useless lock. It sees
+ * that the path leads to another file or to none, and begins anew.
  */
 import { closeSync, constants, fstatSync, lstatSync, openSync, unlinkSync } from 'node:fs'
 import { codeOf } from './beneath.js'
 import { execute } from './command.js'
 import { LabError } from './errors.js'
 
-/** Lets go of a lock. */
+/** Releases a lock. */
 export type Release = () => void
 
 interface Wait {
-  /** Ends the waiting; what acquire() returned rejects with its reason. */
+  /** Ends the waiting: the promise that acquire() returned rejects with the signal's reason. */
   signal?: AbortSignal
 }
 
@@ -44,7 +45,7 @@ function hold(path: string, fd: number): Release {
     try {
       if (leadsTo(path, fd)) unlinkSync(path)
     } catch (error) {
-      // Without its folder it needs no removing.
+      // If its folder is gone, the file needs no removing.
       if (codeOf(error) !== 'ENOENT') throw error
     } finally {
       closeSync(fd)
@@ -52,7 +53,7 @@ function hold(path: string, fd: number): Release {
   }
 }
 
-/** Takes the lock, or says why not: its file has been removed meanwhile or, without waiting, another process has it. */
+/** Takes the lock, or says why not: 'gone' if its file has been removed meanwhile, 'taken' if it does not wait and another process has the lock. */
 async function attempt(path: string, words: readonly string[], signal?: AbortSignal): Promise<Release | 'gone' | 'taken'> {
   const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
   let release: Release | undefined
@@ -66,7 +67,7 @@ async function attempt(path: string, words: readonly string[], signal?: AbortSig
   }
 }
 
-/** Waits for the lock. What it returns lets go of the lock, and so does the end of the process. */
+/** Waits for the lock. The function that it returns releases the lock, and so does the end of the process. */
 export async function acquire(path: string, { signal }: Wait = {}): Promise<Release> {
   for (;;) {
     signal?.throwIfAborted()
@@ -75,7 +76,7 @@ export async function acquire(path: string, { signal }: Wait = {}): Promise<Rele
   }
 }
 
-/** The lock, or null where another has it. */
+/** Returns the lock's release, or null if another process has the lock. */
 export async function tryAcquire(path: string): Promise<Release | null> {
   const answer = await attempt(path, ['--nonblock'])
   return typeof answer === 'function' ? answer : null

@@ -1,4 +1,4 @@
-/** Kernel modules in the order in which they must be inserted. A package holds no modules.dep: each module says itself what it needs. */
+/** Kernel modules in the order in which they must be inserted. A package has no modules.dep, but each module itself says which modules it needs. */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { command } from './command.js'
@@ -33,7 +33,7 @@ export class Modules {
     )
   }
 
-  /** The module itself, decompressed; by busybox, since not every machine has xz. */
+  /** Decompresses the module, by busybox, since not every machine has xz. */
   async #load(name: string, scratch: string): Promise<Buffer> {
     const path = this.#files.get(name)
     if (!path) throw new LabError(`this kernel has no module ${name}`)
@@ -50,7 +50,7 @@ export class Modules {
     return data
   }
 
-  /** The modules to insert for one of them, itself last. */
+  /** Returns the modules to insert for one of them, which comes last. */
   async order(name: string, scratch: string, done: string[] = []): Promise<string[]> {
     const own = plain(name)
     if (this.#builtIn.has(own) || done.includes(own)) return done

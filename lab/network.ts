@@ -1,6 +1,6 @@
 /**
- * Bochs can be told to save its state by its screen alone, and has no other screen than one that listens on every address of its machine,
- * without a password. So it gets a network of its own (network_namespaces(7)), which nobody else is on.
+ * Bochs can be told to save its state only through its screen. The only screen that can be controlled from here listens on every address of its
+ * machine, without a password. So Bochs gets a network of its own (network_namespaces(7)), which nobody else is on.
  */
 import { spawn } from 'node:child_process'
 import { connect } from 'node:net'
@@ -8,13 +8,13 @@ import { Duplex } from 'node:stream'
 import { execute } from './command.js'
 import { LabError } from './errors.js'
 
-/** Command lines that give the program behind them a network of its own. An ordinary user makes one as the root of a user namespace. */
+/** Command lines that give the program behind them a network of its own. An ordinary user can make one as the root of a user namespace. */
 const ways = [
   ['unshare', '--net'],
   ['unshare', '--map-root-user', '--net']
 ]
 
-/** Why such a command line does not work here; null where it does. */
+/** Says why such a command line does not work here; null if it works. */
 async function refusal([program = '', ...words]: readonly string[]): Promise<string | null> {
   const { code, err } = await execute(program, [...words, 'true'], { from: 'util-linux' })
   return code === 0 ? null : err.toString().trim()
@@ -36,8 +36,8 @@ export async function ownNetwork(): Promise<readonly string[]> {
 }
 
 /**
- * Connects to a port on the loopback address of the network that a process is in.
- * @param ownWay what ownNetwork() returned for it, or nothing where it is in this machine's network
+ * Connects to a port on the loopback address of the network in which a process is.
+ * @param ownWay what ownNetwork() returned for the process, or nothing if it is in this machine's network
  * @param helper a busybox, whose nc carries the bytes
  */
 export function connectIn(pid: number, ownWay: readonly string[], port: number, helper: string): Duplex {

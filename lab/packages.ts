@@ -1,6 +1,6 @@
 /**
- * Debian packages by name: downloaded with apt and unpacked into the cache, never installed. apt gets a state of its own, so that this
- * machine's lists and settings stay as they are, and no root is needed; where the packages come from it is told by this machine's apt.
+ * Debian packages by name. They are downloaded with apt and unpacked into the cache, but never installed. apt gets a state of its own, so that this
+ * machine's lists and settings stay as they are, and no root is needed. This machine's apt tells where the packages come from.
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -18,16 +18,18 @@ async function findMirror(): Promise<string> {
   const named = process.env['NODE_KVM_LAB_MIRROR']
   if (named) return named
   const targets = await command('apt-get', ['indextargets', '--format', '$(LABEL) $(COMPONENT) $(REPO_URI)', 'Created-By: Packages'], { from: 'apt' })
-  // On a machine that never fetched its lists the targets have no labels; what would be fetched tells as much.
+  // On a machine that never fetched its lists the targets have no labels, but the addresses that apt would fetch name the mirror, too.
   const mirror =
     /^Debian main (\S+)$/m.exec(targets)?.[1] ??
     /'(\S+\/)dists\/(?:bookworm|trixie)\/InRelease'/.exec(await command('apt-get', ['update', '--print-uris'], { from: 'apt' }))?.[1]
   if (!mirror)
-    throw new LabError("this machine's apt has no Debian mirror (the kernels and emulators are Debian's); NODE_KVM_LAB_MIRROR=ADDRESS names one")
+    throw new LabError(
+      "this machine's apt has no Debian mirror (the kernels and emulators are Debian's); set NODE_KVM_LAB_MIRROR to the address of one"
+    )
   return mirror
 }
 
-/** How this machine reaches the network (a proxy, say) holds for the lab as well. */
+/** The lab reaches the network as this machine does, for example through a proxy. */
 async function networkSettings(): Promise<string> {
   const settings = await command('apt-config', ['dump', '--no-empty', '--format', '%F "%v";%n', 'Acquire'], { from: 'apt' })
   return settings
@@ -63,7 +65,7 @@ async function writeSettings(folder: string, suite: string): Promise<void> {
   writeFileSync(join(folder, 'apt.conf'), `${lines.join('\n')}\n`)
 }
 
-/** A state of apt's that knows one release; its lists are fetched once a day. */
+/** A state of apt that knows one release. Its lists are fetched once a day. */
 export async function aptState(suite: Suite | 'trixie-backports'): Promise<NodeJS.ProcessEnv> {
   const folder = join(cacheFolder(), `apt-${suite}`)
   const stamp = join(folder, 'updated')
@@ -88,12 +90,12 @@ async function unpack(archives: string, root: string): Promise<void> {
     .filter((name) => name.endsWith('.deb'))
     .sort()
   for (const file of files) await command('dpkg', ['-x', join(archives, file), root])
-  // Which versions they were: images made from them are named by it.
+  // This records the versions of the packages: images made from them depend on it.
   writeFileSync(join(root, '..', 'versions.json'), JSON.stringify(files))
   rmSync(archives, { recursive: true })
 }
 
-/** What the packages hold, without what they depend on. */
+/** The content of the packages, without their dependencies. */
 export function packages(suite: Suite, names: readonly string[]): Promise<string> {
   return entry('packages', { suite, names, form: 1 }, async (folder) => {
     const env = await aptState(suite)
@@ -104,7 +106,7 @@ export function packages(suite: Suite, names: readonly string[]): Promise<string
   })
 }
 
-/** What the packages and all they depend on hold, down to the C library: programs of another release, run by their own loader. */
+/** The content of the packages and of all their dependencies, down to the C library: programs of another release, which run by their own loader. */
 export function packagesWithLibraries(suite: Suite, names: readonly string[]): Promise<string> {
   return entry('programs', { suite, names, form: 1 }, async (folder) => {
     const env = await aptState(suite)
@@ -119,7 +121,7 @@ export function packagesWithLibraries(suite: Suite, names: readonly string[]): P
   })
 }
 
-/** The newest image that a metapackage stands for. */
+/** The newest image for which a metapackage stands. */
 export async function kernelPackage(suite: Suite, metapackage: string): Promise<string> {
   const found = await entry('kernel-name', { suite, metapackage, form: 1 }, async (folder) => {
     const answer = await command('apt-cache', ['depends', metapackage], { env: await aptState(suite), from: 'apt' })
@@ -133,11 +135,12 @@ export async function kernelPackage(suite: Suite, metapackage: string): Promise<
 const libraryFolders = ['usr/lib/x86_64-linux-gnu', 'lib/x86_64-linux-gnu', 'usr/lib', 'lib']
 const loaderPlaces = ['usr/lib64', 'lib64', 'usr/lib/x86_64-linux-gnu', 'lib/x86_64-linux-gnu'].map((folder) => `${folder}/ld-linux-x86-64.so.2`)
 
-/** The start of a command line that runs an unpacked program with the libraries it was unpacked with. */
+/** The beginning of a command line that runs an unpacked program with the libraries that were unpacked with it. */
 export function unpackedProgram(folder: string, program: string): string[] {
   const root = join(folder, 'root')
   const loader = loaderPlaces.map((place) => join(root, place)).find(existsSync)
-  if (!loader || !existsSync(join(root, program))) throw new LabError(`${program} is not in ${root}; remove that folder and prepare again`)
+  if (!loader || !existsSync(join(root, program)))
+    throw new LabError(`${program} is not in ${root}; remove that folder and run node-kvm lab prepare again`)
   const extra = readdirSync(join(root, 'usr/lib/x86_64-linux-gnu'))
     .filter((name) => name === 'pulseaudio')
     .map((name) => `usr/lib/x86_64-linux-gnu/${name}`)

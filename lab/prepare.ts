@@ -1,4 +1,4 @@
-/** Everything that a run in a lane needs and that runs share. */
+/** Prepares everything that a run in a lane needs and that runs share. */
 import { bochs } from './bochs.js'
 import type { Emulator } from './emulator.js'
 import { baseDisk, bootFiles } from './images.js'

@@ -1,4 +1,4 @@
-/** What the lab is at, on standard error: one changing line on a terminal, a line each elsewhere. */
+/** Shows on standard error what the lab is doing: by one changing line on a terminal, by a line for each step elsewhere. */
 export class Progress {
   readonly #terminal = process.stderr.isTTY === true
   readonly #visible: (text: string) => string
@@ -6,7 +6,7 @@ export class Progress {
   #since = Date.now()
   #ticker: NodeJS.Timeout | undefined
 
-  /** @param visible makes characters seen that would act on a terminal: part of what is told the guest has said */
+  /** @param visible makes characters visible that would control a terminal; the text may come from the guest */
   constructor(visible: (text: string) => string) {
     this.#visible = visible
   }
@@ -21,7 +21,7 @@ export class Progress {
     }
   }
 
-  /** A line that stays. */
+  /** Prints a line that stays. */
   note(text: string): void {
     this.done()
     process.stderr.write(`lab: ${this.#visible(text)}\n`)
@@ -32,7 +32,7 @@ export class Progress {
     process.stderr.write(`\r\x1b[Klab: ${this.#text}${seconds > 0 ? ` (${seconds} s)` : ''}`)
   }
 
-  /** Before anything else is printed. */
+  /** Called before anything else is printed. */
   done(): void {
     clearInterval(this.#ticker)
     this.#ticker = undefined

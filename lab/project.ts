@@ -9,7 +9,7 @@ import { runScript, statusName } from './guest.js'
 import type { Lane } from './lanes.js'
 import { type Library, libraries } from './libraries.js'
 
-/** The nearest folder with a package.json; without one, node-kvm's own. */
+/** The nearest folder with a package.json; if there is none, node-kvm's own. */
 export function findProject(from = process.cwd()): string {
   for (let folder = from; ; folder = dirname(folder)) {
     if (existsSync(join(folder, 'package.json'))) return folder
@@ -19,7 +19,7 @@ export function findProject(from = process.cwd()): string {
 
 const leftOut = new Set(['node_modules', '.git', 'coverage'])
 
-/** Of what builds leave, only the add-ons. */
+/** Of build folders, only the add-ons are copied. */
 function isWanted(project: string, path: string): boolean {
   const parts = relative(project, path).split(sep)
   if (leftOut.has(basename(path)) || relative(project, path) === join('docs', 'api')) return false
@@ -44,12 +44,12 @@ async function fillModules(from: string, root: string): Promise<void> {
     cpSync(realpathSync(path), join(root, 'libraries', basename(path)))
 }
 
-/** The disk of the package's node_modules, whole, so that whatever the package runs here it can run there. */
+/** The disk with all of the package's node_modules, so that the package can run there whatever it can run here. */
 export async function modulesDisk(project: string): Promise<string> {
   const place = join(project, 'node_modules')
   const from = existsSync(place) ? realpathSync(place) : ''
   const lock = join(from, '.package-lock.json')
-  // npm writes that list anew whenever it changes the folder.
+  // npm writes this list anew whenever it changes the folder.
   const content = from && existsSync(lock) ? readFileSync(lock, 'utf8') : from && String(statSync(from).mtimeMs)
   const made = await entry('modules', { from, content, form: 2 }, async (target) => {
     const root = join(target, 'root')
@@ -66,18 +66,18 @@ export interface RunDisk {
   environment: Record<string, string>
 }
 
-/** Puts into the folder what the disk of one run holds: the package, and what to run in it. */
+/** Puts the content of a run's disk into the folder: the package, and the command to run in it. */
 export function fillRun(folder: string, { project, command: words, environment }: RunDisk): void {
   cpSync(project, join(folder, 'package'), { recursive: true, verbatimSymlinks: true, filter: (path) => isWanted(project, path) })
   writeFileSync(join(folder, 'run'), runScript(words, environment))
   writeFileSync(join(folder, statusName), ' '.repeat(8))
 }
 
-/** Room for the results. */
+/** The room for the results. */
 const spare = { spareMiB: 256 }
 export const runDiskSize = (folder: string) => diskSize(folder, spare)
 
-/** The disk of one run, with what the guest is to know at its start. */
+/** Makes the disk of one run, with the settings that the guest reads at its start. */
 export async function runDisk(image: string, folder: string, lane: Lane): Promise<void> {
   const settings = {
     KVM_MODULE: lane.module,

@@ -56,7 +56,8 @@ async function start(images: Images, purpose: Purpose) {
     `file:${files.console}`,
     '-serial',
     `file:${files.output}`,
-    // A full disk of this machine is an error to the guest; without werror the machine would stand still. The shared images are opened for reading alone, so that runs do not lock each other out.
+    // If this machine's disk is full, the guest gets an error; without werror the machine would stand still. The shared images are opened read-only,
+    // so that runs do not lock each other out.
     ...disk(files.base, 0, 'readonly=on'),
     ...disk(files.run, 1, 'cache=unsafe,werror=report'),
     ...disk(files.modules, 2, 'readonly=on'),

@@ -1,6 +1,6 @@
 /**
- * A program for the guest, which no busybox has: `reseed </dev/urandom` has the kernel make its key for random numbers anew from its pool
- * at once (RNDRESEEDCRNG, <linux/random.h>). Without it, whatever is written to /dev/urandom counts only seconds later.
+ * A program for the guest that no busybox has: with `reseed </dev/urandom` the kernel makes its key for random numbers anew from its pool at once
+ * (RNDRESEEDCRNG, <linux/random.h>). Without it, bytes that are written to /dev/urandom take effect only seconds later.
  */
 const base = 0x400000n
 const headers = 64 + 56

@@ -1,6 +1,6 @@
 /**
- * Copies what the guest left in its folder of results, which may be anything (ext4.ts): files and folders alone, under names that are checked, each
- * opened beneath the one it lies in without following a link, in a folder that is new. It takes its place as DIR/results when it is whole.
+ * Copies the guest's folder of results, which may hold anything (ext4.ts). It copies only files and folders, checks their names, and opens each
+ * beneath the folder in which it lies, without following a link. The copy is a new folder, which becomes DIR/results when it is whole.
  */
 import { accessSync, closeSync, constants, ftruncateSync, lstatSync, mkdtempSync, openSync, readdirSync, writeSync } from 'node:fs'
 import { basename, join } from 'node:path'
@@ -10,25 +10,25 @@ import { LabError } from './errors.js'
 import { blockSize, DamagedDisk, type Entry, Ext4, type Inode, type Kind } from './ext4.js'
 import { undoAtExit } from './leftovers.js'
 
-/** The folder in DIR that results are copied to. */
+/** The folder in DIR to which results are copied. */
 const place = 'results'
-/** What each file and folder counts beside its size, so that one limit bounds their number, too. */
+/** Each file and folder counts this much beside its size, so that one limit bounds their number, too. */
 const entryBytes = 4096
 const mostDepth = 64
 const mostRootBytes = 2 ** 20
-/** How many names a message has room for. */
+/** A message names at most so many. */
 const mostNames = 8
 
 export const defaultLimit = 2 ** 30
 
 export interface Left {
-  /** What is neither file nor folder: how many there were of each kind, and the first names. */
+  /** Entries that are neither file nor folder: how many there were of each kind, and the first names. */
   special: { kinds: Map<Kind, number>; names: string[] }
-  /** What could not be copied: how many, and the first with the reasons. */
+  /** Entries that could not be copied: how many, and the first of them with the reasons. */
   failed: { count: number; reasons: string[] }
 }
 
-/** A path for a message. It stands in quotes, so that its end is seen and a line feed in it breaks no line. */
+/** A path for a message. It stands in quotes, so that its end is visible and a line feed in it breaks no line. */
 const quoted = (path: readonly Buffer[]) => {
   const text = JSON.stringify(path.map(String).join('/'))
   return text.length > 80 ? `${text.slice(0, 79)}…` : text
@@ -62,7 +62,7 @@ class Gathering {
     if (names.length < mostNames) names.push(quoted(path))
   }
 
-  /** Copies one entry; what is wrong with it is noted, and the others are copied all the same. */
+  /** Copies one entry. If it fails, the reason is noted, and the others are copied all the same. */
   async #each(path: readonly Buffer[], copy: () => Promise<void>): Promise<void> {
     try {
       await copy()
@@ -74,11 +74,12 @@ class Gathering {
   }
 
   #take(bytes: number): void {
-    if (bytes > this.#room) throw new DamagedDisk(`more than the limit of ${this.#limit} bytes, with all before it (--out-limit sets another)`)
+    if (bytes > this.#room)
+      throw new DamagedDisk(`with everything before it this is more than the limit of ${this.#limit} bytes (--out-limit sets another limit)`)
     this.#room -= bytes
   }
 
-  /** The entries of a folder. Of a damaged folder these are the ones before the damage. */
+  /** Returns the entries of a folder; of a damaged folder, the entries before the damage. */
   async #entries(folder: Inode, path: readonly Buffer[]): Promise<Entry[]> {
     const entries: Entry[] = []
     await this.#each(path, async () => {
@@ -91,16 +92,16 @@ class Gathering {
     return entries
   }
 
-  /** Files come before folders: what is deep or endless does not take the room of what is not. */
+  /** Copies files before folders, so that deep or endless folders do not use up the room of the files. */
   async folder(inode: Inode, to: Folder, path: readonly Buffer[]): Promise<void> {
-    if (this.#seen.has(inode.number)) throw new DamagedDisk('the same folder as another one')
+    if (this.#seen.has(inode.number)) throw new DamagedDisk('another name leads to the same folder')
     this.#seen.add(inode.number)
-    if (path.length > mostDepth) throw new DamagedDisk(`deeper than ${mostDepth} folders`)
+    if (path.length > mostDepth) throw new DamagedDisk(`this lies deeper than ${mostDepth} folders`)
     const folders: { name: Buffer; inode: Inode }[] = []
     for (const { name, inode: number } of await this.#entries(inode, path)) {
       const own = [...path, name]
       await this.#each(own, async () => {
-        if (name.length === 0 || name.includes(0) || name.includes('/')) throw new DamagedDisk('no name that a file can have')
+        if (name.length === 0 || name.includes(0) || name.includes('/')) throw new DamagedDisk('a file cannot have this name')
         const inode = this.#disk.inode(number)
         if (inode.kind === 'folder') folders.push({ name, inode })
         else if (inode.kind === 'file') await this.#file(inode, to, name)
@@ -119,7 +120,7 @@ class Gathering {
     }
   }
 
-  /** Copies a file. Of its mode only whether it is a program is kept; its holes stay holes. */
+  /** Copies a file. Of its mode, only whether it is a program is kept. Its holes stay holes. */
   async #file(inode: Inode, to: Folder, name: Buffer): Promise<void> {
     this.#take(inode.size)
     const fd = to.makeFile(name, inode.executable ? 0o777 : 0o666)
@@ -150,14 +151,14 @@ async function onDisk<Result>(image: string, use: (disk: Ext4) => Promise<Result
   }
 }
 
-/** Looks a name up in the first folder of the disk, which the lab has filled with a handful of names. */
+/** Looks up a name in the disk's first folder, which the lab has filled with a handful of names. */
 function find(disk: Ext4, name: string): Inode | null {
   if (disk.root.size > mostRootBytes) throw new DamagedDisk('its first folder is too large')
   for (const entry of disk.entries(disk.root)) if (entry.name.equals(Buffer.from(name))) return disk.inode(entry.inode)
   return null
 }
 
-/** A file of a few bytes in the first folder of the disk; null where there is no such file. */
+/** Returns the content of a small file in the disk's first folder, or null if there is no such file. */
 export function readFromDisk(image: string, name: string): Promise<string | null> {
   return onDisk(image, (disk) => {
     const inode = find(disk, name)
@@ -166,14 +167,14 @@ export function readFromDisk(image: string, name: string): Promise<string | null
   })
 }
 
-/** Makes the folder where results are to go. Old ones in it are not to be taken for those of this run, nor to be removed unasked. */
+/** Makes the folder for the results. Old results in it must not be taken for those of this run, nor be removed unasked. */
 export function prepareOut(out: string): void {
   const path = join(out, place)
   try {
     makeFolders(out)
     accessSync(out, constants.W_OK | constants.X_OK)
     const there = lstatSync(path, { throwIfNoEntry: false })
-    // A link, though it leads to nothing, cannot be replaced by a folder: better said now than after the run.
+    // A link, even one that leads to nothing, cannot be replaced by a folder; so it is refused now and not after the run.
     if (!there || (there.isDirectory() && readdirSync(path).length === 0)) return
   } catch (error) {
     throw new LabError(`results cannot go into ${path}: ${(error as Error).message}`, 2)
@@ -181,7 +182,7 @@ export function prepareOut(out: string): void {
   throw new LabError(`${path} is not an empty folder: remove it, or name another folder, so that old results are not taken for new ones`, 2)
 }
 
-/** Copies the folder of that name on the disk to `out`/results, which must not be there or be empty. Nobody else can write to it until it is whole. */
+/** Copies the disk's folder of that name to `out`/results, which must be absent or empty. Nobody else can write to the copy until it is whole. */
 export async function copyFromDisk(image: string, name: string, out: string, limit = defaultLimit): Promise<Left> {
   prepareOut(out)
   const parent = Folder.at(out)
@@ -211,15 +212,15 @@ export async function copyFromDisk(image: string, name: string, out: string, lim
   }
 }
 
-/** One line about what is neither file nor folder; null where there was nothing such. */
+/** One line about the entries that are neither file nor folder; null if there were none. */
 export function omissions({ special: { kinds, names } }: Left): string | null {
   if (kinds.size === 0) return null
   const counts = [...kinds].map(([kind, count]) => `${count} ${kind}${count > 1 ? 's' : ''}`)
   const total = [...kinds.values()].reduce((sum, count) => sum + count, 0)
-  return `of the results only files and folders are copied, not ${counts.join(', ')}: ${names.join(', ')}${total > names.length ? ', and more' : ''}`
+  return `of the results only files and folders are copied, but not ${counts.join(', ')}: ${names.join(', ')}${total > names.length ? ', and more' : ''}`
 }
 
-/** The failure that a run is whose results are not whole; null where they are. */
+/** The failure of a run whose results are incomplete; null if they are complete. */
 export function incomplete({ failed: { count, reasons } }: Left, out: string, status: number): LabError | null {
   if (count === 0) return null
   const more = count > reasons.length ? [`  and ${count - reasons.length} more`] : []

@@ -1,4 +1,4 @@
-/** As much of a VNC client as it takes to press a button and to type: RFC 6143. */
+/** A minimal VNC client that can press a button and type (RFC 6143). */
 import type { Duplex } from 'node:stream'
 
 const returnKey = 0xff0d
@@ -10,7 +10,7 @@ export class RfbScreen {
   private constructor(socket: Duplex, width: number) {
     this.#socket = socket
     this.width = width
-    // What it draws nobody looks at.
+    // Nobody looks at the screen's content.
     socket.resume()
   }
 
@@ -27,7 +27,7 @@ export class RfbScreen {
       while (Buffer.concat(received).length < length) await Promise.race([new Promise((resolve) => socket.once('data', resolve)), failure])
       return Buffer.concat(received)
     }
-    // ProtocolVersion, security type "none", ClientInit (shared); ServerInit begins with the width.
+    // The exchange is ProtocolVersion, security type "none", ClientInit (shared). ServerInit begins with the width.
     await until(12)
     socket.write('RFB 003.003\n')
     await until(16)
@@ -35,7 +35,7 @@ export class RfbScreen {
     return new RfbScreen(socket, (await until(18)).readUInt16BE(16))
   }
 
-  /** Presses the first mouse button and lets go of it. */
+  /** Presses the first mouse button and releases it. */
   click(x: number, y: number): void {
     for (const buttons of [1, 0]) {
       const message = Buffer.from([5, buttons, 0, 0, 0, 0])

@@ -1,4 +1,4 @@
-/** The folder in which an emulator runs: what is in it, and how it is started there. */
+/** The folder in which an emulator runs: its files, and how the emulator is started there. */
 import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import { stripVTControlCharacters } from 'node:util'
@@ -11,18 +11,18 @@ export interface Images {
   modules: string
 }
 
-/** An emulator's command line, and files that it reads in the folder in which it is started. All paths of a run are relative to that folder. */
+/** An emulator's command line, and the files that it reads in the folder in which it is started. All paths of a run are relative to that folder. */
 export interface Start {
   words: string[]
   env: NodeJS.ProcessEnv
   files: Record<string, string>
-  /** Its standard input and output are a monitor that can be talked to. */
+  /** Whether its standard input and output are a monitor that takes commands. */
   monitor?: boolean
-  /** The beginning of a command line that gives it a network of its own, where it needs one. */
+  /** The beginning of a command line that gives it a network of its own, if it needs one. */
   network?: readonly string[]
 }
 
-/** Files in the folder of a run. */
+/** The files in the folder of a run. */
 export const files = {
   console: 'console',
   output: 'output',
@@ -36,7 +36,7 @@ export const files = {
 export const kernelArguments = (bus: string) =>
   `console=ttyS0,115200 quiet nokaslr mitigations=off random.trust_cpu=on cryptomgr.notests tsc=reliable panic=-1 lab.bus=${bus}`
 
-/** The end of a file, 64 KiB at the most: a guest may have written on without end. */
+/** The end of a file, at most 64 KiB: the guest may have written without end. */
 function endOf(path: string): string {
   const fd = openSync(path, 'r')
   const end = Buffer.alloc(65_536)
@@ -47,11 +47,11 @@ function endOf(path: string): string {
   }
 }
 
-/** The last lines that the guest or, where it said nothing, the emulator left. */
+/** The last lines of the guest's output or, if there are none, of the emulator's. */
 export function lastWords(folder: string, lines = 15): string {
   for (const name of [files.console, files.emulator]) {
     const path = join(folder, name)
-    // Bochs goes on writing where the file ended when the state was saved: nulls until there.
+    // After a restore, Bochs goes on writing at the position where the file ended when the state was saved: before it are nulls.
     const text = existsSync(path)
       ? stripVTControlCharacters(endOf(path))
           .replaceAll(/[\r\0]/g, '')

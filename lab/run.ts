@@ -1,4 +1,4 @@
-/** One run: a disk for it, an emulator, what the guest prints while it prints it, and what it leaves. */
+/** One run: it makes a disk, starts an emulator, passes on the guest's output while it comes, and collects the results. */
 import { mkdirSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { discard, refused, runScratch } from './cache.js'
@@ -21,13 +21,13 @@ export interface RunOptions extends Choices {
   lane: Lane
   kernel: Kernel
   command: readonly string[]
-  /** Seconds from the emulator's start to its end. */
+  /** In seconds, from the emulator's start to its end. */
   timeoutSeconds?: number
-  /** Boots from power-on although there may be a saved state. */
+  /** Boot from power-on even if there is a saved state. */
   cold?: boolean
-  /** Where the guest's /results go, in a folder of that name. */
+  /** The folder in which a folder of that name takes the guest's /results. */
   out?: string
-  /** How many bytes they may have. */
+  /** The limit of the results' size in bytes. */
   outLimit?: number
   project?: string
   sink: Sink
@@ -36,7 +36,7 @@ export interface RunOptions extends Choices {
 
 type Run = Required<Pick<RunOptions, 'timeoutSeconds' | 'cold' | 'project' | 'outLimit'>> & RunOptions
 
-/** How far the guest came, as a message says it. */
+/** The words by which a message says how far the guest came. */
 const stages: Record<Stage, string> = {
   booting: 'while it booted',
   ready: 'before the command began',
@@ -45,17 +45,17 @@ const stages: Record<Stage, string> = {
   dead: 'by a panic or a failure of its own'
 }
 
-/** What became of a machine. */
+/** How a machine ended. */
 interface Ended {
-  /** The command's status, or null where none came back. */
+  /** The command's status, or null if none came back. */
   status: number | null
   /** Whether the command began. */
   began: boolean
-  /** Why there is no status. */
+  /** The reason why there is no status. */
   failure: LabError
 }
 
-/** The status and the results, of a disk that holds whatever the guest wants it to hold. */
+/** Reads the status and the results from the disk, which may hold anything that the guest wrote. */
 async function collect(image: string, { out, outLimit, progress }: Run): Promise<number | null> {
   const text = (await readFromDisk(image, statusName)) ?? ''
   const status = /^\d{1,3} *$/.test(text) && Number(text) <= 255 ? Number(text) : null
@@ -104,7 +104,7 @@ async function runMachine(options: Run, images: Images, folder: string, state: s
   return { status, began: began || screen.stage === 'ended', failure }
 }
 
-/** A machine with a disk of this run's own, and nothing left of it afterwards. */
+/** Runs a machine with a disk made for this run, and removes everything afterwards. */
 async function attempt(
   options: Run,
   images: Images,
@@ -130,7 +130,7 @@ async function attempt(
 
 type Where = Required<Pick<RunOptions, 'lane' | 'kernel' | 'project' | 'progress'>> & Choices
 
-/** The saved state, made where there is none; where that fails the run boots cold. */
+/** Returns the saved state, and makes it if there is none. If that fails, the run boots cold. */
 async function stateFor(
   { lane, progress, screenOnNetwork = false, ...options }: Where,
   images: Images,
@@ -148,7 +148,7 @@ async function stateFor(
   }
 }
 
-/** What runs in a lane need and share, with the saved state that most of them go on from. */
+/** Prepares what runs in a lane need and share, with the saved state from which most of them go on. */
 export async function prepareRuns(where: Where): Promise<void> {
   try {
     const images = await prepare(where.lane, where.kernel, where.project, where.progress)
@@ -174,7 +174,7 @@ async function runToEnd(options: RunOptions): Promise<number> {
   const images = await prepare(options.lane, options.kernel, project, progress)
   let ended = await attempt(all, images, async (size) => (cold ? undefined : stateFor(all, images, size)))
   if (ended.state !== undefined && ended.status === null && !ended.began) {
-    progress.note(`the saved state is of no use, and is made anew next time; booting. ${ended.failure.message}`)
+    progress.note(`the saved state is of no use: it is made anew next time, and this run boots. ${ended.failure.message}`)
     await discard(ended.state)
     ended = await attempt(all, images, async () => undefined)
   }

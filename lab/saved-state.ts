@@ -1,4 +1,4 @@
-/** The state of a machine after its boot, before it knows anything of a run: saved once, read by each run after it. */
+/** The state of a machine after its boot, before it knows anything of a run. It is saved once, and each later run reads it. */
 import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { entry } from './cache.js'
@@ -11,14 +11,14 @@ import { stamp } from './libraries.js'
 import { Machine } from './machine.js'
 import { files, type Images, lastWords } from './run-folder.js'
 
-/** Seconds: the boot and the saving. */
+/** In seconds, for the boot and the saving. */
 const limit = 120
 const nobody = { out() {}, err() {} }
 
 interface Options {
   emulator: Emulator
   images: Images
-  /** The guest remembers how large its disks are. */
+  /** The guest remembers the sizes of its disks. */
   runDiskSize: number
   choices: Choices
 }
@@ -32,7 +32,8 @@ async function make({ emulator, images, runDiskSize, choices }: Options, target:
   const screen = new GuestConsole(join(folder, files.console), join(folder, files.output), nobody)
   try {
     await follow(machine, screen, { limit, until: 'ready' })
-    if (screen.stage !== 'ready') throw new LabError(`${emulator.name} did not come so far. The end of its console:\n${lastWords(folder)}`)
+    if (screen.stage !== 'ready')
+      throw new LabError(`${emulator.name} did not boot far enough for its state to be saved. The end of its console:\n${lastWords(folder)}`)
     await emulator.save(machine)
   } finally {
     await machine.stop()
@@ -42,7 +43,7 @@ async function make({ emulator, images, runDiskSize, choices }: Options, target:
   rmSync(folder, { recursive: true })
 }
 
-/** The folder of the state: of this emulator with these settings, this kernel and this very disk, which the guest has mounted. */
+/** The folder of the saved state, for this emulator with these settings, this kernel, and this very base disk, which the guest has mounted. */
 export async function savedState(options: Options, onMake: () => void): Promise<string> {
   const { emulator, images, runDiskSize, choices } = options
   const { words, files: settings } = await emulator.start(images, 'save', choices)

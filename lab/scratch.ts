@@ -1,6 +1,6 @@
 /**
- * Folders that are in use as long as a process lives: of a run, and of an entry of the cache while it is made. In each lies a lock that its process has.
- * What lies there with a lock that nobody has was left by a process that was killed.
+ * Folders that are in use as long as a process lives: the folder of a run, and that of a cache entry while it is made. Each contains a lock that its
+ * process holds. If nobody holds the lock, a process that was killed left the folder.
  */
 import { mkdirSync, mkdtempSync, readdirSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
@@ -11,11 +11,11 @@ import { type Release, tryAcquire } from './lock.js'
 export interface Scratch {
   /** The folder to work in. */
   path: string
-  /** Removes it, as the end of the process does. */
+  /** Removes the folder, as the end of the process does. */
   remove(): void
 }
 
-/** The lock of a folder that is there; null where another has it, or has removed the folder. */
+/** Takes the lock of an existing folder; null if another process has the lock, or has removed the folder. */
 async function lockOf(folder: string): Promise<Release | null> {
   try {
     return await tryAcquire(join(folder, 'lock'))
@@ -25,7 +25,7 @@ async function lockOf(folder: string): Promise<Release | null> {
   }
 }
 
-/** Removes what processes that are no more left in the parent under names with this beginning. */
+/** Removes the folders with names of this beginning that ended processes left in the parent. */
 async function sweep(parent: string, prefix: string): Promise<void> {
   for (const item of readdirSync(parent, { withFileTypes: true })) {
     const { name } = item
@@ -37,13 +37,16 @@ async function sweep(parent: string, prefix: string): Promise<void> {
   }
 }
 
-/** A new folder in the parent, which is this user's alone; what killed processes left there under such a name is removed first. */
+/**
+ * Makes a new folder in the parent, a folder that only this user can change. It first removes the folders of such a name that killed processes left
+ * there.
+ */
 export async function scratchFolder(parent: string, prefix: string): Promise<Scratch> {
   await sweep(parent, prefix)
   for (;;) {
     const folder = mkdtempSync(join(parent, prefix))
     const release = await lockOf(folder)
-    // Between these two lines another process may have taken it for one without an owner.
+    // Between these two lines another process may have taken the folder for one without an owner.
     if (!release) continue
     const remove = undoAtExit(() => {
       removeIn(dirname(folder), basename(folder))

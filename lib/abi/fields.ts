@@ -8,12 +8,12 @@ export interface Field<T> {
   readonly size: number
   get(view: DataView, offset: number): T
   /**
-   * Hands on the value, copied where it is not a scalar, if the field holds it whole. All of what a caller gave is checked before the first
-   * of it is written.
-   * @param name for the error: `kvm_sregs.gdt.limit`
+   * Returns the value if the field can hold it whole; a value that is not a scalar is copied. Everything that a caller gave is checked before
+   * anything is written.
+   * @param name what an error calls the field: `kvm_sregs.gdt.limit`
    */
   check(name: string, value: unknown): T
-  /** Writes what check() handed on. */
+  /** Writes the value that check() returned. */
   set(view: DataView, offset: number, value: T): void
 }
 
@@ -61,7 +61,7 @@ export const i32 = integer(
   (v, o, x) => v.setInt32(o, x, true)
 )
 
-/** All 64 bits count: registers, MSRs, SPTEs. */
+/** 64 bits as a bigint, because all of them count in registers, MSRs and SPTEs. */
 export const u64: Field<bigint> = {
   size: 8,
   get: (view, offset) => view.getBigUint64(offset, true),
@@ -83,7 +83,7 @@ export interface Bits extends Field<number> {
   readonly width: number
 }
 
-/** A bit field of C: `width` bits from bit `low` of `size` bytes. Writing it leaves the other bits as they are. */
+/** A C bit field: `width` bits, starting at bit `low` of `size` bytes. Writing it leaves the other bits as they are. */
 export function bits(size: number, low: number, width: number): Bits {
   const mask = 2 ** width - 1
   const read = (view: DataView, offset: number) => {
@@ -109,7 +109,7 @@ export const address = integer(
   [0, Number.MAX_SAFE_INTEGER],
   (v, o) => {
     const high = v.getUint32(o + 4, true)
-    // Never of an address: processors have 52 bits of them at most.
+    // No address gets here: processors have at most 52 address bits.
     if (high >= 2 ** 21) throw new KvmError('limit', `a field holds ${hex(v.getBigUint64(o, true))}, which is too large for a number`)
     return v.getUint32(o, true) + high * 2 ** 32
   },
@@ -130,12 +130,12 @@ export function bytes(length: number): Field<Uint8Array> {
   }
 }
 
-/** The type of array(), by which a plain object's type finds what the elements are. */
+/** The type of array(). The type of a plain object reads the element's type from it. */
 export interface ArrayOf<F extends Field<any>> extends Field<ValueOf<F>[]> {
   readonly element: F
 }
 
-/** `length` equal fields, read as an array of its own and written whole. Elements that are structures or bytes are windows, as they are alone. */
+/** `length` equal fields. A read gives a new array; a write sets all elements. Elements that are structures or bytes are windows on the memory. */
 export function array<F extends Field<any>>(element: F, length: number): ArrayOf<F> {
   return {
     size: element.size * length,

@@ -1,6 +1,6 @@
 /**
- * One schema per KVM structure: what the generated list of fields says of the C layout becomes the accessors and the TypeScript type. The
- * instance *is* the bytes that go to the ioctl, so reading one register decodes one register.
+ * One schema per KVM structure. The generated list of fields describes the C layout; the schema turns it into accessors and a TypeScript type.
+ * The instance *is* the bytes that go to the ioctl, so reading one register decodes one register.
  */
 import { inspect } from 'node:util'
 import { argumentError, bytesWithin, checkBits, checkInteger, copyBytes, hasNames } from './arguments.js'
@@ -10,7 +10,7 @@ import { hex, visible } from './text.js'
 
 export type StructInstance<F extends Fields> = { toObject(): PlainOf<F> } & Struct & ValuesOf<F>
 
-/** For JSON, which has no bigints: 64-bit values as hexadecimal text, as traces have them. */
+/** A value for JSON, which has no bigints: 64-bit values become hexadecimal text, as in traces. */
 function plain(value: unknown): unknown {
   if (typeof value === 'bigint') return hex(value)
   if (value instanceof Struct) return value.toJSON()
@@ -24,7 +24,7 @@ function copy(value: unknown): unknown {
   return Array.isArray(value) ? value.map(copy) : value
 }
 
-/** The memory of one KVM structure. Its fields are read and written in place, so a spread (`{ ...value }`) has none of them: toObject() copies. */
+/** The memory of one KVM structure. Its fields are read and written in place, so a spread (`{ ...value }`) lacks them; toObject() copies them. */
 export class Struct {
   /** The bytes given to the kernel. */
   readonly bytes: Uint8Array
@@ -40,11 +40,11 @@ export class Struct {
     return Object.fromEntries(Object.keys(fields).map((name) => [name, change((this as unknown as Record<string, unknown>)[name])]))
   }
 
-  /** The fields as a plain object that shares nothing with this. */
+  /** Returns the fields as a plain object that shares no memory with this one. */
   toObject(): Record<string, unknown> {
     return this.#map(copy)
   }
-  /** The same for JSON: 64-bit values as hexadecimal text. */
+  /** Returns the fields for JSON, with 64-bit values as hexadecimal text. */
   toJSON(): Record<string, unknown> {
     return this.#map(plain)
   }
@@ -55,29 +55,29 @@ export class Struct {
 }
 
 type Plain<F> = F extends StructType<infer G> ? PlainOf<G> : F extends ArrayOf<infer E> ? Plain<E>[] : ValueOf<F>
-/** What toObject() gives, and what `new` takes. */
+/** What toObject() returns and the constructor takes. */
 export type PlainOf<F extends Fields> = { -readonly [K in keyof F]: Plain<F[K]> }
 type Given<F> = F extends StructType<infer G> ? Some<G> : F extends ArrayOf<infer E> ? Given<E>[] : ValueOf<F>
-/** Some fields by name; of a nested structure, too. Of members that share memory (a union in C) those given must agree on it. */
+/** Some fields by name, also of nested structures. If members share memory (a union in C), the values given for them must agree. */
 export type Some<F extends Fields> = { -readonly [K in keyof F]?: Given<F[K]> }
 
-/** The class made from a schema: `new` gives a zeroed structure with some fields set, or a copy; `over` reads one that lies in memory already. */
+/** The class made from a schema. `new` gives a zeroed structure with some fields set, or a copy; `over` reads one that is already in memory. */
 export interface StructType<F extends Fields> extends Field<StructInstance<F>> {
   readonly structName: string
   readonly fields: F
   readonly offsets: { readonly [K in keyof F]: number }
-  /** The arrays that may follow in memory, which count neither for the size nor as fields: what their elements are, by the C name. */
+  /** The arrays that may follow the structure in memory: their element types, by C name. They are neither fields nor part of the size. */
   readonly flexible: Fields
   new (values?: Some<F>): StructInstance<F>
   over(memory: Uint8Array): StructInstance<F>
-  /** Writes fields by name, none unless all fit. */
+  /** Writes fields by name. If one value does not fit, nothing is written. */
   assign(target: StructInstance<F>, name: string, values: Some<F>): void
 }
 
 /** The instance type of a schema: `type Registers = StructOf<typeof Registers>`. */
 export type StructOf<S> = S extends StructType<infer F> ? StructInstance<F> : never
 
-/** The fields of a plain object, each read once and checked. */
+/** Checks the fields of a plain object and reads each of them once. */
 function checkFields(fields: Fields, name: string, values: unknown): Map<string, unknown> {
   if (!hasNames(values)) throw argumentError(name, values, `an object with ${Object.keys(fields).join(', ')}`)
   if (values instanceof Struct) throw argumentError(name, values, 'an instance of its own kind, or a plain object')
@@ -90,13 +90,13 @@ function checkFields(fields: Fields, name: string, values: unknown): Map<string,
 }
 
 function unknownField(fields: Fields, name: string, key: string): KvmError {
-  const advice = key === 'bytes' ? 'a spread of a structure has not its fields: spread its toObject()' : `there are ${Object.keys(fields).join(', ')}`
+  const advice = key === 'bytes' ? 'a spread of a structure lacks its fields: spread its toObject()' : `there are ${Object.keys(fields).join(', ')}`
   return new KvmError('argument', `${name} has no field '${visible(key)}'; ${advice}`, { argument: `${name}.${key}` })
 }
 
 /**
- * Refuses fields that share memory (a union in C) and differ there, since the last one would be taken and the others lost. Which bits a field
- * writes shows when it is written over zeros, and over ones.
+ * Refuses values for fields that share memory (a union in C) and differ there: the last one would win and the others would be lost. To see which
+ * bits a field writes, the value is written once over zeros and once over ones.
  */
 function checkAgreement(
   { fields, offsets, size }: { fields: Fields; offsets: Record<string, number>; size: number },
@@ -125,29 +125,30 @@ function checkAgreement(
   }
 }
 
-/** Of a structure: all bytes of an instance, or some fields. Nobody but its check() makes one, so that its set() writes what fits. */
+type CheckedValues = Uint8Array | ReadonlyMap<string, unknown>
+/** A checked value for a structure: all bytes of an instance, or some fields. Only check() makes one, so that set() never writes what does not fit. */
 class Checked {
   readonly #schema: unknown
-  readonly #values: Uint8Array | ReadonlyMap<string, unknown>
+  readonly #values: CheckedValues
 
-  constructor(schema: unknown, values: Uint8Array | ReadonlyMap<string, unknown>) {
+  constructor(schema: unknown, values: CheckedValues) {
     this.#schema = schema
     this.#values = values
   }
 
-  static valuesOf(value: unknown, schema: { structName: string }): Uint8Array | ReadonlyMap<string, unknown> {
+  static valuesOf(value: unknown, schema: { structName: string }): CheckedValues {
     if (typeof value !== 'object' || value === null || !(#schema in value) || value.#schema !== schema)
       throw argumentError('value', value, `what check() of ${schema.structName} returned`)
     return value.#values
   }
 }
 
-/** The bytes of a view that a structure lies in. */
+/** The bytes of a view in which a structure lies. */
 function windowOn(view: DataView, offset: number, size: number): Uint8Array {
   try {
     if (offset + size <= view.byteLength) return new Uint8Array(view.buffer, view.byteOffset + offset, size)
   } catch {
-    // It is no view, or one of memory that was transferred away.
+    // This is no view, or a view of memory that was transferred away.
   }
   throw argumentError('view', view, `a DataView of at least ${size} bytes behind the offset`)
 }
@@ -161,7 +162,7 @@ const accessor = (field: Field<any>, offset: number, name: string): PropertyDesc
     field.set(this.view, offset, field.check(name, value))
   }
 })
-// The same for registers, with code of its own: V8 compiles a direct access only where one place sees one type.
+// The same for 64-bit registers, in code of its own: V8 compiles a direct access only where one place sees one type.
 const registerAccessor = (_: unknown, offset: number, name: string): PropertyDescriptor & ThisType<Viewed> => ({
   get() {
     return this.view.getBigUint64(offset, true)
@@ -203,9 +204,9 @@ function defineAccessors(structName: string, { fields, offsets }: Layout, protot
 
 /**
  * Describes a C structure or union.
- * @param structName the C name, which the layout test hands to the compiler: `kvm_regs`; of an unnamed part where it stands: `kvm_run.io`
- * @param members made when they are first asked for, as a program uses few of the structures that it imports
- * @param behind arrays that follow it, by what their elements are
+ * @param structName the C name, which the layout test hands to the compiler: `kvm_regs`. An unnamed part has its path: `kvm_run.io`
+ * @param members called when the structure is first used, since a program uses few of the structures that it imports
+ * @param behind the element types of the arrays that follow the structure
  */
 export function struct<F extends Fields>(
   structName: string,
@@ -220,7 +221,7 @@ export function struct<F extends Fields>(
     defineAccessors(structName, layout(), Structure.prototype)
     isUsable = true
   }
-  // By the base's constructor alone: this memory is not copied.
+  // Calls only the base constructor, which does not copy the memory.
   const inPlace = (memory: Uint8Array): Structure => {
     if (!isUsable) makeUsable()
     return Reflect.construct(Struct, [memory], Structure)
@@ -272,7 +273,7 @@ export function struct<F extends Fields>(
   return Structure as unknown as StructType<F>
 }
 
-/** A new structure with some fields set, which errors call by the caller's name for it: `entries[3]`. */
+/** Makes a structure with some fields set. Errors use the caller's name for it: `entries[3]`. */
 export function entryOf<F extends Fields>(type: StructType<F>, name: string, values: Some<F>): StructInstance<F> {
   const entry = new type()
   type.assign(entry, name, values)

@@ -12,15 +12,16 @@ namespace node_kvm {
 namespace {
 
 constexpr size_t kPage = 4096;
-// KVM_COALESCED_MMIO_MAX of <linux/kvm.h>, which names the kernel's page size.
+// <linux/kvm.h> defines this as KVM_COALESCED_MMIO_MAX, in terms of the kernel's page size, which user space does not have.
 constexpr uint32_t kEntries = (kPage - sizeof(kvm_coalesced_mmio_ring)) / sizeof(kvm_coalesced_mmio);
-// In an entry's `pio`, which KVM writes as 0 or 1 and never reads: it was moved out of turn, from behind another owner's.
+// A mark in an entry's `pio`, a field that KVM writes as 0 or 1 and never reads. It says that the entry was moved out of turn, while
+// another owner's entry before it stays in the ring.
 constexpr uint32_t kMoved = UINT32_MAX;
 
 bool IsSame(const kvm_coalesced_mmio_zone& one, const kvm_coalesced_mmio_zone& other) {
   return one.pio == other.pio && one.addr == other.addr && one.size == other.size;
 }
-// Of u64 addresses, whose ends may be 2^64.
+// The addresses are u64 and a zone may end at 2^64, so the ends are not computed.
 bool Overlap(const kvm_coalesced_mmio_zone& one, const kvm_coalesced_mmio_zone& other) {
   return one.pio == other.pio && (one.addr < other.addr ? other.addr - one.addr < one.size : one.addr - other.addr < other.size);
 }
@@ -38,7 +39,8 @@ void CoalescedRing::Attach(int vcpu_fd) {
   if (mapped != MAP_FAILED) ring_ = static_cast<kvm_coalesced_mmio_ring*>(mapped);
 }
 
-// A write has one owner. And KVM, asked to take back a range, takes each that covers it (kvm_vm_ioctl_unregister_coalesced_mmio()).
+// Ranges may not overlap, for two reasons: each write has one owner; and KVM, asked to unregister a range, unregisters every range that
+// covers it (kvm_vm_ioctl_unregister_coalesced_mmio()).
 int CoalescedRing::Register(int vm_fd, const void* owner, const kvm_coalesced_mmio_zone& zone) {
   const std::lock_guard lock(mutex_);
   for (const Range& range : ranges_)
@@ -72,7 +74,7 @@ void CoalescedRing::Leave(int vm_fd, const void* owner) {
   std::erase_if(ranges_, [owner](const Range& range) { return range.owner == owner; });
 }
 
-// Null: nobody's any more.
+// Returns null when the entry's range has no owner any more.
 const void* CoalescedRing::OwnerOf(const kvm_coalesced_mmio& entry) const {
   for (const auto& [zone, owner] : ranges_)
     if (zone.pio == entry.pio && entry.phys_addr >= zone.addr && entry.phys_addr - zone.addr < zone.size) return owner;
@@ -82,7 +84,7 @@ const void* CoalescedRing::OwnerOf(const kvm_coalesced_mmio& entry) const {
 int CoalescedRing::Move(const void* owner, char* target, size_t length) {
   if (ring_ == nullptr) return 0;
   int count = 0;
-  // The indices lie in a page that the process can write: they are brought into range before they are used.
+  // The indices lie in a page that the process can write, so they are brought into range before they are used.
   uint32_t first = ring_->first % kEntries;
   const uint32_t last = __atomic_load_n(&ring_->last, __ATOMIC_ACQUIRE) % kEntries;
   bool keeps = false;

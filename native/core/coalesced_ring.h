@@ -1,6 +1,6 @@
-// The ring of coalesced writes (api.rst 4.116, KVM_REGISTER_COALESCED_MMIO): one page for a VM, which every vCPU's descriptor maps.
-// KVM fills it under a lock of its own. Each environment that shares the VM takes what lies in its own ranges; what is another's stays for
-// it, and counts for the room there is: a full ring is an exit, that of the write which found no room. No N-API here.
+// The ring of coalesced writes (api.rst 4.116, KVM_REGISTER_COALESCED_MMIO): a VM has one page for it, and each vCPU's descriptor maps that
+// page. KVM fills the ring under its own lock. Each environment that shares the VM takes the entries in its own ranges; the entries of
+// other environments stay and take up room. When the ring is full, the write that found no room becomes an exit. This file uses no N-API.
 #pragma once
 
 #include <cstddef>
@@ -18,15 +18,16 @@ class CoalescedRing {
   CoalescedRing(const CoalescedRing&) = delete;
   CoalescedRing& operator=(const CoalescedRing&) = delete;
 
-  // Maps the ring through the VM's first vCPU; later ones have the same. A kernel without it leaves it empty.
+  // Maps the ring through the VM's first vCPU; the later ones show the same page. On a kernel without the ring nothing is mapped.
   void Attach(int vcpu_fd);
-  // A range of `owner`, which is the address of whoever asks. Zero, or a negative errno; -EEXIST when it overlaps another.
+  // Registers a range for `owner`, an address that identifies the environment. Returns zero or a negative errno; -EEXIST when the range
+  // overlaps another.
   int Register(int vm_fd, const void* owner, const kvm_coalesced_mmio_zone& zone);
-  // Takes it back, and moves what waits as Drain() does, with the last of it.
+  // Unregisters the range and, as Drain() does, moves the owner's entries, for the last time with those of this range.
   int Unregister(int vm_fd, const void* owner, const kvm_coalesced_mmio_zone& zone, char* target, size_t length);
-  // Moves the owner's entries (struct kvm_coalesced_mmio), oldest first, into `target`. How many.
+  // Moves the owner's entries (struct kvm_coalesced_mmio), oldest first, into `target` and returns their number.
   int Drain(const void* owner, char* target, size_t length);
-  // The owner goes: its ranges are taken back, and what waits of them is dropped. The VM may be at its end (`vm_fd` is -1 then).
+  // Called when the owner goes: unregisters its ranges and drops its entries. If the VM has ended already, `vm_fd` is -1.
   void Leave(int vm_fd, const void* owner);
 
  private:

@@ -11,9 +11,9 @@
 namespace node_kvm {
 namespace {
 
-// While the kernel has business with a thread (signal_pending()) it may end that thread's reset early, and the guest's next writes to some
-// of the pages are never told: seen on Linux 6.18 with the signals of V8's profiler, and with Node 22 without any signal. A thread made for
-// the reset alone has no business, and no signals where they are blocked from its beginning.
+// While the kernel has something to do for a thread (signal_pending()), it may end that thread's reset early, and then it never reports the
+// guest's next writes to some of the pages. This was seen on Linux 6.18 with the signals of V8's profiler, and with Node 22 without any
+// signal. A thread made for the reset alone gives the kernel nothing to do, provided that signals are blocked in it from its beginning.
 class SignalsBlocked {
  public:
   SignalsBlocked() {
@@ -55,7 +55,7 @@ int DirtyRings::Add(int vcpu_fd) {
   return 0;
 }
 
-// The state machine of an entry: api.rst 8.29. KVM publishes `flags` last, and looks at it first.
+// api.rst 8.29 describes the states of an entry. KVM writes `flags` last and reads it first.
 size_t DirtyRings::Collect(Ring* ring) {
   const size_t count = Entries();
   size_t seen = 0;
@@ -70,8 +70,8 @@ size_t DirtyRings::Collect(Ring* ring) {
 
 int DirtyRings::CollectAndReset(int vm_fd) {
   const size_t before = held_.size();
-  // KVM stops a vCPU while some entries are free still. A ring without any was written past its end, as was one whose entries were written
-  // again before they were handed back: seen on a host that emulates whole stretches of guest code without looking.
+  // KVM stops a vCPU while its ring still has free entries. So a full ring was written past its end. So was a ring whose entries KVM wrote
+  // again before they were handed back; this was seen on a host that emulates long stretches of guest code without looking at the ring.
   for (Ring& ring : rings_) overflown_ |= Collect(&ring) == Entries();
   const int result = IoctlUninterrupted(vm_fd, KVM_RESET_DIRTY_RINGS, 0);
   if (result < 0) return -errno;
@@ -82,7 +82,7 @@ int DirtyRings::CollectAndReset(int vm_fd) {
 int DirtyRings::Harvest(int vm_fd, const std::function<void(const std::vector<Page>&)>& take) {
   const std::lock_guard lock(mutex_);
   if (bytes_ == 0) return -ENXIO;
-  // Whatever needs memory or a thread comes first: an entry that was handed back is told of here alone.
+  // Everything that needs memory or a thread comes first: once an entry is handed back, only this code knows of its page.
   held_.reserve(held_.size() + rings_.size() * Entries());
   int result = 0;
   {
@@ -90,7 +90,7 @@ int DirtyRings::Harvest(int vm_fd, const std::function<void(const std::vector<Pa
     std::thread([&] { result = CollectAndReset(vm_fd); }).join();
   }
   if (result == 0) take(held_);
-  // What was collected from rings that were written past their ends is of no use, and must not pile up.
+  // Pages from rings that were written past their ends are of no use, and must not pile up.
   if (result == 0 || overflown_) held_ = std::vector<Page>();
   return result;
 }

@@ -1,6 +1,7 @@
-// How a native thread wakes an event loop: one byte into a socket whose other end Node watches as it watches any socket. Node then
-// does what is hard: ref and unref, the end of a Worker with a byte in flight, the end of the process. A thread-safe function would need
-// a hook order at the end of an environment to be sound, and uv_poll the loop's own header, which Node-API does not promise.
+// A native thread wakes an event loop by one byte into a socket, whose other end Node watches as it watches any socket. Node then handles
+// the hard cases: ref and unref, the end of a Worker with a byte in flight, the end of the process. A thread-safe function would be sound
+// only with a fixed order of hooks at the end of an environment, and uv_poll would need the loop's own header, which Node-API does not
+// promise.
 #pragma once
 
 #include <errno.h>
@@ -15,14 +16,15 @@ namespace node_kvm {
 
 class Doorbell {
  public:
-  // The end to listen at, which the caller owns, or a negative errno. One listener at a time: a new one takes the bell over.
+  // Returns the end to listen at, which the caller then owns, or a negative errno. There is one listener at a time: a new one replaces the
+  // old.
   int Subscribe() {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) return -errno;
     ours_ = OwnedFd(pair[1]);
     return pair[0];
   }
-  // Nobody there, or a byte waiting already, is as good.
+  // It does no harm if nobody listens, or if a byte is waiting already.
   void Ring() {
     if (ours_.get() >= 0) send(ours_.get(), "", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
   }
@@ -31,9 +33,9 @@ class Doorbell {
   OwnedFd ours_;
 };
 
-// The listeners' ends that an environment was given. worker.terminate() may fall between a Subscribe() and the runtime's taking the
-// descriptor: what the runtime does not hold is closed at the end. The runtime has closed by then what it held, and its numbers may be
-// others' already, whose inode is another.
+// The listeners' ends that were given to an environment. worker.terminate() may come after Subscribe() returned a descriptor and before the
+// runtime took it; this class closes such a descriptor at the end. By then the runtime has closed the descriptors that it took, and their
+// numbers may belong to other files: the inode tells these apart.
 class Listeners {
  public:
   Listeners() = default;
@@ -51,7 +53,7 @@ class Listeners {
   }
 
  private:
-  // 0 where there is none.
+  // Returns 0 when the descriptor is not a socket.
   static ino_t SocketAt(int fd) {
     struct stat found;
     return fstat(fd, &found) == 0 && S_ISSOCK(found.st_mode) ? found.st_ino : 0;

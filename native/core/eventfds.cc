@@ -59,7 +59,7 @@ void EventfdWatcher::Remove(uint32_t key) {
   const std::lock_guard lock(mutex_);
   const auto found = watched_.find(key);
   if (found == watched_.end()) return;
-  // By hand: the caller's own descriptor keeps the file, and with it the watch, alive (epoll(7), question 6).
+  // The watch is deleted explicitly: the caller's own descriptor keeps the file, and with it the watch, alive (epoll(7), question 6).
   epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, found->second.fd.get(), nullptr);
   watched_.erase(found);
 }
@@ -89,7 +89,7 @@ void EventfdWatcher::Loop() {
   }
 }
 
-// The key may be gone by now, or belong to another: then there is nothing to read, for the descriptor is looked up afresh.
+// Meanwhile the key may be gone, or belong to another eventfd. The descriptor is looked up afresh, so that there is nothing to read then.
 void EventfdWatcher::Collect(uint32_t key) {
   const std::lock_guard lock(mutex_);
   const auto found = watched_.find(key);

@@ -1,5 +1,5 @@
-// Waits for eventfds on a thread of its own, one for each environment, and adds up what they count: KVM signals an ioeventfd or a
-// resample eventfd from within KVM_RUN, at any rate, while JavaScript is busy. No N-API here.
+// Each environment has one thread that waits for eventfds and adds up their counts: KVM signals an ioeventfd or a resample eventfd from
+// within KVM_RUN, at any rate, while JavaScript is busy. This file uses no N-API.
 #pragma once
 
 #include <cstdint>
@@ -21,19 +21,19 @@ class EventfdWatcher {
     uint64_t count;
   };
 
-  // Zero, or a negative errno and nothing that stays open; EAGAIN for want of a thread.
+  // Returns zero; or a negative errno, and leaves nothing open. EAGAIN says that no thread could be made.
   static int Open(std::unique_ptr<EventfdWatcher>* watcher);
   ~EventfdWatcher();
   EventfdWatcher(const EventfdWatcher&) = delete;
   EventfdWatcher& operator=(const EventfdWatcher&) = delete;
 
-  // Watches a duplicate, so that the caller may close its own at any time. Zero, or a negative errno.
+  // Watches a duplicate, so that the caller may close its own descriptor at any time. Returns zero or a negative errno.
   int Add(uint32_t key, int eventfd);
-  // After it no count of this key is told.
+  // After this call, Take() returns no count of this key.
   void Remove(uint32_t key);
-  // What was counted since the last call.
+  // Returns the counts since the last call.
   std::vector<Count> Take();
-  // Once: a descriptor the caller owns from then on, on which a byte comes when there is something to take.
+  // Returns, once, a descriptor that the caller owns from then on. A byte arrives on it when Take() has counts to return.
   int TakeListener();
 
  private:
@@ -48,7 +48,7 @@ class EventfdWatcher {
   OwnedFd epoll_;
   OwnedFd stop_;
   OwnedFd listener_;
-  std::mutex mutex_;  // guards all below
+  std::mutex mutex_;  // guards everything below
   std::map<uint32_t, Watched> watched_;
   bool rung_ = false;
   Doorbell bell_;

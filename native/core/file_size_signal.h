@@ -1,5 +1,5 @@
-// Growing a file past RLIMIT_FSIZE raises SIGXFSZ beside the error EFBIG, and that signal ends the process (setrlimit(2)). While this lives
-// only the error is left, on this thread.
+// Growing a file past RLIMIT_FSIZE fails with EFBIG and also raises SIGXFSZ, which ends the process (setrlimit(2)). While an object of this
+// class lives, its thread gets only the error.
 #pragma once
 
 #include <signal.h>

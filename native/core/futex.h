@@ -1,4 +1,4 @@
-// futex(2) on a word of this process: a wait that a signal ends, which std::atomic::wait is not.
+// futex(2) on a word of this process. A signal ends this wait, whereas it does not end std::atomic::wait.
 #pragma once
 
 #include <linux/futex.h>
@@ -14,14 +14,16 @@
 
 namespace node_kvm {
 
-// Sleeps while the word holds `value`, for at most `limit`; returns when woken, when a signal came, or for no reason: look again.
+// Sleeps while the word holds `value`, for at most `limit`. It returns when the thread is woken, when a signal arrives, or for no reason,
+// so the caller must look at the word again.
 inline void FutexWait(std::atomic<uint32_t>& word, uint32_t value, const timespec* limit = nullptr) {
   syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, limit, nullptr, 0);
 }
 inline void FutexWakeAll(std::atomic<uint32_t>& word) { syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0); }
 
-// What is over in moments is waited for awake, as KVM does for a halted guest (halt-polling.rst): a thread that slept is woken late, and,
-// once awake, takes the processor from the one that woke it for a whole slice. Every other thread goes first meanwhile. Whether it came.
+// Waits awake for something that will be done in moments, as KVM does for a halted guest (halt-polling.rst): a thread that slept is woken
+// late and, once awake, takes the processor for a whole slice from the thread that woke it. While it polls, every other thread goes first.
+// Returns whether `done` came true in time.
 template <typename Done>
 bool PollFor(std::chrono::microseconds limit, Done done) {
   const auto end = std::chrono::steady_clock::now() + limit;

@@ -18,8 +18,8 @@ namespace node_kvm {
 namespace {
 
 constexpr int kLookAgainMilliseconds = 250;
-// Half a minute without a way out of KVM_RUN: longer than a page takes that somebody serves. Before Linux 6.2 no wait for one heeds a
-// signal.
+// After this many nudges, a run has had half a minute to leave KVM_RUN. A page that some thread serves takes less. Before Linux 6.2, a
+// thread that waits for a page heeds no signal.
 constexpr int kPatientNudges = 120;
 
 bool IsReadable(int fd) {
@@ -27,7 +27,7 @@ bool IsReadable(int fd) {
   return poll(&polled, 1, 0) == 1;
 }
 
-// One thread for all Workers that there are.
+// One thread serves all Workers of the process.
 class Watcher {
  public:
   Watcher() : epoll_(epoll_create1(EPOLL_CLOEXEC)), stop_(eventfd(0, EFD_CLOEXEC)) {
@@ -45,7 +45,7 @@ class Watcher {
     watches_.insert(watch);
     Observe(watch->loop_fd(), watch);
   }
-  // Whether others are left.
+  // Returns whether other watches are left.
   bool Remove(LoopWatch* watch) {
     const std::lock_guard lock(mutex_);
     epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, watch->loop_fd(), nullptr);
@@ -55,7 +55,7 @@ class Watcher {
   }
 
  private:
-  // Edges only: what the loop has not taken yet wakes nobody a second time.
+  // Only edges are reported, so that an event which the loop has not taken yet wakes this thread only once.
   void Observe(int fd, LoopWatch* watch) {
     epoll_event event{EPOLLIN | EPOLLET, {watch}};
     epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);
@@ -80,7 +80,7 @@ class Watcher {
           watch->Nudge();
         }
       }
-      // A loop that was woken for one thing is not woken again for terminate() before it took the first: so look again after a while.
+      // A loop that was woken for one event is not woken again for terminate() before it took the first: so look again after a while.
       std::erase_if(unread_, [](LoopWatch* watch) { return !IsReadable(watch->loop_fd()); });
       for (LoopWatch* watch : unread_) watch->Nudge();
       waiting = !unread_.empty();
@@ -95,7 +95,7 @@ class Watcher {
   std::thread thread_;
 };
 
-// The process's watcher, while there are Workers. Never destroyed itself: the process may end while Workers are there.
+// The process's watcher exists while there are Workers. This structure is never destroyed, because the process may end while Workers exist.
 struct Shared {
   std::mutex mutex;
   std::unique_ptr<Watcher> watcher;
@@ -118,7 +118,7 @@ void LoopWatch::Begin(int loop_fd) {
   try {
     if (shared.watcher == nullptr) shared.watcher = std::make_unique<Watcher>();
   } catch (const std::system_error&) {
-    // No thread to be had: runs of this Worker are as they would be without.
+    // There is no thread to be had, so this Worker's runs go unwatched.
     return;
   }
   of_thread_ = new LoopWatch(loop_fd);

@@ -1,5 +1,5 @@
-// Ends a run on a Worker's thread when its event loop has something to do, because that may be worker.terminate(): V8 can stop JavaScript
-// only, and a guest that never exits is not that. No polling: the descriptor that the loop waits on is itself watched.
+// Ends a run on a Worker's thread when its event loop has something to do, because that may be worker.terminate(): V8 can stop only
+// JavaScript, and a guest that never exits is not JavaScript. Nothing polls: a thread watches the descriptor that the loop waits on.
 #pragma once
 
 #include <mutex>
@@ -11,11 +11,12 @@ namespace node_kvm {
 
 class LoopWatch {
  public:
-  // Of the calling thread, which is a Worker's; `loop_fd` is what its loop waits on (uv_backend_fd). End() is called on it too.
+  // Watches the calling thread, which is a Worker's; `loop_fd` is the descriptor that its loop waits on (uv_backend_fd). The same thread
+  // calls End().
   static void Begin(int loop_fd);
   static void End();
 
-  // Around a run: where this thread is watched, the run is nudged when the loop has something to do.
+  // Surrounds a run: if this thread is watched, the run is nudged when the loop has something to do.
   class Run {
    public:
     explicit Run(RunPage* page) : watch_(of_thread_) {
@@ -26,7 +27,7 @@ class LoopWatch {
     }
     Run(const Run&) = delete;
     Run& operator=(const Run&) = delete;
-    // The run was out, and begins anew.
+    // Called when the run left the guest and enters it again.
     void Again(RunPage* page) const {
       if (watch_ != nullptr) watch_->Enter(page);
     }
@@ -47,10 +48,10 @@ class LoopWatch {
   const pid_t thread_;
   std::mutex mutex_;
   RunPage* page_ = nullptr;
-  // A nudge that came between two runs: the next one takes it, since JavaScript may be past its last look.
+  // A nudge that came between two runs is kept for the next one, since JavaScript may be past the point where it last looked.
   bool pending_ = false;
-  // How often the run in progress was nudged, and once that was too often, that it waits for a page which nobody serves: the Worker that
-  // would serve it waits for the end of this one, say.
+  // Counts the nudges of the run in progress. After too many, the run is taken to wait for a page that no thread serves; the Worker that
+  // would serve it may be waiting for the end of this one.
   int nudges_ = 0;
   std::optional<LeavingThread> leaving_;
 };

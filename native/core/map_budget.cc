@@ -13,10 +13,10 @@
 namespace node_kvm {
 namespace {
 
-// What is left to the rest of the process: an eighth of the kernel's usual limit.
+// This much is left to the rest of the process: an eighth of the kernel's usual limit.
 constexpr long kMostReserve = 8192;
 
-// -1 where it cannot be read.
+// Returns -1 where the limit cannot be read.
 long ReadLimit() {
   FILE* file = fopen("/proc/sys/vm/max_map_count", "re");
   if (file == nullptr) return -1;
@@ -39,16 +39,16 @@ long CountMappings() {
 
 int TakeMappings(long most) {
   static std::mutex mutex;
-  // What may be taken without another look: counting takes milliseconds where there are many.
+  // So many mappings may be made before the next count: counting takes milliseconds where there are many.
   static long room = 0;
   const std::lock_guard lock(mutex);
   if (room < most) {
     const long limit = ReadLimit(), count = CountMappings();
-    // Then only the kernel's own limit is left.
+    // Then only the kernel's own limit applies.
     if (limit < 0 || count < 0) return 0;
     const long left = limit - std::min(limit / 8, kMostReserve) - count;
     if (left < most) return -EDQUOT;
-    // Others make mappings, too.
+    // The rest of the process makes mappings, too, so only half is given out.
     room = std::max(left / 2, most);
   }
   room -= most;

@@ -16,7 +16,7 @@ using Step = Memslots::Step;
 
 const Slot kNone;
 
-// The kernel moves a slot and changes its dirty logging in place, and nothing else (api.rst 4.35).
+// The kernel changes a slot's address and its dirty logging in place, and nothing else (api.rst 4.35).
 bool ChangesInPlace(const Slot& before, const Slot& after) {
   const bool same_memory = before.region == after.region && before.offset == after.offset && before.size == after.size;
   return same_memory && before.guest_memfd == nullptr && ((before.flags ^ after.flags) & ~uint32_t{KVM_MEM_LOG_DIRTY_PAGES}) == 0;
@@ -27,11 +27,11 @@ uint32_t LimitOf(int vm_fd) {
   return limit > 0 ? static_cast<uint32_t>(limit) : 0;
 }
 
-// In which order slots are placed, so that none meets another on the way: first whoever is in a slot's way goes on itself. Where they wait
-// for each other in a circle, one of them is taken away before all.
+// Finds an order in which slots can be placed, so that none overlaps another on the way: a slot in the way of another is placed first.
+// Where slots wait for each other in a circle, one of them is taken away before all.
 class Placing {
  public:
-  // `places`: of the changes whose slots exist already, where those are, by ascending GPA. `removed` are not in the way.
+  // `places` lists, by ascending GPA, where the existing slots of the changes are. Slots in `removed` are not in the way.
   struct Place {
     uint64_t gpa, end;
     size_t change;
@@ -49,7 +49,7 @@ class Placing {
   enum State : char { kUntouched, kWaiting, kPlaced };
   struct Visited {
     size_t change;
-    size_t next;  // of the places that may be in its way
+    size_t next;  // the next place that may be in this change's way
   };
 
   // Slots do not overlap, so their ends ascend as their beginnings do.
@@ -59,7 +59,7 @@ class Placing {
     state_[change] = kWaiting;
     waiting_.push_back({change, static_cast<size_t>(first - places_.begin())});
   }
-  // Without recursion: a chain may be as long as the table.
+  // There is no recursion, because a chain may be as long as the table.
   void Visit(size_t root) {
     for (Begin(root); !waiting_.empty();) {
       auto& [change, next] = waiting_.back();
@@ -96,7 +96,7 @@ Memslots::~Memslots() {
     if (slot.region != nullptr) --slot.region->slots;
 }
 
-// Compares, and fills in what the change leaves as it is.
+// Compares the change with the slot's state, and fills in the fields that the change leaves as they are.
 int Memslots::Resolve(Change* change) const {
   Slot& after = change->after;
   if (change->id != kNew) {
@@ -114,8 +114,8 @@ const Slot* Memslots::Find(uint32_t id, uint64_t changed) const {
   return id < slots_.size() && slots_[id].region != nullptr && slots_[id].changed == changed ? &slots_[id] : nullptr;
 }
 
-// Whatever needs memory is done here, so that nothing can fail between the kernel's change and its record: there is room for every id among
-// the free ones.
+// Everything that needs memory is done here, so that nothing can fail between the kernel's change and its record: afterwards there is room
+// for every id among the free ones.
 int Memslots::ProvideIds(size_t count) {
   while (free_ids_.size() < count) {
     if (slots_.size() >= limit_) return -ENOSPC;
@@ -135,7 +135,7 @@ uint32_t Memslots::TakeId() {
 void Memslots::ReturnId(uint32_t id) { free_ids_.push_back(id); }
 
 int Memslots::Tell(uint32_t id, const Slot& slot) const {
-  // The second form (api.rst 4.140) begins as the first.
+  // The second form (api.rst 4.140) begins with the same fields as the first.
   kvm_userspace_memory_region2 argument{};
   argument.slot = id;
   if (slot.region != nullptr) {
@@ -163,7 +163,7 @@ void Memslots::Record(Change* change, Slot slot) {
   generation_.store(now.changed, std::memory_order_release);
 }
 
-// Among the slots that no change is about.
+// Only slots that no change concerns are looked at.
 void Memslots::NameOverlap(const std::vector<bool>& changing, const Slot& wanted, Refusal* refusal) const {
   for (uint32_t id = 0; id < slots_.size(); ++id) {
     const Slot& slot = slots_[id];
@@ -234,7 +234,7 @@ int Memslots::Prepare(std::vector<Change>* changes, std::vector<Step>* steps, Re
 }
 
 int Memslots::Perform(std::vector<Change>* changes, const std::vector<Step>& steps, Refusal* refusal) {
-  // What the kernel has of each slot, and had before each step.
+  // `before` has each slot as it was before the changes, `now` as the kernel has it, and `had` as it was before each step.
   std::vector<Slot> before;
   for (const Change& change : *changes) before.push_back(change.id == kNew ? kNone : slots_[change.id]);
   std::vector<const Slot*> now, had;
@@ -254,13 +254,13 @@ int Memslots::Perform(std::vector<Change>* changes, const std::vector<Step>& ste
     }
     had.push_back(std::exchange(now[index], &next));
   }
-  // The way back: each state on it was one already.
+  // On the way back the table passes only through states that it was in already.
   if (error != 0)
     for (size_t step = had.size(); step-- > 0;) {
       const size_t index = steps[step].change;
       if (Tell((*changes)[index].id, *had[step]) == 0) now[index] = had[step];
     }
-  // As they were, in their order too.
+  // The ids that got no slot are returned in reverse order, so that the free ids are as they were.
   for (size_t index = changes->size(); index-- > 0;)
     if (now[index]->region == nullptr && before[index].region == nullptr) now[index] = &before[index], ReturnId((*changes)[index].id);
   for (size_t index = 0; index < changes->size(); ++index) {

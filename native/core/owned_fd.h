@@ -26,7 +26,7 @@ class OwnedFd {
   ~OwnedFd() { Reset(); }
 
   int get() const { return fd_; }
-  // The caller's from now on.
+  // The caller owns the descriptor from now on.
   int Release() { return std::exchange(fd_, -1); }
   void Reset() {
     if (fd_ >= 0) close(std::exchange(fd_, -1));
@@ -36,7 +36,8 @@ class OwnedFd {
   int fd_ = -1;
 };
 
-// ioctl(2), asked again when a signal came between: KVM_CREATE_VM gives EINTR then, and a runtime has signals of its own. Not for KVM_RUN.
+// Calls ioctl(2), again if a signal interrupted it: KVM_CREATE_VM then fails with EINTR, and a runtime uses signals of its own. Not for
+// KVM_RUN.
 template <typename Argument>
 int IoctlUninterrupted(int fd, unsigned long request, Argument argument) {
   int result;

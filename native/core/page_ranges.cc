@@ -14,8 +14,8 @@ namespace node_kvm {
 namespace {
 
 constexpr uint64_t kPage = 4096;
-constexpr uint64_t kChunk = 1 << 16;  // pages looked at in one go
-// Below it, each page is asked for where the kernel knows no ranges: a matter of milliseconds.
+constexpr uint64_t kChunk = 1 << 16;  // how many pages are looked at in one go
+// Below this size, where the kernel knows no ranges, each page is asked for, which takes milliseconds.
 constexpr uint64_t kSmall = uint64_t{4} << 30;
 constexpr uint64_t kPresentBit = uint64_t{1} << 63, kSwappedBit = uint64_t{1} << 62, kFileBit = uint64_t{1} << 61,
                    kExclusiveBit = uint64_t{1} << 56;
@@ -43,7 +43,7 @@ void PageRanges::Find(uint64_t start, uint64_t end, std::vector<PageRange>* rang
     FindCounted(start, end, ranges);
 }
 
-// False, and nothing appended, where it cannot be done.
+// Returns false, and appends nothing, where the kernel cannot do it.
 bool PageRanges::Scan(uint64_t start, uint64_t end, std::vector<PageRange>* ranges) {
   const size_t before = ranges->size();
   page_region regions[512];
@@ -73,7 +73,7 @@ bool PageRanges::Scan(uint64_t start, uint64_t end, std::vector<PageRange>* rang
   return true;
 }
 
-// The mappings that have pages, by the kernel's own counts.
+// Finds the mappings that have pages by the kernel's own counts.
 void PageRanges::FindCounted(uint64_t start, uint64_t end, std::vector<PageRange>* ranges) {
   const std::vector<Counted>& all = Smaps();
   if (all.empty()) return Append(start, end, 0, ranges);
@@ -89,8 +89,9 @@ void PageRanges::FindCounted(uint64_t start, uint64_t end, std::vector<PageRange
   }
 }
 
-// Until as many pages were found as there are. The page of zeros is not counted, and here it is a present page that is neither a file's nor
-// exclusively this process's; a page of several processes is, too: then it is read to the end.
+// Reads until it has found as many pages as the kernel counts. The kernel does not count the page of zeros, which looks here like a present
+// page that is neither a file's nor exclusively this process's. A page that several processes share looks the same; then the mapping is
+// read to its end.
 void PageRanges::ReadCounted(const Counted& mapping, uint64_t start, uint64_t end, std::vector<PageRange>* ranges) {
   std::vector<uint64_t> entries(kChunk);
   uint64_t found = 0;
@@ -114,7 +115,8 @@ int PageRanges::ReadEntries(uint64_t address, uint64_t pages, uint64_t* entries)
   for (size_t done = 0; done < pages * 8;) {
     const ssize_t got = pread(pagemap_.get(), target + done, pages * 8 - done, static_cast<off_t>(address / kPage * 8 + done));
     if (got < 0 && errno == EINTR) continue;
-    // Past the end of the address space the file ends: nothing is there. A process that ended reads as empty too (the caller checks).
+    // Past the end of the address space the file ends: nothing is there. The file of a process that ended reads as empty too; the caller
+    // checks for that.
     if (got == 0 || (got < 0 && errno == EINVAL)) break;
     if (got < 0) return -errno;
     done += static_cast<size_t>(got);
@@ -122,7 +124,7 @@ int PageRanges::ReadEntries(uint64_t address, uint64_t pages, uint64_t* entries)
   return 0;
 }
 
-// proc(5). Empty where it cannot be read.
+// Reads /proc/PID/smaps (proc(5)). Returns nothing where it cannot be read.
 const std::vector<PageRanges::Counted>& PageRanges::Smaps() {
   if (std::exchange(counted_, true)) return smaps_;
   const std::unique_ptr<FILE, int (*)(FILE*)> file(fopen((process_ + "/smaps").c_str(), "re"), fclose);
@@ -130,7 +132,7 @@ const std::vector<PageRanges::Counted>& PageRanges::Smaps() {
   char line[512];
   bool ended = true;
   while (fgets(line, sizeof line, file.get()) != nullptr) {
-    // The rest of a longer line is a file's name, which a stranger chose.
+    // The rest of a longer line is the name of a file, which anyone may have chosen.
     const bool begins = ended;
     ended = strchr(line, '\n') != nullptr;
     if (!begins) continue;

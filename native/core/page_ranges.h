@@ -1,5 +1,5 @@
-// Where in a process's memory there are pages, by ranges: most of a large address space is empty, and to ask for each of its pages takes
-// minutes (Documentation/admin-guide/mm/pagemap.rst). No N-API here.
+// Finds the ranges of a process's memory that have pages: most of a large address space is empty, and asking for each of its pages takes
+// minutes (Documentation/admin-guide/mm/pagemap.rst). This file uses no N-API.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@
 
 namespace node_kvm {
 
-// Of PAGEMAP_SCAN.
+// The categories of PAGEMAP_SCAN.
 enum PageCategory : uint8_t {
   kPagePresent = kPageIsPresent,
   kPageSwapped = kPageIsSwapped,
@@ -22,30 +22,30 @@ enum PageCategory : uint8_t {
 
 struct PageRange {
   uint64_t start, end;  // addresses
-  // 0: there may be pages, each of which must be asked for.
+  // 0 says that the range may have pages, and that each must be asked for.
   uint8_t categories;
 };
 
 class PageRanges {
  public:
-  // `process` is its folder, /proc/PID; empty for none, whose memory is empty.
+  // `process` is the process's folder, /proc/PID; when it is empty, there is no process and no memory.
   explicit PageRanges(std::string process) : process_(std::move(process)) {}
-  // Zero, or a negative errno.
+  // Returns zero or a negative errno.
   int Open();
   int pagemap() const { return pagemap_.get(); }
 
-  // Appends what lies in [start, end), in order.
+  // Appends the ranges within [start, end), in order.
   void Find(uint64_t start, uint64_t end, std::vector<PageRange>* ranges);
-  // Entries of the pagemap, one a page. Zero, or a negative errno.
+  // Reads entries of the pagemap, one for each page. Returns zero or a negative errno.
   int ReadEntries(uint64_t address, uint64_t pages, uint64_t* entries) const;
 
-  // PAGEMAP_SCAN was there: categories are known.
+  // Whether PAGEMAP_SCAN was there, so that the categories are known.
   bool scanned() const { return scanned_; }
-  // Where it was not: much memory was passed over that has no page of its own, but may have mapped the page of zeros.
+  // Without PAGEMAP_SCAN: whether much memory was passed over that has no page of its own, but may map the page of zeros.
   bool passed_over() const { return passed_over_; }
 
  private:
-  // A mapping of /proc/PID/smaps, and how many pages it counts.
+  // A mapping of /proc/PID/smaps, and the number of pages that it counts.
   struct Counted {
     uint64_t start, end, pages;
   };

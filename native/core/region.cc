@@ -23,7 +23,8 @@ constexpr size_t kHugePage = 2 << 20;
 
 int LogTwo(size_t value) { return 63 - __builtin_clzll(value); }
 
-// A memfd that cannot shrink: truncation would turn an access through a live view into SIGBUS (memfd_create(2), fcntl(2) F_ADD_SEALS).
+// Creates a memfd that cannot shrink: truncation would turn an access through a live view into SIGBUS (memfd_create(2), fcntl(2)
+// F_ADD_SEALS).
 int CreateMemfd(size_t size, OwnedFd* memfd) {
   const NoFileSizeSignal no_signal;
   OwnedFd fd(memfd_create("node-kvm", MFD_CLOEXEC | MFD_ALLOW_SEALING));
@@ -32,7 +33,7 @@ int CreateMemfd(size_t size, OwnedFd* memfd) {
   return 0;
 }
 
-// An address at which transparent huge pages can form. Kernels from 6.7 align by themselves.
+// Reserves memory at an address where transparent huge pages can form. Kernels from 6.7 on align by themselves.
 void* AlignedReservation(size_t size) {
   void* whole = mmap(nullptr, size + kHugePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (whole == MAP_FAILED) return nullptr;
@@ -43,7 +44,7 @@ void* AlignedReservation(size_t size) {
   return reinterpret_cast<void*>(aligned);
 }
 
-// process_vm_readv(2) on ourselves: EFAULT where a memcpy would raise a signal.
+// Copies by process_vm_readv(2) or process_vm_writev(2) on this process: they return EFAULT where a memcpy would raise a signal.
 int KernelCopy(void* local, char* remote, size_t length, bool write) {
   auto* here = static_cast<char*>(local);
   while (length > 0) {
@@ -60,7 +61,7 @@ int KernelCopy(void* local, char* remote, size_t length, bool write) {
   return 0;
 }
 
-// The bytes of the memfd itself: no page table, and so no minor fault, has a part in it.
+// Copies the bytes of the memfd itself: this needs no page table, and so causes no minor fault.
 int FileCopy(int fd, void* local, off_t offset, size_t length, bool write) {
   const NoFileSizeSignal no_signal;
   auto* here = static_cast<char*>(local);
@@ -75,7 +76,7 @@ int FileCopy(int fd, void* local, off_t offset, size_t length, bool write) {
   return 0;
 }
 
-// Brings into `fresh` as many pages as a range at `old` holds, each at its place (mincore(2)).
+// Brings into `fresh` as many pages as the range at `old` holds, each at its place (mincore(2)).
 int PopulateResident(const char* old, char* fresh, size_t length) {
   constexpr size_t kMostPages = 1 << 16;
   const size_t pages = length / kPage;
@@ -93,10 +94,10 @@ int PopulateResident(const char* old, char* fresh, size_t length) {
   return 0;
 }
 
-// The same, by ranges where the kernel knows them: a mapping may be large and almost empty.
+// Does the same by ranges where the kernel knows them: a mapping may be large and almost empty.
 int PopulateLike(const char* old, char* fresh, size_t length) {
   PageRanges host("/proc/self");
-  // Without descriptors, say.
+  // This fails without free descriptors, for example.
   if (host.Open() != 0) return PopulateResident(old, fresh, length);
   const auto start = reinterpret_cast<uintptr_t>(old);
   std::vector<PageRange> ranges;
@@ -113,16 +114,16 @@ int PopulateLike(const char* old, char* fresh, size_t length) {
   return 0;
 }
 
-// The advice after which pages read as something else.
+// Whether pages read differently after this advice.
 bool TakesAway(int advice) { return advice == MADV_DONTNEED || advice == MADV_REMOVE || advice == MADV_FREE; }
 
-// The advice that the kernel keeps with the mapping, of which the range becomes one of its own.
+// Whether the kernel keeps this advice with the mapping, so that the range becomes a mapping of its own.
 bool SplitsMappings(int advice) {
   constexpr int kKept[] = {MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL, MADV_MERGEABLE, MADV_UNMERGEABLE, MADV_HUGEPAGE, MADV_NOHUGEPAGE};
   return std::find(std::begin(kKept), std::end(kKept), advice) != std::end(kKept);
 }
 
-// Of memory whose pages are served: MADV_FREE would take pages away at a moment that nobody knows, and populating would wait for the
+// For memory whose pages are served: MADV_FREE would take pages away at a moment that nobody knows, and populating would wait for the
 // server.
 int Prepare(UserFaults* faults, size_t offset, size_t length, int advice) {
   if (advice == MADV_FREE) return -EINVAL;
@@ -169,20 +170,20 @@ int Region::MapWhole() {
     return error;
   }
   base_ = static_cast<char*>(mapped);
-  // Kernels before 4.17 take MAP_FIXED_NOREPLACE for a hint.
+  // Kernels before 4.17 treat MAP_FIXED_NOREPLACE as a hint.
   if (request_.fixed && mapped != wanted) return -EEXIST;
   if (request_.advice && madvise(base_, size(), *request_.advice) < 0) return -errno;
   return request_.populate ? Populate() : 0;
 }
 
-// MAP_POPULATE would be before any advice. As it does, this writes to private memory, so that the pages are its own, and reads shared
-// memory.
+// MAP_POPULATE would populate before any advice is given. This does the same afterwards: it writes to private memory, so that the pages
+// become its own, and reads shared memory.
 int Region::Populate() {
   const bool shared = request_.kind == RegionKind::kMemfd || (request_.kind == RegionKind::kFile && request_.shared);
   const bool write = !request_.readonly && !shared;
   if (madvise(base_, size(), write ? kMadvPopulateWrite : kMadvPopulateRead) == 0) return 0;
   if (errno != EINVAL) return -errno;
-  // Before Linux 5.14: a byte of each page, which is written back as it was read.
+  // Before Linux 5.14: reads a byte of each page and writes it back.
   for (size_t offset = 0; offset < size(); offset += kPage) {
     char byte;
     int error = KernelCopy(&byte, base_ + offset, 1, false);
@@ -217,7 +218,8 @@ int Region::MapPages(void* address, size_t length, off_t offset, int flags, Owne
   return 0;
 }
 
-// Where a plain copy could fault. Pages served by userfaultfd are made present first, or refused: this thread may be the one to serve them.
+// For memory where a plain copy could fault. Pages served by userfaultfd are made present first, or the copy is refused: this thread may be
+// the one that serves them.
 int Region::Copy(void* local, size_t offset, size_t length, bool write) {
   if (const auto served = faults()) {
     if (served->minor()) return FileCopy(fd_.get(), local, static_cast<off_t>(offset), length, write);
@@ -245,7 +247,7 @@ int Region::Write(size_t offset, const void* source, size_t length) {
     if (copied) memmove(base_ + offset, source, length);
   }
   const int error = copied ? 0 : Copy(const_cast<void*>(source), offset, length, true);
-  // After a failure too: part of it may have been written.
+  // This is called after a failure too: part of the range may have been written.
   Wrote(offset, length);
   return error;
 }
@@ -274,7 +276,7 @@ int Region::Fill(size_t offset, size_t length, uint8_t value) {
 int Region::Remap(size_t offset, size_t length, const void* content) {
   if (!Contains(offset, length) || length == 0) return -ERANGE;
   const std::lock_guard lock(mutex_);
-  // Other pages would not be registered with the userfaultfd.
+  // The new pages would not be registered with the userfaultfd.
   if (faults_ != nullptr) return -EBUSY;
   if (const int error = TakeMappings(3); error != 0) return error;
   char* place = base_ + offset;
@@ -287,7 +289,7 @@ int Region::Remap(size_t offset, size_t length, const void* content) {
   }
   OwnedFd memfd;
   if (const int failed = MapPages(nullptr, length, 0, 0, &memfd, &fresh); failed != 0) return failed;
-  // Before the old pages go: a frame that is given back first is likely the very one that the next touch gets.
+  // The content is copied before the old pages go: a freed frame is likely to be the very one that the next touch gets.
   const int error = content != nullptr ? KernelCopy(const_cast<void*>(content), static_cast<char*>(fresh), length, true)
                                        : PopulateLike(place, static_cast<char*>(fresh), length);
   if (error != 0) {
@@ -322,13 +324,13 @@ int Region::Advise(size_t offset, size_t length, int advice) {
 int Region::ServeFaults(UserFaultsRequest request, std::shared_ptr<UserFaults>* faults) {
   const std::lock_guard lock(mutex_);
   if (request_.kind != RegionKind::kAnonymous && request_.kind != RegionKind::kMemfd) return -EOPNOTSUPP;
-  // A memfd that was remapped in part is several files, and reads through one of them would miss the others.
+  // After a partial remap the memory consists of several files, and reads through one memfd would miss the others.
   if (request.minor && (request_.kind != RegionKind::kMemfd || remapped_)) return -EOPNOTSUPP;
   if (faults_ != nullptr) return -EEXIST;
   if (buffers_ > 0) return -EBUSY;
   request.base = base_;
   request.size = size();
-  // Before the first fault can happen; a plain copy would wait for a page that perhaps only its own thread can serve.
+  // This precedes the first possible fault: a plain copy would wait for a page that perhaps only its own thread can serve.
   const bool was_plain = plain_.exchange(false);
   try {
     const int error = UserFaults::Open(std::move(request), &faults_);
@@ -366,7 +368,7 @@ int Region::PunchHole(size_t offset, size_t length) {
 
 int Region::Protect(size_t offset, size_t length, int protection) {
   if (!Contains(offset, length)) return -ERANGE;
-  // A page that was failed can be asked for again.
+  // From now on a page that failed can be asked for again.
   if (const auto served = faults()) served->Forget(offset, length);
   const std::lock_guard lock(mutex_);
   if (const int error = TakeMappings(2); error != 0) return error;

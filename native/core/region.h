@@ -1,5 +1,5 @@
-// Host memory that can stand behind a memslot. A region is reference-counted: handles, memslots and JavaScript buffers hold it,
-// and only when the last of them lets go is it unmapped. No N-API here, so that the stress programs drive the same code.
+// Host memory that can stand behind a memslot. A region is reference-counted: handles, memslots and JavaScript buffers hold it, and when
+// the last of them lets go, it is unmapped. This file uses no N-API, so that the stress programs drive the same code.
 #pragma once
 
 #include <sys/types.h>
@@ -25,10 +25,10 @@ struct RegionRequest {
   size_t huge_page_size = 0;
   uintptr_t address = 0;
   bool fixed = false;
-  std::optional<int> advice;  // of madvise(2), for the whole
+  std::optional<int> advice;  // of madvise(2), for the whole region
   bool populate = false;
   bool no_reserve = false;  // kAnonymous
-  int fd = -1;              // kFile: duplicated
+  int fd = -1;              // of kFile; it is duplicated
   off_t offset = 0;
   bool shared = false;
   bool readonly = false;
@@ -36,7 +36,7 @@ struct RegionRequest {
 
 class Region {
  public:
-  // Zero, or a negative errno.
+  // Returns zero or a negative errno.
   static int Map(const RegionRequest& request, std::shared_ptr<Region>* region);
   ~Region();
   Region(const Region&) = delete;
@@ -47,29 +47,29 @@ class Region {
   RegionKind kind() const { return request_.kind; }
   bool Contains(uint64_t offset, uint64_t length) const { return length <= size() && offset <= size() - length; }
 
-  // All return zero or a negative errno, and never fault: where a plain copy could, the kernel copies.
+  // These return zero or a negative errno, and never fault: where a plain copy could fault, the kernel copies.
   int Read(size_t offset, void* target, size_t length);
   int Write(size_t offset, const void* source, size_t length);
   int Fill(size_t offset, size_t length, uint8_t value);
 
-  // Other pages under the same addresses, in one step: whoever looks sees the old pages or the new, never a gap. Where a page was there is
-  // one at once, another; where none was, none.
+  // Puts other pages under the same addresses in one step: every reader sees the old pages or the new ones, never a gap. Where there was a
+  // page, there is at once another one; where there was none, there is none.
   int Remap(size_t offset, size_t length, const void* content);
   int Advise(size_t offset, size_t length, int advice);
-  // fallocate(2) with FALLOC_FL_PUNCH_HOLE on what is mapped: a memfd that was never remapped, or a shared file.
+  // Calls fallocate(2) with FALLOC_FL_PUNCH_HOLE on the mapped file: a memfd that was never remapped, or a shared file.
   int PunchHole(size_t offset, size_t length);
   int Protect(size_t offset, size_t length, int protection);
 
-  // The pages that Write, Fill, Remap and Advise change, for who asks; and where in the memory this region begins. A memfd that was
-  // remapped is counted as the one that it was.
+  // The logs of the pages that Write, Fill, Remap and Advise change; and where in the memory this region begins. A memfd that was remapped
+  // is still counted as the one that it was.
   const std::shared_ptr<WriteLogs>& writes() const { return writes_; }
   uint64_t memory_offset() const { return request_.kind == RegionKind::kFile ? static_cast<uint64_t>(request_.offset) : 0; }
 
-  // Pages that are not there yet come from elsewhere from now on; once for a region. `request` without its range.
+  // From now on, pages that are not there yet come from elsewhere. A region allows this once. `request` comes without its range.
   int ServeFaults(UserFaultsRequest request, std::shared_ptr<UserFaults>* faults);
   void EndFaults(const UserFaults* faults);
 
-  // A live view may be handed out only while no access through it can fault; as long as it lives, Protect is refused.
+  // A live view may be handed out only while no access through it can fault. As long as the view lives, Protect is refused.
   int HoldForBuffer();
   void ReleaseBuffer() { --buffers_; }
   int buffers() const { return buffers_; }
@@ -88,10 +88,11 @@ class Region {
   RegionRequest request_;
   OwnedFd fd_;
   char* base_ = nullptr;
-  // Shared by plain copies, which must not run while another environment takes access away.
+  // Plain copies share this lock, since they must not run while another environment takes access away.
   std::shared_mutex mutex_;
   std::atomic<int> buffers_{0};
-  // False where an access may raise SIGSEGV or SIGBUS: another protection, a file others may truncate, a huge page pool that may run dry.
+  // False where an access may raise SIGSEGV or SIGBUS: under another protection, in a file that others may truncate, in a pool of huge
+  // pages that may run dry.
   std::atomic<bool> plain_{true};
   bool remapped_ = false;
   std::shared_ptr<WriteLogs> writes_;

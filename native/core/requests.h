@@ -1,6 +1,6 @@
-// Which requests of KVM come through ioctl() and ioctlCounted(), and how large their arguments are. A request's number says the size of a
-// structure, and no more: neither that an array follows it, whose length stands in it, nor that it holds an address. Whatever is not
-// listed here is refused: it has a method of its own, or nobody uses it yet.
+// Lists the KVM requests that go through ioctl() and ioctlCounted(), with the sizes of their arguments. A request's number holds only the
+// size of a structure. It does not say that an array follows the structure, with its length in it, nor that the structure holds an address.
+// Every request that is not listed here is refused: it has a method of its own, or nobody uses it yet.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +12,8 @@ namespace node_kvm {
 struct RequestLayout {
   enum Kind {
     kRefused,
-    kPlain,    // a structure of the size in the number; where that is 0, a number or nothing
-    kCounted,  // as long as the number says, beginning with a u32: the count of the entries behind it
+    kPlain,    // a structure of the size in the number; if that is 0, a number or nothing
+    kCounted,  // begins with a structure of the size in the number, whose first u32 counts the entries behind it
   };
   Kind kind = kRefused;
   size_t entry = 0;
@@ -70,7 +70,8 @@ constexpr RequestLayout LayoutOf(unsigned long request) {
   }
 }
 
-// KVM_ENABLE_CAP's numbers are addresses for one capability: where to store a version (api.rst 7, KVM_CAP_HYPERV_ENLIGHTENED_VMCS).
+// For one capability, the arguments of KVM_ENABLE_CAP are addresses at which to store a version (api.rst 7,
+// KVM_CAP_HYPERV_ENLIGHTENED_VMCS).
 constexpr bool TakesAddress(const kvm_enable_cap& enabled) {
   return enabled.cap == KVM_CAP_HYPERV_ENLIGHTENED_VMCS && enabled.args[0] != 0;
 }

@@ -22,9 +22,9 @@ constinit STATIC_THREAD_LOCAL RunningThread running_thread;
 
 namespace {
 
-// A change of memslots takes some hundred microseconds, a transaction of many as many times that. Far longer than that is not waste: the
-// thread that applies it goes first all the while, whereas a vCPU that slept would take the processor from it, once woken, for a slice of
-// milliseconds (npm run bench:threads, rebind).
+// A change of memslots takes some hundred microseconds, and a transaction takes that for each of its changes. To poll far longer than that
+// is not waste: meanwhile the thread that applies the change goes first, whereas a vCPU that slept would, once woken, take the processor
+// from it for a slice of milliseconds (npm run bench:threads, rebind).
 constexpr std::chrono::microseconds kParkPoll{5000};
 
 void SetImmediateExit(kvm_run* run) { __atomic_store_n(&run->immediate_exit, 1, __ATOMIC_SEQ_CST); }
@@ -37,7 +37,7 @@ void OnSignal(int, siginfo_t* info, void*) {
 
 }  // namespace
 
-// The first that nobody handles. No SA_RESTART: KVM_RUN is to return.
+// Takes the first signal that has no handler. It is set without SA_RESTART, because KVM_RUN is to return.
 int RunPage::KickSignal() {
   static const int chosen = [] {
     for (int number = SIGRTMIN + 2; number < SIGRTMAX; ++number) {
@@ -55,7 +55,7 @@ int RunPage::KickSignal() {
 
 namespace {
 
-// One timer per thread that ever ran with a limit, sent to that thread alone.
+// Each thread that ever ran with a limit has one timer, whose signal goes to that thread alone.
 class ThreadTimer {
  public:
   ThreadTimer() {
@@ -76,7 +76,7 @@ class ThreadTimer {
     limit.it_value.tv_nsec = nanoseconds % 1000000000;
     return timer_settime(timer_, 0, &limit, nullptr) < 0 ? -errno : 0;
   }
-  // A signal already pending is delivered on the way out of timer_settime, so that none strays into the next run.
+  // A signal that is already pending is delivered on the way out of timer_settime, so that none strays into the next run.
   void Disarm() {
     const itimerspec none{};
     timer_settime(timer_, 0, &none, nullptr);
@@ -90,7 +90,8 @@ class ThreadTimer {
 
 }  // namespace
 
-// Before its first run: the signal is open on every thread that runs a vCPU, whatever mask it was born with.
+// Called before a thread's first run: the signal must be unblocked on every thread that runs a vCPU, whatever mask the thread was born
+// with.
 pid_t RunPage::BeginThread() {
   sigset_t kick;
   sigemptyset(&kick);
@@ -145,8 +146,8 @@ int RunPage::Complete(char* area) {
   return result;
 }
 
-// As Attempt(), but it never enters the guest: KVM_RUN completes what is half done and then finds immediate_exit (api.rst 5), which only a
-// run of this thread clears. -EAGAIN while parked.
+// Like Attempt(), but it never enters the guest: KVM_RUN completes the access that is half done and then finds immediate_exit (api.rst 5),
+// which only a run of this thread clears. Returns -EAGAIN while parked.
 int RunPage::AttemptToComplete() {
   entered_ = 1;
   int result = -EAGAIN;
@@ -165,12 +166,12 @@ int RunPage::AttemptToComplete() {
 
 void RunPage::WaitForUnpark(uint32_t requests) {
   const auto over = [&] { return requests_ != requests || running_thread.expired || running_thread.waits_for_itself; };
-  // A signal that comes between the last look and the sleep wakes nobody.
+  // A signal that arrives between the last look and the sleep wakes nobody, so the sleep is limited.
   constexpr timespec kLookAgain{0, 20'000'000};
   if (!PollFor(kParkPoll, over)) FutexWait(requests_, requests, &kLookAgain);
 }
 
-// What the run returns for the requests, and takes back those that are answered by it; 0 to go on.
+// Returns the result with which these requests end the run, and clears the requests that this result answers; 0 means go on.
 int RunPage::Answer(uint32_t requests) {
   if (requests & kEnded) return -EBADF;
   if (requests & kKicked) return requests_ &= ~kKicked, -EINTR;
@@ -179,7 +180,7 @@ int RunPage::Answer(uint32_t requests) {
   return 0;
 }
 
-// The call may wait for a page that this thread serves (userfaults.h).
+// The call for which this waits may itself wait for a page that this thread serves (userfaults.h).
 void RunPage::AwaitCall() {
   const VcpuBarrier barrier;
   while (thread_ == kInCall) sched_yield();
@@ -213,14 +214,14 @@ void RunPage::CopyArea(char* target, const char* source) {
 }
 
 void RunPage::Ask(Request request) {
-  // Whoever set the bit has sent the signal that it needs. Real-time signals queue up, and the queue of a user is bounded
+  // The thread that set the bit has sent the signal that the bit needs. Real-time signals queue up, and the queue of a user is bounded
   // (RLIMIT_SIGPENDING).
   if (requests_.fetch_or(request) & request) return;
   SetImmediateExit(run_);
   if (const pid_t thread = thread_; thread > 0)
     while (syscall(SYS_tgkill, getpid(), thread, KickSignal()) < 0 && errno == EAGAIN && thread_ == thread && (requests_ & request) != 0)
       usleep(1000);
-  // It may be waiting for the end of a park.
+  // The thread may be waiting for the end of a park.
   if (request != kParked) FutexWakeAll(requests_);
 }
 

@@ -1,5 +1,5 @@
-// The way into the guest and out, inline wherever a run is begun: what follows an exit is done with cold branch predictors, and each
-// function that it returned through would be some ten nanoseconds (npm run bench).
+// The way into the guest and out. It is inlined wherever a run begins: after an exit the branch predictors are cold, and each function
+// through which it returned would cost some ten nanoseconds (npm run bench).
 #pragma once
 
 #include <sys/ioctl.h>
@@ -13,7 +13,7 @@
 
 namespace node_kvm {
 
-// What the most frequent exits say is within a cache line.
+// The fields of the most frequent exits lie within one cache line.
 constexpr size_t kShortHead = 56;
 static_assert(RunPage::kUnion + sizeof kvm_run::io <= kShortHead && RunPage::kUnion + sizeof kvm_run::mmio <= kShortHead);
 inline bool IsShort(const kvm_run& run) {
@@ -21,7 +21,7 @@ inline bool IsShort(const kvm_run& run) {
 }
 inline size_t HeadLength(const kvm_run& run) { return IsShort(run) ? kShortHead : RunPage::kHead; }
 
-// Of lengths that the compiler knows.
+// The copies have lengths that the compiler knows.
 inline void CopyHead(char* target, const char* source, const kvm_run& run) {
   if (IsShort(run))
     memcpy(target, source, kShortHead);
@@ -29,7 +29,7 @@ inline void CopyHead(char* target, const char* source, const kvm_run& run) {
     memcpy(target, source, RunPage::kHead);
 }
 
-// Of a port access, as far as an area holds them.
+// The length of a port access's data, as far as an area holds them.
 inline size_t DataLength(const kvm_run& run) {
   return std::min<size_t>(size_t{run.io.size} * run.io.count, RunPage::kAreaSize - RunPage::kDataOffset);
 }
@@ -46,7 +46,8 @@ inline size_t DataLength(const kvm_run& run) {
   if (due_ == Due::kExit) return Again(area);
   if (due_ == Due::kAnswer) PutAnswer(area);
   running_thread.waits_for_itself = 0;
-  // Before the place, which others look at: a signal that they send for it finds where to say so.
+  // This store precedes the place, which other threads look at: when they send a signal because of the place, its handler finds where to
+  // store.
   running_thread.entered = run_;
   running_thread.place.Enter(ThreadPlace::kInRun);
   const int result = timeout_ms < 0 ? Enter() : EnterWithin(timeout_ms);
@@ -56,8 +57,8 @@ inline size_t DataLength(const kvm_run& run) {
   return result;
 }
 
-// EINTR comes from a request, from the limit, or from a signal that has nothing to do with the guest: the loop tells them apart. EAGAIN
-// says that a processor which waited for INIT and SIPI was woken, perhaps by them (kvm_arch_vcpu_ioctl_run()): in again.
+// EINTR comes from a request, from the limit, or from a signal that has nothing to do with the guest; the loop tells them apart. EAGAIN
+// says that a processor which waited for INIT and SIPI was woken, perhaps by them (kvm_arch_vcpu_ioctl_run()), so it enters again.
 [[gnu::always_inline]] inline int RunPage::Enter() {
   for (;;) {
     const int result = Attempt();
@@ -71,7 +72,7 @@ inline size_t DataLength(const kvm_run& run) {
   }
 }
 
-// Once into the guest, unless something is asked: the exit reason or a negative errno.
+// Enters the guest once, unless there is a request. Returns the exit reason or a negative errno.
 [[gnu::always_inline]] inline int RunPage::Attempt() {
   __atomic_store_n(&run_->immediate_exit, 0, __ATOMIC_RELAXED);
   entered_ = 1;
@@ -85,28 +86,28 @@ inline size_t DataLength(const kvm_run& run) {
   return result;
 }
 
-// KVM_RUN: the exit reason or a negative errno.
+// Calls KVM_RUN. Returns the exit reason or a negative errno.
 [[gnu::always_inline]] inline int RunPage::CallRun() {
   run_->exit_reason = KVM_EXIT_UNKNOWN;
   int result = ioctl(fd_.get(), KVM_RUN, 0) == 0 ? static_cast<int>(run_->exit_reason) : -errno;
-  // KVM leaves there what an earlier exit left; the guest is to read zeros where nobody answers.
+  // KVM leaves an earlier exit's bytes there; the guest is to read zeros when nobody answers.
   if (result == KVM_EXIT_IO || result == KVM_EXIT_MMIO)
     ForAnswer([this](size_t in_page, size_t, size_t length) { memset(page() + in_page, 0, length); });
-  // An instruction that KVM emulates does not wait again: its access comes as MMIO, and is the caller's to make once the page is there;
-  // that it cannot even be read comes as an internal error, and is none on the next try. Where the kernel's wait for a page heeds no
-  // signal (before Linux 6.2), the access fails in the end. Any of them may come at once, of a page that was taken before this run.
+  // An instruction that KVM emulates does not wait again. Its access comes as MMIO, and the caller is to make it once the page is there. If
+  // not even the instruction can be read, an internal error comes, and the next try succeeds. Where the kernel's wait for a page heeds no
+  // signal (before Linux 6.2), the access fails in the end. Any of these may come at once, for a page that was taken before this run.
   if (result == KVM_EXIT_MMIO && (LacksPage() || std::exchange(accesses_, false)))
     result = kMmioNotAwaited;
   else if ((result == KVM_EXIT_INTERNAL_ERROR || result == -EFAULT) && LacksPage())
     result = -EDEADLK;
-  // api.rst, KVM_EXIT_MEMORY_FAULT: the one exit that comes with an error.
+  // This is the one exit that comes with an error (api.rst, KVM_EXIT_MEMORY_FAULT).
   else if ((result == -EFAULT || result == -EHWPOISON) && run_->exit_reason == KVM_EXIT_MEMORY_FAULT)
     result = KVM_EXIT_MEMORY_FAULT;
   return result;
 }
 
-// Calls `part(offset in the page, offset in an area, length)` for each part of the exit in the page that KVM reads back as its answer.
-// Nothing else of an exit ever goes from an area to the page.
+// Calls `part(offset in the page, offset in an area, length)` for each part of the page's exit that KVM reads back as its answer. Nothing
+// else of an exit ever goes from an area to the page.
 template <typename Part>
 [[gnu::always_inline]] inline void RunPage::ForAnswer(Part part) const {
   const auto in_union = [&](const void* field, size_t length) {
@@ -136,6 +137,9 @@ template <typename Part>
       if (run_->hyperv.type == KVM_EXIT_HYPERV_HCALL) in_union(&run_->hyperv.u.hcall.result, sizeof run_->hyperv.u.hcall.result);
       if (run_->hyperv.type == KVM_EXIT_HYPERV_SYNDBG) in_union(&run_->hyperv.u.syndbg.status, sizeof run_->hyperv.u.syndbg.status);
       break;
+    case KVM_EXIT_TDX:
+      in_union(&run_->tdx.unknown, sizeof run_->tdx.unknown);
+      break;
     case KVM_EXIT_SNP_REQ_CERTS:
       in_union(&run_->snp_req_certs.npages, sizeof run_->snp_req_certs.npages);
       in_union(&run_->snp_req_certs.ret, sizeof run_->snp_req_certs.ret);
@@ -145,7 +149,7 @@ template <typename Part>
   }
 }
 
-// Whether the data of the port access in the page lie within it.
+// Whether the data of the page's port access lie within the page.
 inline bool RunPage::HasData() const {
   const size_t length = std::max(DataLength(*run_), sizeof(uint64_t));
   return run_->io.data_offset <= size_ && length <= size_ - run_->io.data_offset;

@@ -8,8 +8,8 @@
 namespace node_kvm {
 namespace {
 
-// A list of objects on their makers' stacks: nothing is allocated on the way out. Never destroyed: a thread may be on its way out when the
-// process ends.
+// A list of objects on the stacks of the threads that made them, so that nothing is allocated on the way out. It is never destroyed: a
+// thread may be on its way out when the process ends.
 struct LeavingThreads {
   std::mutex mutex;
   LeavingThread* first = nullptr;
@@ -25,7 +25,7 @@ ThreadPlace& ThreadPlace::OfThisThread() { return running_thread.place; }
 
 ServingThread::ServingThread() : id_(static_cast<pid_t>(syscall(SYS_gettid))), place_(&ThreadPlace::OfThisThread()) {}
 
-// Destroyed by the thread at its end, before its thread-local memory goes.
+// The thread destroys this at its end, before its thread-local memory goes.
 class ServingThreadEnd {
  public:
   ServingThreadEnd() : thread_(new ServingThread) {}

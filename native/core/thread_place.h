@@ -1,4 +1,4 @@
-// What a thread is at, for those who would wait for it (userfaults.h), and whom others wait for. No N-API here.
+// Where a thread is, for the threads that would wait for it (userfaults.h), and which threads others wait for. This file uses no N-API.
 #pragma once
 
 #include <sys/types.h>
@@ -11,16 +11,16 @@
 
 namespace node_kvm {
 
-// Lives as long as the thread: others look through ServingThread.
+// This lives as long as the thread. Other threads look at it through ServingThread.
 class ThreadPlace {
  public:
   enum Kind : uint64_t { kElsewhere, kInRun, kInBarrier };
   static ThreadPlace& OfThisThread();
-  // Written by the thread itself: a number that is another each time; its two low bits are the kind.
+  // The thread itself writes this. Each value differs from the one before; its two low bits are the kind.
   uint64_t value() const { return value_; }
   static Kind KindOf(uint64_t value) { return static_cast<Kind>(value & 3); }
   void Enter(Kind kind) { value_.store((((value_.load(std::memory_order_relaxed) >> 2) + 1) << 2) | kind, std::memory_order_relaxed); }
-  // How many pages that the thread serves were taken from those who waited, since it last came to serve (userfaults.h).
+  // How many of the pages that the thread serves were taken from waiting threads since it last came to serve (userfaults.h).
   int taken() const { return taken_; }
   void AddTaken(int count) { taken_ += count; }
 
@@ -29,8 +29,8 @@ class ThreadPlace {
   std::atomic<int> taken_{0};
 };
 
-// Around a call that waits in the kernel until each vCPU has left KVM_RUN, or will: a change of the memslots or of the buses
-// (synchronize_srcu); and around the wait for the lock under which another thread makes such a call.
+// Surrounds a call that waits in the kernel until each vCPU has left KVM_RUN, or will have: a change of the memslots or of the buses
+// (synchronize_srcu). It also surrounds the wait for the lock under which another thread makes such a call.
 class VcpuBarrier {
  public:
   VcpuBarrier() : before_(ThreadPlace::KindOf(ThreadPlace::OfThisThread().value())) {
@@ -44,12 +44,12 @@ class VcpuBarrier {
   const ThreadPlace::Kind before_;
 };
 
-// A thread that serves pages, as others see it: they may outlive it. What it is at lies in its thread-local memory, which goes with it;
-// the thread takes its address back before.
+// A thread that serves pages, as other threads see it. They may outlive it, and its ThreadPlace lies in its thread-local memory, which goes
+// with it; so the thread withdraws the address first.
 class ServingThread {
  public:
   static std::shared_ptr<ServingThread> OfThisThread();
-  // Of a thread that ended: kElsewhere, where it waits for nobody.
+  // For a thread that ended this is kElsewhere, where it waits for nobody.
   uint64_t place();
   void AddTaken(int count);
   pid_t id() const { return id_; }
@@ -62,15 +62,15 @@ class ServingThread {
   ThreadPlace* place_;
 };
 
-// The threads whose way out of KVM_RUN somebody waits for, whatever it costs the guest: their vCPU is being closed, or their Worker ended.
-// One that waits for a page meanwhile does not get it (userfaults.h).
+// The threads that must leave KVM_RUN, whatever it costs the guest, because another thread waits for that: their vCPU is being closed, or
+// their Worker ended. If such a thread waits for a page, it does not get it (userfaults.h).
 class LeavingThread {
  public:
   explicit LeavingThread(pid_t thread);
   ~LeavingThread();
   LeavingThread(const LeavingThread&) = delete;
   LeavingThread& operator=(const LeavingThread&) = delete;
-  // Whether this thread is waited for since so long at least, so that the signal did not help.
+  // Whether another thread has waited for this one for at least `patience`, so that the signal did not help.
   static bool IsLate(pid_t thread, std::chrono::milliseconds patience);
 
  private:

@@ -7,7 +7,7 @@
 
 namespace node_kvm {
 
-// Nobody may guess one: it is all that a Worker needs to have the VM.
+// A token must not be guessed: it is all that a Worker needs to get the VM.
 int Tokens::Add(const std::shared_ptr<VmState>& vm, const void* sharer, uint64_t* token) {
   const std::lock_guard lock(mutex_);
   std::erase_if(tokens_, [](const auto& entry) { return entry.second.vm.expired(); });
@@ -26,7 +26,7 @@ int Tokens::Take(uint64_t token, std::shared_ptr<VmState>* vm) {
   return *vm == nullptr || (*vm)->ended() ? -EBADF : 0;
 }
 
-// One after the other, each without the lock: a VM's end may take a while, and is not for others to wait for.
+// Lets go of the VMs one after the other, each without the lock: a VM's end may take a while, and no other thread should wait for it.
 template <typename Concerns>
 void Tokens::LetGo(Concerns concerns) {
   for (std::shared_ptr<VmState> ending;; ending.reset()) {

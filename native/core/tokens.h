@@ -1,4 +1,4 @@
-// VMs that were shared and not attached yet. No N-API here.
+// The VMs that were shared and not attached yet. This file uses no N-API.
 #pragma once
 
 #include <cstdint>
@@ -11,17 +11,18 @@
 
 namespace node_kvm {
 
-// A token holds its VM, so that whoever shares may drop it before it is attached: until it is taken, the VM ends for all, or the
-// environment that shared it ends. After that it tells what became of it, for a while.
+// A token holds its VM, so that the environment that shares the VM may drop it before another attaches it. The token holds it until it is
+// taken, the VM is ended for all, or the environment that shared it ends. After that, for a while, the token still tells what became of the
+// VM.
 class Tokens {
  public:
-  // Zero, or a negative errno. `sharer` stands for an environment.
+  // Returns zero or a negative errno. `sharer` identifies an environment.
   int Add(const std::shared_ptr<VmState>& vm, const void* sharer, uint64_t* token);
-  // ENOENT: none such, or taken. EBADF: its VM ended.
+  // Fails with ENOENT if there is no such token, or it was taken; with EBADF if its VM ended.
   int Take(uint64_t token, std::shared_ptr<VmState>* vm);
   void EndVm(const VmState* vm);
   void EndSharer(const void* sharer);
-  // Never destroyed: a Worker may be in it when the process ends.
+  // This is never destroyed: a Worker may be in it when the process ends.
   static Tokens& OfProcess();
 
  private:

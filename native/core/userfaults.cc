@@ -14,28 +14,16 @@
 #include <cstring>
 #include <new>
 
-#include "core/linux_abi.h"
 #include "core/run.h"
+#include "core/userfaultfd.h"
 
 namespace node_kvm {
 namespace {
 
 constexpr size_t kPage = 4096;
 constexpr std::chrono::milliseconds kPatience{50};
-// By one mincore(2), which takes a byte a page.
+// One mincore(2) looks at this much; it takes a byte for each page.
 constexpr size_t kMostLookedAt = size_t{1} << 30;
-
-// userfaultfd(2) by system call may serve faults that happen in the kernel only with CAP_SYS_PTRACE or vm.unprivileged_userfaultfd; the
-// device, since Linux 6.1, with the permission to open it.
-int OpenUserfaultfd() {
-  const int fd = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
-  if (fd >= 0) return fd;
-  const int refused = -errno;
-  const OwnedFd device(open("/dev/userfaultfd", O_RDWR | O_CLOEXEC));
-  if (device.get() < 0) return refused;
-  const int made = ioctl(device.get(), kUserfaultfdIocNew, O_CLOEXEC | O_NONBLOCK);
-  return made < 0 ? -errno : made;
-}
 
 }  // namespace
 
@@ -77,7 +65,7 @@ UserFaults::~UserFaults() {
   }
   ReadmitAll();
   ForgetTaken();
-  // Closing the descriptor unregisters the range and wakes whoever waits (userfaultfd(2)).
+  // Closing the descriptor unregisters the range and wakes all waiting threads (userfaultfd(2)).
 }
 
 int UserFaults::Subscribe() {
@@ -127,7 +115,7 @@ void UserFaults::TakeMessages() {
       if (messages[index].event == UFFD_EVENT_PAGEFAULT) try {
           OnFault(messages[index]);
         } catch (const std::bad_alloc&) {
-          // Whoever waits there faults again, and this is told once more.
+          // The waiting thread is woken and faults again, so that this fault is told once more.
           uffdio_range range{messages[index].arg.pagefault.address / kPage * kPage, kPage};
           usleep(1000);
           ioctl(uffd_.get(), UFFDIO_WAKE, &range);
@@ -152,22 +140,23 @@ void UserFaults::OnFault(const uffd_msg& message) {
     Waiting& waiting = WaitingOf(offset, thread);
     if (IsServer(thread)) waits_for_itself = MovedOn(&waiting, request_.server->place());
   }
-  // Looked at after the fault is listed, and stored before the list is read: one of the two sees the other.
+  // This looks at the flag after the fault was listed, and Abandon() stores the flag before it reads the list: one of the two sees the
+  // other.
   if (abandoned_)
     Fail(offset);
   else if (waits_for_itself)
     RunPage::EndWaitForItself(thread);
 }
 
-// A wait that a signal interrupted is told of again, at each turn even where the kernel only goes round in it.
+// After a signal interrupted a wait, its fault is told again; even where the kernel only repeats the wait, this happens at each turn.
 UserFaults::Waiting& UserFaults::WaitingOf(uint64_t offset, pid_t thread) {
   const auto found = std::find_if(waiting_.begin(), waiting_.end(),
                                   [&](const Waiting& waiting) { return waiting.offset == offset && waiting.thread == thread; });
   return found != waiting_.end() ? *found : waiting_.emplace_back(Waiting{offset, thread, std::chrono::steady_clock::now()});
 }
 
-// Whether the server moved on since this wait was last signalled for; if so, it is to be signalled now. Once for each place: real-time
-// signals queue up.
+// Whether the server moved on since this wait was last signalled for; if so, it is to be signalled now. There is one signal for each place,
+// because real-time signals queue up.
 bool UserFaults::MovedOn(Waiting* waiting, uint64_t place) {
   if (waiting->nudged_for == place) return false;
   waiting->since = std::chrono::steady_clock::now();
@@ -180,18 +169,18 @@ void UserFaults::LookAfterWaiting() {
   const std::lock_guard lock(mutex_);
   ReadmitLate();
   const uint64_t place = request_.server == nullptr ? 0 : request_.server->place();
-  // What the server itself waited for is told to it, though.
+  // The waits of the server itself stay listed, because Take() tells them to it again.
   std::erase_if(waiting_,
                 [&](Waiting& waiting) { return now - waiting.since >= kPatience && Nudge(&waiting, place) && !IsServer(waiting.thread); });
 }
 
-// Of a wait that lasts already. Whether it was ended by force.
+// Acts on a wait that has lasted a while. Returns whether it ended the wait by force.
 bool UserFaults::Nudge(Waiting* waiting, uint64_t place) {
   if (LeavingThread::IsLate(waiting->thread, kPatience)) return Evict(waiting->offset);
   const ThreadPlace::Kind kind = ThreadPlace::KindOf(place);
-  // In a call that touches the memory, and that cannot end before somebody serves the page: that thread itself.
+  // The server itself waits, in a call that touches the memory and that cannot end before some thread serves the page.
   if (kind == ThreadPlace::kElsewhere) return IsServer(waiting->thread) && waiting->nudged_for == place && Evict(waiting->offset);
-  // The server is where it was when the signal was sent: it did not help.
+  // The server is where it was when the signal was sent, so the signal did not help.
   if (!MovedOn(waiting, place)) return Evict(waiting->offset);
   if (kind == ThreadPlace::kInRun)
     RunPage::EndWaitForItself(request_.server->id());
@@ -200,8 +189,8 @@ bool UserFaults::Nudge(Waiting* waiting, uint64_t place) {
   return false;
 }
 
-// The page is without access for a while: who waits for it, waits no more. Whose access fails on the server's thread sees by the count that
-// it may be for that.
+// Takes all access from the page for a while: the threads that wait for it stop waiting. When an access fails on the server's own thread,
+// the count tells that thread that this may be the reason.
 bool UserFaults::Evict(uint64_t offset) {
   char* page = request_.base + offset;
   if (evicted_.try_emplace(offset, std::chrono::steady_clock::now()).second) {
@@ -224,7 +213,8 @@ void UserFaults::ReadmitAll() {
   while (!evicted_.empty()) Readmit(evicted_.begin()->first);
 }
 
-// Those who lost the page are out; who comes later waits for it again, so that the server is asked.
+// By now the threads that lost the page are out of their waits. A thread that comes later waits for the page again, so that the server is
+// asked.
 void UserFaults::ReadmitLate() {
   const auto late = std::chrono::steady_clock::now() - kPatience;
   for (auto page = evicted_.begin(); page != evicted_.end();) {
@@ -233,12 +223,13 @@ void UserFaults::ReadmitLate() {
   }
 }
 
-// The server is out, and looks at what it is asked for.
+// The server came out of its call, and looks at the faults it is asked to serve.
 void UserFaults::ForgetTaken() {
   if (request_.server != nullptr) request_.server->AddTaken(-std::exchange(taken_, 0));
 }
 
-// Before the page comes, so that who is woken has access; from here on nobody is evicted for those who waited until now.
+// Called before the page comes, so that the threads that are woken have access. From here on, no page is evicted for the sake of threads
+// that waited until now.
 void UserFaults::Admit(uint64_t offset, size_t length) {
   const std::lock_guard lock(mutex_);
   std::erase_if(waiting_, [&](const Waiting& waiting) { return waiting.offset - offset < length; });
@@ -250,7 +241,7 @@ int UserFaults::Serve(uint64_t offset, const char* content, size_t length) {
     return -ERANGE;
   Admit(offset, length);
   for (size_t done = 0; done < length; done += kPage) {
-    // Before the page is there: who waited for it may look at the count at once.
+    // This counts before the page is there, because a thread that waited for it may look at the count at once.
     ++served_;
     if (const int error = Put(offset + done, content == nullptr ? nullptr : content + done, kPage); error != 0) return --served_, error;
   }
@@ -258,8 +249,8 @@ int UserFaults::Serve(uint64_t offset, const char* content, size_t length) {
   return 0;
 }
 
-// One page. EEXIST: it is there already. ENOENT: the range is no longer registered, and so ordinary memory. Neither has a fault to wait
-// for, but a waiter may have come just before: wake it.
+// Puts one page. EEXIST says that it is there already. ENOENT says that the range is no longer registered and is ordinary memory. In
+// neither case is there a fault to wait for, but a waiter may have come just before, so wake it.
 int UserFaults::Put(uint64_t offset, const char* content, size_t length) {
   const uint64_t address = reinterpret_cast<uintptr_t>(request_.base) + offset;
   for (;;) {
@@ -317,7 +308,7 @@ int UserFaults::ServeFromSource(uint64_t offset) {
   return Serve(offset, page.data(), kPage);
 }
 
-// UFFDIO_POISON is there since Linux 6.6 only; a page without any access does the same on all.
+// UFFDIO_POISON exists only since Linux 6.6. A page without any access does the same on all kernels.
 int UserFaults::Fail(uint64_t offset) {
   if (offset % kPage != 0 || offset >= request_.size) return -ERANGE;
   {
@@ -345,7 +336,7 @@ void UserFaults::Abandon() {
   for (const uint64_t offset : unanswered) Fail(offset);
 }
 
-// A page that was swapped out looks missing here: serving it again finds it there, and changes nothing.
+// A page that was swapped out looks missing here. When it is served again, the kernel says that it is there, and nothing changes.
 std::vector<UserFaults::Run> UserFaults::Missing(uint64_t offset, size_t length) {
   std::vector<Run> missing;
   if (request_.minor || length == 0 || offset > request_.size || length > request_.size - offset) return missing;
@@ -355,7 +346,7 @@ std::vector<UserFaults::Run> UserFaults::Missing(uint64_t offset, size_t length)
     const size_t part = std::min<size_t>(end - from, kMostLookedAt);
     if (!AreKnown(from, part)) {
       resident.resize(part / kPage);
-      // What cannot be looked at is taken for missing: to serve it says why.
+      // If mincore(2) fails, all pages are taken for missing; the attempt to serve them then says why.
       if (mincore(request_.base + from, part, resident.data()) < 0) resident.assign(part / kPage, 0);
       Look(from, resident, &missing);
     }

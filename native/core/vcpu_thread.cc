@@ -16,12 +16,12 @@
 namespace node_kvm {
 namespace {
 
-// A guest that writes faster than it is listened to waits for its listener here.
+// A guest that writes faster than its listener takes the writes waits for the listener at this size.
 constexpr size_t kQueueLimit = 1 << 20;
-// A handler that has nothing to wait for is done by then, and its event loop woken.
+// Within this time a handler that has nothing to wait for is done, and its event loop has been woken.
 constexpr std::chrono::microseconds kAnswerPoll{100};
 
-// sched_setattr(2), the first version of its structure: C libraries before 2.41 have none.
+// The first version of the structure of sched_setattr(2): C libraries before 2.41 do not declare it.
 struct SchedulerAttributes {
   uint32_t size, policy;
   uint64_t flags;
@@ -30,8 +30,9 @@ struct SchedulerAttributes {
   uint64_t runtime, deadline, period;
 };
 
-// A guest is better off with fewer and longer turns, and whoever wakes with a shorter one, as the event loop does for its timers, goes
-// before it at once (sched-eevdf.rst): its share stays what it was. Kernels before 6.12 have one length for all, and say 0.
+// A guest is better off with fewer and longer turns. A thread that wakes with a shorter turn, as the event loop does for its timers, goes
+// before it at once (sched-eevdf.rst), and the guest's share of the processor stays the same. Kernels before 6.12 have one length for all
+// threads, and report 0.
 void AskForLongTurns() {
   SchedulerAttributes attributes{};
   if (syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0) < 0 || attributes.policy != SCHED_OTHER) return;
@@ -52,14 +53,14 @@ VcpuThread::~VcpuThread() {
   {
     const std::lock_guard lock(mutex_);
     ending_ = true;
-    // Under the lock, so that it is for a run of ours: Loop() looks at ending_ under it before each.
+    // This is under the lock, so that it hits a run of this thread: before each run Loop() looks at ending_ under the same lock.
     if (stage_ == Stage::kRunning) page_->CallBack();
   }
   changed_.notify_all();
   {
-    // 0 before the thread's first step, when it does not wait for a page either.
+    // The id is 0 before the thread's first step, when it does not wait for a page either.
     const LeavingThread leaving(id_);
-    // It may itself wait for another thread's call to the vCPU, which waits for a page.
+    // The joined thread may itself wait for another thread's call to the vCPU, and that call for a page.
     const VcpuBarrier barrier;
     thread_.join();
   }
@@ -73,7 +74,7 @@ void VcpuThread::CallBack() {
 }
 
 void VcpuThread::Loop() {
-  // The runtime's signals are for its own threads; ours is a real-time one.
+  // The runtime's signals are for its own threads; the signal used here is a real-time one.
   sigset_t runtime;
   sigfillset(&runtime);
   for (int signal = SIGRTMIN; signal <= SIGRTMAX; ++signal) sigdelset(&runtime, signal);
@@ -110,7 +111,7 @@ void VcpuThread::AwaitGo(std::unique_lock<std::mutex>* lock) {
   answered_soon_ = std::chrono::steady_clock::now() - start < kAnswerPoll;
 }
 
-// The vCPU is this thread's while the stage is kRunning, and only then is it called back: no other thread's run answers that.
+// This thread owns the vCPU while the stage is kRunning, and CallBack() acts only then: no other thread's run answers it.
 int VcpuThread::RunAcquired(std::unique_lock<std::mutex>* lock) {
   int result = -ECANCELED;
   if (!called_back_ && !ending_) {
@@ -123,7 +124,7 @@ int VcpuThread::RunAcquired(std::unique_lock<std::mutex>* lock) {
   return result;
 }
 
-// Runs on by itself as long as the guest's exits are writes that nobody answers. This thread has no event loop and serves no pages.
+// Goes on by itself as long as the guest's exits are writes that need no answer. This thread has no event loop and serves no pages.
 int VcpuThread::RunQueueing() {
   for (;;) {
     int result;
@@ -143,7 +144,7 @@ const QueuedRange* VcpuThread::RangeOf(uint64_t address, bool port) const {
   return nullptr;
 }
 
-// Whether the exit in area_ was a write that could be queued.
+// Returns whether the exit in area_ was a write that could be queued.
 bool VcpuThread::Queue() {
   kvm_run run;
   memcpy(&run, area_, RunPage::kHead);
@@ -173,7 +174,7 @@ bool VcpuThread::Queue() {
   try {
     queue_.resize(at + sizeof write + padded);
   } catch (const std::bad_alloc&) {
-    // Told as an exit of its own: what is queued comes before it.
+    // The write is told as an exit of its own, after everything in the queue.
     return false;
   }
   memcpy(queue_.data() + at, &write, sizeof write);

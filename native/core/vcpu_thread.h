@@ -1,5 +1,5 @@
-// A vCPU's own thread: it enters the guest when told, and hands over each exit. No N-API here, so that the stress programs drive the same
-// code. What an exit means, and when to go on, is decided by whoever is notified.
+// A vCPU's own thread: it enters the guest when told to, and hands over each exit. The listener that it notifies decides what an exit means
+// and when to go on. This file uses no N-API, so that the stress programs drive the same code.
 #pragma once
 
 #include <atomic>
@@ -14,17 +14,17 @@
 
 namespace node_kvm {
 
-// Ports or guest-physical addresses whose writes need no answer.
+// A range of ports or of guest-physical addresses whose writes need no answer.
 struct QueuedRange {
   bool port;
   uint64_t start, size;
 };
 
-// In the queue before its data, which are padded to eight bytes.
+// In the queue this precedes its data, which are padded to eight bytes.
 struct QueuedWrite {
   uint64_t address;
-  uint32_t count;  // of a string write
-  uint8_t size;    // of one
+  uint32_t count;  // how many writes, in a string write
+  uint8_t size;    // of one write
   uint8_t port;
   uint16_t padding;
   uint32_t length;  // of the data
@@ -33,30 +33,30 @@ struct QueuedWrite {
 
 class VcpuThread {
  public:
-  // `notify` is called on the thread when there is something to take: an exit, or the first queued write.
+  // The thread calls `notify` when there is something to take: an exit, or the first queued write.
   VcpuThread(std::shared_ptr<RunPage> page, int number, std::vector<QueuedRange> queued, std::function<void()> notify);
-  // Ends the run in progress and waits for the thread: moments. An exit that nobody took comes again with the next run of the vCPU. A page
-  // for which the guest waits meanwhile does not come any more.
+  // Ends the run in progress and waits for the thread, which takes moments. An exit that was not taken comes again with the next run of the
+  // vCPU. If the guest waits for a page meanwhile, the page does not come any more.
   ~VcpuThread();
   VcpuThread(const VcpuThread&) = delete;
   VcpuThread& operator=(const VcpuThread&) = delete;
 
-  // On into the guest, with the answer to the exit in `area`. False when it is on its way already.
+  // Enters the guest, with the answer to the exit in `area`. Returns false when the guest was told to go already.
   bool Go(const char* area);
-  // Whether there is one to Take(); what was queued by then is older.
+  // Whether there is an exit to Take(). Every write that was queued by then is older than it.
   bool HasResult() const { return stage_ == Stage::kResult; }
   // The run that Go() began ends with -ECANCELED, or does not even begin, unless it ends by itself before.
   void CallBack();
-  // The result of the last Go(), and its exit into `area`; false while there is none that was not taken yet.
+  // Returns the result of the last Go() and copies its exit into `area`; returns false while there is none that was not taken yet.
   bool Take(char* area, int* result);
-  // What was queued, in order, and all of it older than the exit that Take() gives next.
+  // Returns the queued writes in order; all of them are older than the exit that Take() gives next.
   std::vector<char> TakeQueued();
 
  private:
-  // Of the thread: told to go, in the guest, has a result, result taken.
+  // The thread's stages: told to go, in the guest, has a result, result taken.
   enum class Stage { kGo, kRunning, kResult, kIdle };
   void Loop();
-  // Until there is something to do; the lock is held on return.
+  // Waits until there is something to do; the lock is held on return.
   void AwaitGo(std::unique_lock<std::mutex>* lock);
   int RunAcquired(std::unique_lock<std::mutex>* lock);
   int RunQueueing();
@@ -68,18 +68,18 @@ class VcpuThread {
   const std::function<void()> notify_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  // Written under mutex_; read without it by the thread that waits for it.
+  // Written under mutex_; the thread that waits for it reads it without the lock.
   std::atomic<Stage> stage_{Stage::kIdle};
   std::atomic<bool> ending_{false};
   // Whether CallBack() came before the run.
   bool called_back_ = false;
   std::atomic<pid_t> id_{0};
-  // Of the thread alone: whether its last wait was short, so that the next is likely to be.
+  // Only the thread uses this: whether its last wait was short, so that the next is likely to be short, too.
   bool answered_soon_ = true;
   int result_ = 0;
   uint64_t run_ = 0;
   std::vector<char> queue_;
-  // The thread's alone between Go() and the result.
+  // Between Go() and the result, only the thread uses this.
   alignas(8) char area_[RunPage::kAreaSize];
   std::thread thread_;
 };

@@ -8,7 +8,7 @@
 namespace node_kvm {
 namespace {
 
-// Out of the guest for as long as this lives, whatever is thrown meanwhile. All are asked before one is awaited.
+// Keeps all vCPUs out of the guest while it lives, even if something throws meanwhile. All are asked to leave before one is awaited.
 class AllParked {
  public:
   explicit AllParked(const std::vector<std::shared_ptr<RunPage>>& vcpus) : vcpus_(vcpus) {
@@ -54,7 +54,7 @@ int VmState::GetDirtyLog(uint32_t slot, uint64_t computed_from, char* bitmap, si
   const Locked lock(mutex_);
   const Memslots::Slot* found = memslots_.Find(slot, computed_from);
   if (found == nullptr) return -ESTALE;
-  // api.rst 4.8: one bit a page, in whole 64-bit words.
+  // The bitmap has one bit for each page, in whole 64-bit words (api.rst 4.8).
   if (length < (found->size / 4096 + 63) / 64 * 8) return -EINVAL;
   kvm_dirty_log argument{};
   argument.slot = slot;
@@ -62,7 +62,7 @@ int VmState::GetDirtyLog(uint32_t slot, uint64_t computed_from, char* bitmap, si
   return IoctlUninterrupted(fd(), KVM_GET_DIRTY_LOG, &argument) < 0 ? -errno : 0;
 }
 
-// api.rst 4.117: whole words, and from a word's start.
+// Clears whole words, from a word's start (api.rst 4.117).
 int VmState::ClearDirtyLog(uint32_t slot, uint64_t computed_from, uint64_t first, uint32_t pages, char* bitmap, size_t length) {
   if (length < (uint64_t{pages} + 63) / 64 * 8) return -E2BIG;
   const Locked lock(mutex_);
@@ -85,7 +85,7 @@ std::vector<std::shared_ptr<RunPage>> VmState::Vcpus() {
 int VmState::CreateVcpu(uint32_t id, std::shared_ptr<RunPage>* page) {
   const Locked lock(mutex_);
   if (ended_) return -EBADF;
-  // Before there is a descriptor, which nobody would close.
+  // This comes before the descriptor exists, because nobody would close the descriptor if it failed.
   auto made = std::make_shared<RunPage>();
   const int fd = IoctlUninterrupted(this->fd(), KVM_CREATE_VCPU, id);
   if (fd < 0) return -errno;
@@ -103,8 +103,8 @@ std::shared_ptr<RunPage> VmState::FindVcpu(uint32_t id) {
   return found == vcpus_.end() ? nullptr : found->second.lock();
 }
 
-// Other threads may hold descriptors of the VM for as long as they like, so its memory cannot wait for the VM's end. A slot that is deleted
-// is let go by the kernel at once, whoever is in the guest (Memslots::DeleteAll); who is in it was asked to leave before.
+// Other threads may hold descriptors of the VM for as long as they like, so its memory cannot wait for the VM's end. The kernel lets go of
+// a deleted slot at once, whichever thread is in the guest (Memslots::DeleteAll); the threads in the guest were asked to leave before.
 void VmState::End() {
   const Locked lock(mutex_);
   ended_ = true;

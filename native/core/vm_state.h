@@ -1,5 +1,5 @@
-// A VM: its descriptor, the regions its memslots point to, and its vCPUs. Shared by all environments that hold the VM. No N-API here, so
-// that the stress programs drive the same code.
+// A VM: its descriptor, the regions to which its memslots point, and its vCPUs. All environments that hold the VM share this. This file
+// uses no N-API, so that the stress programs drive the same code.
 #pragma once
 
 #include <atomic>
@@ -23,33 +23,34 @@ class VmState {
   VmState(OwnedFd fd, size_t run_page_size) : fd_(std::move(fd)), run_page_size_(run_page_size), memslots_(fd_.get()) {}
   ~VmState() { fd_.Reset(); }
   int fd() const { return fd_.get(); }
-  // KVM_GET_VCPU_MMAP_SIZE.
+  // The result of KVM_GET_VCPU_MMAP_SIZE.
   size_t run_page_size() const { return run_page_size_; }
 
-  // Changes of the table (memslots.h): zero, or a negative errno; EBADF once ended.
+  // Changes of the table (memslots.h). Both return zero or a negative errno; EBADF once the VM was ended.
   int ChangeMemslot(Memslots::Change* change, Memslots::Refusal* refusal);
-  // All of them while no vCPU is in the guest, or none: the guest sees the table as before or as after.
+  // Makes all changes while no vCPU is in the guest, or none: the guest sees the table as before or as after.
   int ChangeMemslots(std::vector<Memslots::Change>* changes, Memslots::Refusal* refusal);
   // The number of the last change, and the rows that changed since the one before.
   uint64_t generation() const { return memslots_.generation(); }
   std::vector<Memslots::Row> MemslotsSince(uint64_t* generation);
-  // Of the slot in the state that change `computed_from` left it in; else ESTALE.
+  // The log of the slot, if it is in the state in which change `computed_from` left it; otherwise ESTALE.
   int GetDirtyLog(uint32_t slot, uint64_t computed_from, char* bitmap, size_t length);
   int ClearDirtyLog(uint32_t slot, uint64_t computed_from, uint64_t first, uint32_t pages, char* bitmap, size_t length);
-  // What the VM shares with user space through its vCPUs.
+  // The rings that the VM shares with user space through its vCPUs.
   DirtyRings& dirty_rings() { return dirty_rings_; }
   CoalescedRing& coalesced_ring() { return coalesced_ring_; }
 
-  // Zero, or a negative errno.
+  // Returns zero or a negative errno.
   int CreateVcpu(uint32_t id, std::shared_ptr<RunPage>* page);
   std::shared_ptr<RunPage> FindVcpu(uint32_t id);
-  // For all who share the VM: runs end and none begins, and the memslots go. Whoever still holds the VM holds no guest memory by it.
+  // Ends the VM for all environments that share it: runs end, none begins, and the memslots go. An environment that still holds the VM
+  // thereby holds no guest memory.
   void End();
   bool ended() const { return ended_; }
 
  private:
-  // Who has the lock may wait in the kernel for all vCPUs to leave the guest, so who waits for the lock waits for them, too: a page that it
-  // serves is not waited for (userfaults.h).
+  // A thread that has the lock may wait in the kernel until all vCPUs leave the guest. So a thread that waits for the lock waits for them,
+  // too, and a page that it serves is not waited for (userfaults.h).
   class Locked {
    public:
     explicit Locked(std::mutex& mutex) : lock_(mutex) {}

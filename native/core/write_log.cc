@@ -46,7 +46,7 @@ std::shared_ptr<WriteLogs> WriteLogs::OfFile(int fd) {
     std::map<std::pair<dev_t, ino_t>, std::weak_ptr<WriteLogs>> logs;
     size_t sweep_at = 64;
   };
-  // Never destroyed: a Worker may be in it when the process ends.
+  // This is never destroyed: a Worker may be in it when the process ends.
   static auto* files = new Files;
   struct stat file;
   if (fstat(fd, &file) < 0) return std::make_shared<WriteLogs>();
@@ -73,8 +73,8 @@ void WriteLogs::Remove(const WriteLog* log) {
 }
 
 void WriteLogs::Wrote(uint64_t offset, uint64_t length) {
-  // A read that also stores, so that what was written is visible before the logs are looked at: a log added just now begins with
-  // everything.
+  // This read also stores, so that the written bytes are visible before the logs are looked at. A log that was added just now begins with
+  // all pages.
   if (length == 0 || count_.fetch_add(0) == 0) return;
   const std::lock_guard lock(mutex_);
   for (const auto& log : logs_) log->Mark(offset / kPage, (offset + length - 1) / kPage);

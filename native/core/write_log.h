@@ -1,5 +1,5 @@
-// The pages of some memory that this process wrote itself, which KVM's dirty log does not see. Each log is one reader's: to collect is to
-// clear. No N-API here.
+// Logs the pages of a memory that this process itself wrote, which KVM's dirty log does not see. Each log has one reader, since collecting
+// clears it. This file uses no N-API.
 #pragma once
 
 #include <atomic>
@@ -11,14 +11,14 @@
 
 namespace node_kvm {
 
-// Of a window of the memory, `pages` from `first` on.
+// The log of a window of the memory: `pages` pages from `first` on.
 class WriteLog {
  public:
   WriteLog(uint64_t first, uint64_t pages) : first_(first), pages_(pages), words_((pages + 63) / 64) {}
   size_t bytes() const { return words_.size() * sizeof(uint64_t); }
-  // What lies outside the window is left out.
+  // Pages outside the window are left out.
   void Mark(uint64_t first, uint64_t last);
-  // One bit a page, as KVM_GET_DIRTY_LOG lays it out; `target` has bytes() bytes.
+  // Writes one bit for each page, in the layout of KVM_GET_DIRTY_LOG; `target` has bytes() bytes.
   void Collect(char* target);
 
  private:
@@ -26,20 +26,20 @@ class WriteLog {
   std::vector<std::atomic<uint64_t>> words_;
 };
 
-// The logs of one memory: of a region's own, or of a file, which several regions may map.
+// The logs of one memory: a region's own, or a file, which several regions may map.
 //
 // Why no write is lost: the writer writes the memory and then marks; the reader collects and then copies. A write whose mark comes after
-// the collecting is in the next round; one whose mark came before is in memory when the copy is made.
+// the collecting is in the next round. A write whose mark came before it is in memory when the copy is made.
 class WriteLogs {
  public:
-  // Of the file behind a descriptor: the same for all that have it open.
+  // Returns the logs of the file behind a descriptor: all descriptors of one file share them.
   static std::shared_ptr<WriteLogs> OfFile(int fd);
 
   // Tells one memory from another in this process.
   uint64_t id() const { return id_; }
   void Add(const std::shared_ptr<WriteLog>& log);
   void Remove(const WriteLog* log);
-  // Bytes from the start of the memory.
+  // Takes bytes from the start of the memory.
   void Wrote(uint64_t offset, uint64_t length);
 
  private:
@@ -51,7 +51,7 @@ class WriteLogs {
   std::vector<std::shared_ptr<WriteLog>> logs_;
 };
 
-// A log as long as somebody reads it.
+// A log that exists as long as somebody reads it.
 class WriteRecording {
  public:
   WriteRecording(std::shared_ptr<WriteLogs> logs, uint64_t first, uint64_t pages)

@@ -1,4 +1,4 @@
-// The add-on's exports. Each environment has its own constructors.
+// Defines the add-on's exports. Each environment has its own constructors.
 #include <errno.h>
 #include <fcntl.h>
 #include <napi.h>
@@ -21,7 +21,7 @@ namespace node_kvm {
 namespace {
 
 Napi::Value Open(const Napi::CallbackInfo& info) {
-  if (!info[0].IsString()) throw Napi::TypeError::New(info.Env(), "a path is needed");
+  if (!info[0].IsString()) throw Napi::TypeError::New(info.Env(), "the path must be a string");
   const std::string path = info[0].As<Napi::String>();
   const int fd = open(path.c_str(), (info[1].ToBoolean() ? O_RDWR : O_RDONLY) | O_CLOEXEC);
   return WrapDescriptor(info.Env(), fd < 0 ? -errno : fd);
@@ -33,7 +33,7 @@ Napi::Value KickSignal(const Napi::CallbackInfo& info) { return Napi::Number::Ne
 
 extern "C" int uv_backend_fd(const struct uv_loop_s*);
 
-// Called by a Worker's environment. Once is enough, and Node ends the process when a hook is added twice.
+// A Worker's environment calls this. It acts only once, because Node ends the process when a hook is added twice.
 Napi::Value WatchLoop(const Napi::CallbackInfo& info) {
   auto* data = info.Env().GetInstanceData<AddonData>();
   uv_loop_s* loop = nullptr;
@@ -46,12 +46,12 @@ Napi::Value WatchLoop(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value OnExhausted(const Napi::CallbackInfo& info) {
-  if (!info[0].IsFunction()) throw Napi::TypeError::New(info.Env(), "a function is needed");
+  if (!info[0].IsFunction()) throw Napi::TypeError::New(info.Env(), "the argument must be a function");
   info.Env().GetInstanceData<AddonData>()->exhausted = Napi::Persistent(info[0].As<Napi::Function>());
   return info.Env().Undefined();
 }
 
-// Whether the collector can work: where it finds no memory to move objects to, V8 ends the process.
+// Whether the collector can work: if it finds no memory to which it can move objects, V8 ends the process.
 Napi::Value MayCollect(const Napi::CallbackInfo& info) {
   constexpr size_t kNeeded = 64 << 20;
   void* room = mmap(nullptr, kNeeded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

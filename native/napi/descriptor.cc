@@ -19,12 +19,12 @@ namespace node_kvm {
 AddonData::~AddonData() { Tokens::OfProcess().EndSharer(this); }
 
 ByteSpan BytesOf(const Napi::Value& value) {
-  // Not through Napi::TypedArray: that one refuses views of a SharedArrayBuffer.
+  // Napi::TypedArray is not used, because it refuses views of a SharedArrayBuffer.
   void* data = nullptr;
   size_t length = 0;
   napi_typedarray_type type;
   if (napi_get_typedarray_info(value.Env(), value, &type, &length, &data, nullptr, nullptr) != napi_ok || type != napi_uint8_array)
-    throw Napi::TypeError::New(value.Env(), "a Uint8Array is needed");
+    throw Napi::TypeError::New(value.Env(), "the argument must be a Uint8Array");
   return {static_cast<char*>(data), length};
 }
 
@@ -33,7 +33,7 @@ Napi::ArrayBuffer NewBuffer(Napi::Env env, size_t bytes) {
   if (bytes <= kSmall) return Napi::ArrayBuffer::New(env, bytes);
   try {
     const Napi::Value made = env.GetInstanceData<AddonData>()->array_buffer.New({Napi::Number::New(env, static_cast<double>(bytes))});
-    // Not of somebody's own constructor that stood in its place when the add-on was loaded.
+    // This check catches a foreign constructor that stood in place of ArrayBuffer when the add-on was loaded.
     if (made.IsArrayBuffer() && made.As<Napi::ArrayBuffer>().ByteLength() == bytes) return made.As<Napi::ArrayBuffer>();
   } catch (const Napi::Error&) {
   }
@@ -45,7 +45,7 @@ bool IsResizable(const Napi::Value& buffer) {
 }
 
 Napi::Object OptionsOf(const Napi::Value& value) {
-  if (!value.IsObject()) throw Napi::TypeError::New(value.Env(), "options are needed");
+  if (!value.IsObject()) throw Napi::TypeError::New(value.Env(), "the options must be an object");
   return value.As<Napi::Object>();
 }
 
@@ -69,7 +69,7 @@ Napi::Value GiveListener(Napi::Env env, int fd) { return Napi::Number::New(env, 
 
 namespace {
 
-// What an argument that is no structure says: a number, or nothing. False for anything else.
+// Reads an argument that is not a structure: a number, or nothing. Returns false for anything else.
 bool NumberOf(napi_env env, napi_value argument, unsigned long* number) {
   napi_valuetype type;
   double value = 0;
@@ -112,7 +112,7 @@ int CheckedIoctl(int fd, napi_env env, unsigned long request, napi_value argumen
   return result < 0 ? -errno : result;
 }
 
-// The kernel looks at the count by itself, once more: what is checked here and what it sees is a copy, which no other thread changes in
+// The kernel reads the count once more by itself. So both this check and the kernel look at a copy, which no other thread can change in
 // between (the buffer may be shared).
 int CheckedCountedIoctl(int fd, unsigned long request, const ByteSpan& argument) {
   if (fd < 0) return -EBADF;
@@ -161,7 +161,7 @@ Descriptor::Descriptor(const Napi::CallbackInfo& info) : DescriptorWrap(info), f
 
 Napi::Object Descriptor::Wrap(Napi::Env env, OwnedFd fd) { return Make(env.GetInstanceData<AddonData>()->descriptor, std::move(fd)); }
 
-// (whether to punch a hole, offset, length): of a guest_memfd.
+// Arguments (punch, offset, length): allocates in a guest_memfd, or punches a hole in it.
 Napi::Value Descriptor::Allocate(const Napi::CallbackInfo& info) {
   const int mode = FALLOC_FL_KEEP_SIZE | (info[0].ToBoolean() ? FALLOC_FL_PUNCH_HOLE : 0);
   const auto offset = static_cast<off_t>(WholeNumber(info[1], "offset"));

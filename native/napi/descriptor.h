@@ -1,4 +1,5 @@
-// What every object behind a KVM descriptor offers to TypeScript. Results below 0 are a negative errno: the messages are made there.
+// The methods that every object around a KVM descriptor offers to TypeScript. A result below 0 is a negative errno; TypeScript makes the
+// message.
 #pragma once
 
 #include <napi.h>
@@ -15,7 +16,7 @@ namespace node_kvm {
 
 class VcpuCalls;
 
-// One per environment: the main thread and each Worker load the add-on for themselves.
+// Each environment has its own data: the main thread and each Worker load the add-on for themselves.
 struct AddonData {
   ~AddonData();
   Napi::FunctionReference descriptor;
@@ -28,11 +29,11 @@ struct AddonData {
   Napi::FunctionReference ioeventfd;
   Napi::FunctionReference write_recorder;
   Napi::FunctionReference fault_service;
-  Napi::FunctionReference array_buffer;  // JavaScript's constructors
+  Napi::FunctionReference array_buffer;  // JavaScript's own constructors
   Napi::FunctionReference shared_array_buffer;
   Napi::FunctionReference uint8_array;
   Napi::FunctionReference resizable;  // the getter of ArrayBuffer.prototype
-  Napi::FunctionReference exhausted;  // which resource, by name: the KvmError
+  Napi::FunctionReference exhausted;  // takes the name of the resource and returns the KvmError
   std::shared_ptr<Wraps> wraps = std::make_shared<Wraps>();
   Listeners listeners;
   std::shared_ptr<VcpuCalls> vcpu_calls;
@@ -46,17 +47,17 @@ struct ByteSpan {
 };
 ByteSpan BytesOf(const Napi::Value& value);
 
-// Zeroed memory of JavaScript's. Throws std::bad_alloc where there is none, for which V8 ends the process when it is asked by Node-API.
+// Zeroed memory that JavaScript allocates. Throws std::bad_alloc where there is none; if Node-API allocated it, V8 would end the process.
 Napi::ArrayBuffer NewBuffer(Napi::Env env, size_t bytes);
 
-// Whether a buffer may be made smaller while native code knows where it lies.
+// Whether a buffer may be made smaller while native code holds its address.
 bool IsResizable(const Napi::Value& buffer);
 
-// An argument with options. Throws a TypeError for what is no object.
+// An argument with options. Throws a TypeError if it is not an object.
 Napi::Object OptionsOf(const Napi::Value& value);
 
-// Memory that native code keeps and JavaScript sees: a SharedArrayBuffer, since nobody can take its memory away (an ArrayBuffer could be
-// transferred to a Worker, and collected there).
+// Memory that native code keeps and JavaScript sees. It is a SharedArrayBuffer because nobody can take the memory of one away (an
+// ArrayBuffer could be transferred to a Worker, and collected there).
 class SharedMemory {
  public:
   SharedMemory(Napi::Env env, size_t bytes);
@@ -71,20 +72,20 @@ class SharedMemory {
 // A whole number from 0 to `most`. Throws a RangeError for anything else.
 uint64_t WholeNumber(const Napi::Value& value, const char* name, uint64_t most = uint64_t{1} << 53);
 
-// The end of a doorbell to listen at, or a negative errno.
+// Returns the end of a doorbell at which to listen, or a negative errno.
 Napi::Value GiveListener(Napi::Env env, int fd);
 
-// ioctl(2) of what is listed in requests.h, with a buffer that is as large as the request needs, a number, or undefined. -EOPNOTSUPP where
-// it is not listed there, -EINVAL for an argument of the wrong type, -E2BIG for a buffer that is too small.
+// Calls ioctl(2) for a request that requests.h lists, with a buffer as large as the request needs, a number, or undefined. Returns
+// -EOPNOTSUPP for a request that is not listed, -EINVAL for an argument of the wrong type, -E2BIG for a buffer that is too small.
 int CheckedIoctl(int fd, napi_env env, unsigned long request, napi_value argument);
 int CheckedCountedIoctl(int fd, unsigned long request, const ByteSpan& argument);
 int ReadDescriptor(int fd, const Napi::CallbackInfo& info);
-// A new descriptor object around `fd`, or `fd` itself as a number when it is a negative errno.
+// Returns a new descriptor object around `fd`, or `fd` itself as a number if it is a negative errno.
 Napi::Value WrapDescriptor(Napi::Env env, int fd);
 int OpenStatistics(int fd);
 
-// The methods shared by all wraps; Derived has `int fd() const` (-1 once closed) and `void CloseHandle()`. Where not every moment is good
-// for an ioctl, it has a WithFd() of its own.
+// The methods that all wraps share. Derived has `int fd() const` (-1 once closed) and `void CloseHandle()`. A class that must not make an
+// ioctl at any moment has a WithFd() of its own.
 template <class Derived>
 class DescriptorWrap : public Wrapped<Derived> {
  public:

@@ -61,14 +61,14 @@ Napi::Value FaultService::Begin(const Napi::CallbackInfo& info, std::shared_ptr<
   try {
     return Make(info.Env().GetInstanceData<AddonData>()->fault_service, std::move(parts));
   } catch (...) {
-    // The caller gets no object by which the service could be ended.
+    // The caller gets no object with which it could end the service, so the service ends here.
     region->EndFaults(begun);
     throw;
   }
 }
 
 FaultService::FaultService(const Napi::CallbackInfo& info) : Wrapped(info), parts_(Taken<Parts>(info)) {
-  // A thread, and three descriptors.
+  // A service has a thread and three descriptors.
   Costs(4 * kDescriptorCost);
 }
 
@@ -77,7 +77,7 @@ void FaultService::Drop() {
   parts_ = {};
 }
 
-// Pairs of the page's offset and whether it is written.
+// Returns pairs: the page's offset, and whether it is written.
 Napi::Value FaultService::Take(const Napi::CallbackInfo& info) {
   std::vector<UserFaults::Fault> faults;
   if (parts_.faults) faults = parts_.faults->Take();
@@ -103,7 +103,7 @@ Napi::Value FaultService::Fail(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), parts_.faults ? parts_.faults->Fail(offset) : -EBADF);
 }
 
-// Pairs of a run's offset and its length.
+// Returns pairs: a run's offset and its length.
 Napi::Value FaultService::Missing(const Napi::CallbackInfo& info) {
   const uint64_t offset = WholeNumber(info[0], "offset");
   const uint64_t length = WholeNumber(info[1], "length");

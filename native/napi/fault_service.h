@@ -13,16 +13,16 @@ namespace node_kvm {
 class FaultService : public Wrapped<FaultService> {
  public:
   static Napi::Function Define(Napi::Env env);
-  // { minor, fd, offset, content }: a file, or bytes, from which a native thread serves; neither, for faults answered by serve(). The
-  // region is held: a getter of the options may release its handle.
+  // The options are { minor, fd, offset, content }. With a file or bytes, a native thread serves the faults from them; with neither, the
+  // caller answers them by serve(). This keeps a reference to the region, because a getter of the options may release its handle.
   static Napi::Value Begin(const Napi::CallbackInfo& info, std::shared_ptr<Region> region);
   explicit FaultService(const Napi::CallbackInfo& info);
-  // Without close(): its environment ended, or nobody holds it. What native code serves is served on; what nobody serves fails.
+  // Runs without close() when the environment ended, or nobody holds the object. A native thread goes on serving; other faults fail.
   ~FaultService() override { Drop(); }
 
  private:
   void Drop() override;
-  // Let go in this order: the faults end before the region is unmapped.
+  // The members are released in this order: the faults end before the region is unmapped.
   struct Parts {
     std::shared_ptr<UserFaults> faults;
     std::shared_ptr<Region> region;

@@ -23,7 +23,7 @@ Napi::Value IoEventfd::Assign(Napi::Env env, const std::shared_ptr<VmState>& vm,
   if (parts.eventfd.get() < 0) return Napi::Number::New(env, -errno);
   parts.request.fd = parts.eventfd.get();
   parts.vm = vm;
-  // Before KVM is asked: what fails after that would have to be taken back.
+  // This comes before KVM is asked, so that nothing can fail afterwards and leave a registration to undo.
   const Napi::Object made = Make(env.GetInstanceData<AddonData>()->ioeventfd, std::move(parts));
   IoEventfd* const self = Unwrap(made);
   if (IoctlUninterrupted(vm->fd(), KVM_IOEVENTFD, &self->parts_.request) == 0) return made;
@@ -35,7 +35,7 @@ Napi::Value IoEventfd::Assign(Napi::Env env, const std::shared_ptr<VmState>& vm,
 IoEventfd::IoEventfd(const Napi::CallbackInfo& info) : Wrapped(info), parts_(Taken<Parts>(info)) {}
 
 void IoEventfd::LetGo() {
-  // A VM that is at its end has forgotten it.
+  // A VM that was ended has forgotten the registration.
   if (const auto vm = parts_.vm.lock(); vm != nullptr && !vm->ended()) {
     const VcpuBarrier barrier;
     parts_.request.flags |= KVM_IOEVENTFD_FLAG_DEASSIGN;

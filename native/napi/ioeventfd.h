@@ -1,5 +1,5 @@
-// A registration of KVM_IOEVENTFD (api.rst 4.59), for TypeScript: taken back when it is closed, and when its environment ends while the VM
-// lives on with others, whose guest's writes would vanish into an eventfd that nobody watches.
+// A registration of KVM_IOEVENTFD (api.rst 4.59), for TypeScript. It is taken back when it is closed, and also when its environment ends
+// while other environments keep the VM: their guest's writes would vanish into an eventfd that nobody watches.
 #pragma once
 
 #include <napi.h>
@@ -16,7 +16,7 @@ namespace node_kvm {
 class IoEventfd : public Wrapped<IoEventfd> {
  public:
   static Napi::Function Define(Napi::Env env);
-  // Of a kvm_ioeventfd whose `fd` the caller owns: it is duplicated. A negative errno on failure.
+  // `request` is a kvm_ioeventfd whose `fd` the caller owns; the fd is duplicated. Returns a negative errno on failure.
   static Napi::Value Assign(Napi::Env env, const std::shared_ptr<VmState>& vm, const Napi::Value& request);
   explicit IoEventfd(const Napi::CallbackInfo& info);
   ~IoEventfd() override { LetGo(); }

@@ -17,9 +17,9 @@
 namespace node_kvm {
 namespace {
 
-// What V8 is told of memory that is there only once it is touched: how much of it is, is not known, and its size may be many times the
-// host's memory. So much, at most, that a collection comes with each sixteen more objects while they are few, and with each quarter more
-// when they are many: who keeps them all is not made to wait for a collection again and again.
+// The cost that V8 is told for memory that exists only once it is touched. Nobody knows how much of it is touched, and its size may be many
+// times the host's memory. The limit makes V8 collect at most after each sixteen further objects while there are few, and at most after
+// each quarter more when there are many: a caller that keeps them all does not wait for one collection after the other.
 int64_t UntouchedCost(int64_t size, int64_t objects) { return std::min(size, kCollectionStep / std::max<int64_t>(16, objects / 4)); }
 
 uint64_t NumberOption(const Napi::Object& options, const char* name) {
@@ -37,7 +37,7 @@ RegionKind KindOf(const Napi::Object& options) {
   throw Napi::TypeError::New(options.Env(), "kind is unknown");
 }
 
-// The advice of madvise(2) that leaves memory what it is. Others poison pages, or make an access to them a signal.
+// Returns the advice for madvise(2), if it leaves memory what it is. Other advice poisons pages, or makes an access to them a signal.
 int AdviceOf(const Napi::Value& value) {
   constexpr int kAllowed[] = {MADV_NORMAL,  MADV_RANDOM,       MADV_SEQUENTIAL,    MADV_WILLNEED, MADV_DONTNEED,   MADV_FREE,
                               MADV_REMOVE,  MADV_MERGEABLE,    MADV_UNMERGEABLE,   MADV_HUGEPAGE, MADV_NOHUGEPAGE, kMadvCold,
@@ -50,12 +50,14 @@ int AdviceOf(const Napi::Value& value) {
 
 using Hold = std::shared_ptr<Region>;
 
-// What the process's live buffers hold, by numbers that are never given twice. When making a buffer fails, Node may call its finalizer at
-// once (26), in a later turn of the event loop (20), or not at all: a number can be released at any time, by whoever comes first, and means
-// nothing to who comes second. The collector may outlive the environment, so the finalizer of a shared buffer gets none.
+// The regions that the process's live buffers hold, by numbers that are never reused. When making a buffer fails, Node may call its
+// finalizer at once (26), in a later turn of the event loop (20), or not at all. So a number may be released at any time and by more than
+// one caller; only the first release has an effect. The collector may outlive the environment, so the finalizer of a shared buffer gets no
+// environment.
 class BufferHolds {
  public:
-  // The number as what Node hands back to the finalizer; null where the region has no buffer to give, with its negative errno.
+  // Returns the number in the form in which Node hands it to the finalizer; or null and a negative errno if the region cannot give a
+  // buffer.
   void* Add(const Hold& region, int* error) {
     const std::lock_guard lock(mutex_);
     const auto [hold, added] = holds_.try_emplace(++last_, region);
@@ -65,7 +67,7 @@ class BufferHolds {
     return nullptr;
   }
   void Release(void* number) {
-    // Unmapping takes its time: after the lock.
+    // Unmapping takes a while, so it happens after the lock is released.
     Hold last;
     const std::lock_guard lock(mutex_);
     const auto found = holds_.find(reinterpret_cast<uintptr_t>(number));
@@ -74,7 +76,7 @@ class BufferHolds {
     last = std::move(found->second);
     holds_.erase(found);
   }
-  // Never destroyed: the collector may be in it when the process ends.
+  // This is never destroyed: the collector may be in it when the process ends.
   static BufferHolds& OfProcess() {
     static auto* holds = new BufferHolds;
     return *holds;
@@ -88,7 +90,7 @@ class BufferHolds {
 void ReleaseHold(void*, void* number) { BufferHolds::OfProcess().Release(number); }
 void ReleaseHoldIn(napi_env, void* data, void* number) { ReleaseHold(data, number); }
 
-// Node 22.23, 24.21 and 26 have it, Node 20 does not: looked up, so that one binary serves all.
+// Node 22.23, 24.21 and 26 have this function, Node 20 does not. It is looked up at run time, so that one binary serves all.
 using CreateShared = napi_status (*)(napi_env, void*, size_t, void (*)(void*, void*), void*, napi_value*);
 CreateShared FindCreateShared() {
   static const auto found = reinterpret_cast<CreateShared>(dlsym(RTLD_DEFAULT, "node_api_create_external_sharedarraybuffer"));
@@ -161,7 +163,7 @@ Napi::Value Mapping::Size(const Napi::CallbackInfo& info) {
 Napi::Value Mapping::Kind(const Napi::CallbackInfo& info) {
   return region_ ? Napi::Value(Napi::String::New(info.Env(), kKinds[static_cast<size_t>(region_->kind())])) : info.Env().Undefined();
 }
-// Its number, and where in it the region begins.
+// Returns the number of the memory, and where in it the region begins.
 Napi::Value Mapping::Memory(const Napi::CallbackInfo& info) {
   auto memory = Napi::Array::New(info.Env(), 2);
   memory.Set(0u, region_ ? static_cast<double>(region_->writes()->id()) : 0);
@@ -235,7 +237,7 @@ Napi::Value Mapping::Buffer(const Napi::CallbackInfo& info) {
                                  : napi_create_external_arraybuffer(env, region_->base(), region_->size(), ReleaseHoldIn, hold, &buffer);
   if (status != napi_ok) {
     ReleaseHold(nullptr, hold);
-    // Node 20 has thrown as well.
+    // Node 20 throws in addition to the error status.
     napi_value thrown;
     napi_get_and_clear_last_exception(env, &thrown);
     return Napi::Number::New(env, -EFBIG);

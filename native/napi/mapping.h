@@ -14,9 +14,9 @@ class Mapping : public Wrapped<Mapping> {
  public:
   static Napi::Function Define(Napi::Env env);
   static Napi::Value Map(const Napi::CallbackInfo& info);
-  // Null once released.
+  // Null once the handle was released.
   const std::shared_ptr<Region>& region() const { return region_; }
-  // One more handle on a region that another environment mapped.
+  // Makes one more handle, on a region that another environment mapped.
   static Napi::Object Wrap(Napi::Env env, std::shared_ptr<Region> region);
   explicit Mapping(const Napi::CallbackInfo& info);
 

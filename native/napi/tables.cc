@@ -43,7 +43,7 @@ TableRequest RequestOf(const Napi::Value& value) {
   return request;
 }
 
-// A typed array as a property, and where its elements lie.
+// Defines a typed array as a property, and returns the address of its elements.
 template <typename Element, typename Array>
 Element* Column(Napi::Object object, const char* name, size_t length) {
   Array array = Array::New(object.Env(), length, NewBuffer(object.Env(), length * sizeof(Element)), 0);
@@ -122,12 +122,12 @@ Napi::Value Read(const Napi::CallbackInfo& info) {
   return vms;
 }
 
-// Columns of one object, all of one length. They are looked up first and read afterwards: a look-up may run somebody's code, and nothing
-// runs between asking where elements lie and the last use of one.
+// The columns of one object, all of one length. They are looked up first and read afterwards: a look-up may run a caller's code, and no
+// such code may run between the question where the elements lie and their last use.
 class Columns {
  public:
   Columns(const Napi::Value& value, std::initializer_list<const char*> names) : env_(value.Env()) {
-    if (!value.IsObject()) throw Napi::TypeError::New(env_, "columns are needed");
+    if (!value.IsObject()) throw Napi::TypeError::New(env_, "the columns must be an object");
     for (const char* name : names) values_.emplace_back(name, value.As<Napi::Object>().Get(name));
     length_ = Look(0).length;
   }
@@ -136,7 +136,8 @@ class Columns {
   template <typename Element>
   const Element* At(size_t number, napi_typedarray_type type) const {
     const Array array = Look(number);
-    if (array.type != type || array.length != length_) throw Napi::TypeError::New(env_, std::string("the column ") + values_[number].first);
+    if (array.type != type || array.length != length_)
+      throw Napi::TypeError::New(env_, std::string("the column ") + values_[number].first + " has the wrong type or length");
     return static_cast<const Element*>(array.data);
   }
 
@@ -148,7 +149,7 @@ class Columns {
   };
   Array Look(size_t number) const {
     const auto& [name, value] = values_[number];
-    if (!value.IsTypedArray()) throw Napi::TypeError::New(env_, std::string("the column ") + name);
+    if (!value.IsTypedArray()) throw Napi::TypeError::New(env_, std::string("the column ") + name + " must be a typed array");
     Array array;
     if (napi_get_typedarray_info(env_, value, &array.type, &array.length, &array.data, nullptr, nullptr) != napi_ok)
       throw Napi::Error::New(env_);
@@ -214,9 +215,9 @@ Napi::Object RowsOf(Napi::Env env, const PageRows& pages) {
   return result;
 }
 
-// (the process's folder or null, slots, leaves, from, to): rows, or a negative errno.
+// Arguments (the process's folder or null, slots, leaves, from, to). Returns rows, or a negative errno.
 Napi::Value Join(const Napi::CallbackInfo& info) {
-  if (!info[0].IsNull() && !info[0].IsString()) throw Napi::TypeError::New(info.Env(), "a folder is needed, or null");
+  if (!info[0].IsNull() && !info[0].IsString()) throw Napi::TypeError::New(info.Env(), "the folder must be a string or null");
   PageRanges host(info[0].IsNull() ? "" : info[0].As<Napi::String>().Utf8Value());
   if (const int error = host.Open(); error != 0) return Napi::Number::New(info.Env(), error);
   const auto from = static_cast<double>(WholeNumber(info[3], "from")), to = static_cast<double>(WholeNumber(info[4], "to"));

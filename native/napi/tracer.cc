@@ -15,12 +15,12 @@ constexpr size_t kMostRing = size_t{1} << 30;
 uint64_t Number(const Napi::Object& options, const char* name) { return WholeNumber(options.Get(name), name); }
 
 Napi::Array ArrayOf(const Napi::Value& value) {
-  if (!value.IsArray()) throw Napi::TypeError::New(value.Env(), "an array is needed");
+  if (!value.IsArray()) throw Napi::TypeError::New(value.Env(), "the argument must be an array");
   return value.As<Napi::Array>();
 }
 
 std::string TextOf(const Napi::Value& value) {
-  if (!value.IsString()) throw Napi::TypeError::New(value.Env(), "text is needed");
+  if (!value.IsString()) throw Napi::TypeError::New(value.Env(), "the argument must be a string");
   return value.As<Napi::String>();
 }
 

@@ -10,8 +10,8 @@
 namespace node_kvm {
 namespace {
 
-// What callers may write into the run page: request_interrupt_window, and what lies behind the exit's union, the synced registers with
-// their masks. The rest is the kernel's, and this add-on's (RunPage, CoalescedRing).
+// The parts of the run page that callers may write: request_interrupt_window, and the bytes behind the exit's union, which are the synced
+// registers with their masks. The rest belongs to the kernel and to this add-on (RunPage, CoalescedRing).
 bool IsForCallers(uint64_t offset, size_t length) {
   const bool is_window = offset == offsetof(kvm_run, request_interrupt_window) && length == sizeof(kvm_run::request_interrupt_window);
   return is_window || (offset >= RunPage::kHead && offset <= sizeof(kvm_run) && length <= sizeof(kvm_run) - offset);
@@ -52,7 +52,7 @@ Napi::Value Vcpu::UseArea(const Napi::CallbackInfo& info) {
   napi_value buffer;
   napi_get_typedarray_info(info.Env(), info[0], nullptr, nullptr, nullptr, &buffer, nullptr);
   if (area.length < RunPage::kAreaSize || IsResizable({info.Env(), buffer}))
-    throw Napi::RangeError::New(info.Env(), "the area is too small, or may become so");
+    throw Napi::RangeError::New(info.Env(), "the area is too small, or its buffer is resizable");
   if (fd() < 0) return Napi::Number::New(info.Env(), -EBADF);
   auto kept = Napi::Persistent(Napi::Object(info.Env(), buffer));
   if (number_)

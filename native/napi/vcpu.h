@@ -35,7 +35,7 @@ class Vcpu : public DescriptorWrap<Vcpu> {
   VcpuParts parts_;
   const std::shared_ptr<VcpuCalls> calls_;
   std::optional<uint32_t> number_;
-  Napi::ObjectReference area_;  // its buffer
+  Napi::ObjectReference area_;  // the area's buffer
 };
 
 }  // namespace node_kvm

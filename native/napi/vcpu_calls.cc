@@ -12,13 +12,13 @@ namespace node_kvm {
 namespace {
 
 using Milliseconds = std::chrono::duration<double, std::milli>;
-// The longest timeout that run() takes, some 24 days: far below what a timespec of the clock can hold.
+// The longest timeout that run() takes is some 24 days, far below the limit of a timespec of the clock.
 constexpr double kMostMilliseconds = 0x1p31;
 
-// V8 looks whether worker.terminate() was called when a function is entered; at the end of a loop's round only once in thousands. False
-// when it was.
+// V8 checks whether worker.terminate() was called when a function is entered, but at the end of a loop's round only once in thousands of
+// rounds. Returns false when it was called.
 bool GoesOn(napi_env env) {
-  // Of its own: the run may last for days, and come here four times a second.
+  // This needs a scope of its own: the run may last for days, and come here four times a second.
   napi_handle_scope scope;
   if (napi_open_handle_scope(env, &scope) != napi_ok) return false;
   napi_value script, result;
@@ -49,7 +49,7 @@ void VcpuCalls::Define(Napi::Object exports) {
 
 uint32_t VcpuCalls::Add(const VcpuParts& parts, char* area, napi_ref buffer) {
   if (free_.empty()) {
-    // Room for every number comes first: what is free must be an entry, also when memory runs out here, and Remove() must not fail.
+    // Room for every number comes first: every free number must fit in free_ even when memory runs out later, and Remove() must not fail.
     if (free_.capacity() <= entries_.size()) free_.reserve(2 * entries_.size() + 1);
     entries_.emplace_back();
     free_.push_back(static_cast<uint32_t>(entries_.size() - 1));
@@ -70,7 +70,7 @@ inline const VcpuCalls::Entry* VcpuCalls::Asked() const {
   return number < entries_.size() && entries_[number].page != nullptr ? &entries_[number] : nullptr;
 }
 
-// Whether its buffer was transferred away: looked at before each run, since nothing tells of it.
+// Whether the area's buffer was transferred away. This is checked before each run, since Node does not report a transfer.
 inline bool VcpuCalls::IsLost(napi_env env, const Entry& entry) {
   napi_value buffer;
   bool detached;
@@ -78,8 +78,8 @@ inline bool VcpuCalls::IsLost(napi_env env, const Entry& entry) {
          napi_is_detached_arraybuffer(env, buffer, &detached) != napi_ok || detached;
 }
 
-// Of a run that a nudge ended: a Worker's event loop has something to do, and only its end cannot wait. The nudge may come late, to whoever
-// runs the vCPU next.
+// Continues a run that a nudge ended: a Worker's event loop has something to do, and only the Worker's end cannot wait. The nudge may come
+// late, and reach the thread that runs the vCPU next.
 [[gnu::noinline]] int VcpuCalls::RunOn(napi_env env, const LoopWatch::Run& watched, RunPage* page, char* area, Clock::time_point end) {
   int result = -ERESTART;
   while (result == -ERESTART && GoesOn(env)) {
@@ -99,7 +99,7 @@ napi_value VcpuCalls::Run(napi_env env, napi_callback_info info) {
   RunPage* const page = entry->page.get();
   char* const area = entry->area;
   const double timeout = calls->words_->timeout_ms;
-  // The comparison is false for NaN as well, which is refused.
+  // The comparison is false for NaN as well, so NaN is refused.
   if (!(timeout <= kMostMilliseconds) || IsLost(env, *entry)) {
     calls->words_->result = -EINVAL;
     return nullptr;

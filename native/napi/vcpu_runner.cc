@@ -13,7 +13,7 @@ void CallNotify(napi_env env, napi_value callback, void*, void*) {
 }
 
 std::vector<QueuedRange> RangesOf(const Napi::Value& value) {
-  if (!value.IsArray()) throw Napi::TypeError::New(value.Env(), "an array is needed");
+  if (!value.IsArray()) throw Napi::TypeError::New(value.Env(), "the ranges must be an array");
   const auto list = value.As<Napi::Array>();
   std::vector<QueuedRange> ranges;
   for (uint32_t index = 0; index + 2 < list.Length(); index += 3)
@@ -44,7 +44,7 @@ Napi::Function VcpuRunner::Define(Napi::Env env) {
 
 Napi::Value VcpuRunner::Start(const Napi::CallbackInfo& info, const VcpuParts& parts) {
   Request request{parts, static_cast<int>(WholeNumber(info[0], "number", INT32_MAX)), RangesOf(info[1]), info[2]};
-  if (!info[2].IsFunction()) throw Napi::TypeError::New(info.Env(), "a function is needed");
+  if (!info[2].IsFunction()) throw Napi::TypeError::New(info.Env(), "the argument must be a function");
   return Make(info.Env().GetInstanceData<AddonData>()->runner, std::move(request));
 }
 
@@ -54,7 +54,7 @@ VcpuRunner::VcpuRunner(const Napi::CallbackInfo& info) : Wrapped(info), env_(inf
   const auto name = Napi::String::New(info.Env(), "node-kvm vCPU");
   if (napi_create_threadsafe_function(env_, callback, nullptr, name, 0, 1, nullptr, nullptr, nullptr, CallNotify, &notify_) != napi_ok)
     throw Napi::Error::New(info.Env());
-  // After the function's own hook, hence called before it: the thread is gone when the function goes.
+  // This hook is added after the function's own hook, and so runs before it: the thread is gone when the function goes.
   napi_add_env_cleanup_hook(env_, AtTeardown, this);
   const auto notify = [notify = notify_] { napi_call_threadsafe_function(notify, nullptr, napi_tsfn_nonblocking); };
   try {

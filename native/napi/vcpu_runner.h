@@ -14,8 +14,8 @@ namespace node_kvm {
 class VcpuRunner : public Wrapped<VcpuRunner> {
  public:
   static Napi::Function Define(Napi::Env env);
-  // (number, ranges, notify): the number names the thread; the ranges are [isPort, start, size, ...]; notify is called in the event loop of
-  // this environment when there is something to take.
+  // Arguments (number, ranges, notify): the number names the thread; the ranges are [isPort, start, size, ...]; this environment's event
+  // loop calls notify when there is something to take.
   static Napi::Value Start(const Napi::CallbackInfo& info, const VcpuParts& parts);
   explicit VcpuRunner(const Napi::CallbackInfo& info);
   ~VcpuRunner() override { End(); }

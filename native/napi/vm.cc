@@ -38,12 +38,12 @@ Napi::Function Vm::Define(Napi::Env env) {
 
 Vm::Vm(const Napi::CallbackInfo& info) : DescriptorWrap(info) {
   std::tie(state_, created_here_) = Taken<Parts>(info);
-  // With what KVM keeps for it.
+  // This includes the memory that KVM keeps for a VM.
   if (created_here_) Costs(16 * kDescriptorCost);
 }
 
-// A VM that nobody else holds ends with its last descriptor, and all its slots at once. No one else can come to hold it: there is no token
-// any more, and whoever could hand it on holds it.
+// A VM that nobody else holds ends, with all its slots, when its last descriptor is closed. Nobody else can come to hold it: there is no
+// token any more, and only a holder of the VM could hand it on.
 void Vm::CloseHandle() {
   if (state_ != nullptr && created_here_) {
     Tokens::OfProcess().EndVm(state_.get());
@@ -52,7 +52,7 @@ void Vm::CloseHandle() {
   LetGo();
 }
 
-// The VM may live on with others, whose guest must not write where nobody listens.
+// Other environments may keep the VM; their guest must not write into ranges at which nobody listens.
 void Vm::LetGo() {
   if (state_ == nullptr) return;
   const VcpuBarrier barrier;
@@ -69,7 +69,7 @@ Napi::Value Vm::Share(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value Vm::Attach(const Napi::CallbackInfo& info) {
-  if (!info[0].IsBigInt()) throw Napi::TypeError::New(info.Env(), "a token is needed");
+  if (!info[0].IsBigInt()) throw Napi::TypeError::New(info.Env(), "the token must be a BigInt");
   bool lossless = false;
   std::shared_ptr<VmState> state;
   const uint64_t token = info[0].As<Napi::BigInt>().Uint64Value(&lossless);
@@ -94,7 +94,7 @@ Napi::Value Vm::EnableDirtyRing(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), state_ == nullptr ? -EBADF : state_->dirty_rings().Enable(fd(), capability, bytes));
 }
 
-// Pairs of slot and page.
+// Returns pairs: the slot and the page.
 Napi::Value Vm::HarvestDirtyRings(const Napi::CallbackInfo& info) {
   if (state_ == nullptr) return Napi::Number::New(info.Env(), -EBADF);
   Napi::Float64Array pairs;
@@ -148,7 +148,7 @@ Napi::Value Vm::DrainCoalesced(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), state_ == nullptr ? 0 : state_->coalesced_ring().Drain(this, target.data, target.length));
 }
 
-// Its own descriptor object: the kernel's memslot holds the file, so that closing the handle first is harmless.
+// A guest_memfd has a descriptor object of its own: the kernel's memslot holds the file, so it does no harm to close this handle first.
 Napi::Value Vm::CreateGuestMemfd(const Napi::CallbackInfo& info) {
   const ByteSpan argument = BytesOf(info[0]);
   if (fd() < 0) return Napi::Number::New(info.Env(), -EBADF);

@@ -14,13 +14,13 @@ namespace node_kvm {
 class Vm : public DescriptorWrap<Vm> {
  public:
   static Napi::Function Define(Napi::Env env);
-  // The VM that share() told the token of, or a negative errno. A token is taken once.
+  // Returns the VM for which share() made the token, or a negative errno. A token is taken once.
   static Napi::Value Attach(const Napi::CallbackInfo& info);
   static Napi::Value Wrap(Napi::Env env, std::shared_ptr<VmState> state, bool created_here);
   explicit Vm(const Napi::CallbackInfo& info);
   ~Vm() override { LetGo(); }
   int fd() const { return state_ && !state_->ended() ? state_->fd() : -1; }
-  // The environment that created the VM ends it for all; others let go of it.
+  // The environment that created the VM ends it for all; other environments only let go of it.
   void CloseHandle();
 
  private:
@@ -28,7 +28,7 @@ class Vm : public DescriptorWrap<Vm> {
   void Drop() override { LetGo(); }
   void LetGo();
   Napi::Value RunPageSize(const Napi::CallbackInfo& info);
-  Napi::Value MemslotWords(const Napi::CallbackInfo& info);  // these are in vm_memslots.cc
+  Napi::Value MemslotWords(const Napi::CallbackInfo& info);  // this one and the next are in vm_memslots.cc
   void ChangeMemslot(Napi::Env env, napi_value region);
   Napi::Value ChangeMemslots(const Napi::CallbackInfo& info);
   Napi::Value Generation(const Napi::CallbackInfo& info);
@@ -50,7 +50,7 @@ class Vm : public DescriptorWrap<Vm> {
   bool created_here_ = false;
   struct Words;
   std::optional<SharedMemory> words_memory_;
-  Words* words_ = nullptr;  // in it
+  Words* words_ = nullptr;  // lies in that memory
 };
 
 }  // namespace node_kvm

@@ -1,5 +1,5 @@
-// A VM's memslots, for TypeScript. A change is asked for in eight numbers (lib/memory/memslot-words.ts), of which most stay the same
-// objects from call to call: what a change of the table costs beside its ioctl is seen when there are many (npm run bench, slot).
+// A VM's memslots, for TypeScript. A change is asked for in eight numbers (lib/memory/memslot-words.ts), most of which stay the same
+// objects from call to call. When there are many changes, each cost beside the ioctl shows (npm run bench, slot).
 #include <errno.h>
 #include <fcntl.h>
 
@@ -12,24 +12,24 @@ namespace node_kvm {
 namespace {
 
 struct Record {
-  double id;             // -1: a slot to be
-  double computed_from;  // the number of the change that left it as it was known
+  double id;             // -1: a new slot
+  double computed_from;  // the number of the change that left the slot as the caller knew it
   double gpa;
-  double size;  // 0: it goes
+  double size;  // 0: the slot goes
   double offset;
   double flags;
-  double guest_memfd;  // of a slot to be: a descriptor, or -1
+  double guest_memfd;  // for a new slot: a descriptor, or -1
   double guest_memfd_offset;
 };
 constexpr size_t kNumbers = sizeof(Record) / sizeof(double);
 
 uint64_t Whole(Napi::Env env, double number, double most = 0x1p53) {
   if (!(number >= 0 && number <= most) || static_cast<double>(static_cast<int64_t>(number)) != number)
-    throw Napi::RangeError::New(env, "out of range");
+    throw Napi::RangeError::New(env, "a number of the change is out of range");
   return static_cast<uint64_t>(number);
 }
 
-// Zero, or a negative errno. Without a region: the one that the slot has.
+// Returns zero or a negative errno. Without a region, the slot keeps the region that it has.
 int ReadChange(Napi::Env env, const Record& record, napi_value region, Memslots::Change* change) {
   change->id = record.id == -1 ? Memslots::kNew : static_cast<uint32_t>(Whole(env, record.id, Memslots::kNew - 1));
   change->computed_from = Whole(env, record.computed_from);
@@ -52,7 +52,7 @@ void Answer(const Memslots::Change& change, Record* record) {
   record->computed_from = static_cast<double>(change.computed_from);
 }
 
-// The number of the change, and the slot in its way: -1 for none.
+// Writes the number of the change, and the slot in its way (-1 if none).
 void Answer(const Memslots::Refusal& refusal, Record* record) {
   record->id = refusal.id == Memslots::kNew ? -1.0 : refusal.id;
   record->computed_from = static_cast<double>(refusal.change);
@@ -64,14 +64,14 @@ Record* RecordsOf(const Napi::Value& value, size_t* count) {
   void* data = nullptr;
   napi_typedarray_type type;
   if (napi_get_typedarray_info(value.Env(), value, &type, count, &data, nullptr, nullptr) != napi_ok || type != napi_float64_array)
-    throw Napi::TypeError::New(value.Env(), "a Float64Array is needed");
+    throw Napi::TypeError::New(value.Env(), "the argument must be a Float64Array");
   *count /= kNumbers;
   return static_cast<Record*>(data);
 }
 
 // The members of an array of regions; a null in it stands for no region.
 std::vector<napi_value> RegionsOf(const Napi::Value& value) {
-  if (!value.IsArray()) throw Napi::TypeError::New(value.Env(), "an array is needed");
+  if (!value.IsArray()) throw Napi::TypeError::New(value.Env(), "the regions must be an array");
   const auto array = value.As<Napi::Array>();
   std::vector<napi_value> regions;
   for (uint32_t index = 0; index < array.Length(); ++index) {
@@ -83,7 +83,7 @@ std::vector<napi_value> RegionsOf(const Napi::Value& value) {
 
 }  // namespace
 
-// Of ChangeMemslot(): what is asked, and what the record was answered with.
+// For ChangeMemslot(): the request, and the answer.
 struct Vm::Words {
   Record record;
   double result;
@@ -97,9 +97,9 @@ Napi::Value Vm::MemslotWords(const Napi::CallbackInfo& info) {
   return words_memory_->Value();
 }
 
-// (region, or none): one change, asked for and answered in the words.
+// Arguments (region, or none): makes one change, which the words ask for and answer.
 void Vm::ChangeMemslot(Napi::Env env, napi_value region) {
-  if (words_ == nullptr) throw Napi::TypeError::New(env, "the words are needed first");
+  if (words_ == nullptr) throw Napi::TypeError::New(env, "memslotWords() must be called first");
   Memslots::Change change;
   Memslots::Refusal refusal;
   int error = fd() < 0 ? -EBADF : ReadChange(env, words_->record, region, &change);
@@ -108,13 +108,13 @@ void Vm::ChangeMemslot(Napi::Env env, napi_value region) {
   words_->result = error;
 }
 
-// (records, regions): all or none, answered in the records; a refusal in the first. The regions are taken out of their array before
-// anything else is looked at: a getter there may close the VM, or take the memory of the records away.
+// Arguments (records, regions): makes all changes or none and answers in the records, with a refusal in the first. The regions are taken
+// out of their array before anything else is looked at: a getter there may close the VM, or take the memory of the records away.
 Napi::Value Vm::ChangeMemslots(const Napi::CallbackInfo& info) {
   const std::vector<napi_value> regions = RegionsOf(info[1]);
   size_t count = 0;
   Record* records = RecordsOf(info[0], &count);
-  if (count == 0 || count > regions.size()) throw Napi::TypeError::New(info.Env(), "a record for each region is needed");
+  if (count == 0 || count > regions.size()) throw Napi::TypeError::New(info.Env(), "there must be a record for each region");
   std::vector<Memslots::Change> changes(count);
   Memslots::Refusal refusal;
   int error = fd() < 0 ? -EBADF : 0;
@@ -134,8 +134,8 @@ Napi::Value Vm::Generation(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), fd() < 0 ? -1 : static_cast<double>(state_->generation()));
 }
 
-// (since): what changed after that change, as eight numbers a row: id, the change that created it (0: there is none), the one that changed
-// it last, gpa, size, offset, flags, and which of the regions.
+// Arguments (since): returns the rows that changed after that change, each as eight numbers: id, the change that created it (0 if there is
+// no slot), the change that last changed it, gpa, size, offset, flags, and the index of its region.
 Napi::Value Vm::MemslotsSince(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   uint64_t generation = WholeNumber(info[0], "since");
@@ -160,7 +160,7 @@ Napi::Value Vm::MemslotsSince(const Napi::CallbackInfo& info) {
   return result;
 }
 
-// (slot, computedFrom, bitmap)
+// Arguments (slot, computedFrom, bitmap).
 Napi::Value Vm::GetDirtyLog(const Napi::CallbackInfo& info) {
   const auto slot = static_cast<uint32_t>(WholeNumber(info[0], "slot", UINT32_MAX));
   const uint64_t computed_from = WholeNumber(info[1], "computedFrom");
@@ -168,7 +168,7 @@ Napi::Value Vm::GetDirtyLog(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), fd() < 0 ? -EBADF : state_->GetDirtyLog(slot, computed_from, bitmap.data, bitmap.length));
 }
 
-// (slot, computedFrom, first, pages, bitmap)
+// Arguments (slot, computedFrom, first, pages, bitmap).
 Napi::Value Vm::ClearDirtyLog(const Napi::CallbackInfo& info) {
   const auto slot = static_cast<uint32_t>(WholeNumber(info[0], "slot", UINT32_MAX));
   const uint64_t computed_from = WholeNumber(info[1], "computedFrom");

@@ -38,7 +38,7 @@ Napi::Value Watcher::Add(const Napi::CallbackInfo& info) {
 
 void Watcher::Remove(const Napi::CallbackInfo& info) { watcher_->Remove(static_cast<uint32_t>(WholeNumber(info[0], "key", UINT32_MAX))); }
 
-// Pairs of key and count.
+// Returns pairs: the key and the count.
 Napi::Value Watcher::Take(const Napi::CallbackInfo& info) {
   const auto counts = watcher_->Take();
   auto pairs = Napi::Float64Array::New(info.Env(), counts.size() * 2);

@@ -14,7 +14,7 @@ class Watcher : public Wrapped<Watcher> {
  public:
   static Napi::Function Define(Napi::Env env);
   static Napi::Value Open(const Napi::CallbackInfo& info);
-  // eventfd(2): nonblocking, so that a full counter cannot hold up the event loop.
+  // Makes an eventfd (eventfd(2)). It is nonblocking, so that a full counter cannot hold up the event loop.
   static Napi::Value CreateEventfd(const Napi::CallbackInfo& info);
   explicit Watcher(const Napi::CallbackInfo& info);
 

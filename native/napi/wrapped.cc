@@ -13,7 +13,7 @@
 namespace node_kvm {
 namespace {
 
-// `what` is which resource ran out: TypeScript makes the error (lib/abi/exhausted.ts).
+// `what` names the resource that ran out; TypeScript makes the error (lib/abi/exhausted.ts).
 [[noreturn]] void ThrowExhausted(Napi::Env env, const char* what) {
   const AddonData* data = env.GetInstanceData<AddonData>();
   if (data == nullptr || data->exhausted.IsEmpty()) throw Napi::Error::New(env, std::string("node-kvm: out of ") + what);
@@ -26,7 +26,7 @@ void ThrowOn(Napi::Env env) {
   try {
     throw;
   } catch (const Napi::Error& error) {
-    // What a constructor throws comes by way of node-addon-api, which keeps no more of it than its words.
+    // An exception of a constructor comes through node-addon-api, which keeps only its message.
     if (error.Message() == std::bad_alloc().what()) ThrowExhausted(env, "memory");
     throw;
   } catch (const std::bad_alloc&) {
@@ -34,7 +34,7 @@ void ThrowOn(Napi::Env env) {
   } catch (const std::length_error&) {
     ThrowExhausted(env, "memory");
   } catch (const std::system_error&) {
-    // Only std::thread throws it here (pthread_create(3): EAGAIN).
+    // Only std::thread throws this here (pthread_create(3): EAGAIN).
     ThrowExhausted(env, "threads");
   }
 }

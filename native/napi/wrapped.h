@@ -1,9 +1,10 @@
-// The base of every object that TypeScript holds. It sees to these for all of them:
-//   - What C++ throws where memory or threads have run out becomes a KvmError, in every method that is defined through it.
-//   - An object that JavaScript has lost lets go of what it holds when others are made, before its finalizer's turn in the event
-//     loop, which a loop that makes many never comes to.
-//   - V8 knows what an object costs outside its heap, so that lost ones are collected in time.
-//   - No object is taken for one of another class, and none is made by JavaScript: what is given to a method may be anything.
+// The base of every object that TypeScript holds. It guarantees for all of them:
+//   - When memory or threads run out and C++ throws, every method that is defined through this class throws a KvmError.
+//   - An object that JavaScript has lost releases its resources when other objects are made. Its finalizer would come later, in a turn of
+//     the event loop, which a loop that makes many objects never reaches.
+//   - V8 knows what an object costs outside its heap, so that lost objects are collected in time.
+//   - No object is taken for one of another class, and JavaScript cannot make one by itself: a method must expect any value as its
+//     argument.
 #pragma once
 
 #include <napi.h>
@@ -15,7 +16,7 @@
 
 namespace node_kvm {
 
-// For a catch block: throws on what is JavaScript's, and a KvmError for std::bad_alloc, std::length_error and std::system_error.
+// For a catch block: throws JavaScript's exceptions on, and a KvmError for std::bad_alloc, std::length_error and std::system_error.
 [[noreturn]] void ThrowOn(Napi::Env env);
 
 // A function of the module, guarded as methods are.
@@ -33,15 +34,15 @@ void SetFunction(Napi::Object exports, const char* name) {
   exports.Set(name, Napi::Function::New(exports.Env(), Guarded<call>, name));
 }
 
-// What V8 is told. It collects when external memory has grown by kCollectionStep: a kDescriptorCost for each of the 1,024 descriptors that
-// a process usually may have comes to that.
+// The cost that V8 is told. V8 collects when external memory has grown by kCollectionStep; 1,024 descriptors, which is a process's usual
+// limit, cost exactly that at kDescriptorCost each.
 constexpr int64_t kCollectionStep = 64 << 20;
 constexpr int64_t kDescriptorCost = kCollectionStep / 1024;
 
 // The wrapped objects of one environment.
 class Wraps {
  public:
-  // In a list of its own links: to become one allocates nothing, and so cannot fail.
+  // A member of a list that consists of the members' own links: joining it allocates nothing, and so cannot fail.
   class Member {
    public:
     explicit Member(std::shared_ptr<Wraps> wraps) : wraps_(std::move(wraps)), next_(std::exchange(wraps_->first_, this)) {
@@ -69,13 +70,13 @@ class Wraps {
     Member* previous_ = nullptr;
   };
   int64_t count() const { return count_; }
-  // Lets go of what lost ones hold; how many there were.
+  // Releases the resources of lost objects, and returns the number of those objects.
   size_t Reclaim(Napi::Env env);
-  // The same, if anything was collected since the last time.
+  // Does the same, if anything was collected since the last time.
   void AfterCollection(Napi::Env env);
 
-  // What a constructor is to take over, while it is called by Wrapped::Make(). Not an argument of JavaScript's, where anybody could give
-  // one: sockets of Node have an External, too.
+  // The parts that a constructor takes over while Wrapped::Make() calls it. They are not an argument from JavaScript, where anyone could
+  // pass one: sockets of Node have an External, too.
   class Passing {
    public:
     Passing(std::shared_ptr<Wraps> wraps, void* parts) : wraps_(std::move(wraps)) { wraps_->passed_ = parts; }
@@ -93,12 +94,12 @@ class Wraps {
   void* passed_ = nullptr;
   int64_t count_ = 0;
   Member* first_ = nullptr;
-  // Held by nobody: gone once V8 has collected.
+  // Nothing holds this object, so it is gone once V8 has collected.
   Napi::ObjectReference sentinel_;
 };
 std::shared_ptr<Wraps> WrapsOf(Napi::Env env);
 
-// A type tag that no other call in this process returns, not even in another copy of the add-on.
+// Returns a type tag that no other call in this process returns, not even in another copy of the add-on.
 napi_type_tag NewTypeTag();
 
 template <class Derived>
@@ -113,8 +114,9 @@ class Wrapped : public Napi::ObjectWrap<Derived>, private Wraps::Member {
     Costs(0);
   }
 
-  // What is behind a value. Throws a TypeError where that is no object of this class: napi_unwrap() gives any class's pointer. One that was
-  // just seen to be one is known by its address, which is nobody else's as long as it lives: the tag takes some fifty nanoseconds.
+  // Returns the object behind a value. Throws a TypeError if the value is not an object of this class: napi_unwrap() gives any class's
+  // pointer. An object that was checked just before is recognized by its address, which no other object has while it lives: to check the
+  // tag takes some fifty nanoseconds.
   static Derived* Of(napi_env env, napi_value value) {
     void* self = nullptr;
     if (napi_unwrap(env, value, &self) != napi_ok || (self != known_ && !IsTagged(env, value)))
@@ -123,7 +125,7 @@ class Wrapped : public Napi::ObjectWrap<Derived>, private Wraps::Member {
   }
 
  protected:
-  // A new object, whose constructor gets the parts by Taken().
+  // Makes a new object, whose constructor gets the parts by Taken().
   template <class Parts>
   static Napi::Object Make(const Napi::FunctionReference& constructor, Parts parts) {
     const Wraps::Passing passing(WrapsOf(constructor.Env()), &parts);
@@ -136,16 +138,16 @@ class Wrapped : public Napi::ObjectWrap<Derived>, private Wraps::Member {
     return std::move(*parts);
   }
 
-  // Lets go of what the object holds, as its destructor would; the object itself stays until its finalizer runs.
+  // Releases the object's resources, as its destructor would; the object itself stays until its finalizer runs.
   virtual void Drop() = 0;
-  // Bytes outside V8's heap from now on.
+  // Sets the number of bytes outside V8's heap from now on.
   void Costs(int64_t bytes) {
     int64_t total;
     if (bytes != cost_) napi_adjust_external_memory(this->Env(), bytes - cost_, &total);
     cost_ = bytes;
   }
 
-  // These hide those of Napi::ObjectWrap, which are not guarded and take any object for their own.
+  // These hide the methods of Napi::ObjectWrap, which are not guarded and take any object for their own.
   template <auto method>
   static Napi::ClassPropertyDescriptor<Derived> InstanceMethod(const char* name) {
     return napi_property_descriptor{name, nullptr, Call<method>, nullptr, nullptr, nullptr, napi_default, nullptr};
@@ -154,9 +156,10 @@ class Wrapped : public Napi::ObjectWrap<Derived>, private Wraps::Member {
   static Napi::ClassPropertyDescriptor<Derived> InstanceAccessor(const char* name) {
     return napi_property_descriptor{name, nullptr, nullptr, Call<method>, nullptr, nullptr, napi_default, nullptr};
   }
-  // For what is called beside an ioctl a hundred thousand times: node-addon-api's wrappers and a returned number would be seen there. The
-  // method is void, takes one argument (null where the caller gave none), and answers in memory that it shares with its caller. That `this`
-  // is of the class is V8's own check of a method's signature (napi_define_class), which it does not make for accessors.
+  // For methods that are called beside an ioctl a hundred thousand times, where the cost of node-addon-api's wrappers and of a returned
+  // number would show. The method is void, takes one argument (null where the caller gave none), and answers in memory that it shares with
+  // its caller. V8 itself checks a method's signature, and so that `this` is of the class (napi_define_class); it makes no such check for
+  // accessors.
   template <auto method>
   static Napi::ClassPropertyDescriptor<Derived> BareMethod(const char* name) {
     return napi_property_descriptor{name, nullptr, CallBare<method>, nullptr, nullptr, nullptr, napi_default, nullptr};
@@ -173,7 +176,7 @@ class Wrapped : public Napi::ObjectWrap<Derived>, private Wraps::Member {
     return napi_check_object_type_tag(env, value, &TypeTag(), &ours) == napi_ok && ours;
   }
 
-  // What C++ throws becomes an exception of JavaScript.
+  // Turns C++ exceptions into exceptions of JavaScript.
   template <class Work>
   static napi_value Throwing(napi_env env, Work work) {
     try {
@@ -216,7 +219,7 @@ class Wrapped : public Napi::ObjectWrap<Derived>, private Wraps::Member {
     Costs(0);
   }
 
-  // Of the thread's environment.
+  // The object that was checked last, in the thread's environment.
   static inline thread_local Derived* known_ = nullptr;
   int64_t cost_ = 0;
 };

@@ -17,7 +17,7 @@ Napi::Function WriteRecorder::Define(Napi::Env env) {
                      });
 }
 
-// Made here, where what is thrown is guarded, and handed over.
+// The recording is made here, where exceptions are guarded, and then handed over.
 Napi::Value WriteRecorder::Begin(Napi::Env env, const std::shared_ptr<Region>& region) {
   const uint64_t first = region->memory_offset() / 4096;
   auto recording = std::make_unique<WriteRecording>(region->writes(), first, region->size() / 4096);
@@ -34,7 +34,7 @@ Napi::Value WriteRecorder::Collect(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), 0);
 }
 
-// For writes that no call of the library makes: through a live buffer.
+// Marks writes that are not calls of the library: those through a live buffer.
 void WriteRecorder::Mark(const Napi::CallbackInfo& info) {
   const uint64_t first = WholeNumber(info[0], "first");
   const uint64_t last = WholeNumber(info[1], "last");

@@ -7,15 +7,15 @@ namespace node_kvm {
 namespace {
 
 constexpr uint64_t kPage = 4096;
-constexpr uint64_t kChunk = 1 << 16;  // pages looked at in one go
+constexpr uint64_t kChunk = 1 << 16;  // how many pages are looked at in one go
 constexpr uint64_t kFrameBits = (uint64_t{1} << 55) - 1;
 constexpr uint8_t kMmio = 4;
 
 constexpr uint8_t kMostLevels = 5;
 uint64_t Span(uint8_t level) { return uint64_t{1} << (9 * (level - 1)); }
 
-// What a memslot can be (KVM_MEM_MAX_NR_PAGES of include/linux/kvm_host.h; 52 bits of guest-physical, 57 of virtual address). A slot that
-// was read while it was changed may be anything.
+// The limits of a memslot (KVM_MEM_MAX_NR_PAGES of include/linux/kvm_host.h; guest-physical addresses have 52 bits, virtual ones 57). A
+// slot that was read while it changed may hold any numbers.
 constexpr double kMostSlotBytes = double(INT32_MAX) * kPage, kGpaEnd = double(uint64_t{1} << 52), kHvaEnd = double(uint64_t{1} << 57);
 bool WithinPages(double start, double size, double end) {
   return start >= 0 && start < end && start + size <= end && static_cast<uint64_t>(start) % kPage == 0;
@@ -44,7 +44,7 @@ class Joiner {
     const uint64_t hva = static_cast<uint64_t>(slot.hva) + (first - start) * kPage;
     ranges_.clear();
     pages_.Find(hva, hva + (end - first) * kPage, &ranges_);
-    // Parts in which there is nothing at all are passed over.
+    // Parts in which neither side has a page are passed over.
     auto range = ranges_.begin();
     for (uint64_t page = first; page < end;) {
       while (range != ranges_.end() && range->end <= hva + (page - first) * kPage) ++range;
@@ -76,7 +76,7 @@ class Joiner {
     return 0;
   }
 
-  // The leaves of a level from the one on that covers `page`: an entry begins on a border of its own size.
+  // The leaves of a level, from the one that covers `page` on: an entry begins on a border of its own size.
   std::vector<size_t>::const_iterator LeavesFrom(uint8_t level, uint8_t space, uint64_t page) const {
     const std::vector<size_t>& found = by_level_[level - 1];
     const auto begin = std::pair(space, static_cast<double>((page & ~(Span(level) - 1)) * kPage));
@@ -85,7 +85,7 @@ class Joiner {
     });
   }
 
-  // The first page from `first` on that a leaf maps, or `end`.
+  // Returns the first page from `first` on that a leaf maps, or `end`.
   uint64_t NextLeaf(uint8_t space, uint64_t first, uint64_t end) const {
     uint64_t next = end;
     for (uint8_t level = 1; level <= kMostLevels; level++) {
@@ -109,7 +109,7 @@ class Joiner {
     }
   }
 
-  // Smaller pages over larger, and a mapping over a note that the page is MMIO.
+  // Smaller pages are painted over larger ones, and a mapping over a note that the page is MMIO.
   void Paint(uint8_t space, uint64_t first, uint64_t pages) {
     EachLeaf(space, first, pages, [&](size_t index, uint64_t page, uint64_t) {
       if (painted_[page] < 0 || leaves_.kind[index] != kMmio) painted_[page] = static_cast<int64_t>(index);
@@ -142,7 +142,7 @@ class Joiner {
     result_.rows.push_back(row);
   }
 
-  // Every leaf, not the one of each page that the row shows.
+  // Compares every leaf, not only the one that a page's row shows.
   void Compare(uint8_t space, uint64_t first, uint64_t pages) {
     EachLeaf(space, first, pages, [&](size_t index, uint64_t page, uint64_t within) {
       const uint64_t entry = entries_[page], frame = entry >> 63 ? entry & kFrameBits : 0;

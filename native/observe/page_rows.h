@@ -1,5 +1,5 @@
-// The three tables side by side, a row for each guest page that the host holds or the second stage maps: memslots and leaves come from the
-// caller, the host page tables from /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst). No N-API here.
+// The three tables side by side, with a row for each guest page that the host holds or the second stage maps. The memslots and leaves come
+// from the caller, the host's page tables from /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst). This file uses no N-API.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +14,7 @@ struct SlotRange {
   double gpa, size, hva;
   uint8_t address_space;
 };
-// Columns of the caller's, ordered by address space and GPA.
+// The caller's columns, ordered by address space and GPA.
 struct LeafView {
   size_t count;
   const double *gpa, *hpa;
@@ -28,8 +28,8 @@ enum HostFlag : uint16_t {
   kHostFileOrShared = 4,
   kHostExclusive = 8,
   kHostSoftDirty = 16,
-  kHostHuge = 32,      // by one entry of an upper level: PAGEMAP_SCAN says so
-  kHostZeroPage = 64,  // the page of zeros that reads of untouched memory share: PAGEMAP_SCAN
+  kHostHuge = 32,      // one entry of an upper level maps it, as PAGEMAP_SCAN says
+  kHostZeroPage = 64,  // the page of zeros that reads of untouched memory share, as PAGEMAP_SCAN says
 };
 
 struct PageRow {
@@ -42,16 +42,16 @@ struct PageRow {
 
 struct PageRows {
   std::vector<PageRow> rows;
-  bool frames_hidden = false;     // a page was there, and its frame number was not shown
+  bool frames_hidden = false;     // a page was there, and its frame number was hidden
   bool scanned = false;           // PAGEMAP_SCAN was there
-  bool passed_over = false;       // it was not, and untouched memory that may map the page of zeros is not told
-  uint64_t impossible_slots = 0;  // left out: no memslot can be so
-  uint64_t compared = 0;          // leaves' pages whose frame both sides know,
-  uint64_t disagreeing = 0;       // and of those, where it is another
+  bool passed_over = false;       // without PAGEMAP_SCAN: untouched memory that may map the page of zeros was left out
+  uint64_t impossible_slots = 0;  // slots that were left out, because no memslot can be like that
+  uint64_t compared = 0;          // pages of leaves whose frame both sides know,
+  uint64_t disagreeing = 0;       // and how many of them have another frame on each side
 };
 
-// `host` is open, of the process the slots belong to. Zero, or a negative errno. Slots and leaves are ordered by address space
-// and GPA. `from` and `to` bound the GPAs.
+// `host` is open, for the process to which the slots belong. Slots and leaves are ordered by address space and GPA. `from` and `to` bound
+// the GPAs. Returns zero or a negative errno.
 int JoinPages(PageRanges* host, const std::vector<SlotRange>& slots, const LeafView& leaves, double from, double to, PageRows* result);
 
 }  // namespace node_kvm

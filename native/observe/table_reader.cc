@@ -14,19 +14,19 @@
 namespace node_kvm {
 namespace {
 
-// At most this much of a VM in one walk: 64 MiB of VMs' records and slots, 256 MiB of page tables.
+// One walk reads at most this much of VMs: 64 MiB of their records and slots, 256 MiB of page tables.
 constexpr uint32_t kMostVms = 4096;
 constexpr uint32_t kMostSlots = 1 << 18;
 constexpr uint32_t kMostTables = 1 << 16;
 constexpr uint64_t kPresent = 1 << 11;  // SPTE_MMU_PRESENT_MASK
 constexpr uint64_t kHuge = 1 << 7;
 constexpr uint64_t kFrameMask = 0x000ffffffffff000;
-constexpr uint64_t kGfnMask = kFrameMask >> 12;  // of what was read while it changed, more than an address may be there
-// union kvm_mmu_page_role; its last byte is the address space.
+constexpr uint64_t kGfnMask = kFrameMask >> 12;  // limits a gfn that was read while it changed, and may be too large for an address
+// The last byte of union kvm_mmu_page_role is the address space.
 constexpr unsigned kSmmShift = 24;
 
-// The distribution's <linux/bpf.h> may be older than the running kernel: the part of bpf_attr and bpf_iter_link_info that is used, by the
-// offsets of the UAPI.
+// The distribution's <linux/bpf.h> may be older than the running kernel, so the parts of bpf_attr and bpf_iter_link_info that are used here
+// stand at the offsets of the UAPI.
 union Attribute {
   bpf_attr attr;
   char bytes[256];
@@ -37,8 +37,8 @@ struct IteratorTarget {
 
 long Bpf(int command, Attribute* attribute) { return syscall(SYS_bpf, command, attribute, sizeof(bpf_attr)); }
 
-// The verifier gives up with EAGAIN when any signal is pending for the thread, and a signal that ends nothing may come again: as libbpf,
-// some tries.
+// The verifier gives up with EAGAIN when any signal is pending for the thread. A signal that does not end the process may come again, so
+// the program is loaded several times, as libbpf does.
 constexpr int kLoadTries = 8;
 template <typename Load>
 int Tried(Load load) {
@@ -53,7 +53,7 @@ bool Fail(TableFailure* failure, const char* step, int error) {
   return false;
 }
 
-// What a light skeleton's loader program takes (tools/lib/bpf/skel_internal.h).
+// The argument of a light skeleton's loader program (tools/lib/bpf/skel_internal.h).
 struct LoaderContext {
   uint32_t size, flags, log_level, log_size;
   uint64_t log;
@@ -115,7 +115,7 @@ int RunLoader(int program, Loader* loader) {
   return static_cast<int>(attribute.attr.test.retval);
 }
 
-// Asked only after a refusal: writing it takes the kernel longer than loading, and a log without room for all of it is a refusal in itself.
+// Called only after a refusal: the kernel takes longer to write the log than to load, and it also refuses a log that has too little room.
 std::string VerifierLog(int program) {
   constexpr size_t kKept = 4000;
   std::vector<char> log(1 << 24);
@@ -153,8 +153,8 @@ Value At(const bpf::slot_record& slot, uint32_t offset) {
   return value;
 }
 
-// Where the kernel does not say its mask but its value: EPT marks MMIO by write and execute without read, and everything else marks it by
-// reserved bits, of which value and mask are the same (kvm_mmu_set_ept_masks(), kvm_mmu_reset_all_pte_masks()).
+// Computes the mask where the kernel's mask cannot be read but its value can: EPT marks MMIO by write and execute without read, and all
+// other formats mark it by reserved bits, for which value and mask are the same (kvm_mmu_set_ept_masks(), kvm_mmu_reset_all_pte_masks()).
 uint64_t MmioMask(const bpf::vm_record& vm) {
   constexpr uint64_t kWriteExecute = 6, kEptMask = uint64_t{1} << 63 | 7;
   if (vm.mmio_mask != 0 || vm.mmio_value == 0) return vm.mmio_mask;
@@ -169,7 +169,7 @@ bool Before(const Leaf& left, const Leaf& right) {
 }  // namespace
 
 TableReader& TableReader::Instance() {
-  // Never destroyed: a Worker may be in it when the process ends.
+  // This is never destroyed: a Worker may be in it when the process ends.
   static auto* reader = new TableReader;
   return *reader;
 }
@@ -189,7 +189,7 @@ bool TableReader::LoadLocked(TableFailure* failure) {
   Loader loader;
   loader.context.size = sizeof loader;
   const int error = Tried([&] { return RunLoader(program.get(), &loader); });
-  // Of those that were made, even where the loader failed after them.
+  // The maps that were made, which are there even when the loader failed after it made them.
   std::vector<OwnedFd> maps;
   for (const LoaderMap& map : loader.maps) maps.emplace_back(map.fd > 0 ? map.fd : -1);
   OwnedFd walk(loader.programs[bpf::kWalk] > 0 ? loader.programs[bpf::kWalk] : -1);
@@ -256,7 +256,7 @@ bool TableReader::Walk(const TableRequest& request, const std::function<void(con
     if (!Reserve(&slots_, maps_[bpf::kSlotOutput].get(), sizeof(bpf::slot_record), slots, failure)) return false;
     if (!Reserve(&tables_, maps_[bpf::kTableOutput].get(), sizeof(bpf::table_record), tables, failure)) return false;
     if (!Run(request, failure)) return false;
-    // With a little room to spare, as it may have grown when it is read again.
+    // There is a little room to spare, because the VM may have grown when it is read again.
     const auto larger = [](uint32_t there, uint32_t room, uint32_t most) {
       return there <= room ? room : std::min(most, there + there / 8 + 8);
     };
@@ -273,7 +273,7 @@ bool TableReader::Walk(const TableRequest& request, const std::function<void(con
   walk.tables_ = static_cast<const bpf::table_record*>(tables_.memory);
   walk.slot_room_ = slots_.room;
   walk.table_room_ = tables_.room;
-  // Slots beyond all room were not copied: the VM's number of them must be that of what can be read.
+  // Slots for which there was no room were not copied: the VM's number of slots is cut to those that can be read.
   for (bpf::vm_record& vm : walk.vms_) {
     vm.mmio_mask = MmioMask(vm);
     if (vm.first_slot + vm.slots > slots_.room) vm.slots = vm.first_slot < slots_.room ? slots_.room - vm.first_slot : 0, vm.failed_reads++;
@@ -305,7 +305,7 @@ void TableWalk::FillSlots(const bpf::vm_record& vm, const SlotColumns& columns) 
   }
 }
 
-// Entries that are not empty: as many leaves at most.
+// Counts the entries that are not empty: there are at most so many leaves.
 size_t TableWalk::CountSet(uint32_t first, uint32_t end) const {
   size_t set = 0;
   for (uint32_t number = first; number < end; number++)
@@ -335,7 +335,8 @@ std::vector<Leaf> TableWalk::Leaves(const bpf::vm_record& vm, uint32_t* lost) co
       const bool leaf = (spte & kPresent) && (table.level == 1 || (spte & kHuge));
       const bool mmio = !leaf && spte != 0 && !(spte & kPresent) && vm.mmio_mask != 0 && (spte & vm.mmio_mask) == vm.mmio_value;
       if (!leaf && !mmio) continue;
-      // Of an indirect page the gfns are in the record after it, with the guest's access bits in their low 12 (kvm_mmu_page_get_gfn()).
+      // The gfns of an indirect page are in the record after it, with the guest's access bits in their low 12 bits
+      // (kvm_mmu_page_get_gfn()).
       const uint64_t gfn = indirect && !mmio ? tables_[number + 1].entries[entry] >> 12 : table.gfn + (uint64_t{entry} << shift);
       leaves.push_back({gfn & kGfnMask, spte, table.role, table.level, space, mmio ? static_cast<uint8_t>(kLeafMmio) : kind});
     }
@@ -349,7 +350,7 @@ void TableWalk::FillLeaves(const bpf::vm_record& vm, const std::vector<Leaf>& le
   for (size_t row = 0; row < leaves.size(); row++) {
     const Leaf& leaf = leaves[row];
     columns.gpa[row] = static_cast<double>(leaf.gfn << 12);
-    // The lowest bits of a huge page's frame hold other things (the PAT bit): they are not part of the address.
+    // The lowest bits of a huge page's frame hold other things (the PAT bit) and are not part of the address.
     const uint64_t within = (uint64_t{1} << (12 + (leaf.level - 1) * 9)) - 1;
     columns.hpa[row] = leaf.kind == kLeafMmio ? 0 : static_cast<double>(leaf.spte & mask & ~within);
     columns.spte[row] = leaf.spte;

@@ -1,5 +1,5 @@
-// The loader of bpf/tables.bpf.c and the reader of what it tells, with bare bpf(2). No N-API here, so that the benchmark in C drives the
-// same code, and no policy: what to read, when to read again and what to say about it is TypeScript's.
+// Loads bpf/tables.bpf.c and reads what it stores, with bare bpf(2). This file uses no N-API, so that the benchmark in C drives the same
+// code. It has no policy: TypeScript decides what to read, when to read again and what to say about it.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +13,12 @@
 
 namespace node_kvm {
 
-// Where it failed, and how: `error` is a negative errno.
+// The step that failed, and how: `error` is a negative errno.
 struct TableFailure {
   const char* step = nullptr;
   int error = 0;
   uint32_t missing_fields = 0;
-  std::string log;  // what the verifier said, if it spoke
+  std::string log;  // the verifier's log, if it wrote one
 };
 
 struct TableRequest {
@@ -51,13 +51,14 @@ struct Leaf {
   uint8_t level, address_space, kind;
 };
 
-// One walk's result; valid inside the visitor only.
+// The result of one walk. It is valid only inside the visitor.
 class TableWalk {
  public:
   const std::vector<bpf::vm_record>& vms() const { return vms_; }
-  // Ordered by address space and GPA.
+  // Fills in the slots, ordered by address space and GPA.
   void FillSlots(const bpf::vm_record& vm, const SlotColumns& columns) const;
-  // Ordered by address space, GPA and level. `lost` counts tables that had no room or were given away while they were copied.
+  // Returns the leaves, ordered by address space, GPA and level. `lost` counts the tables for which there was no room or that KVM freed
+  // while they were copied.
   std::vector<Leaf> Leaves(const bpf::vm_record& vm, uint32_t* lost) const;
   static void FillLeaves(const bpf::vm_record& vm, const std::vector<Leaf>& leaves, const LeafColumns& columns);
 
@@ -73,11 +74,11 @@ class TableWalk {
 
 class TableReader {
  public:
-  // The process's own: the program is loaded once, at the first walk.
+  // The process has one reader: the program is loaded once, at the first walk.
   static TableReader& Instance();
-  // False, with the failure, if something was refused. One walk at a time: the visitor runs under the reader's lock.
+  // Returns false, and the failure, if the kernel refused something. There is one walk at a time: the visitor runs under the reader's lock.
   bool Walk(const TableRequest& request, const std::function<void(const TableWalk&)>& visit, TableFailure* failure);
-  // Loads if that was not done.
+  // Loads the program, unless it is loaded.
   bool Load(TableFailure* failure);
 
  private:

@@ -5,10 +5,12 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <new>
@@ -23,7 +25,7 @@ namespace {
 constexpr size_t kPage = 4096;
 constexpr int kLatencyMilliseconds = 50;
 
-// perf_event_open(2), "PERF_RECORD_SAMPLE", for the sample type below: the raw data follow.
+// The head of a sample of the type below (perf_event_open(2), "PERF_RECORD_SAMPLE"); the raw data follow it.
 struct SampleHead {
   perf_event_header header;
   uint32_t pid, tid;
@@ -40,7 +42,7 @@ struct LostRecord {
 
 int OpenPerf(perf_event_attr* attributes, int cpu, OwnedFd* fd) {
   attributes->size = sizeof *attributes;
-  // The clock of process.hrtime(), so that the library's own calls stand in one order with the kernel's events.
+  // This is the clock of process.hrtime(), so that the library's own calls and the kernel's events can be put in one order.
   attributes->use_clockid = 1;
   attributes->clockid = CLOCK_MONOTONIC;
   const int result = static_cast<int>(syscall(SYS_perf_event_open, attributes, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC));
@@ -105,7 +107,7 @@ TraceRing::~TraceRing() {
 int TraceRing::OpenCpu(int cpu) {
   auto ring = std::make_unique<CpuRing>();
   ring->cpu = cpu;
-  // A counter of nothing owns the ring: it stays when tracepoints come and go, and tells of forks.
+  // An event that counts nothing owns the ring: it stays when tracepoints come and go, and reports forks.
   perf_event_attr attributes{};
   attributes.type = PERF_TYPE_SOFTWARE;
   attributes.config = PERF_COUNT_SW_DUMMY;
@@ -158,7 +160,7 @@ void TraceRing::ReadLoop() {
     try {
       ReadRings();
     } catch (const std::bad_alloc&) {
-      // Before any was read: all is in the rings still.
+      // This is thrown before anything was read: all records are in the rings still.
     }
     if (held_ > before) bell_.Ring();
   }
@@ -170,8 +172,8 @@ void TraceRing::ReadRings() {
   for (const auto& ring : rings_) ReadRing(ring.get());
 }
 
-// A child's samples may lie in another CPU's ring than the record of its birth. That record was written before them: what is found beyond
-// the heads that were taken before holds the birth of whoever has a sample below them.
+// A child's samples may lie in another CPU's ring than the record of its birth. The kernel wrote that record before the samples. So the
+// births of all processes with a sample below the heads, which were taken before, are in the rings by now, perhaps beyond those heads.
 void TraceRing::LearnForks() {
   std::vector<std::pair<pid_t, pid_t>> births;
   for (const auto& ring : rings_) {
@@ -181,7 +183,7 @@ void TraceRing::LearnForks() {
       perf_event_header header;
       memcpy(&header, record, sizeof header);
       if (header.size < sizeof header) break;
-      // Both ids lie within the eight bytes behind the header, which are never folded over the end apart from it.
+      // Both ids lie within the eight bytes behind the header. Those may begin at the ring's start, but are never split at its end.
       const uint64_t ids = (at + sizeof header) & (request_.ring_size - 1);
       uint32_t pids[2];
       memcpy(pids, ring->base + kPage + ids, sizeof pids);
@@ -189,7 +191,7 @@ void TraceRing::LearnForks() {
       at += header.size;
     }
   }
-  // By ring, not by time: a grandchild may stand before its parent.
+  // The births are ordered by ring, not by time: a grandchild may come before its parent.
   for (size_t known = 0; known != request_.processes.size();) {
     known = request_.processes.size();
     for (const auto& [parent, child] : births)
@@ -197,7 +199,7 @@ void TraceRing::LearnForks() {
   }
 }
 
-// perf_event_open(2), "MMAP layout": the kernel moves data_head, we move data_tail.
+// perf_event_open(2), "MMAP layout": the kernel moves data_head, and this code moves data_tail.
 void TraceRing::ReadRing(CpuRing* ring) {
   auto* page = ring->Page();
   const char* data = ring->base + kPage;
@@ -207,7 +209,7 @@ void TraceRing::ReadRing(CpuRing* ring) {
   char folded[UINT16_MAX];
   while (tail < head) {
     const size_t at = tail & (size - 1);
-    // Records are multiples of eight bytes, so that a header is never folded over the end.
+    // Records are multiples of eight bytes, so a header is never split at the ring's end.
     perf_event_header header;
     memcpy(&header, data + at, sizeof header);
     if (header.size < sizeof header) break;
@@ -271,18 +273,20 @@ bool TraceRing::MeetsRanges(const TraceRequest::Event& event, const char* record
   uint64_t start, end;
   memcpy(&start, record + kHead + event.start_offset, sizeof start);
   memcpy(&end, record + kHead + event.end_offset, sizeof end);
-  // An event of one address says it twice.
+  // An event about one address gives it as both start and end.
   const uint64_t last = end > start ? end - 1 : start;
   for (const auto& range : ranges_)
     if (start < range.end && last >= range.start) return true;
   return false;
 }
 
-// ksmd, kcompactd and their like work on everybody's memory. PF_KTHREAD in the ninth field of /proc/PID/stat (proc(5)).
+// ksmd, kcompactd and similar threads work on the memory of all processes. PF_KTHREAD is in the ninth field of /proc/PID/stat (proc(5)).
 bool TraceRing::IsKernelThread(pid_t pid) {
   const auto [entry, fresh] = kernel_threads_.try_emplace(pid, false);
   if (!fresh) return entry->second;
-  char path[32], text[512] = "";
+  // /proc may be mounted from another PID namespace, where the same number is another process.
+  char self[16] = "", path[32], text[512] = "";
+  if (readlink("/proc/self", self, sizeof self - 1) < 0 || atoi(self) != getpid()) return entry->second;
   snprintf(path, sizeof path, "/proc/%d/stat", pid);
   const OwnedFd file(open(path, O_RDONLY | O_CLOEXEC));
   const ssize_t length = file.get() < 0 ? -1 : read(file.get(), text, sizeof text - 1);

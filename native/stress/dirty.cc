@@ -1,5 +1,5 @@
-// Dirty rings harvested, and this process's own writes collected, while a vCPU and another thread write: in the end the copy of what was
-// told of is the memory, byte for byte.
+// A vCPU and another thread write while the dirty rings are harvested and this process's own writes are collected. At the end, the copy
+// that was made of the reported pages equals the memory, byte for byte.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -32,7 +32,7 @@ constexpr size_t kPage = 4096;
 constexpr size_t kSize = 1 << 20;
 constexpr size_t kRingBytes = 65536 * sizeof(kvm_dirty_gfn);
 
-// Real mode at 0x1000: add one to a word of each page from 0x10000 to 0x50000, without end.
+// Real mode at 0x1000: adds one to a word of each page from 0x10000 to 0x50000, without end.
 const unsigned char kCode[] = {
     0xb8, 0x00, 0x10,        // 1: mov $0x1000, %ax
     0x8e, 0xd8,              // 2: mov %ax, %ds
@@ -55,8 +55,8 @@ int main() {
     return 0;
   }
   const auto memory = Memory(kSize);
-  // Memory that was protected is copied by the kernel: guest memory is there to be written while it is read, and ThreadSanitizer need not
-  // care.
+  // The kernel copies memory that was once protected. So ThreadSanitizer does not see the copies: it need not report that guest memory is
+  // read while it is written, which is intended.
   Require(memory->Protect(0, kSize, PROT_NONE) == 0 && memory->Protect(0, kSize, PROT_READ | PROT_WRITE) == 0, "mprotect");
   memory->Write(0x1000, kCode, sizeof kCode);
   kvm_userspace_memory_region slot{};
@@ -106,6 +106,6 @@ int main() {
   size_t differing = 0;
   for (size_t index = 0; index < kSize / kPage; ++index)
     differing += memcmp(copy.data() + index * kPage, memory->base() + index * kPage, kPage) != 0;
-  printf("%lu pages told of, %lu differ in the end\n", static_cast<unsigned long>(told), static_cast<unsigned long>(differing));
+  printf("%lu pages were reported, %lu differ in the end\n", static_cast<unsigned long>(told), static_cast<unsigned long>(differing));
   return differing == 0 && told > 0 ? 0 : 1;
 }

@@ -1,4 +1,4 @@
-// Eventfds signalled from several threads while they are watched, forgotten and watched again: nothing counted is lost or told twice.
+// Several threads signal eventfds while these are watched, forgotten and watched again: no count is lost or told twice.
 #include "core/eventfds.h"
 
 #include <errno.h>
@@ -34,7 +34,7 @@ int main() {
       for (uint64_t signal = 0; signal < kSignals; ++signal) eventfd_write(fd, 1);
     });
   std::atomic<bool> done{false};
-  // One comes and goes all the while, under keys that are new each time.
+  // One eventfd comes and goes all the while, under a new key each time.
   std::thread changing([&] {
     for (uint32_t key = kWriters; !done; ++key) {
       eventfd_write(eventfds[kWriters].get(), 1);

@@ -1,4 +1,4 @@
-// What the stress programs share: memory, and a vCPU about to run real-mode code.
+// Shared by the stress programs: memory, and a vCPU about to run real-mode code.
 #pragma once
 
 #include <stdio.h>
@@ -24,7 +24,7 @@ inline std::shared_ptr<node_kvm::Region> Memory(size_t size) {
   return region;
 }
 
-// Of the vCPU behind `fd`: real mode, segment 0.
+// Puts the vCPU behind `fd` into real mode, segment 0.
 inline void EnterRealMode(int fd, uint16_t ip) {
   kvm_sregs special{};
   Require(ioctl(fd, KVM_GET_SREGS, &special) == 0, "KVM_GET_SREGS");

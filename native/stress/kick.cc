@@ -1,4 +1,4 @@
-// Kicks at random moments, each of which must end a run: none may be lost. Driven against a real vCPU that spins in the guest.
+// Kicks a real vCPU, which spins in the guest, at random moments. Each kick must end a run: none may be lost.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -55,7 +55,7 @@ int main(int count, char** arguments) {
   std::thread runner([&] {
     char area[RunPage::kAreaSize];
     for (int run = 0; run < kicks; ++run) {
-      // The limit is the alarm: a lost kick would leave the guest spinning.
+      // The time limit is the alarm: a lost kick would leave the guest spinning.
       const int result = page->Run(area, 10000);
       if (result != -EINTR) {
         fprintf(stderr, "run %d gave %d: a kick was lost\n", run, result);
@@ -67,7 +67,7 @@ int main(int count, char** arguments) {
   });
   std::minstd_rand random(42);
   for (int kick = 0; kick < kicks && !failed; ++kick) {
-    // One at a time, at any moment of the run: before it, on its way in, within, on its way out.
+    // Kicks come one at a time, at any moment of the run: before it, on the way in, within, on the way out.
     for (unsigned pause = random() % 2000; pause > 0; --pause) std::atomic_signal_fence(std::memory_order_seq_cst);
     page->Kick();
     while (answered <= kick && !failed) std::this_thread::yield();

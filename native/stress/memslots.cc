@@ -1,5 +1,5 @@
-// Several threads change one table, each from a copy of its own that lags behind: no change is made of a state that is not there any more,
-// and in the end every copy is the table.
+// Several threads change one table, each from a copy of its own that lags behind: no change is made to a state that is gone, and in the end
+// every copy equals the table.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -43,7 +43,7 @@ class Copy {
     if (std::adjacent_find(places.begin(), places.end()) != places.end()) ++wrong;
   }
 
-  // One change, or two slots that change places. Nothing but EEXIST and ESTALE may come back.
+  // Makes one change, or lets two slots change places. No error but EEXIST and ESTALE may come back.
   void Change() {
     if (Below(3) == 0) Follow();
     std::vector<Memslots::Change> changes{slots_.empty() || (slots_.size() < kMost && Below(3) == 0) ? New() : Known()};

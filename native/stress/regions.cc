@@ -1,4 +1,4 @@
-// One region used, remapped, protected and dropped by several threads at once.
+// Several threads at once use, remap, protect and drop one region.
 #include <errno.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -18,7 +18,7 @@ namespace {
 constexpr size_t kSize = 64 * 4096;
 constexpr size_t kPage = 4096;
 
-// Each thread has a page of its own to write, so that what it reads back is known.
+// Each thread writes a page of its own, so that it knows what it must read back.
 int Exercise(std::shared_ptr<Region> region, size_t number) {
   int wrong = 0;
   const size_t offset = number * kPage;

@@ -1,5 +1,5 @@
-// What the vCPUs' own threads, their kicks, parks, nudges and ends do to each other: two guests that read one word each, slots that change
-// places under them, kicks from one thread, nudges from another, and threads that begin and end all the while.
+// Tests how the vCPUs' own threads, their kicks, parks, nudges and ends affect each other: two guests read one word each, slots change
+// places under them, one thread kicks them, another nudges them, and threads begin and end all the while.
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -23,7 +23,7 @@ using namespace node_kvm;
 
 namespace {
 
-// Of a slot to be, or of one that `made` told of.
+// A change for a new slot, or for the slot that `made` recorded.
 Memslots::Change Place(const Memslots::Change& made, uint64_t gpa, const std::shared_ptr<Region>& region) {
   Memslots::Slot after;
   after.region = region;
@@ -32,7 +32,7 @@ Memslots::Change Place(const Memslots::Change& made, uint64_t gpa, const std::sh
   return {made.id, made.computed_from, after};
 }
 
-// In real mode, at `ip` of segment 0: reads the word at `address` for ever, which must be 1 or 2.
+// In real mode, at `ip` of segment 0: reads the word at `address` for ever; the word must be 1 or 2.
 void Program(Region* code, uint16_t ip, uint16_t address) {
   const unsigned char source[] = {0xfb,  // sti
                                   0xa1,
@@ -55,7 +55,7 @@ std::atomic<bool> over{false};
 std::atomic<int> wrong{0};
 std::atomic<int> kicks{0};
 
-// One life of a vCPU's thread after the other.
+// Runs the lives of a vCPU's thread one after the other.
 void Drive(const std::shared_ptr<RunPage>& page, int number) {
   for (int life = 0; !over; ++life) {
     std::atomic<int> notified{0};
@@ -69,7 +69,7 @@ void Drive(const std::shared_ptr<RunPage>& page, int number) {
         std::this_thread::sleep_for(std::chrono::microseconds(50));
         continue;
       }
-      // -EINTR: a kick. Anything else: it read a word that was never there, or an address that was not.
+      // -EINTR is a kick. With any other result the guest read a word that was never there, or from an address that did not exist.
       if (result == -EINTR)
         ++kicks;
       else
@@ -120,7 +120,7 @@ int main(int count, char** arguments) {
     swap[0].after.size = swap[1].after.size = 0x1000;
     Require(vm.ChangeMemslots(&swap, &refusal) == 0, "a transaction");
     std::copy(swap.begin(), swap.end(), slots.begin() + 1);
-    // One that fails half-way: there is no room at 0 for slot 2.
+    // This transaction fails half-way: at 0 there is no room for slot 2.
     std::vector<Memslots::Change> impossible{Place(slots[1], 0, nullptr), Place(slots[2], 0, other)};
     Require(vm.ChangeMemslots(&impossible, &refusal) == -EEXIST && refusal.change == 1 && refusal.id == slots[0].id,
             "a transaction that must fail");

@@ -1,5 +1,5 @@
-// Missing pages touched by several threads at once, given back and touched again, and a service that ends in the middle of it: every
-// word read is the source's, and nobody waits for ever.
+// Several threads at once touch missing pages, which are given back and touched again, and a service ends meanwhile: every word that they
+// read is the source's, and no thread waits for ever.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -70,7 +70,7 @@ int FromNative() {
   return wrong;
 }
 
-// This thread answers what others touch, half of it twice over, and then is gone.
+// This thread answers the faults of other threads, half of them twice, and then is gone.
 int FromHere() {
   const auto region = Memory(kPages * kPage);
   std::shared_ptr<UserFaults> faults;
@@ -118,15 +118,15 @@ void Place(int vcpu) {
   ioctl(vcpu, KVM_SET_REGS, &registers);
 }
 
-// Whatever the access of kMmioNotAwaited would have read.
+// Gives the access of kMmioNotAwaited no data, whatever it would have read.
 void Forgo(RunPage* page) {
   page->Acquire();
   page->AccessMade(true);
   page->Release();
 }
 
-// The thread that serves a vCPU's missing page changes the memslots first, which waits for that vCPU to leave KVM; then it runs the vCPU
-// itself, which would wait for it.
+// The thread that serves a vCPU's missing page first changes the memslots, and so waits until that vCPU leaves KVM. Then it runs the vCPU
+// itself, which would wait for the page.
 int FromHereForGuest() {
   const auto region = Memory(kPages * kPage);
   region->Write(0x1000, kCode, sizeof kCode);
@@ -152,7 +152,7 @@ int FromHereForGuest() {
     std::atomic<bool> halted{false};
     std::thread runner([&] {
       char area[RunPage::kAreaSize];
-      // Where KVM emulates real mode, the access may come back as MMIO instead: then once more.
+      // Where KVM emulates real mode, the access may come back as MMIO instead; then the vCPU runs once more.
       int reason;
       while ((reason = page.Run(area, 20000)) == KVM_EXIT_MMIO || reason == RunPage::kMmioNotAwaited) {
         Forgo(&page);
@@ -182,7 +182,7 @@ int FromHereForGuest() {
   Forgo(&page);
   serve();
   const int next = page.Run(area, -1);
-  // ThreadSanitizer hands a signal on only later.
+  // ThreadSanitizer delivers a signal only later.
   wrong += (own != -EDEADLK && own != RunPage::kMmioNotAwaited) || next != KVM_EXIT_HLT;
   printf("served from here for a vCPU: %d wrong\n", wrong.load());
   return wrong;

@@ -103,7 +103,7 @@ describe('the folder of the lab', () => {
     chmodSync(join(scratch, 'cache'), mode)
     expect(cacheFolder).toThrow(LabError)
     expect(cacheFolder).toThrow(`${scratch}/cache can be written to by others (mode ${mode.toString(8)})`)
-    expect(cacheFolder).toThrow('NODE_KVM_LAB_CACHE names another folder')
+    expect(cacheFolder).toThrow('Set NODE_KVM_LAB_CACHE to another folder')
   })
   test('is refused below a folder where others may put another in its place', () => {
     mkdirSync(join(scratch, 'cache'))
@@ -116,11 +116,11 @@ describe('the folder of the lab', () => {
     writeFileSync(join(scratch, 'file'), '')
     vi.stubEnv('NODE_KVM_LAB_CACHE', join(scratch, 'file', 'cache'))
     expect(cacheFolder).toThrow(LabError)
-    expect(cacheFolder).toThrow(/^the lab cannot make its folder \(ENOTDIR: .*\); NODE_KVM_LAB_CACHE names another$/)
+    expect(cacheFolder).toThrow(/^the lab cannot make its folder \(ENOTDIR: .*\); set NODE_KVM_LAB_CACHE to another folder$/)
   })
   test('cannot be made in /proc, which is said at once', () => {
     vi.stubEnv('NODE_KVM_LAB_CACHE', '/proc/self/none/cache')
-    expect(cacheFolder).toThrow(/^the lab cannot make its folder \(ENOENT: .*\); NODE_KVM_LAB_CACHE names another$/)
+    expect(cacheFolder).toThrow(/^the lab cannot make its folder \(ENOENT: .*\); set NODE_KVM_LAB_CACHE to another folder$/)
   })
   test('is not sought where an empty variable says', () => {
     vi.stubEnv('NODE_KVM_LAB_CACHE', '')
@@ -145,14 +145,14 @@ describe('the folder of the lab', () => {
     if (asRoot) chownSync(cache, stranger, stranger)
     const { status, stderr } = labAs(stranger, { NODE_KVM_LAB_CACHE: cache })
     if (cannotRun(stderr)) return skip(context, 'another user may not read this folder')
-    expect(stderr).toMatch(/^node-kvm lab: the lab cannot use its folder \(EACCES: .*\); NODE_KVM_LAB_CACHE names another$/m)
+    expect(stderr).toMatch(/^node-kvm lab: the lab cannot use its folder \(EACCES: .*\); set NODE_KVM_LAB_CACHE to another folder$/m)
     expect(status).toBe(125)
   })
   test('has no place where its user has no home, which is told as well', (context) => {
     if (!asRoot) return skip(context, 'needs root, to become a user without an entry in /etc/passwd')
     const { status, stderr } = labAs(54_321, {})
     if (cannotRun(stderr)) return skip(context, 'another user may not read this folder')
-    expect(stderr).toMatch(/^node-kvm lab: this user has no home folder .*; NODE_KVM_LAB_CACHE names another folder$/m)
+    expect(stderr).toMatch(/^node-kvm lab: this user has no home folder .*; set NODE_KVM_LAB_CACHE to another folder$/m)
     expect(status).toBe(125)
   })
   test('may be named by a link to one, and is looked at where it is', () => {

@@ -100,7 +100,7 @@ describe('the results of a guest', () => {
     disk.debugfs('cd results', 'mknod device b 8 0', 'mknod null c 1 3', 'mknod pipe p', 'set_inode_field setuid mode 0106755')
     disk.debugfs('write /dev/null results/socket', 'set_inode_field results/socket mode 0140755')
     const left = await gather(disk)
-    expect(omissions(left)).toMatch(/^of the results only files and folders are copied, not .*3 symbolic links/)
+    expect(omissions(left)).toMatch(/^of the results only files and folders are copied, but not .*3 symbolic links/)
     for (const words of ['2 devices', '1 fifo', '"absolute"', '"folder\\u001b[2J"']) expect(omissions(left)).toContain(words)
     expect(readdirSync(result()).sort()).toEqual(['good', 'setuid'].concat(existsSync(result('socket')) ? ['socket'] : []))
     expect(statSync(result('setuid')).mode & 0o7000).toBe(0)
@@ -134,7 +134,7 @@ describe('the results of a guest', () => {
     const message = incomplete(left, out, 7)?.message ?? ''
     expect(left.failed.count).toBe(bad.length + 3 + 1)
     expect(message).toContain('the command ended with 7, and of its results 10 did not arrive')
-    expect(message).toContain('"names/../../x": no name that a file can have')
+    expect(message).toContain('"names/../../x": a file cannot have this name')
     expect(message).toContain('"names/twice": this machine refuses it (EEXIST)')
     expect(message).toContain('and 2 more')
     expect(omissions(left)).toContain('2 symbolic links')
@@ -173,10 +173,10 @@ describe('the results of a guest', () => {
     for (const name of ['outside', 'vast', 'stray', 'endless']) expect(existsSync(result(name)), name).toBe(false)
     const reasons = incomplete(left, out, 0)?.message
     for (const words of [
-      '"vast": more than the limit',
+      '"vast": with everything before it this is more than the limit',
       '"outside": a block lies outside the disk',
       '"stray": its tree of extents is damaged',
-      '"loop/up": the same folder as another one'
+      '"loop/up": another name leads to the same folder'
     ])
       expect(reasons).toContain(words)
   })
@@ -200,7 +200,9 @@ describe('the results of a guest', () => {
     const some = await gather(disk, 2 ** 22)
     expect(readFileSync(result('good'), 'utf8')).toBe('good')
     expect(readdirSync(result('many')).length).toBeLessThan(1000)
-    expect(incomplete(some, out, 0)?.message).toContain('"many": more than the limit of 4194304 bytes, with all before it (--out-limit sets another)')
+    expect(incomplete(some, out, 0)?.message).toContain(
+      '"many": with everything before it this is more than the limit of 4194304 bytes (--out-limit sets another limit)'
+    )
   })
 
   test('may be a terabyte of holes, where that is asked for', async () => {
@@ -209,7 +211,9 @@ describe('the results of a guest', () => {
       truncateSync(join(results, 'a'), 2 ** 40)
       writeFileSync(join(results, 'good'), 'good')
     })
-    expect(incomplete(await gather(disk), out, 0)?.message).toContain('"a": more than the limit of 1073741824 bytes')
+    expect(incomplete(await gather(disk), out, 0)?.message).toContain(
+      '"a": with everything before it this is more than the limit of 1073741824 bytes'
+    )
     expect(readdirSync(result())).toEqual(['good'])
     rmSync(out, { recursive: true })
     expect(incomplete(await gather(disk, 2 ** 41), out, 0)).toBeNull()

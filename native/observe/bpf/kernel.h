@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 //
-// The kernel's structures by the fields that the walk uses, and what is fixed of them; each access is moved to where the running kernel's
-// own BTF has the field (CO-RE), whether KVM is built in or a module.
+// The kernel's structures, by the fields that the walk uses, and the kernel's constants. CO-RE moves each access to where the running
+// kernel's own BTF has the field, whether KVM is built in or a module.
 #pragma once
 
 #include <linux/types.h>
@@ -125,10 +125,10 @@ struct kvm_vcpu {
 } KERNEL_STRUCT;
 
 #define ANONYMOUS_INODES 0x09041934      // ANON_INODE_FS_MAGIC of <linux/magic.h>
-#define NAME_KVM_VM 0x006d762d6d766bULL  // "kvm-vm" and its end
+#define NAME_KVM_VM 0x006d762d6d766bULL  // "kvm-vm" with its final zero
 #define NAME_MASK 0x00ffffffffffffffULL
 #define SPTE_PRESENT (1ULL << 11)  // SPTE_MMU_PRESENT_MASK, in every format (arch/x86/kvm/mmu/spte.h)
 #define SPTE_HUGE (1ULL << 7)
-#define ROLE_LEVEL 0xf  // of union kvm_mmu_page_role: the first field; 6.1 to 6.18 agree on these
+#define ROLE_LEVEL 0xf  // the first field of union kvm_mmu_page_role; 6.1 to 6.18 agree on these
 #define ROLE_INVALID (1u << 11)
 #define FRAME_MASK 0x000ffffffffff000ULL

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 //
-// Reads the memslots and the second stage of VMs from outside: an iterator over open files (Documentation/bpf/bpf_iterators.rst) that
-// knows a VM's descriptor, copies its memslots and page tables as they lie, and leaves the reading of them to user space. It takes no
-// lock and writes nothing of the kernel's: what changes meanwhile is told by generation counters, not prevented.
+// Reads the memslots and the second stage of VMs from outside. It is an iterator over open files (Documentation/bpf/bpf_iterators.rst) that
+// recognizes a VM's descriptor and copies the VM's memslots and page tables as they lie; user space interprets them. It takes no lock and
+// writes nothing that belongs to the kernel. It does not prevent changes during the walk, but reports them by generation counters.
 #include <stdbool.h>
 
 #include "kernel.h"
 #include "walk.h"
 
-#define MOST_STEPS (1 << 23)  // what bpf_loop() allows
+#define MOST_STEPS (1 << 23)  // bpf_loop() allows no more
 #define MOST_SLOT_STEPS (1 << 17)
 #define MOST_ROOTS 64
-#define SPARE_PAGES 1024  // shadow pages that may be made while the list is walked
+#define SPARE_PAGES 1024  // so many shadow pages may be made while the list is walked
 
-// ---- The first table: memslots by their ids' hash, which is a list of lists and needs no stack.
+// ---- The first table: the memslots, which are found by the hash of their ids. The hash is a list of lists, so the walk needs no stack.
 
 static long visit_slot(__u32 step, void *unused) {
   struct walk_state *state = find_state();
@@ -37,7 +37,7 @@ static long visit_slot(__u32 step, void *unused) {
 static __always_inline void walk_slots(struct walk_state *state, struct vm_record *vm) {
   const __u32 spaces = bpf_core_field_size(((struct kvm *)0)->memslots) / 8;
   vm->address_spaces = spaces < MOST_ADDRESS_SPACES ? spaces : MOST_ADDRESS_SPACES;
-  // Unrolled: the loop's own walk is one loop already.
+  // This is unrolled, because the walk over a hash is one loop already.
   for (int space = 0; space < MOST_ADDRESS_SPACES; space++) {
     if (space >= spaces) break;
     const __u64 place = state->kvm + bpf_core_field_offset(struct kvm, memslots) + 8ULL * space;
@@ -69,7 +69,7 @@ static __always_inline void end_slots(struct walk_state *state, struct vm_record
   }
 }
 
-// ---- The third table: page tables, copied whole.
+// ---- The third table: page tables, which are copied whole.
 
 static __always_inline struct table_record *next_table(struct control *control) {
   const __u32 index = control->tables++;
@@ -92,7 +92,7 @@ static long visit_shadow_page(__u32 step, void *unused) {
   struct walk_state *state = find_state();
   struct control *control = find_control();
   if (!state || !control || state->node == 0 || state->node == state->list_head) return 1;
-  // A page that is given away while it is looked at lies on another list, whose end is not the one that is looked for.
+  // A page that KVM frees during the walk is moved to another list, so the walk may never meet the end of the list that it began.
   if (step >= state->most_pages) {
     state->failed_reads++;
     return 1;
@@ -104,7 +104,7 @@ static long visit_shadow_page(__u32 step, void *unused) {
   READ(state, role, page, role);
   READ(state, spt, page, spt);
   READ(state, translations, page, shadowed_translation);
-  // Taken out of use by a change of the slots; KVM frees them at leisure.
+  // A change of the slots took pages with ROLE_INVALID out of use; KVM frees them later.
   if (!(role & ROLE_INVALID) && spt != 0) {
     struct table_record *record = copy_table(state, control, translations ? TABLE_SHADOW_INDIRECT : TABLE_SHADOW, spt);
     struct table_record *gfns = translations ? copy_table(state, control, TABLE_TRANSLATIONS, translations) : NULL;
@@ -121,7 +121,7 @@ static long visit_shadow_page(__u32 step, void *unused) {
   return 0;
 }
 
-// One step of a walk down a TDP root: looks at one entry of the table at hand, goes down into it or up again.
+// One step of a walk down a TDP root: it looks at one entry of the current table, then goes down into the next table or up again.
 static long visit_tdp(__u32 step, void *unused) {
   struct walk_state *state = find_state();
   struct control *control = find_control();
@@ -180,12 +180,12 @@ static long visit_root(__u32 step, void *unused) {
   return 0;
 }
 
-// Where the kernel maps all physical memory: a root's table is known by both its addresses (kvm_mmu_page.spt, kvm_mmu_root_info.hpa).
-// The base lies on a border of 1 GiB (arch/x86/mm/kaslr.c), so that a pair that does not belong together is told apart.
+// Finds where the kernel maps all physical memory: both addresses of a root's table are known (kvm_mmu_page.spt, kvm_mmu_root_info.hpa).
+// The base lies on a border of 1 GiB (arch/x86/mm/kaslr.c), which exposes a pair of addresses that do not belong to one table.
 static __always_inline __u64 find_page_offset(struct walk_state *state, struct kvm *kvm) {
   __u64 head = 0, hpa = 0;
   READ(state, head, kvm, vcpu_array.xa_head);
-  // An entry that points to a node of the tree has its two lowest bits 10 (include/linux/xarray.h).
+  // An entry that points to a node of the tree has 10 in its two lowest bits (include/linux/xarray.h).
   for (int depth = 0; depth < 3; depth++) {
     if ((head & 3) != 2 || head <= 4096) break;
     head = read_word(state, head - 2 + bpf_core_field_offset(struct xa_node, slots));
@@ -219,7 +219,7 @@ static __always_inline void walk_tables(struct walk_state *state, struct control
   const __u64 roots = state->kvm + bpf_core_field_offset(struct kvm, arch) + bpf_core_field_offset(struct kvm_arch, tdp_mmu_roots);
   state->list_head = roots;
   state->node = read_word(state, roots);
-  // A kernel with the TDP MMU off leaves the list's head as zeros or empty.
+  // Without the TDP MMU the kernel leaves the list's head zero or empty.
   if (state->node == 0 || state->node == roots) return;
   state->page_offset_base = control->page_offset_base ? control->page_offset_base : find_page_offset(state, kvm);
   if (!state->page_offset_base) vm->flags |= VM_NO_PAGE_OFFSET;
@@ -266,7 +266,7 @@ static __always_inline void tell_vm(struct walk_state *state, struct control *co
   if (before && *before == control->pass) vm->flags |= VM_SEEN_BEFORE;
   vm->first_slot = control->slots;
   vm->first_table = control->tables;
-  // Of two processes that hold the VM, the one whose memory it maps tells of it.
+  // Several processes may hold the VM; it is reported for the one whose memory it maps.
   if (!(vm->flags & VM_OWNED) || (vm->flags & VM_SEEN_BEFORE)) return;
   __u32 pass = control->pass;
   bpf_map_update_elem(&seen, &state->kvm, &pass, BPF_ANY);
@@ -310,7 +310,7 @@ static __always_inline void tell_layout(struct control *control) {
   control->slot_size = bpf_core_type_size(struct kvm_memory_slot);
 }
 
-// Only the kernel names files of this file system.
+// Only the kernel gives names to the files of this file system.
 static __always_inline bool is_vm(struct walk_state *state, struct file *file) {
   __u64 magic = 0, name = 0;
   const unsigned char *text = NULL;

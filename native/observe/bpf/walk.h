@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 //
-// What each part of the walk uses: the maps, and reads of kernel memory that count their failures.
+// The common parts of the walk: the maps, and reads of kernel memory that count their failures.
 #pragma once
 
 // clang-format off
-#include <linux/bpf.h>  // before the helpers, which use its types
+#include <linux/bpf.h>  // this must precede the helpers, which use its types
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 // clang-format on
@@ -12,7 +12,7 @@
 
 #include "layout.h"
 
-// The records go to arrays inside arrays: user space puts a larger one in place when one was too small.
+// The records go to arrays inside arrays: when one was too small, user space puts a larger one in its place.
 #define OUTPUT(name, size)                                     \
   struct {                                                     \
     __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);                  \
@@ -41,7 +41,7 @@ struct {
   __uint(key_size, 4);
   __uint(value_size, sizeof(struct walk_state));
 } states SEC(".maps");
-// Which walk last told of a VM: one with two descriptors is told once.
+// The walk that last reported a VM, so that a VM with two descriptors is reported once.
 struct {
   __uint(type, BPF_MAP_TYPE_LRU_HASH);
   __uint(max_entries, 4096);

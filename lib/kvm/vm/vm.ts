@@ -110,9 +110,8 @@ export class Vm implements VcpuHost, Disposable {
   }
 
   /**
-   * Returns a token: post it to another Worker of this process, which passes it to attach(). One token serves one attach(). The token keeps the VM
-   * open, even if nothing else does, until it is attached, or the environment that created the VM closes it, or the environment that called share()
-   * ends.
+   * Returns a token: post it to another Worker of this process, which passes it to attach(), once. The token keeps the VM open, even if nothing
+   * else does, until it is attached, the environment that created the VM closes it, or the environment that called share() ends.
    */
   share(): VmToken {
     this.#handle.checkOpen()

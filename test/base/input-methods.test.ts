@@ -98,7 +98,7 @@ const stateOf = ({ vm, vcpu }: Machine) =>
 async function undo(result: any, { vm, vcpu, mapping }: Machine): Promise<void> {
   if (result instanceof Promise) {
     await vcpu.stop()
-    await result.catch(() => {})
+    await result
     return
   }
   if (result === vm || result === vcpu || result === mapping) return

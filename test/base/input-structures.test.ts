@@ -124,7 +124,6 @@ test('each field of each structure refuses what lies beyond its range at both en
   expect(taken).toEqual([])
 })
 
-/** A name that no field has is refused at every depth, by all that leads to it. */
 test('each structure at each depth refuses a name that it does not have', () => {
   for (const place of places) {
     if (!isStructure(place.field)) continue
@@ -240,7 +239,6 @@ test('a structure is laid over memory that is large enough and stays so, and ove
   }
 })
 
-/** Whatever static a structure has or gets: those that take anything are told here. */
 test('no static of a structure gives a TypeError or a RangeError, whatever it is called with', () => {
   const view = new DataView(new ArrayBuffer(512))
   const raw: string[] = []

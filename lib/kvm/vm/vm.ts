@@ -26,9 +26,8 @@ export let makeVm: (vm: NativeVm) => Vm
 
 /**
  * Returns what an observer of a VM needs beyond the public members: its descriptor, and whether its end has begun. Returns undefined for a value
- * that is no Vm.
+ * that is no Vm, and throws `closed` for a VM that is.
  * @internal
- * @throws KvmError `closed`
  */
 export let observedOf: (vm: unknown) => { fd: number; isClosing: () => boolean } | undefined
 

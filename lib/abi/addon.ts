@@ -1,4 +1,4 @@
-/** Finds and loads the add-on, and knows the command that builds it where it is missing or does not load. */
+/** Finds and loads the add-on. If it is missing or does not load, the error gives the command that builds it. */
 import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { resolve, sep } from 'node:path'
@@ -8,20 +8,20 @@ import { quoted, shorten } from './text.js'
 
 const require = createRequire(import.meta.url)
 
-/** dist/lib/abi and lib/abi lie at different depths below the package. */
+/** The root of the package, which dist/lib/abi and lib/abi see at different depths. */
 const packageRoot = resolve(fileURLToPath(new URL(import.meta.url.includes('/dist/lib/') ? '../../..' : '../..', import.meta.url)))
 
-/** NODE_KVM_ADDON names another build of the add-on: the sanitizers' one. */
+/** The path in NODE_KVM_ADDON, which selects another build of the add-on, for example the one with sanitizers. */
 const otherBuild = process.env['NODE_KVM_ADDON']
 
 type Finder = { resolve(folder: string): string }
 
-/** The file of the add-on. Throws where there is none. */
+/** Returns the path of the add-on's file, and throws if there is none. */
 export const addonPath = (): string => otherBuild ?? (require('node-gyp-build') as Finder).resolve(packageRoot)
 
 /**
- * The shell command that compiles the add-on, in the folder that the package is installed in or in its own checkout. Where NODE_KVM_ADDON
- * names another build, it is the command that goes back to the usual one.
+ * Returns the shell command that compiles the add-on: in the folder where the package is installed, or in its own checkout. If NODE_KVM_ADDON
+ * selects another build, it is the command that returns to the usual one.
  */
 export function mendingCommand(): string {
   if (otherBuild !== undefined) return 'unset NODE_KVM_ADDON'
@@ -34,8 +34,8 @@ export function mendingCommand(): string {
 }
 
 /**
- * Loads the add-on, whose exports ./native.ts describes.
- * @throws KvmError `unavailable`, in one line: Node's and node-gyp-build's own errors say neither what is missing nor what to do
+ * Loads the add-on. ./native.ts describes what it exports.
+ * @throws KvmError `unavailable`, in one line. The errors of Node and node-gyp-build say neither what is missing nor what to do
  */
 export function loadAddon(): unknown {
   try {
@@ -48,8 +48,8 @@ export function loadAddon(): unknown {
 }
 
 /**
- * Refuses a file that a full disk or an interrupted linker left short: the dynamic loader would map what is not there, and the process would die
- * by SIGBUS. The table of sections is the last thing in an ELF file (elf(5)), so its end is the length that the file must have.
+ * Refuses a file that a full disk or an interrupted linker left short. The dynamic loader would map bytes beyond its end, and the process would
+ * die by SIGBUS. The section table is the last thing in an ELF file (elf(5)), so the end of that table is the length that the file must have.
  */
 function refuseCutOff(path: string): void {
   const header = new DataView(new ArrayBuffer(64))
@@ -66,7 +66,7 @@ function refuseCutOff(path: string): void {
 
 function unloadable({ code, message }: NodeJS.ErrnoException): KvmError {
   const isAbsent = message.startsWith('No native build was found') || (otherBuild !== undefined && !existsSync(otherBuild))
-  // The first line is the dynamic loader's; a stack of require() calls follows.
+  // The first line is the dynamic loader's message; a stack of require() calls follows it.
   const reason = isAbsent ? '' : shorten(message.split('\n', 1)[0] as string, 300)
   const what = otherBuild === undefined ? 'the native add-on of node-kvm' : `the native add-on that NODE_KVM_ADDON names (${otherBuild})`
   const remedy = otherBuild === undefined ? 'build it, which needs python3, make and g++' : 'to load the usual one instead'

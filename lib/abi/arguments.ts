@@ -1,4 +1,4 @@
-/** Checks of what callers hand in. Each names the argument, shows the value and says what would do. */
+/** Checks of the arguments that callers give. Each error names the argument, shows the value and says which values are allowed. */
 import { isProxy, isUint8Array } from 'node:util/types'
 import { KvmError } from './errors.js'
 import { hex, shorten, visible } from './text.js'
@@ -9,10 +9,10 @@ export const KiB = 1024
 export const MiB = 1024 * KiB
 /** 1024 MiB. */
 export const GiB = 1024 * MiB
-/** Bytes in a small page. */
+/** The bytes in a small page. */
 export const pageSize = 4 * KiB
 
-// What instances may have instead of it is not asked.
+// The getter of the prototype, because an instance may have its own property of that name.
 const byteLengthOf = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8Array.prototype), 'byteLength')?.get as (this: Uint8Array) => number
 
 function kindOf(value: unknown): string {
@@ -21,7 +21,7 @@ function kindOf(value: unknown): string {
   return Array.isArray(value) ? `an array of ${value.length}` : typeof value === 'function' ? 'a function' : 'an object'
 }
 
-/** Of an object its kind alone: what its toString() does is nobody's to say. */
+/** Shows an object by its kind alone, because its toString() is a stranger's code. */
 function show(value: unknown): string {
   if (value === null) return 'null'
   if (typeof value === 'string') return shorten(visible(JSON.stringify(value)), 80)
@@ -34,14 +34,14 @@ export function argumentError(argument: string, value: unknown, expected: string
   return new KvmError('argument', `${argument} is ${show(value)}; it must be ${expected}`, { argument, value })
 }
 
-/** A whole number from `least` to `most`. */
+/** Checks for a whole number from `least` to `most`. */
 export function checkInteger(argument: string, value: unknown, least = 0, most = Number.MAX_SAFE_INTEGER): number {
   if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < least || value > most)
     throw argumentError(argument, value, `a whole number from ${least} to ${most}`)
   return value
 }
 
-/** A guest or host address: below 2^52, and on a page border where it must be. */
+/** Checks for a guest or host address: below 2^52, and a multiple of `alignment`. */
 export function checkAddress(argument: string, value: unknown, alignment = 1): number {
   if (typeof value === 'bigint') throw argumentError(argument, value, 'a number (addresses are numbers; registers are bigints)')
   checkInteger(argument, value, 0, 2 ** 52 - 1)
@@ -49,10 +49,10 @@ export function checkAddress(argument: string, value: unknown, alignment = 1): n
   return value as number
 }
 
-/** The bytes behind an offset: what a length is when there is none. Checked before it is subtracted, which would call an object's valueOf(). */
+/** The default for a length: all bytes after the offset. The offset is checked first, because subtracting an object would call its valueOf(). */
 export const restAfter = (offset: unknown, size: number): number => size - checkInteger('offset', offset)
 
-/** A byte count: above 0, and whole pages where it must be. */
+/** Checks for a byte count: above 0, and a multiple of `alignment`. */
 export function checkSize(argument: string, value: unknown, alignment = 1): number {
   checkInteger(argument, value, 1, 2 ** 52)
   if ((value as number) % alignment !== 0) throw argumentError(argument, value, `a multiple of ${alignment}`)
@@ -65,27 +65,27 @@ export function checkBoolean(argument: string, value: unknown): boolean {
 }
 
 const allBits = 2n ** 64n - 1n
-/** All 64 bits count: a register, an MSR, an entry of a page table. */
+/** Checks for a 64-bit value all of whose bits count: a register, an MSR, a page-table entry. */
 export function checkBits(argument: string, value: unknown): bigint {
   if (typeof value !== 'bigint' || value < 0n || value > allBits) throw argumentError(argument, value, 'a bigint from 0 to 2^64 - 1')
   return value
 }
 
-/** Not by `instanceof`, which an object without bytes can pass, and bytes of another realm cannot. */
+/** Checks for a Uint8Array. `instanceof` would not do: an object without bytes can pass it, and bytes of another realm fail it. */
 export function checkBytes(argument: string, value: unknown): Uint8Array {
   if (!isUint8Array(value)) throw argumentError(argument, value, 'a Uint8Array')
   return value
 }
 
-/** A copy, so that nothing can change or detach what was checked. */
+/** Copies the bytes, so that nobody can change or detach them after the check. */
 export function copyBytes(argument: string, value: unknown, length: number): Uint8Array {
   const source = checkBytes(argument, value)
-  // Of memory that was transferred away it is 0.
+  // The length is 0 if the memory was transferred away.
   if (byteLengthOf.call(source) !== length) throw argumentError(argument, source, `${length} bytes`)
   return new Uint8Array(source)
 }
 
-/** What an iterable holds now; `most` keeps a count within what the kernel's structures can say. */
+/** Copies an iterable into an array. `most` limits the count to one that the kernel's structures can express. */
 export function checkList<T>(argument: string, value: Iterable<T>, most = 65_536): T[] {
   if (typeof value !== 'object' || typeof value?.[Symbol.iterator] !== 'function') throw argumentError(argument, value, 'an array')
   const list: T[] = []
@@ -96,7 +96,7 @@ export function checkList<T>(argument: string, value: Iterable<T>, most = 65_536
   return list
 }
 
-/** An object of options with none that is unknown: a misspelled name is an error, not silence. */
+/** Checks an object of options. An unknown name is an error, so that a misspelled option does not pass silently. */
 export function checkOptions<T extends object>(argument: string, value: T, known: readonly (keyof T & string)[]): T {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw argumentError(argument, value, `an object with ${known.join(', ')}`)
   for (const name of Object.keys(value))
@@ -105,7 +105,7 @@ export function checkOptions<T extends object>(argument: string, value: T, known
   return value
 }
 
-/** An AbortSignal, of whichever realm: known by what its caller will do with it. */
+/** Checks for an AbortSignal of any realm, by the members that callers use. */
 export function checkSignal(argument: string, value: AbortSignal): AbortSignal {
   const signal = (typeof value === 'object' ? value : null) as Partial<AbortSignal> | null
   const methods = [signal?.throwIfAborted, signal?.addEventListener, signal?.removeEventListener]
@@ -121,5 +121,5 @@ export function checkOneOf<T extends string>(argument: string, value: unknown, c
 
 export { hex } from './text.js'
 
-/** A half-open range of addresses for messages: `0xa000-0xb000`. */
+/** Formats a half-open range of addresses for messages: `0xa000-0xb000`. */
 export const hexRange = (start: number, size: number) => `${hex(start)}-${hex(start + size)}`

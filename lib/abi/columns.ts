@@ -1,4 +1,4 @@
-/** Tables as columns, which the add-on makes and reads. */
+/** Tables in columns, which the add-on makes and reads. */
 
 /** Memslots as columns, ordered by address space and GPA. */
 export interface SlotColumns {
@@ -19,7 +19,7 @@ export interface LeafColumns {
   role: Uint32Array
   level: Uint8Array
   addressSpace: Uint8Array
-  /** 1: an entry of the TDP MMU. 2: of a shadow page. 3: of a shadow page that keeps its GPAs beside the entries. 4: a note that the page is MMIO. */
+  /** 1 is an entry of the TDP MMU, 2 of a shadow page, 3 of a shadow page that keeps its GPAs beside its entries, 4 a note that the page is MMIO. */
   kind: Uint8Array
 }
 
@@ -38,9 +38,9 @@ export interface PageColumns {
   kind: Uint8Array
   framesHidden: boolean
   scanned: boolean
-  /** Whether large mappings without a page of their own were passed over, because this kernel lists no ranges of pages: they may map the page of zeros. */
+  /** Whether large mappings without a page of their own were left out: this kernel lists no ranges of pages, and they may map the zero page. */
   passedOver: boolean
-  /** How many slots were left out because no memslot can be like that: the table was being changed as it was read. */
+  /** How many slots were left out because no memslot can have such values: the table changed while it was read. */
   impossibleSlots: number
   compared: number
   disagreeing: number

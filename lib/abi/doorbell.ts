@@ -1,17 +1,17 @@
-/** How native threads wake the event loop: a byte on a socket that Node watches (native/core/doorbell.h). */
+/** Native threads wake the event loop by writing a byte to a socket that Node watches (native/core/doorbell.h). */
 import { Socket } from 'node:net'
 import { limitError } from './errors.js'
 
-/** Calls back, in the event loop, after each byte. Holds the process open unless unref() was called. */
+/** Calls back in the event loop after each byte. It keeps the process alive unless unref() was called. */
 export class Doorbell {
   readonly #socket: Socket
 
-  /** @param listener the descriptor, taken over, or the negative errno that came instead */
+  /** @param listener the descriptor, which this object takes over, or a negative errno if making it failed */
   constructor(listener: number, onRing: () => void) {
-    if (listener < 0) throw limitError('a socket to wake the event loop by', listener)
+    if (listener < 0) throw limitError('making a socket that wakes the event loop', listener)
     this.#socket = new Socket({ fd: listener, readable: true, writable: false })
     this.#socket.on('data', onRing)
-    // What is left to say when the other end goes is nothing.
+    // When the other end closes, nothing is left to do.
     this.#socket.on('error', () => {})
   }
 

@@ -1,30 +1,30 @@
 /**
- * When a process has no more descriptors, memory or mappings: what nobody holds any more is collected first. V8 knows little of what its
- * objects hold outside its heap, so that many lost VMs may be uncollected when the descriptors run out.
+ * When a process runs out of descriptors, memory or mappings, the library first collects the objects that nobody holds any more. V8 knows little
+ * of what its objects hold outside its heap, so many lost VMs may be uncollected when the descriptors run out.
  */
 import { constants } from 'node:buffer'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { errnoName, exhaustion, KvmError } from './errors.js'
 
-/** What of the add-on is needed here. */
+/** The functions of the add-on that this module needs. */
 interface Reclaimer {
-  /** Whether there is memory for the collector: it ends the process where it finds none. */
+  /** Whether there is enough memory for a garbage collection. V8 ends the process if it runs out of memory during one. */
   mayCollect(): boolean
-  /** Ends what objects hold that the collector has found to be lost; how many. */
+  /** Closes the native objects whose JavaScript objects were collected, and returns how many. */
   reclaim(): number
 }
-/** The add-on, once it is loaded. Before that there is nothing to reclaim, and questions about the host work without it. */
+/** The add-on, once it is loaded. Before that there is nothing to reclaim; questions about the host work without the add-on. */
 let addon: Reclaimer | undefined
 
-/** Hands the add-on over; ./native.ts calls it once. */
+/** Takes the add-on over. ./native.ts calls this once. */
 export function reclaimBy(loaded: Reclaimer): void {
   addon = loaded
 }
 
 let collect: (() => void) | undefined
 
-/** The collector, without the command line's --expose-gc. Other contexts do not see it. */
+/** Returns the garbage collector's function without --expose-gc on the command line. Other contexts do not see it. */
 function collector(): () => void {
   setFlagsFromString('--expose-gc')
   try {
@@ -34,7 +34,7 @@ function collector(): () => void {
   }
 }
 
-/** Ends what JavaScript has lost, at once: finalizers would run in a later turn of the event loop. How many objects. */
+/** Closes at once what JavaScript has lost, and returns how many objects; finalizers would run only in a later turn of the event loop. */
 function reclaim(): number {
   if (!addon) return 0
   if (addon.mayCollect()) {
@@ -45,16 +45,16 @@ function reclaim(): number {
 }
 
 const passing = ['EMFILE', 'ENFILE', 'ENOMEM', 'EDQUOT']
-/** Of an error of the library or of node:fs. */
+/** The errno's name in an error of the library or of node:fs. */
 const errnoOf = (error: unknown): string => {
   const { errno, code } = (error ?? {}) as { errno?: unknown; code?: unknown }
   return String(typeof errno === 'string' ? errno : code)
 }
 
 /**
- * Makes something that takes descriptors, memory or mappings. Where these have run out, what is lost is collected, and it is made once more;
- * if that fails too, the first failure is the one to tell of.
- * @param make throws, or returns a negative errno, when it fails; then nothing is left of it
+ * Makes something that takes descriptors, memory or mappings. If these have run out, lost objects are collected and `make` is called once more.
+ * If that fails too, the first failure is reported.
+ * @param make throws or returns a negative errno if it fails, and then leaves nothing behind
  */
 export function making<T>(make: () => T): T {
   const failed = (result: T) => typeof result === 'number' && result < 0
@@ -72,7 +72,7 @@ export function making<T>(make: () => T): T {
   }
 }
 
-/** Zeroed bytes, of which there may be many: V8's own error says neither what ran out nor what to do. */
+/** Allocates zeroed bytes, possibly many. V8's own error says neither what ran out nor what to do. */
 export function zeroed(bytes: number): Uint8Array<ArrayBuffer> {
   if (bytes > constants.MAX_LENGTH)
     throw new KvmError('limit', `allocating ${bytes} bytes: this Node makes no array of more than ${constants.MAX_LENGTH}; take them in parts`, {
@@ -86,8 +86,8 @@ export function zeroed(bytes: number): Uint8Array<ArrayBuffer> {
 }
 
 /**
- * The same as making() for what opens a file: that the process is out of descriptors or memory is a KvmError, whatever the caller makes of
- * other errors.
+ * Opens a file as making() does. If the process is out of descriptors or memory, the error is a KvmError, whatever the caller makes of other
+ * errors.
  */
 export function opening<T>(asked: string, open: () => T): T {
   try {
@@ -97,7 +97,7 @@ export function opening<T>(asked: string, open: () => T): T {
   }
 }
 
-/** The same for a file that may be absent or unreadable: then `otherwise`. Where the process can open no file at all, nobody knows. */
+/** Opens a file that may be absent or unreadable, and then returns `otherwise`. It throws if the process can open no file: nobody knows then. */
 export function openingOr<T>(otherwise: T, asked: string, open: () => T): T {
   try {
     return opening(asked, open)

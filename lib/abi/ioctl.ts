@@ -2,8 +2,8 @@
 export interface Ioctl {
   readonly name: string
   readonly number: number
-  /** The bytes that the kernel reads or writes for certain; an array behind a structure comes on top. */
+  /** How many bytes the kernel always reads or writes; an array after the structure adds to them. */
   readonly size: number
-  /** The C type of the argument, if the request has one that is not a plain number. */
+  /** The C type of the argument, unless the argument is absent or a plain number. */
   readonly argument?: string
 }

@@ -1,6 +1,6 @@
 /**
- * The one door to an ioctl. Whoever sends one says in a few words what for; the door checks the arguments and the handle, sends it, and turns
- * what the kernel refused into an error that says what was asked, what the kernel said, and what to do where the cause is known.
+ * The only way to an ioctl. The caller says in a few words what the ioctl is for. The handle checks the arguments and its own state, sends it, and
+ * turns a refusal into an error: what was asked, what the kernel said, and what to do if the cause is known.
  */
 import { argumentError } from './arguments.js'
 import { errnoName, ioctlError, KvmError, type KvmErrorDetails } from './errors.js'
@@ -11,12 +11,12 @@ import type { Fields, Some, StructInstance, StructType } from './struct.js'
 import { inRun, ioctlVcpu } from './vcpu-calls.js'
 
 /**
- * What a request was refused for, by the errno's name: a text where the kernel gives that errno for one reason only, or a function that looks
- * for the reason and returns nothing where it finds none.
+ * Why a request was refused, by the errno's name. The cause is a text if the kernel gives that errno for one reason only; otherwise it is a
+ * function that looks for the reason, and returns undefined if it finds none.
  */
 export type Causes = Readonly<Record<string, string | (() => string | undefined)>>
 
-/** What ioctls are sent to: a descriptor of KVM's, and how errors call it. */
+/** A descriptor of KVM that ioctls are sent to, and the name that errors use for it. */
 export class Handle {
   /** `this VM`, `vCPU 3`. */
   readonly name: string
@@ -31,7 +31,7 @@ export class Handle {
     return this.#native.fd < 0
   }
 
-  /** For what the kernel is not asked: an ioctl of a closed handle is refused by itself. */
+  /** Refuses a closed handle before work that sends no ioctl: an ioctl of a closed handle fails by itself. */
   checkOpen(): void {
     if (this.closed) throw this.closedError()
   }
@@ -40,19 +40,19 @@ export class Handle {
     return new KvmError('closed', `${this.name} is closed`)
   }
 
-  /** The kernel's answer, or a negative errno. */
+  /** Returns the kernel's answer, or a negative errno. */
   send(ioctl: Ioctl, argument?: number | Uint8Array): number {
     return this.#native.ioctl(ioctl.number, argument)
   }
 
-  /** An ioctl whose argument is absent, a number, or the bytes of a structure; its answer. */
+  /** Sends an ioctl whose argument is absent, a number, or the bytes of a structure, and returns its answer. */
   plain(ioctl: Ioctl, asked: string, argument?: number | Uint8Array, causes?: Causes): number {
     const result = this.send(ioctl, argument)
     if (result < 0) throw this.refused(ioctl, result, asked, causes)
     return result
   }
 
-  /** Reads a structure, into one that the caller has or a new one. */
+  /** Reads a structure into `into`, or into a new one. */
   get<F extends Fields>(ioctl: Ioctl, type: StructType<F>, asked: string, into = new type(), causes?: Causes): StructInstance<F> {
     if (into?.constructor !== type) throw argumentError('into', into, `an instance for ${type.structName}`)
     const result = this.send(ioctl, into.bytes)
@@ -61,8 +61,8 @@ export class Handle {
   }
 
   /**
-   * Writes a structure: an instance whole, or some fields by name.
-   * @param current gives the fields that are not named; zeros if absent
+   * Writes a structure: a whole instance, or some fields by name.
+   * @param current returns the values of the fields that are not named; they are zero if it is absent
    */
   set<F extends Fields>(ioctl: Ioctl, type: StructType<F>, asked: string, values: Some<F>, current?: () => StructInstance<F>, causes?: Causes): void {
     let whole = values as StructInstance<F>
@@ -75,8 +75,8 @@ export class Handle {
   }
 
   /**
-   * Sends a list of entries behind their count.
-   * @returns the kernel's answer, and the entries as it left them
+   * Sends a list of entries after their count.
+   * @returns the kernel's answer, and the entries as the kernel left them
    */
   list<F extends Fields>(
     ioctl: Ioctl,
@@ -92,7 +92,7 @@ export class Handle {
     return { done, entries: entries.map((_, index) => type.over(memory.subarray(place(index)))) }
   }
 
-  /** Reads a list whose length the kernel knows: while it says that the room is too small, there is more. */
+  /** Reads a list whose length only the kernel knows: it makes more room as long as the kernel says that the room is too small. */
   whole<F extends Fields>(ioctl: Ioctl, type: StructType<F>, asked: string): StructInstance<F>[] {
     for (let room = 128; ; room *= 2) {
       const memory = zeroed(ioctl.size + room * type.size)
@@ -100,12 +100,12 @@ export class Handle {
       if (errnoName(result) === 'E2BIG') continue
       if (result < 0) throw this.refused(ioctl, result, asked)
       const count = new DataView(memory.buffer).getUint32(0, true)
-      // Copies: who changes one entry, or transfers its memory away, leaves the others as they were.
+      // Each entry is a copy: a change to one, or a transfer of its memory, leaves the others as they were.
       return Array.from({ length: count }, (_, index) => new type(type.over(memory.subarray(ioctl.size + index * type.size)) as Some<F>))
     }
   }
 
-  /** A structure that begins with the count of what follows it. */
+  /** Sends a structure that begins with the count of the entries after it. */
   counted(ioctl: Ioctl, count: number, memory: Uint8Array, asked: string, causes?: Causes): number {
     const result = this.#sendCounted(ioctl, count, memory)
     if (result < 0) throw this.refused(ioctl, result, asked, causes)
@@ -117,7 +117,7 @@ export class Handle {
     return this.#native.ioctlCounted(ioctl.number, memory)
   }
 
-  /** The error for a negative errno, also of what the add-on sends by itself. */
+  /** Makes the error for a negative errno, also for ioctls that the add-on sends. */
   refused(ioctl: Ioctl, result: number, asked: string, causes: Causes = {}, details?: KvmErrorDetails): KvmError {
     if (this.closed) return this.closedError()
     const cause = causes[errnoName(result)]
@@ -125,9 +125,9 @@ export class Handle {
   }
 }
 
-/** A vCPU's descriptor. While the vCPU runs on some thread each of its ioctls is refused: the kernel would wait for the end of KVM_RUN. */
+/** The descriptor of a vCPU. While a thread runs the vCPU, its ioctls are refused: the kernel would make them wait for the end of KVM_RUN. */
 export class VcpuHandle extends Handle {
-  /** By which the add-on knows the vCPU in ./vcpu-calls.ts. */
+  /** The number by which ./vcpu-calls.ts names the vCPU to the add-on. */
   readonly number: number
 
   constructor(native: NativeVcpu, id: number, number: number) {
@@ -144,7 +144,7 @@ export class VcpuHandle extends Handle {
       return new KvmError('busy', `${this.name}: ${asked} while it runs would wait for the guest; await pause(), or kick() it out, first`, {
         ioctl: ioctl.name
       })
-    // Whoever created the VM has closed it for all.
+    // The environment that created the VM has closed it for all.
     if (errnoName(result) === 'EBADF') return this.closedError()
     return super.refused(ioctl, result, asked, causes, details)
   }

@@ -1,11 +1,11 @@
-/** How KVM translates GPA -> HPA on this host, as its modules say it. */
+/** How KVM translates GPA to HPA on this host, according to its modules. */
 import { existsSync } from 'node:fs'
 import { readOptional } from './procfs.js'
 
-/** How KVM translates GPA -> HPA here. */
+/** How KVM translates GPA to HPA here. */
 export type Mmu = 'ept' | 'npt' | 'shadow' | 'unknown'
 
-/** Whether a parameter of a module is on; its file says Y or 1. */
+/** Whether a module's parameter is on: its file holds Y or 1. */
 export const isOn = (value: string | null) => value === 'Y' || value === '1'
 
 const processors = [
@@ -14,8 +14,8 @@ const processors = [
 ] as const
 
 /**
- * The module that serves /dev/kvm, and how it translates.
- * @param read a file's text, or null where it cannot be read
+ * Finds the module that serves /dev/kvm, and how it translates.
+ * @param read returns the text of a file, or null if it cannot be read
  */
 export function findMmu(read: (path: string) => string | null = readOptional): { module: string | null; mmu: Mmu } {
   for (const [module, mmu] of processors) {

@@ -5,26 +5,26 @@ import type { LeafColumns, PageColumns, SlotColumns } from './columns.js'
 import { exhaustion } from './errors.js'
 import { reclaimBy } from './exhausted.js'
 
-/** An owned file descriptor; closed when its object is collected, at the latest. Results below 0 are a negative errno. */
+/** A file descriptor that this object owns. It closes at the latest when the object is collected. Results below 0 are negative errnos. */
 export interface NativeDescriptor {
-  /** -1 once closed. */
+  /** The descriptor, or -1 after close(). */
   readonly fd: number
-  /** `argument` is absent, a number passed by value, or a buffer at least as large as the request number says. */
+  /** Sends an ioctl. `argument` is absent, a number passed by value, or a buffer at least as large as the request number says. */
   ioctl(request: number, argument?: number | Uint8Array): number
-  /** For requests with an array behind their structure, whose length stands at offset 0 (native/core/requests.h lists both kinds). */
+  /** Sends a request whose structure is followed by an array; the array's length is at offset 0 (native/core/requests.h lists both kinds). */
   ioctlCounted(request: number, argument: Uint8Array): number
-  /** KVM_GET_STATS_FD, on a VM or a vCPU. */
+  /** Sends KVM_GET_STATS_FD to a VM or a vCPU. */
   openStatistics(): NativeDescriptor | number
-  /** fallocate(2) of whole pages, which keeps the file's size: pages that are there afterwards, or none. */
+  /** fallocate(2) of whole pages, which keeps the file's size. It allocates the pages, or frees them if `punch` is true. */
   allocate(punch: boolean, offset: number, length: number): number
   /** pread(2) into the buffer. */
   read(target: Uint8Array, position: number): number
   close(): void
 }
 
-/** What KVM was told of, until close(). */
+/** Something that KVM was told of and that lasts until close(). */
 export interface NativeRegistration {
-  /** -1 once closed. */
+  /** The descriptor, or -1 after close(). */
   readonly fd: number
   close(): void
 }
@@ -33,7 +33,7 @@ export interface NativeKvm extends NativeDescriptor {
   createVm(type: number): NativeVm | number
 }
 
-/** Rows of the VM's table that changed, as lib/memory/memslot-words.ts tells; the regions are handles made for the caller. */
+/** The rows of the VM's table that changed (lib/memory/memslot-words.ts has the format). The regions are handles made for the caller. */
 export interface NativeMemslots {
   generation: number
   rows: Float64Array
@@ -41,103 +41,115 @@ export interface NativeMemslots {
 }
 
 export interface NativeVm extends NativeDescriptor {
-  /** What changeMemslot() is asked and answers in: one record of lib/memory/memslot-words.ts, and behind it the result. */
+  /** The words through which changeMemslot() gets its argument and returns its result: one record of lib/memory/memslot-words.ts, then the result. */
   readonly memslotWords: SharedArrayBuffer
-  /** KVM_SET_USER_MEMORY_REGION or its second form, if the slot is as the change was computed from, else -ESTALE (native/core/memslots.h). The VM holds
-   * the region as long as the slot exists; none is the one that the slot has. */
+  /** Sends KVM_SET_USER_MEMORY_REGION or its second form, if the slot is still as it was when the change was computed; else the result is -ESTALE
+   * (native/core/memslots.h). The VM holds the region as long as the slot exists. Without a region the slot keeps its own. */
   changeMemslot(region?: NativeRegion): void
-  /** All while no vCPU is in the guest, or none. Answered in the records, a refusal in the first. EIO: the kernel did not take back what it had
-   * taken before. */
+  /** Makes all changes or none, while no vCPU is in the guest. The results are in the records; a refusal is in the first. EIO means that the kernel
+   * refused to undo the changes it had already made. */
   changeMemslots(records: Float64Array, regions: (NativeRegion | null)[]): number
-  /** The number of the last change of the memslots, by anybody; -1 once closed. */
+  /** The number of the last change of the memslots by any environment, or -1 after close(). */
   readonly generation: number
-  /** What changed after change `generation`. */
+  /** Returns the changes after change `generation`. */
   memslotsSince(generation: number): NativeMemslots
   createGuestMemfd(argument: Uint8Array): NativeDescriptor | number
-  /** KVM_GET_DIRTY_LOG of a slot as change `changed` left it, else -ESTALE; -EINVAL when the bitmap is smaller than the slot needs. */
+  /**
+   * Sends KVM_GET_DIRTY_LOG if the slot is as change `changed` left it; else the result is -ESTALE. A bitmap smaller than the slot needs gives
+   * -EINVAL.
+   */
   getDirtyLog(slot: number, changed: number, bitmap: Uint8Array): number
-  /** KVM_CLEAR_DIRTY_LOG: protects again the pages whose bit is set; `first` is a multiple of 64, as `pages` unless they reach the slot's end. */
+  /**
+   * Sends KVM_CLEAR_DIRTY_LOG, which protects again the pages whose bit is set. `first` is a multiple of 64, and so is `pages` unless they reach the
+   * slot's end.
+   */
   clearDirtyLog(slot: number, changed: number, first: number, pages: number, bitmap: Uint8Array): number
-  /** Rings of `bytes` for the vCPUs to come, by KVM_CAP_DIRTY_LOG_RING or its younger form. */
+  /** Gives each later vCPU a ring of `bytes`, by KVM_CAP_DIRTY_LOG_RING or its newer form. */
   enableDirtyRing(capability: number, bytes: number): number
-  /** Pairs of slot and page that any vCPU dirtied since the last call; they are protected again when it returns. */
+  /** Returns pairs of slot and page that any vCPU dirtied since the last call. The pages are protected again when it returns. */
   harvestDirtyRings(): Float64Array | number
-  /** KVM_IOEVENTFD, with a duplicate of the request's `fd`. Taken back by close(), and when this environment ends. */
+  /** Sends KVM_IOEVENTFD with a duplicate of the request's `fd`. close() undoes it, and so does the end of this environment. */
   ioeventfd(request: Uint8Array): NativeRegistration | number
-  /** KVM_REGISTER_COALESCED_MMIO: -EEXIST where it overlaps a range of any environment. Taken back when this one lets go of the VM. */
+  /**
+   * Sends KVM_REGISTER_COALESCED_MMIO; -EEXIST means that the range overlaps one of any environment. It is undone when this environment closes the
+   * VM.
+   */
   coalesce(zone: Uint8Array): number
-  /** The opposite; what waits is moved as by drainCoalesced(). */
+  /** Undoes coalesce(). Entries that still wait are moved as by drainCoalesced(). */
   uncoalesce(zone: Uint8Array, target: Uint8Array): number
-  /** Moves this environment's entries of the ring of coalesced writes into `target`; how many. */
+  /** Moves this environment's entries of the ring of coalesced writes into `target`, and returns how many. */
   drainCoalesced(target: Uint8Array): number
-  /** Bytes of a vCPU's shared pages: KVM_GET_VCPU_MMAP_SIZE. */
+  /** The size of a vCPU's shared pages in bytes: KVM_GET_VCPU_MMAP_SIZE. */
   readonly runPageSize: number
   createVcpu(id: number): NativeVcpu | number
-  /** One that another environment created and holds. */
+  /** Finds a vCPU that another environment created and holds. */
   findVcpu(id: number): NativeVcpu | number
-  /** A token by which another environment of this process attaches the VM, once. */
+  /** Returns a token with which another environment of this process attaches the VM, once. */
   share(): bigint | number
 }
 
 export interface TraceRequest {
-  /** `startOffset`, `endOffset`: where the raw data hold an HVA range; 0 for events without. `filter`: in the kernel's filter language, or empty. */
+  /**
+   * `startOffset` and `endOffset` say where the raw data hold an HVA range; both are 0 for events without one. `filter` is in the kernel's filter
+   * language, or empty.
+   */
   events: { id: number; startOffset: number; endOffset: number; filter: string }[]
-  /** Process ids; none means every process. */
+  /** The process ids; an empty list means every process. */
   processes: number[]
-  /** And what those fork. */
+  /** Whether to trace also the processes that these fork. */
   children: boolean
-  /** Bytes for each CPU: a power of two, whole pages. */
+  /** The bytes of each CPU's ring: a power of two, whole pages. */
   ringSize: number
-  /** Bytes held until the next drain; what comes beyond is lost, and counted. */
+  /** How many bytes are held until the next drain. Later records are lost, and counted. */
   heldLimit: number
 }
 
-/** Tracepoint rings, one for each CPU, and the thread that empties them. */
+/** The rings of tracepoints, one for each CPU, and the thread that empties them. */
 export interface NativeTracer {
-  /** PERF_RECORD_SAMPLE records (TID, TIME, CPU, RAW), one array for each CPU that had any, oldest first. */
+  /** Returns PERF_RECORD_SAMPLE records (TID, TIME, CPU, RAW), oldest first: one array for each CPU that had any. */
   drain(): Uint8Array[]
   lost(): number
-  /** Pairs of start and end; null means everywhere. */
+  /** Sets the HVA ranges to trace, as pairs of start and end; null means everywhere. */
   setRanges(bounds: number[] | null): void
-  /** A socket, the caller's to close, on which a byte comes when there is something to drain. */
+  /** Returns a socket, which the caller closes. A byte arrives on it when there is something to drain. */
   subscribe(): number
   close(): void
 }
 
 export interface NativeVcpu extends NativeDescriptor {
-  /** The number by which runVcpu() and ioctlVcpu() know it. Runs write to the area, of `exitAreaSize` at least, without another look at it: none
-   * may begin once its buffer was transferred away. Negative errno once closed. */
+  /** Returns the number by which runVcpu() and ioctlVcpu() know the vCPU, or a negative errno after close(). Runs write to the area, which has at
+   * least `exitAreaSize` bytes, without checking it again: after its buffer was transferred away, no run may begin. */
   useArea(area: Uint8Array): number
-  /** Whether some thread is in a run. */
+  /** Whether a thread is inside a run. */
   readonly running: boolean
-  /** From any thread: the run in progress, or else the next one, returns -EINTR. */
+  /** Makes the run in progress, or else the next one, return -EINTR. Any thread may call it. */
   kick(): void
-  /** After a run that gave -4096 (native/core/run.h, kMmioNotAwaited): its access is made in `ofMemory`, or handed on as a device's. */
+  /** Completes a run that returned -4096 (native/core/run.h, kMmioNotAwaited): its access was made in memory, or goes on as a device's access. */
   accessMade(ofMemory: boolean): void
-  /** A thread of its own, which runs when told. `ranges` are isPort, start, size by turns: writes there are queued. `notify` is called in the
-   * event loop when there is something to take. */
+  /** Starts a thread for the vCPU, which runs it when told. `ranges` holds isPort, start and size in turn; writes to these ranges are queued.
+   * `notify` is called in the event loop when there is something to take. */
   startThread(number: number, ranges: (boolean | number)[], notify: () => void): NativeVcpuRunner | number
-  /** Copies bytes of the shared run page: sync regs and the like. */
+  /** Copies bytes of the shared run page, such as the sync registers. */
   readRunPage(offset: number, target: Uint8Array): number
   writeRunPage(offset: number, source: Uint8Array): number
 }
 
-/** A vCPU's own thread. */
+/** The thread of a vCPU. */
 export interface NativeVcpuRunner {
-  /** Into the guest, with the answer in `area`; false when it is there already. */
+  /** Enters the guest, with the answer in `area`. Returns false if the thread is already there. */
   go(area: Uint8Array): boolean
-  /** Ends the run of go() with -ECANCELED, unless it ends by itself before. */
+  /** Ends the run of go() with -ECANCELED, unless it ends by itself first. */
   callBack(): void
-  /** Whether there is something to take(); what is queued by then is older. */
+  /** Whether there is a result to take(). Writes queued by then are older than it. */
   hasResult(): boolean
-  /** The result of the last go(), as of runVcpu(), and the exit in `area`; null while there is none. */
+  /** Returns the result of the last go(), as runVcpu() does, and puts the exit into `area`. Returns null while there is none. */
   take(area: Uint8Array): number | null
-  /** Queued writes, older than what take() gives next: native/core/vcpu_thread.h, QueuedWrite. */
+  /** Returns the queued writes, which are older than the next result of take(): native/core/vcpu_thread.h, QueuedWrite. */
   takeQueued(): Uint8Array
-  /** Whether the thread keeps the event loop alive. */
+  /** Makes the thread keep the event loop alive. */
   ref(): void
   unref(): void
-  /** Ends the run in progress, and the thread. An exit that was not taken comes again with the vCPU's next run. */
+  /** Ends the run in progress, and the thread. An exit that nobody took comes again with the vCPU's next run. */
   end(): void
 }
 
@@ -146,84 +158,84 @@ export interface NativeWatcher {
   /** Watches a duplicate of `fd` under `key`. */
   add(key: number, fd: number): number
   remove(key: number): void
-  /** Pairs of key and what its eventfd counted since the last call. */
+  /** Returns pairs of a key and what its eventfd counted since the last call. */
   take(): Float64Array
-  /** A socket, the caller's to close, on which a byte comes when there is something to take. */
+  /** Returns a socket, which the caller closes. A byte arrives on it when there is something to take. */
   subscribe(): number
 }
 
-/** Pages of a region that this process wrote, one bit a page. */
+/** Records which pages of a region this process wrote, one bit per page. */
 export interface NativeWriteRecorder {
-  /** Moves the bits into `target`, which has whole 64-bit words. */
+  /** Moves the bits into `target`, whose length is a multiple of 64 bits. */
   collect(target: Uint8Array): number
   /** Sets the bits of the pages from `first` to `last`. */
   mark(first: number, last: number): void
   close(): void
 }
 
-/** Without `fd` and `content` the faults are answered by serve(). */
+/** How to answer page faults. Without `fd` and `content` serve() answers them. */
 export interface FaultServiceOptions {
   minor: boolean
-  /** An open file, which is duplicated, and where in it the region's first byte lies. */
+  /** An open file, which is duplicated; `offset` is where in the file the region begins. */
   fd?: number
   offset?: number
-  /** Copied. */
+  /** The content, which is copied. */
   content?: Uint8Array
 }
 
-/** The page faults of a region, by userfaultfd. */
+/** Serves the page faults of a region through userfaultfd. */
 export interface NativeFaultService {
-  /** Pairs of a page's offset and 1 for a write; each page once until it is served. */
+  /** Returns pairs of a page's offset and 1 for a write, else 0. Each page comes once until it is served. */
   take(): Float64Array
-  /** Puts `length` bytes there, whole pages: of `content`, or zeros. A page that is there already stays. */
+  /** Puts `length` bytes of whole pages there, from `content` or zeros. A page that is already there stays. */
   serve(offset: number, length: number, content: Uint8Array | null): number
-  /** No access to this page succeeds any more. */
+  /** Makes every later access to this page fail. */
   fail(offset: number): number
-  /** The pages of a range that are not there, as pairs of a run's offset and its length. */
+  /** Returns the missing pages of a range, as pairs of offset and length of each run. */
   missing(offset: number, length: number): Float64Array
-  /** Brings in what is missing from a source that a native thread reads: 0, or a negative errno. */
+  /** Brings in the missing pages from a source that a native thread reads. Returns 0 or a negative errno. */
   makePresent(offset: number, length: number): number
-  /** From now on every access to a page that is missing fails. */
+  /** Makes every later access to a missing page fail. */
   abandon(): void
-  /** A socket, the caller's to close, on which a byte comes when there is something to take. */
+  /** Returns a socket, which the caller closes. A byte arrives on it when there is something to take. */
   subscribe(): number
-  /** Pages served so far. */
+  /** Returns how many pages were served so far. */
   served(): number
-  /** What is missing still is ordinary memory from now on. */
+  /** Ends the service. Pages that are still missing become ordinary memory. */
   close(): void
 }
 
 export interface RegionOptions {
   kind: 'anonymous' | 'memfd' | 'hugetlb' | 'file'
   size: number
-  /** anonymous: MAP_NORESERVE. */
+  /** For anonymous memory: MAP_NORESERVE. */
   noReserve?: boolean
-  /** hugetlb: bytes in a huge page. */
+  /** For hugetlb: the bytes in a huge page. */
   hugePageSize?: number
   address?: number
   fixed?: boolean
   populate?: boolean
-  /** madvise(2) of the whole, before it is populated. */
+  /** The advice for madvise(2) of the whole region, given before it is populated. */
   advice?: number
-  /** file: the path's open descriptor, which the region duplicates, and where in it to begin. */
+  /** For a file: its open descriptor, which the region duplicates; `offset` is where in the file the region begins. */
   fd?: number
   offset?: number
-  /** file: MAP_SHARED rather than MAP_PRIVATE. */
+  /** For a file: MAP_SHARED instead of MAP_PRIVATE. */
   shared?: boolean
   readonly?: boolean
 }
 
-/** Host memory that is unmapped when no handle, slot or buffer holds it. Results below 0 are a negative errno. */
+/** Host memory that is unmapped when no handle, slot or buffer holds it. Results below 0 are negative errnos. */
 export interface NativeRegion {
-  /** The HVA of the first byte; 0 once released. */
+  /** The HVA of the first byte, or 0 after release(). */
   readonly address: number
   readonly size: number
   readonly kind: RegionOptions['kind']
-  /** The same number for all regions of one file, or of one mapping, and the byte in it at which this region begins. */
+  /** An id that all regions of one file or one mapping share, and the offset at which this region begins there. */
   readonly memory: [id: number, offset: number]
-  /** Slots of any VM that hold it. */
+  /** How many slots of any VM hold the region. */
   readonly slots: number
-  /** As write() and fill(): -EAGAIN where a page must first be served by serveFaults()' caller. */
+  /** Reads bytes. As with write() and fill(), -EAGAIN means that the caller of serveFaults() must serve a page first. */
   read(offset: number, target: Uint8Array): number
   write(offset: number, source: Uint8Array): number
   fill(offset: number, length: number, value: number): number
@@ -231,31 +243,31 @@ export interface NativeRegion {
   advise(offset: number, length: number, advice: number): number
   punchHole(offset: number, length: number): number
   protect(offset: number, length: number, protection: number): number
-  /** The one live buffer of this environment, or a negative errno where a live view could fault. */
+  /** Returns this environment's one live buffer, or a negative errno if an access through it could fault. */
   buffer(): SharedArrayBuffer | ArrayBuffer | number
   /** Whether this environment's buffer is alive. */
   readonly buffered: boolean
-  /** From now on. */
+  /** Records writes from now on. */
   recordWrites(): NativeWriteRecorder | number
   serveFaults(options: FaultServiceOptions): NativeFaultService | number
   release(): void
 }
 
-/** Why VMs cannot be read from outside: the step that was refused, and its negative errno. */
+/** Why VMs cannot be read from outside: the step that failed, and its negative errno. */
 export interface TableFailure {
   step: 'map' | 'loader' | 'program' | 'room' | 'iterator' | 'walk' | 'fields'
   error: number
   /** A bit for each field the kernel lacks (native/observe/bpf/layout.h, field_bit). */
   missingFields: number
-  /** What the kernel's verifier said. */
+  /** The output of the kernel's verifier. */
   log: string
 }
 
-/** Kernel addresses are bigints, 0n where unknown. */
+/** What to read. Kernel addresses are bigints, 0n if unknown. */
 export interface TableRequest {
-  /** 0: every process. */
+  /** The process, or 0 for all. */
   pid: number
-  /** -1: every descriptor. */
+  /** The descriptor, or -1 for all. */
   fd: number
   /** Whether to read the second stage too. */
   tables: boolean
@@ -265,23 +277,23 @@ export interface TableRequest {
   meMaskAddress: bigint
 }
 
-/** One descriptor of a VM. */
+/** A VM as one descriptor shows it. */
 export interface NativeMachine {
-  /** Tells one VM from another; nothing more. */
+  /** A value that is different for each VM, and means nothing else. */
   kvm: bigint
   pid: number
   fd: number
   command: string
   vcpus: number
-  /** 1 the process's memory is what the slots map, 2 another descriptor told of this VM, 4 TDP tables could not be found in memory. */
+  /** 1: the slots map the process's memory. 2: another descriptor already described this VM. 4: TDP tables could not be found in memory. */
   flags: number
   addressSpaces: number
   failedReads: number
-  /** Tables that had no room, or were given away while they were copied. */
+  /** How many tables had no room, or were freed while they were copied. */
   lost: number
   invalidationsBefore: number
   invalidationsAfter: number
-  /** Of the memslots: before for each address space, then after. */
+  /** The generations of the memslots: before the walk for each address space, then after it. */
   generations: BigUint64Array
   setSwapped: number
   mmioMask: bigint
@@ -290,33 +302,34 @@ export interface NativeMachine {
 }
 
 export interface NativeAddon {
-  /** Loads the BPF program, once a process; null when it is loaded. */
+  /** Loads the BPF program, once per process. Returns null when it is loaded. */
   loadTables(): TableFailure | null
   readTables(request: TableRequest): NativeMachine[] | TableFailure
-  /** Reads the host page tables (of a process by its folder /proc/PID, or none) of the slots at GPAs from `from` up to `to`, and puts all three tables side by side. A negative errno on failure. */
+  /** Reads the host page tables of the slots at GPAs from `from` up to `to`, and puts all three tables side by side. The process is given by its
+   * folder /proc/PID, or is null for none. Returns a negative errno on failure. */
   joinTables(process: string | null, slots: SlotColumns, leaves: LeafColumns, from: number, to: number): PageColumns | number
-  /** open(2); a negative errno on failure. */
+  /** Calls open(2). Returns a negative errno on failure. */
   open(path: string, writable: boolean): NativeKvm | number
-  /** The number of the signal that kicks; below 0 when no real-time signal was free. */
+  /** Returns the number of the signal that kicks use, or a negative number if no real-time signal was free. */
   kickSignal(): number
-  /** In a Worker: from now on a run on this thread gives -ERESTART when its event loop has something to do. */
+  /** In a Worker: from now on a run on this thread returns -ERESTART when its event loop has something to do. */
   watchLoop(): void
-  /** The VM of a token of {@link NativeVm.share}: -ENOENT for none, -EBADF when it is closed. */
+  /** Attaches the VM of a token that {@link NativeVm.share} returned: -ENOENT if there is none, -EBADF if it is closed. */
   attach(token: bigint): NativeVm | number
   map(options: RegionOptions): NativeRegion | number
-  /** Makes the error where a call of the add-on runs out of memory or threads. */
+  /** Sets the function that makes the error when a call of the add-on runs out of memory or threads. */
   onExhausted(error: (what: 'memory' | 'threads') => Error): void
-  /** Whether there is memory for the collector: it ends the process where it finds none. */
+  /** Whether there is enough memory for a garbage collection. V8 ends the process if it runs out of memory during one. */
   mayCollect(): boolean
-  /** Ends what objects hold that the collector has found to be lost, which their finalizers would do later; how many. */
+  /** Closes what collected objects held, which their finalizers would do later, and returns how many. */
   reclaim(): number
-  /** eventfd(2), nonblocking. */
+  /** Makes a nonblocking eventfd(2). */
   eventfd(): NativeDescriptor | number
   watchEventfds(): NativeWatcher | number
   trace(request: TraceRequest): NativeTracer | number
-  /** A mount of tracefs that is in no namespace: its files are reached below /proc/self/fd/N. */
+  /** Mounts tracefs in no namespace. Its files are below /proc/self/fd/N. */
   openTracefs(): NativeDescriptor | number
-  /** For ./vcpu-calls.ts alone, as the next three. */
+  /** For ./vcpu-calls.ts only, as are the next three members. */
   runVcpu(): void
   completeVcpu(): void
   ioctlVcpu(argument?: number | Uint8Array): void

@@ -1,6 +1,6 @@
 /**
- * One schema per KVM structure: what the generated list of fields says of the C layout becomes the accessors and the TypeScript type. The
- * instance *is* the bytes that go to the ioctl, so reading one register decodes one register.
+ * One schema per KVM structure. The generated list of fields describes the C layout; the schema turns it into accessors and a TypeScript type.
+ * The instance *is* the bytes that go to the ioctl, so reading one register decodes one register.
  */
 import { inspect } from 'node:util'
 import { argumentError, checkBits, checkBytes, checkInteger, copyBytes } from './arguments.js'
@@ -12,12 +12,12 @@ export interface Field<T> {
   readonly size: number
   get(view: DataView, offset: number): T
   /**
-   * Hands on the value, copied where it is not a scalar, if the field holds it whole. All of what a caller gave is checked before the first
-   * of it is written.
-   * @param name for the error: `kvm_sregs.gdt.limit`
+   * Returns the value if the field can hold it whole; a value that is not a scalar is copied. Everything that a caller gave is checked before
+   * anything is written.
+   * @param name what an error calls the field: `kvm_sregs.gdt.limit`
    */
   check(name: string, value: unknown): T
-  /** Writes what check() handed on. */
+  /** Writes the value that check() returned. */
   set(view: DataView, offset: number, value: T): void
 }
 
@@ -65,7 +65,7 @@ export const i32 = integer(
   (v, o, x) => v.setInt32(o, x, true)
 )
 
-/** All 64 bits count: registers, MSRs, SPTEs. */
+/** 64 bits as a bigint, because all of them count in registers, MSRs and SPTEs. */
 export const u64: Field<bigint> = {
   size: 8,
   get: (view, offset) => view.getBigUint64(offset, true),
@@ -87,7 +87,7 @@ export interface Bits extends Field<number> {
   readonly width: number
 }
 
-/** A bit field of C: `width` bits from bit `low` of `size` bytes. Writing it leaves the other bits as they are. */
+/** A C bit field: `width` bits, starting at bit `low` of `size` bytes. Writing it leaves the other bits as they are. */
 export function bits(size: number, low: number, width: number): Bits {
   const mask = 2 ** width - 1
   const read = (view: DataView, offset: number) => {
@@ -113,7 +113,7 @@ export const address = integer(
   [0, Number.MAX_SAFE_INTEGER],
   (v, o) => {
     const high = v.getUint32(o + 4, true)
-    // Never of an address: processors have 52 bits of them at most.
+    // No address gets here: processors have at most 52 address bits.
     if (high >= 2 ** 21) throw new KvmError('limit', `a field holds ${hex(v.getBigUint64(o, true))}, which is too large for a number`)
     return v.getUint32(o, true) + high * 2 ** 32
   },
@@ -134,12 +134,12 @@ export function bytes(length: number): Field<Uint8Array> {
   }
 }
 
-/** The type of array(), by which a plain object's type finds what the elements are. */
+/** The type of array(). The type of a plain object reads the element's type from it. */
 export interface ArrayOf<F extends Field<any>> extends Field<ValueOf<F>[]> {
   readonly element: F
 }
 
-/** `length` equal fields, read as an array of its own and written whole. Elements that are structures or bytes are windows, as they are alone. */
+/** `length` equal fields. A read gives a new array; a write sets all elements. Elements that are structures or bytes are windows on the memory. */
 export function array<F extends Field<any>>(element: F, length: number): ArrayOf<F> {
   return {
     size: element.size * length,
@@ -158,7 +158,7 @@ type ValueOf<F> = F extends Field<infer T> ? T : never
 export type ValuesOf<F extends Fields> = { -readonly [K in keyof F]: ValueOf<F[K]> }
 export type StructInstance<F extends Fields> = { toObject(): PlainOf<F> } & Struct & ValuesOf<F>
 
-/** For JSON, which has no bigints: 64-bit values as hexadecimal text, as traces have them. */
+/** A value for JSON, which has no bigints: 64-bit values become hexadecimal text, as in traces. */
 function plain(value: unknown): unknown {
   if (typeof value === 'bigint') return hex(value)
   if (value instanceof Struct) return value.toJSON()
@@ -172,7 +172,7 @@ function copy(value: unknown): unknown {
   return Array.isArray(value) ? value.map(copy) : value
 }
 
-/** The memory of one KVM structure. Its fields are read and written in place, so a spread (`{ ...value }`) has none of them: toObject() copies. */
+/** The memory of one KVM structure. Its fields are read and written in place, so a spread (`{ ...value }`) lacks them; toObject() copies them. */
 export class Struct {
   /** The bytes given to the kernel. */
   readonly bytes: Uint8Array
@@ -188,11 +188,11 @@ export class Struct {
     return Object.fromEntries(Object.keys(fields).map((name) => [name, change((this as unknown as Record<string, unknown>)[name])]))
   }
 
-  /** The fields as a plain object that shares nothing with this. */
+  /** Returns the fields as a plain object that shares no memory with this one. */
   toObject(): Record<string, unknown> {
     return this.#map(copy)
   }
-  /** The same for JSON: 64-bit values as hexadecimal text. */
+  /** Returns the fields for JSON, with 64-bit values as hexadecimal text. */
   toJSON(): Record<string, unknown> {
     return this.#map(plain)
   }
@@ -203,29 +203,29 @@ export class Struct {
 }
 
 type Plain<F> = F extends StructType<infer G> ? PlainOf<G> : F extends ArrayOf<infer E> ? Plain<E>[] : ValueOf<F>
-/** What toObject() gives, and what `new` takes. */
+/** What toObject() returns and the constructor takes. */
 export type PlainOf<F extends Fields> = { -readonly [K in keyof F]: Plain<F[K]> }
 type Given<F> = F extends StructType<infer G> ? Some<G> : F extends ArrayOf<infer E> ? Given<E>[] : ValueOf<F>
-/** Some fields by name; of a nested structure, too. Of members that share memory (a union in C) those given must agree on it. */
+/** Some fields by name, also of nested structures. If members share memory (a union in C), the values given for them must agree. */
 export type Some<F extends Fields> = { -readonly [K in keyof F]?: Given<F[K]> }
 
-/** The class made from a schema: `new` gives a zeroed structure with some fields set, or a copy; `over` reads one that lies in memory already. */
+/** The class made from a schema. `new` gives a zeroed structure with some fields set, or a copy; `over` reads one that is already in memory. */
 export interface StructType<F extends Fields> extends Field<StructInstance<F>> {
   readonly structName: string
   readonly fields: F
   readonly offsets: { readonly [K in keyof F]: number }
-  /** The arrays that may follow in memory, which count neither for the size nor as fields: what their elements are, by the C name. */
+  /** The arrays that may follow the structure in memory: their element types, by C name. They are neither fields nor part of the size. */
   readonly flexible: Fields
   new (values?: Some<F>): StructInstance<F>
   over(memory: Uint8Array): StructInstance<F>
-  /** Writes fields by name, none unless all fit. */
+  /** Writes fields by name. If one value does not fit, nothing is written. */
   assign(target: StructInstance<F>, name: string, values: Some<F>): void
 }
 
 /** The instance type of a schema: `type Registers = StructOf<typeof Registers>`. */
 export type StructOf<S> = S extends StructType<infer F> ? StructInstance<F> : never
 
-/** The fields of a plain object, each read once and checked. */
+/** Checks the fields of a plain object and reads each of them once. */
 function checkFields(fields: Fields, name: string, values: unknown): Map<string, unknown> {
   if (typeof values !== 'object' || values === null || Array.isArray(values) || ArrayBuffer.isView(values))
     throw argumentError(name, values, `an object with ${Object.keys(fields).join(', ')}`)
@@ -239,13 +239,13 @@ function checkFields(fields: Fields, name: string, values: unknown): Map<string,
 }
 
 function unknownField(fields: Fields, name: string, key: string): KvmError {
-  const advice = key === 'bytes' ? 'a spread of a structure has not its fields: spread its toObject()' : `there are ${Object.keys(fields).join(', ')}`
+  const advice = key === 'bytes' ? 'a spread of a structure lacks its fields: spread its toObject()' : `there are ${Object.keys(fields).join(', ')}`
   return new KvmError('argument', `${name} has no field '${visible(key)}'; ${advice}`, { argument: `${name}.${key}` })
 }
 
 /**
- * Refuses fields that share memory (a union in C) and differ there, since the last one would be taken and the others lost. Which bits a field
- * writes shows when it is written over zeros, and over ones.
+ * Refuses values for fields that share memory (a union in C) and differ there: the last one would win and the others would be lost. To see which
+ * bits a field writes, the value is written once over zeros and once over ones.
  */
 function checkAgreement(
   { fields, offsets, size }: { fields: Fields; offsets: Record<string, number>; size: number },
@@ -274,7 +274,7 @@ function checkAgreement(
   }
 }
 
-/** Of a structure: all bytes of an instance, or some fields. */
+/** A checked value for a structure: all bytes of an instance, or some fields. */
 type Checked = Uint8Array | ReadonlyMap<string, unknown>
 
 type Viewed = { view: DataView }
@@ -286,7 +286,7 @@ const accessor = (field: Field<any>, offset: number, name: string): PropertyDesc
     field.set(this.view, offset, field.check(name, value))
   }
 })
-// The same for registers, with code of its own: V8 compiles a direct access only where one place sees one type.
+// The same for 64-bit registers, in code of its own: V8 compiles a direct access only where one place sees one type.
 const registerAccessor = (_: unknown, offset: number, name: string): PropertyDescriptor & ThisType<Viewed> => ({
   get() {
     return this.view.getBigUint64(offset, true)
@@ -328,9 +328,9 @@ function defineAccessors(structName: string, { fields, offsets }: Layout, protot
 
 /**
  * Describes a C structure or union.
- * @param structName the C name, which the layout test hands to the compiler: `kvm_regs`; of an unnamed part where it stands: `kvm_run.io`
- * @param members made when they are first asked for, as a program uses few of the structures that it imports
- * @param behind arrays that follow it, by what their elements are
+ * @param structName the C name, which the layout test hands to the compiler: `kvm_regs`. An unnamed part has its path: `kvm_run.io`
+ * @param members called when the structure is first used, since a program uses few of the structures that it imports
+ * @param behind the element types of the arrays that follow the structure
  */
 export function struct<F extends Fields>(
   structName: string,
@@ -367,7 +367,7 @@ export function struct<F extends Fields>(
     static assign(target: Structure, name: string, values: unknown) {
       Structure.set(target.view, 0, Structure.check(name, values))
     }
-    // By the base's constructor alone: this memory is not copied.
+    // Calls only the base constructor, which does not copy the memory.
     static over(memory: Uint8Array): Structure {
       if (checkBytes('memory', memory).byteLength < size) throw argumentError('memory', memory.byteLength, `the ${size} bytes of ${structName}`)
       if (!isUsable) makeUsable()
@@ -391,7 +391,7 @@ export function struct<F extends Fields>(
   return Structure as unknown as StructType<F>
 }
 
-/** A new structure with some fields set, which errors call by the caller's name for it: `entries[3]`. */
+/** Makes a structure with some fields set. Errors use the caller's name for it: `entries[3]`. */
 export function entryOf<F extends Fields>(type: StructType<F>, name: string, values: Some<F>): StructInstance<F> {
   const entry = new type()
   type.assign(entry, name, values)

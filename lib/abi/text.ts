@@ -1,14 +1,14 @@
-/** Text for people and programs, part of which a stranger may have named: a process, a file, an argument. */
+/** Text for people and programs. Strangers may have named a part of it: a process, a file, an argument. */
 
-/** Hexadecimal, as addresses are written everywhere in the library. */
+/** Formats a number in hexadecimal, the way the library writes every address. */
 export const hex = (value: number | bigint) => (value < 0 ? `-0x${(-value).toString(16)}` : `0x${value.toString(16)}`)
 
 export const shorten = (text: string, most: number) => (text.length > most ? `${text.slice(0, most - 1)}…` : text)
 
 /**
- * What acts on a terminal or on the text around it instead of being seen: control characters (Cc, among them ESC and the C1 set, which begin
- * terminal sequences), formatting ones (Cf: the bidirectional controls, zero widths, tags), line and paragraph separators, halves of surrogate
- * pairs; and the two code points that XML forbids beside these.
+ * Characters that act on a terminal or on the text around them, and cannot be seen: control characters (Cc, among them ESC and the C1 set, which
+ * begin terminal sequences), formatting characters (Cf: bidirectional controls, zero widths, tags), line and paragraph separators, and halves of
+ * surrogate pairs. The two code points that XML forbids besides these are included.
  */
 const unseen = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\ufffe\uffff]/gu
 
@@ -18,20 +18,20 @@ function escaped(character: string): string {
   return code < 0x100 ? `\\x${digits.padStart(2, '0')}` : code < 0x10000 ? `\\u${digits.padStart(4, '0')}` : `\\u{${digits}}`
 }
 
-/** A stranger's words for a terminal, in one line: `\x1b` for ESC, `\u202e` for what turns the line around. */
+/** Makes a stranger's words safe to print on one line of a terminal: ESC becomes `\x1b`, and U+202E, which reverses the line, becomes `\u202e`. */
 export const visible = (text: string) => text.replace(unseen, escaped)
 
-/** The same for text of several lines that are the program's own. */
+/** Does the same for text whose line breaks are the program's own. */
 export const visibleLines = (text: string) => text.split('\n').map(visible).join('\n')
 
 const entities: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' }
-/** Text and attribute values of XML, SVG and HTML; the lines are kept. */
+/** Escapes text for content and attribute values of XML, SVG and HTML. Line breaks stay. */
 export const xml = (text: string) => visibleLines(text).replace(/[&<>"']/g, (character) => entities[character] as string)
 
 const plain = (_: string, value: unknown) => (typeof value === 'bigint' ? hex(value) : value)
 /**
- * JSON that is safe to print, too: JSON.stringify() leaves the C1 controls, the bidirectional ones and U+2028 as they are. Escaped, they are
- * the same value to who parses it. JSON has no bigints: they are hexadecimal text.
+ * Writes JSON that is safe to print. JSON.stringify() leaves the C1 controls, the bidirectional controls and U+2028 as they are; here they are
+ * escaped, which does not change the parsed value. JSON has no bigints, so they become hexadecimal text.
  */
 export function json(value: unknown, indent?: number): string {
   const inUtf16 = (character: string) =>
@@ -39,12 +39,11 @@ export function json(value: unknown, indent?: number): string {
   return JSON.stringify(value, plain, indent).replace(unseen, (character) => (character === '\n' ? character : inUtf16(character)))
 }
 
-/** Quotes a word for a shell's command line, where it must be. */
+/** Quotes a word for a shell's command line if it needs quotes. */
 export const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)
 
 /**
- * What console.log() shows of an object of the library: its class and what matters of it, `Mapping { kind: anonymous, hva: 0x1000-0x2000 }`.
- * @param parts addresses as text, by hex(); what is true is shown by its name alone, and what is false or undefined not at all
+ * Makes the text that console.log() shows for an object: its class and main properties, `Mapping { kind: anonymous, hva: 0x1000-0x2000 }`.
  */
 export function shown(name: string, parts: Record<string, string | number | boolean | undefined>): string {
   const words = Object.entries(parts).flatMap(([part, value]) => {

@@ -1,5 +1,6 @@
 /** What a command of `node-kvm` is. */
 import { parseArgs } from 'node:util'
+import { kernels, lanes } from '../../lab/lanes.js'
 
 /** Of one command, as util.parseArgs() takes them. */
 export type Options = Record<string, { type: 'string' | 'boolean'; short?: string }>
@@ -39,8 +40,8 @@ export function parseNumber(name: string, text: string): number {
 }
 
 /** What the usage of a command says that is known in lanes. */
-export const laneUsage = `  --lane LANE    in an emulated machine: ept, npt, ept-shadow, npt-shadow (node-kvm lab --help)
-  --kernel K     its kernel: 6.1 or 6.12`
+export const laneUsage = `  --lane LANE    in an emulated machine: ${lanes.map(({ name }) => name).join(', ')} (node-kvm lab --help)
+  --kernel K     its kernel: ${kernels.map(({ version }) => version).join(' or ')}`
 
 const laneOptions = { lane: { type: 'string' }, kernel: { type: 'string' } } as const satisfies Options
 const common = { help: { type: 'boolean', short: 'h' } } as const satisfies Options

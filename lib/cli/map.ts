@@ -154,19 +154,25 @@ async function details(vm: HostVm, options: MapOptions, gpa: number | undefined)
   const { tables, translate } = await import('../observe/observed.js')
   const { summarize } = await import('../observe/tables/summary.js')
   const wantsTables = options.pages || options.summary || options.svg !== undefined
-  const table = wantsTables ? tables(vm) : undefined
-  return {
-    vm,
-    translation: gpa === undefined ? undefined : translate(vm, gpa),
-    table,
-    summary: table && options.summary ? summarize(table) : undefined
+  const read = () => {
+    const table = wantsTables ? tables(vm) : undefined
+    const translation = gpa === undefined ? undefined : translate(vm, gpa)
+    return { vm, translation, table, summary: table && options.summary ? summarize(table) : undefined, ended: undefined }
+  }
+  try {
+    return read()
+  } catch (error) {
+    // The VM was there when it was listed. That it ended meanwhile takes nothing from the others.
+    if (!(error instanceof KvmError) || error.code !== 'closed') throw error
+    return { vm, translation: undefined, table: undefined, summary: undefined, ended: error.message }
   }
 }
 type Details = Awaited<ReturnType<typeof details>>
 
-function detailObject({ vm, translation, table, summary }: Details, options: MapOptions) {
+function detailObject({ vm, translation, table, summary, ended }: Details, options: MapOptions) {
   return {
     ...vm.toJSON(),
+    ...(ended !== undefined && { ended }),
     ...(translation && { translation }),
     ...(summary && { summary }),
     ...(table && options.pages && { pages: pageObjects(table) }),
@@ -181,9 +187,10 @@ function sizesOf({ vcpus, memslots, memory, evidence }: HostVm): string {
   return [counted(vcpus, 'vCPU'), ...(known ? [counted(memslots.length, 'memslot'), bytes(memory)] : ['memslots unknown'])].join(', ')
 }
 
-function printDetails({ vm, translation, table, summary }: Details, options: MapOptions): void {
+function printDetails({ vm, translation, table, summary, ended }: Details, options: MapOptions): void {
   const lines = [paint('bold', titleOf(vm)), sizesOf(vm)]
-  if (!translation && !table)
+  if (ended !== undefined) lines.push(...notes([ended]))
+  else if (!translation && !table)
     lines.push('', ' slot as  GPA                  size  HVA              backing', ...vm.memslots.map(slotLine), ...tornWarning(vm.evidence.torn))
   if (translation) lines.push('', ...translationLines(translation))
   if (table && options.pages)
@@ -236,7 +243,11 @@ async function show(options: MapOptions): Promise<number> {
   }
   const all: Details[] = []
   for (const vm of found) all.push(await details(vm, options, gpa))
-  if (options.svg !== undefined) draw(options.svg, all)
+  if (options.svg !== undefined)
+    draw(
+      options.svg,
+      all.filter(({ table }) => table !== undefined)
+    )
   if (options.json) console.log(json({ vms: all.map((each) => detailObject(each, options)) }, 2))
   else for (const each of all) printDetails(each, options)
   return 0

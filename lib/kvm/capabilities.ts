@@ -1,4 +1,4 @@
-/** The capabilities of KVM: their names, what a host has of them, and how one is turned on. */
+/** The capabilities of KVM: their names, their values on a host, and the call that turns one on. */
 import { argumentError, checkInteger } from '../abi/arguments.js'
 import { type CapabilityName, capabilities } from '../abi/generated/capabilities.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP } from '../abi/generated/requests.js'
@@ -9,7 +9,7 @@ import type { Handle } from '../abi/ioctls.js'
 function numberOf(capability: number | CapabilityName): number {
   if (typeof capability !== 'string') return checkInteger('capability', capability, 0, 2 ** 31 - 1)
   if (!Object.hasOwn(capabilities, capability))
-    throw argumentError('capability', capability, "a KVM_CAP_ by its name without that prefix ('IRQCHIP')")
+    throw argumentError('capability', capability, "the name of a KVM_CAP_ without that prefix ('IRQCHIP')")
   return capabilities[capability]
 }
 
@@ -19,9 +19,9 @@ export let makeCapabilities: (handle: Handle) => Capabilities
 export let makeVmCapabilities: (handle: Handle) => VmCapabilities
 
 /**
- * What a host can do: {@link Kvm.capabilities}.
+ * The features of a host: {@link Kvm.capabilities}.
  * @example
- * kvm.capabilities.check('DIRTY_LOG_RING')   // 0 where the host lacks it
+ * kvm.capabilities.check('DIRTY_LOG_RING')   // 0 if the host lacks it
  */
 export class Capabilities {
   readonly #handle: Handle
@@ -37,7 +37,7 @@ export class Capabilities {
   }
 
   /**
-   * The value of a capability: KVM_CHECK_EXTENSION (api.rst 4.4). It is 0 where the host, or this type of VM, lacks it.
+   * Returns the value of a capability: KVM_CHECK_EXTENSION (api.rst 4.4). It is 0 if the host, or this type of VM, lacks the capability.
    * @param capability a name in {@link capabilities}, or the number of a KVM_CAP_
    */
   check(capability: number | CapabilityName): number {
@@ -45,7 +45,7 @@ export class Capabilities {
   }
 }
 
-/** What a VM can do, and what of it is turned on: {@link Vm.capabilities}. */
+/** The features of a VM, which can be turned on: {@link Vm.capabilities}. */
 export class VmCapabilities extends Capabilities {
   readonly #handle: Handle
 
@@ -61,7 +61,7 @@ export class VmCapabilities extends Capabilities {
 
   /**
    * Turns a capability on: KVM_ENABLE_CAP (api.rst 4.37 and 7).
-   * @param values its arguments, at most four; what they mean is the capability's
+   * @param values the capability's arguments, at most four; each capability defines their meaning
    */
   enable(capability: number | CapabilityName, ...values: bigint[]): void {
     if (values.length > 4) throw argumentError('values', values, 'at most 4')

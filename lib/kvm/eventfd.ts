@@ -1,7 +1,7 @@
 /**
- * eventfds in the event loop. KVM signals them from within KVM_RUN; one native thread for each environment waits for them all (epoll),
- * adds up what they count and rings a bell (native/core/doorbell.h says why so, and not by libuv). The libuv thread pool has no part in it, and a
- * guest that signals faster than JavaScript listens makes one event with a larger count, not a queue.
+ * Eventfds in the event loop. KVM signals them from within KVM_RUN. In each environment one native thread waits for them all (epoll), adds up
+ * their counts and wakes the event loop (native/core/doorbell.h explains why libuv does not do this). The libuv thread pool takes no part. If a
+ * guest signals faster than JavaScript listens, the result is one event with a larger count, not a queue.
  */
 import { AsyncResource } from 'node:async_hooks'
 import { EventEmitter } from 'node:events'
@@ -12,7 +12,7 @@ import { making } from '../abi/exhausted.js'
 import { checkOurs } from '../abi/internal.js'
 import { type NativeDescriptor, type NativeWatcher, native } from '../abi/native.js'
 
-/** @internal an eventfd of ours, to hand to KVM. */
+/** @internal Makes an eventfd that the library owns, to hand to KVM. */
 export function createEventfd(): NativeDescriptor {
   const made = making(() => native.eventfd())
   if (typeof made === 'number') throw limitError('an eventfd', made)
@@ -21,7 +21,7 @@ export function createEventfd(): NativeDescriptor {
 
 const one = new Uint8Array(new BigUint64Array([1n]).buffer)
 
-/** @internal adds one to its count: a count that is full already says the same. */
+/** @internal Adds one to the count. A full count needs no more: it already says that there was a signal. */
 export function signalEventfd({ fd }: NativeDescriptor): void {
   try {
     writeSync(fd, one)
@@ -30,8 +30,8 @@ export function signalEventfd({ fd }: NativeDescriptor): void {
   }
 }
 
-// This environment's thread and its bell, from the first listener on; and who listens. Those that keep the process alive are kept themselves;
-// of the others somebody has the source or its VM, or it goes.
+// The thread of this environment and its doorbell, from the first listener on, and the objects that listen. Objects that keep the process alive
+// are held strongly. The others live as long as somebody holds them or their VM.
 let watcher: NativeWatcher | undefined
 let bell: Doorbell
 const listening = new Map<number, WeakRef<Eventfd>>()
@@ -51,7 +51,7 @@ function deliver(): void {
       const source = listening.get(counts[at]!)?.deref()
       if (source) hear(source, counts[at + 1]!)
     } catch (error) {
-      // The others were taken too, and must hear of it.
+      // The counts of the other eventfds were taken, too, so these must still hear of them.
       throwLater(error)
     }
 }
@@ -65,22 +65,23 @@ function theWatcher(): NativeWatcher {
   return (watcher = made)
 }
 
-/** An async iterator over counts: what came since its last step, and how to wake it. */
+/** An async iterator over counts: the count since its last step, and a function that wakes it. */
 interface Reader {
   count: number
   wake(): void
 }
 
-/** @internal for those that are sources */
+/** @internal Starts listening, for classes that are event sources. */
 export let listen: (source: Eventfd, eventfd: NativeDescriptor) => void
-/** @internal the opposite of listen(), whether or not that was called */
+/** @internal Stops listening, whether or not listen() was called. */
 export let unlisten: (source: Eventfd) => void
 let hear: (source: Eventfd, count: number) => void
 
 /**
- * What the event loop hears of an eventfd: `'event'` with how often it was signalled since the last one. Also an async iterable of
- * those counts, which ends with close(); for a loop that is slow they add up. It keeps the process alive while it listens, as a socket does,
- * until unref(); after that it listens as long as somebody holds it, or its VM. Listeners are called in the async context that it was made in (AsyncLocalStorage); what one throws is an uncaught exception.
+ * An eventfd in the event loop. It emits `'event'` with the number of signals since the last event. It is also an async iterable of these counts,
+ * which ends with close(); if the loop is slow, the counts add up. It keeps the process alive while it listens, as a socket does, until unref().
+ * After that it listens as long as somebody holds it or its VM. Listeners run in the async context in which the object was made
+ * (AsyncLocalStorage). An error that a listener throws is an uncaught exception.
  */
 export abstract class Eventfd extends EventEmitter<{ event: [count: number]; close: [] }> implements AsyncIterable<number>, Disposable {
   readonly #context = new AsyncResource('KvmEventSource')
@@ -94,7 +95,7 @@ export abstract class Eventfd extends EventEmitter<{ event: [count: number]; clo
     hear = (source, count) => source.#hear(count)
   }
 
-  /** Made by {@link VmInterrupts.irqfd} and {@link Vm.ioeventfd} alone. */
+  /** Only {@link VmInterrupts.irqfd} and {@link Vm.ioeventfd} make one. */
   protected constructor(key: symbol, onClose: () => void) {
     checkOurs(key, 'an Eventfd', 'irqfd() or ioeventfd() of a Vm')
     super()
@@ -119,7 +120,7 @@ export abstract class Eventfd extends EventEmitter<{ event: [count: number]; clo
     this.#key = undefined
   }
 
-  // Those that iterate first: a listener that throws takes nothing from them.
+  // Iterators come first, so that a listener that throws takes nothing from them.
   #hear(count: number): void {
     for (const reader of this.#readers) {
       reader.count += count
@@ -135,16 +136,16 @@ export abstract class Eventfd extends EventEmitter<{ event: [count: number]; clo
     bell.ref()
     return this
   }
-  /** Lets the process end although this still listens. */
+  /** Lets the process end although this object still listens. */
   unref(): this {
     if (referenced.delete(this) && referenced.size === 0) bell.unref()
     return this
   }
 
-  /** Whether close() was called, here or on the VM. */
+  /** Whether close() was called, on this object or on the VM. */
   abstract get closed(): boolean
 
-  /** Ends it in KVM and here; a second call does nothing. */
+  /** Ends it in KVM and in the event loop. A second call does nothing. */
   close(): void {
     this.#unlisten()
     this.#onClose()
@@ -155,12 +156,12 @@ export abstract class Eventfd extends EventEmitter<{ event: [count: number]; clo
       throwLater(error)
     }
   }
-  /** close(), at the end of a `using` block. */
+  /** Calls close() at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
   }
 
-  /** The counts, until close(). */
+  /** Iterates over the counts until close(). */
   async *[Symbol.asyncIterator](): AsyncGenerator<number> {
     const reader: Reader = { count: 0, wake: () => {} }
     this.#readers.add(reader)

@@ -1,4 +1,4 @@
-/** The system descriptor, /dev/kvm. */
+/** The system descriptor: /dev/kvm. */
 import { argumentError, checkInteger } from '../abi/arguments.js'
 import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
@@ -11,15 +11,15 @@ import { type Capabilities, makeCapabilities } from './capabilities.js'
 import { makeVm, type Vm } from './vm/vm.js'
 
 const openAdvice: Record<string, string> = {
-  ENOENT: 'KVM is not loaded, or this container was not given the device: node-kvm doctor says which, and what to do',
-  EACCES: 'its owner, group and mode do not let this user open it: node-kvm doctor names the command that does',
-  EPERM: 'the container or sandbox does not pass the device on: node-kvm doctor says how it would',
-  ENODEV: 'no KVM is loaded behind it: node-kvm doctor says why',
-  ENXIO: 'no KVM is loaded behind it: node-kvm doctor says why'
+  ENOENT: 'KVM is not loaded, or this container was not given the device: node-kvm doctor finds out which, and says what to do',
+  EACCES: 'its owner, group and mode do not let this user open it: node-kvm doctor names the command that gives access',
+  EPERM: 'the container or sandbox does not pass the device on: node-kvm doctor says how to make it',
+  ENODEV: 'KVM is not loaded: node-kvm doctor says why',
+  ENXIO: 'KVM is not loaded: node-kvm doctor says why'
 }
 
 /**
- * /dev/kvm.
+ * KVM on this host, through /dev/kvm.
  * @example
  * using kvm = Kvm.open()
  * using vm = kvm.createVm()
@@ -37,7 +37,8 @@ export class Kvm implements Disposable {
   }
 
   /**
-   * @throws KvmError `unavailable` or `permission`, saying how to get it; `node-kvm doctor` says more
+   * Opens the device.
+   * @throws KvmError `unavailable` or `permission`, with advice on how to get access; `node-kvm doctor` says more
    */
   static open(path = '/dev/kvm'): Kvm {
     if (typeof path !== 'string') throw argumentError('path', typeof path, 'a string')
@@ -59,19 +60,19 @@ export class Kvm implements Disposable {
     return new Kvm(ours, system)
   }
 
-  /** Whether close() was called. Any other use then throws `closed`. */
+  /** Whether close() was called. Every other call then throws `closed`. */
   get closed(): boolean {
     return this.#handle.closed
   }
 
-  /** What the host can give a guest by CPUID: KVM_GET_SUPPORTED_CPUID. */
+  /** Returns the CPUID that the host can give a guest: KVM_GET_SUPPORTED_CPUID. */
   supportedCpuid(): CpuidEntry[] {
     return this.#handle.whole(KVM_GET_SUPPORTED_CPUID, CpuidEntry, 'asking for the supported CPUID')
   }
 
   /**
-   * A new machine, without memory and vCPUs: KVM_CREATE_VM. It lives on when this Kvm is closed.
-   * @param type KVM_VM_TYPE, 0 unless for confidential guests
+   * Creates a machine without memory and vCPUs: KVM_CREATE_VM. It stays open when this Kvm is closed.
+   * @param type KVM_VM_TYPE; 0 except for confidential guests
    */
   createVm(type = 0): Vm {
     checkInteger('type', type)
@@ -85,11 +86,11 @@ export class Kvm implements Disposable {
     }
   }
 
-  /** Closes the descriptor; a second call does nothing. */
+  /** Closes the descriptor. A second call does nothing. */
   close(): void {
     this.#native.close()
   }
-  /** close(), at the end of a `using` block. */
+  /** Calls close() at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
   }

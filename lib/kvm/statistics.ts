@@ -1,4 +1,4 @@
-/** KVM's own counters by the binary statistics descriptor: KVM_GET_STATS_FD (api.rst 4.131). */
+/** KVM's own counters, from the binary statistics descriptor: KVM_GET_STATS_FD (api.rst 4.131). */
 import { errnoText, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
 import {
@@ -24,18 +24,18 @@ export interface StatisticDescriptor {
   name: string
   type: (typeof types)[number]
   unit: (typeof units)[number]
-  /** A value counts `unit` times base to the power of `exponent`. */
+  /** The unit of a value is `unit` times `base` to the power of `exponent`. */
   base: (typeof bases)[number]
   exponent: number
-  /** How many 64-bit values: 1, or the buckets of a histogram. */
+  /** The number of 64-bit values: 1, or the number of buckets of a histogram. */
   size: number
-  /** Bytes from the start of the data. */
+  /** The offset from the start of the data, in bytes. */
   offset: number
-  /** Of a linear histogram. */
+  /** The width of a bucket, for a linear histogram. */
   bucketSize: number
 }
 
-/** Where the parts of the descriptor's file lie, in bytes. */
+/** The offsets of the parts of the descriptor's file, in bytes. */
 export interface StatisticsLayout {
   nameSize: number
   count: number
@@ -49,18 +49,18 @@ function text(bytes: Uint8Array): string {
   return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end))
 }
 
-/** What statistics there are, as the kernel describes them. */
+/** The available statistics, as the kernel describes them. */
 export interface StatisticsDescription {
-  /** `kvm-1234` or `kvm-1234/vcpu-0`. */
+  /** The owner's name: `kvm-1234` or `kvm-1234/vcpu-0`. */
   id: string
   descriptors: readonly StatisticDescriptor[]
   layout: StatisticsLayout
 }
 
-/** The file behind them, once it is open. */
+/** The descriptor's file, once it is open. */
 interface Opened extends StatisticsDescription {
   file: NativeDescriptor
-  /** Bytes of all values together. */
+  /** The bytes of all values together. */
   dataSize: number
 }
 
@@ -68,8 +68,8 @@ interface Opened extends StatisticsDescription {
 export let makeStatistics: (owner: NativeDescriptor, handle: Handle) => Statistics
 
 /**
- * The statistics of a VM or a vCPU. Which there are differs by kernel: they are enumerated once, when they are first asked for. While a vCPU
- * runs, its statistics can be read but not opened.
+ * The statistics of a VM or a vCPU. Kernels differ in the statistics they have: the object lists them once, when they are first asked for. While
+ * a vCPU runs, its statistics can be read but not opened.
  * @example
  * vm.stats.read()['pages_4k']
  * vm.stats.read('remote_tlb_flush')
@@ -108,17 +108,17 @@ export class Statistics implements Disposable {
   }
 
   /**
-   * What there is, without its values.
-   * @throws KvmError `unavailable` on kernels before 5.14, `busy` while the vCPU runs and they are not open yet, `closed`
+   * Describes the statistics, without their values.
+   * @throws KvmError `unavailable` on kernels before 5.14, `busy` if the vCPU runs and its statistics are not open yet, `closed`
    */
   describe(): StatisticsDescription {
     const { id, descriptors, layout } = this.#open()
     return { id, descriptors, layout }
   }
 
-  /** All values by name: numbers, exact below 2^53, or an array of buckets for a histogram. */
+  /** Returns all values by name: numbers, exact below 2^53, or an array of buckets for a histogram. */
   read(): Record<string, number | number[]>
-  /** One value, or undefined where this kernel has no such statistic. */
+  /** Returns one value, or undefined if this kernel has no such statistic. */
   read(name: string): number | number[] | undefined
   read(name?: string): Record<string, number | number[]> | number | number[] | undefined {
     const { file, descriptors, dataSize, layout } = this.#open()
@@ -131,12 +131,12 @@ export class Statistics implements Disposable {
     return valuesOf(one, new DataView(fill(file, new Uint8Array(one.size * 8), layout.dataOffset + one.offset).buffer), one.offset)
   }
 
-  /** Closes the descriptor; a second call does nothing. */
+  /** Closes the descriptor. A second call does nothing. */
   close(): void {
     this.#closed = true
     this.#opened?.file.close()
   }
-  /** close(), at the end of a `using` block. */
+  /** Calls close() at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
   }

@@ -3,7 +3,10 @@ import { openSync } from 'node:fs'
 import { KvmError } from '../abi/errors.js'
 import { opening } from '../abi/exhausted.js'
 
-/** @param purpose for the error: `to map it` */
+/**
+ * Opens a file whose bytes become guest memory.
+ * @param purpose why it is opened, for the error: `to map it`
+ */
 export function openBackingFile(path: string, mode: 'r' | 'r+', purpose: string): number {
   const asked = `opening ${path} ${purpose}`
   try {

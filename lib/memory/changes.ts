@@ -1,4 +1,4 @@
-/** What this process itself does to the first two tables, told to those who watch: the cause of much that KVM then does. */
+/** Reports what this process itself does to the first two tables. These changes cause much of what KVM does afterwards. */
 import type { Gpa, Hva } from '../abi/addresses.js'
 import { takeEach } from '../abi/errors.js'
 
@@ -10,13 +10,13 @@ export interface MemslotRow {
   hva: Hva
 }
 
-/** Nanoseconds of CLOCK_MONOTONIC, the clock of process.hrtime(), around the call. */
+/** The time of the call, in nanoseconds of CLOCK_MONOTONIC, the clock of process.hrtime(). */
 export interface Span {
   begin: number
   end: number
 }
 
-/** A change of the memslot table; `before` and `after` are null where the slot was or is absent. */
+/** A change of the memslot table. `before` or `after` is null if the slot was or is absent. */
 export interface MemslotChanged extends Span {
   of: 'memslot'
   did: 'create' | 'move' | 'flags' | 'rebind' | 'resize' | 'delete' | 'change'
@@ -25,7 +25,7 @@ export interface MemslotChanged extends Span {
   after: MemslotRow | null
 }
 
-/** A change of what lies under host-virtual addresses. */
+/** A change of the memory at host-virtual addresses. */
 export interface MappingChanged extends Span {
   of: 'mapping'
   did: string
@@ -39,7 +39,7 @@ type Unspanned<T> = T extends unknown ? Omit<T, keyof Span> : never
 type Watcher = (change: OwnChange) => void
 const watchers = new Set<Watcher>()
 
-/** Calls `watcher` after each change of this environment, until the returned function is called. */
+/** Calls `watcher` after each change in this environment, until the returned function is called. */
 export function watchChanges(watcher: Watcher): () => void {
   watchers.add(watcher)
   return () => watchers.delete(watcher)
@@ -47,17 +47,17 @@ export function watchChanges(watcher: Watcher): () => void {
 
 const now = () => Number(process.hrtime.bigint())
 
-/** Whether anybody watches: for who would not even say what there is to tell. */
+/** Whether there are watchers. If there are none, callers need not even describe a change. */
 export const isWatched = () => watchers.size > 0
 
-/** Does the work, and tells the watchers of it unless it failed: threw, or gave a negative errno. Nothing is spent while there are none. */
+/** Does the work and then reports it to the watchers, unless it threw or returned a negative errno. Without watchers this costs nothing. */
 export function announcing(work: () => number, describe: () => Unspanned<OwnChange>[]): number {
   if (!isWatched()) return work()
   const begin = now()
   const result = work()
   if (result < 0) return result
   const end = now()
-  // It happened: each watcher hears of it, also when another one throws.
+  // The change is made, so each watcher hears of it even if another one throws.
   takeEach(describe().flatMap((change) => [...watchers].map((watcher) => () => watcher({ ...change, begin, end } as OwnChange))))
   return result
 }

@@ -1,4 +1,4 @@
-/** Guest memory whose pages come when they are touched: userfaultfd(2), Documentation/admin-guide/mm/userfaultfd.rst. */
+/** Guest memory whose pages are brought in when they are touched: userfaultfd(2), Documentation/admin-guide/mm/userfaultfd.rst. */
 
 import { AsyncResource } from 'node:async_hooks'
 import { closeSync } from 'node:fs'
@@ -15,25 +15,25 @@ import { holds, isFiltered, numberAt } from '../abi/procfs.js'
 import { shown } from '../abi/text.js'
 import { openBackingFile } from './backing-file.js'
 
-/** A page that a guest, or the host, touched and that is not there. */
+/** A missing page that a guest or the host touched. */
 export interface PageFault {
-  /** Where in the mapping the page begins. */
+  /** The offset of the page in the mapping. */
   offset: number
   /** Whether the touch was a write. */
   isWrite: boolean
 }
 
-/** Whole pages, of which the first is the one asked for; nothing for a page of zeros. */
+/** One or more whole pages, the first of which is the requested one. Null or undefined means a page of zeros. */
 export type PageContent = Uint8Array | null | undefined
-/** Gives the content of a page, at once or later. */
+/** Returns the content of a page, at once or by a promise. */
 export type FaultHandler = (fault: PageFault) => PageContent | Promise<PageContent>
-/** Where a native thread takes the pages from, without JavaScript: a file, beginning at `offset`, or bytes; zeros beyond their end. */
+/** Where a native thread takes the pages from, without JavaScript: a file from `offset` on, or bytes. Beyond their end the pages are zeros. */
 export type PageSource = { file: string; offset?: number } | { content: Uint8Array }
 
-// Those of this environment whose pages JavaScript serves.
+// The objects of this environment whose pages JavaScript serves.
 const serving = new Set<DemandPaging>()
 
-// process.exit() waits for the Workers' threads, and they may wait for pages that nobody serves any more.
+// process.exit() waits for the threads of Workers, and these may wait for pages that nobody will serve any more.
 function abandonAll(): void {
   for (const paging of serving) abandon(paging)
 }
@@ -45,11 +45,11 @@ function serveNoMore(paging: DemandPaging): void {
   if (serving.delete(paging) && serving.size === 0) process.off('exit', abandonAll)
 }
 
-// What one call looks for, or serves, before the event loop has its turn.
+// How many bytes one call looks at, and how many it serves, before the event loop has its turn.
 const lookAtOnce = 1024 * MiB
 const broughtAtOnce = MiB
 
-/** @internal Answers what waits, for a thread that is about to wait for itself. False when an answer comes only later, from the event loop. */
+/** @internal Answers the waiting faults, for a thread that is about to wait itself. Returns false if an answer comes later, from the event loop. */
 export function serveNow(): boolean {
   let answered = true
   for (const paging of serving) answered = serveWaiting(paging) && answered
@@ -59,44 +59,45 @@ export function serveNow(): boolean {
 const later = (offset: number) =>
   new KvmError(
     'not-present',
-    `the page at offset ${hex(offset)} is not there yet, and its handler answers only from the event loop, which this call would hold up: await populate() first, or run the vCPU on another thread`,
+    `the page at offset ${hex(offset)} is not there yet, and its handler answers only from the event loop, which this call would block: await populate() first, or run the vCPU on another thread`,
     { offset }
   )
 
 /** @internal */
 export let makePaging: (region: NativeRegion, origin: FaultHandler | PageSource, minor: boolean) => DemandPaging
-/** @internal before the library itself touches a range on this thread; throws when some of it comes only later */
+/** @internal Called before the library itself touches a range on this thread. It throws if some of the range comes only later. */
 export let providePages: (paging: DemandPaging, offset: number, length: number) => void
-/** @internal the mapping's handle is lost: nothing but a memslot, which another environment may have made, can ask for a page */
+/** @internal Called when the mapping's handle is lost. Only a memslot, perhaps of another environment, can then still ask for a page. */
 export let dropPaging: (paging: DemandPaging) => void
 let serveWaiting: (paging: DemandPaging) => boolean
 let abandon: (paging: DemandPaging) => void
 
 /**
- * The service of a mapping's missing pages. Made by {@link Mapping.onMissing} and {@link Mapping.onMinorFault}.
+ * Serves the missing pages of a mapping. {@link Mapping.onMissing} and {@link Mapping.onMinorFault} make it.
  *
- * Who touches a missing page waits in the kernel until it is served: best on a thread that does not serve. With a handler in JavaScript
- * the vCPU belongs on another thread than the handler's; run() on the same thread is interrupted and calls the handler in between, which
- * must then answer at once. A handler that throws, or a Worker that ends, fails the pages: a guest that touches them gets the error `memory`.
+ * A thread that touches a missing page waits in the kernel until the page is served. It should not be the thread that serves. If the handler is
+ * in JavaScript, run the vCPU on another thread than the handler's. A run() on the same thread is interrupted and calls the handler in between;
+ * the handler must then answer at once. If a handler throws, or its Worker ends, the pages fail: a guest that touches them gets the error
+ * `memory`.
  *
- * It does not keep the process alive, unless ref() was called: whoever runs the guest does. It ends with close(), with the mapping, or once
- * the mapping's handle is lost and no memslot holds the memory. A handler lives until then with whatever it names: one that names its own
- * mapping, or a VM with that memory, keeps them until close().
+ * The service does not keep the process alive unless ref() was called; the code that runs the guest does. It ends with close(), with the
+ * mapping, or once the mapping's handle is lost and no memslot holds the memory. Until then the handler stays alive with everything it refers
+ * to: if it refers to its own mapping, or to a VM with that memory, they live until close().
  *
- * A time limit of run(), a kick, the end of a Worker interrupt a vCPU's wait, with two exceptions: before Linux 6.2, and for an instruction that
- * KVM emulates, the kernel heeds no signal there. Such a wait lasts until the page is served or the service closed; if the serving thread is
- * held up by it (in run(), in a change of the memslots, or in another call), or if the vCPU is closed meanwhile, the access fails instead, as
- * `memory` or as an MMIO exit. Where it was run() of the serving thread, run() makes the access itself, or the next one does if the page comes
- * later.
+ * A vCPU that waits for a page is interrupted by a time limit of run(), by a kick, and by the end of its Worker. There are two exceptions, in
+ * which the kernel ignores signals: before Linux 6.2, and for an instruction that KVM emulates. Such a wait lasts until the page is served or the
+ * service is closed. If it blocks the serving thread (in run(), in a change of the memslots, or in another call), or if the vCPU is closed
+ * meanwhile, the access fails instead, as `memory` or as an MMIO exit. If the serving thread itself was in run(), that run() makes the access in
+ * memory, or the next run() does if the page comes later.
  */
 export class DemandPaging implements Disposable {
   readonly #native: NativeFaultService
   readonly #region: NativeRegion
-  // Until close(): it may hold the mapping, for whose end this is kept (Mapping's registry of what is lost).
+  // close() drops it: the handler may hold the mapping, and Mapping's registry of lost handles holds this object until the mapping is lost.
   #handler: FaultHandler | undefined
   readonly #minor: boolean
   readonly #bell: Doorbell | undefined
-  // Pages whose handler is on the stack, and those whose handler answers later.
+  // The pages whose handler is running now, and the pages whose handler answers later.
   readonly #asking = new Set<number>()
   readonly #inFlight = new Map<number, Promise<number>>()
   #closed = false
@@ -111,7 +112,7 @@ export class DemandPaging implements Disposable {
 
   private constructor(key: symbol, region: NativeRegion, origin: FaultHandler | PageSource, minor: boolean) {
     checkOurs(key, 'a DemandPaging', 'onMissing() or onMinorFault() of a Mapping')
-    // In the async context of whoever asked for it, whether the event loop calls it or a run() that waits for the page.
+    // The handler runs in the async context that it was given in, whether the event loop calls it or a run() that waits for the page.
     this.#handler = typeof origin === 'function' ? AsyncResource.bind(origin) : undefined
     this.#region = region
     this.#minor = minor
@@ -127,16 +128,16 @@ export class DemandPaging implements Disposable {
     serve(this)
   }
 
-  /** Whether close() was called, here or on the mapping. */
+  /** Whether close() was called, on this object or on the mapping. */
   get closed(): boolean {
     return this.#closed
   }
-  /** Pages served so far. */
+  /** How many pages were served so far. */
   get served(): number {
     return this.#native.served()
   }
 
-  // A handler for each fault that waits; false when one answers later, or when this thread waits for one that is at work.
+  // Calls the handler for each waiting fault. Returns false if a handler answers later, or if this thread waits for a handler that it is running.
   #serveWaiting(): boolean {
     const faults = this.#native.take()
     let answered = true
@@ -153,7 +154,7 @@ export class DemandPaging implements Disposable {
     for (let at = 0; at < runs.length; at += 2)
       for (let page = runs[at]!; page < runs[at]! + runs[at + 1]! && !this.#closed; ) {
         if (this.#asking.has(page))
-          throw new KvmError('not-present', `the page at offset ${hex(page)} is not there yet: it is what this handler was asked for`, {
+          throw new KvmError('not-present', `the page at offset ${hex(page)} is not there yet: this handler was called to bring it`, {
             offset: page
           })
         const served = this.#bringIn(page, runs[at + 1]!)
@@ -163,7 +164,7 @@ export class DemandPaging implements Disposable {
   }
 
   /**
-   * Asks for the pages of a range that are missing, and waits until they are there: before a read(), or ahead of the guest.
+   * Brings in the missing pages of a range, and waits until they are there. Call it before a read(), or ahead of the guest.
    * @throws KvmError `closed`, `argument`
    */
   async populate(offset = 0, length = restAfter(offset, this.#region.size)): Promise<void> {
@@ -186,7 +187,7 @@ export class DemandPaging implements Disposable {
     }
   }
 
-  /** How many bytes are there now: of the page alone where a handler brings it and no more, or later, by a promise. */
+  /** Brings in a page and returns how many bytes are there now. A handler may bring the page alone, and may answer by a promise. */
   #bringIn(page: number, most: number): number | Promise<number> {
     if (this.#handler === undefined) return this.#takeFromSource(page, most)
     return this.#inFlight.get(page) ?? this.#ask({ offset: page, isWrite: false })
@@ -201,7 +202,7 @@ export class DemandPaging implements Disposable {
     return length
   }
 
-  /** How many bytes are there now, the page's own at least; a promise where the handler answers later. */
+  /** Asks the handler, and returns how many bytes are there now, at least the page. It returns a promise if the handler answers later. */
   #ask(fault: PageFault): number | Promise<number> {
     const { offset } = fault
     try {
@@ -239,7 +240,7 @@ export class DemandPaging implements Disposable {
     return length
   }
 
-  // A minor fault is about the memfd's own content: that is where new content goes.
+  // A minor fault concerns the content of the memfd itself, so new content is written there.
   #put(offset: number, length: number, content: Uint8Array | null): void {
     const written = this.#minor && content ? this.#region.write(offset, content) : 0
     const result = written < 0 ? written : this.#native.serve(offset, length, content)
@@ -256,18 +257,18 @@ export class DemandPaging implements Disposable {
     return pageSize
   }
 
-  /** Keeps the process alive until close() or unref(). A native source never does. */
+  /** Keeps the process alive until close() or unref(). A native source never keeps it alive. */
   ref(): this {
     this.#bell?.ref()
     return this
   }
-  /** Lets the process end, as at first. */
+  /** Lets the process end, which is the default. */
   unref(): this {
     this.#bell?.unref()
     return this
   }
 
-  /** Ends it: what is missing still becomes ordinary memory, zeros unless its file says otherwise. A second call does nothing. */
+  /** Ends the service. Pages that are still missing become ordinary memory: zeros, or the content of the mapped file. A second call does nothing. */
   close(): void {
     if (this.#closed) return
     this.#closed = true
@@ -279,12 +280,12 @@ export class DemandPaging implements Disposable {
   #dropped(): void {
     if (this.#region.slots === 0) this.close()
   }
-  /** close(), at the end of a `using` block. */
+  /** Calls close() at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     const { address, size } = this.#region
     const origin = this.#minor ? 'minor faults' : this.#bell ? 'handler' : 'source'
@@ -317,15 +318,15 @@ function checkService(result: NativeFaultService | number): NativeFaultService {
     const may = holds('CapEff', 'sys_ptrace') || numberAt('/proc/sys/vm/unprivileged_userfaultfd') === 1
     const why =
       may && isFiltered()
-        ? 'this process may serve them, and is under a seccomp filter: if that refuses userfaultfd, start it outside of the sandbox, or with a filter that allows it'
+        ? 'this process may serve them, but is under a seccomp filter: if the filter refuses userfaultfd, start the process outside of the sandbox, or with a filter that allows it'
         : 'faults of KVM need CAP_SYS_PTRACE (root has it), sysctl vm.unprivileged_userfaultfd=1, or access to /dev/userfaultfd; see node-kvm doctor'
     throw new KvmError('permission', `userfaultfd: ${errno}; ${why}`, { errno })
   }
   const advice: Record<string, string> = {
     ENOSYS: 'this kernel has no userfaultfd',
-    EOPNOTSUPP: 'it is there for anonymous memory and memfds; minor faults only for a memfd that was not remapped',
-    EEXIST: 'the faults of this mapping are served already',
-    EBUSY: 'a live buffer of the mapping exists, through which a missing page would stop this thread'
+    EOPNOTSUPP: 'userfaultfd serves anonymous memory and memfds; minor faults need a memfd that was not remapped',
+    EEXIST: 'the faults of this mapping are already served',
+    EBUSY: 'a live buffer of the mapping exists, and an access through it to a missing page would block this thread'
   }
   const code = errno === 'EEXIST' || errno === 'EBUSY' ? 'in-use' : 'unavailable'
   throw (

@@ -1,6 +1,6 @@
 /**
- * Which pages changed since the last look, whoever changed them: what the guest wrote by KVM's dirty log (api.rst 4.8, 4.117, 8.29), and what
- * this library wrote by a log of its own, since KVM's does not see it.
+ * Finds the pages that changed since the last look, whoever changed them. KVM's dirty log (api.rst 4.8, 4.117, 8.29) has the writes of the guest.
+ * It does not see the writes of this library, so the library keeps a log of these itself.
  */
 
 import { inspect } from 'node:util'
@@ -19,54 +19,56 @@ import { type Memslot, recordOf } from './memslot.js'
 import { PageSet } from './page-set.js'
 import type { SlotTable } from './slot-table.js'
 
-/** How KVM keeps its log; what {@link DirtyLog.collect} gives is the same. */
+/** How KVM keeps its log. {@link DirtyLog.collect} returns the same in every mode. */
 export type DirtyLogMode =
-  /** A bitmap for each memslot, cleared and protected again when it is read. */
+  /** A bitmap for each memslot. Reading it clears it and protects the pages again. */
   | 'bitmap'
-  /** The same, protected again by a call of its own (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2): shorter times under KVM's lock. */
+  /** The same, but a second call protects the pages again (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2), so KVM holds its lock for a shorter time. */
   | 'manual'
-  /** A ring for each vCPU: its cost grows with the pages written, not with the memory. A full ring is an exit, `dirty-ring-full`. */
+  /** A ring for each vCPU. Its cost grows with the pages written, not with the size of memory. A full ring causes the exit `dirty-ring-full`. */
   | 'ring'
 
-/** Of {@link Vm.dirtyLog}. */
+/** Options for {@link Vm.dirtyLog}. */
 export interface DirtyLogOptions {
-  /** 'bitmap' if absent. 'ring' must be chosen before the first vCPU. */
+  /** The default is 'bitmap'. 'ring' must be chosen before the first vCPU is made. */
   mode?: DirtyLogMode
-  /** Entries of each vCPU's ring, 16 bytes each, a power of two; 65536 if absent. KVM keeps some of them in reserve. */
+  /** The number of entries in each vCPU's ring, 16 bytes each: a power of two, by default 65536. KVM keeps some of them in reserve. */
   ringEntries?: number
 }
 
-/** Guest-physical addresses within one memslot. */
+/** A range of guest-physical addresses within one memslot. */
 export interface DirtyRange {
   gpa: Gpa
-  /** Bytes, whole pages. */
+  /** The size in bytes, whole pages. */
   size: number
 }
 
 const manualProtect = capabilities.MANUAL_DIRTY_LOG_PROTECT2
 const ringCapabilities = [capabilities.DIRTY_LOG_RING_ACQ_REL, capabilities.DIRTY_LOG_RING]
-// A ring, once enabled, is the VM's only log.
+// Once a VM has rings, it can have no other log.
 const withRings = new WeakSet<NativeVm>()
 
 interface Logged {
   slot: Memslot
-  /** The change that left it as it was adopted, by number (native/core/memslots.h): after any other nobody knows what its log has missed. */
+  /**
+   * The number of the change that left the slot as it was adopted (native/core/memslots.h). After a later change nobody knows what the log missed.
+   */
   changed: number
   pages: PageSet
-  /** Whether logging was turned on here, to be turned off again. */
+  /** Whether this log turned logging on, and so must turn it off again. */
   turnedOn: boolean
-  /** Which memory is behind it, and the number of its first page there. */
+  /** Identifies the memory behind the slot; `first` is the number of the slot's first page in it. */
   memory: number
   first: number
-  /** Other slots over some of the same pages. */
+  /** Other slots that share some of the same pages. */
   aliases: Logged[]
 }
 
-/** @internal The VM as its dirty log sees it. */
+/** @internal The parts of a VM that its dirty log needs. */
 export interface DirtyLogHost {
   native: NativeVm
   handle: Handle
-  /** Whether this environment has vCPUs of it. */
+  /** Whether this environment has vCPUs of the VM. */
   hasVcpus(): boolean
 }
 
@@ -79,12 +81,12 @@ const harvestCauses: Causes = {
 export let makeDirtyLog: (vm: DirtyLogHost, memslots: SlotTable, options: DirtyLogOptions) => DirtyLog
 
 /**
- * The dirty log of a VM. Made by {@link Vm.dirtyLog}; one at a time.
+ * The dirty log of a VM. {@link Vm.dirtyLog} makes it; a VM has one at a time.
  *
- * A page that was never told of counts as dirty, so that the first collect() has all of memory, and a loop of collect and copy yields an
- * exact copy once the guest has stopped. So does a memslot that was created or changed meanwhile. Memory that stands
- * behind several memslots, by one mapping or by several of one file, is told of at each of its GPAs. Writes through a live `buffer`, and of
- * other VMs and processes to shared files, are not seen: tell of them by {@link mark}.
+ * A page counts as dirty until it was returned once. So the first collect() returns all of memory, and a loop of collect and copy yields an exact
+ * copy once the guest has stopped. All pages of a memslot that was created or changed meanwhile count as dirty, too. If memory is behind several
+ * memslots, by one mapping or by several mappings of one file, a page is returned at each of its GPAs. The log does not see writes through a live
+ * `buffer`, nor writes of other VMs and processes to shared files: report them with {@link mark}.
  * @example
  * using machine = kvm.createVm()
  * machine.memslots.create({ gpa: 0, mapping })
@@ -120,18 +122,18 @@ export class DirtyLog implements Disposable {
     }
   }
 
-  /** Whether close() was called, here or on the VM. */
+  /** Whether close() was called, on this object or on the VM. */
   get closed(): boolean {
     return this.#closed
   }
 
   #prepare(ringEntries: number): void {
     if (this.mode === 'ring') enableRing(this.#host, ringEntries)
-    else if (withRings.has(this.#vm)) throw argumentError('mode', this.mode, "'ring': this VM's log is a ring, for its whole life")
+    else if (withRings.has(this.#vm)) throw argumentError('mode', this.mode, "'ring': this VM has dirty rings, which it keeps for its whole life")
     else if (this.mode === 'manual') setManualProtect(this.#host.handle, 1n)
   }
 
-  // Logging first, then everything is dirty: what is written in between is copied with the rest.
+  // Logging is turned on first, and then everything counts as dirty: what the guest writes in between is copied with the rest.
   #adopt(): void {
     this.#memslots.refuseInTransaction()
     const before = this.#logged.size
@@ -139,12 +141,12 @@ export class DirtyLog implements Disposable {
     for (const slot of this.#memslots) {
       const known = this.#logged.get(slot.id)
       if (known && isAsAdopted(known, slot) && this.#recorders.has(slot.mapping)) continue
-      // Whatever fails from here on: close() turns off what was turned on, and what is not as adopted is adopted anew.
+      // Whatever fails from here on, close() turns off what was turned on, and slots that are not fully adopted are adopted again.
       const logged = loggedOf(slot, !slot.logDirty || (known?.slot === slot && known.turnedOn))
       this.#logged.set(slot.id, logged)
       if (!slot.logDirty) setLogging(slot, true)
       if (slot.deleted) continue
-      // Another environment may have given it other memory, or another size, before that.
+      // Another environment may have given the slot other memory, or another size, before logging was on.
       if (covers(logged, slot)) logged.changed = recordOf(slot).changed
       else this.#logged.set(slot.id, loggedOf(slot, logged.turnedOn))
       if (!this.#recorders.has(slot.mapping)) this.#recorders.set(slot.mapping, recorderOf(slot.mapping))
@@ -171,8 +173,9 @@ export class DirtyLog implements Disposable {
   }
 
   /**
-   * The pages that changed since the last call, as ranges by ascending GPA. Copy them after this call: a page written meanwhile comes again.
-   * @throws KvmError `closed`; `state` inside a transaction of the memslots, as the other methods
+   * Returns the pages that changed since the last call, as ranges in ascending order of GPA. Copy them after this call: a page written meanwhile
+   * is returned again by the next one.
+   * @throws KvmError `closed`; `state` inside a transaction of the memslots, as all methods do
    */
   collect(): DirtyRange[] {
     this.harvest()
@@ -185,7 +188,7 @@ export class DirtyLog implements Disposable {
     return ranges
   }
 
-  /** Takes over what KVM has, for the next collect(): what a vCPU needs to go on after a `dirty-ring-full` exit. */
+  /** Takes over KVM's log for the next collect(). A vCPU needs this call before it can go on after a `dirty-ring-full` exit. */
   harvest(): void {
     if (this.#closed) throw new KvmError('closed', 'this dirty log is closed')
     this.#adopt()
@@ -196,7 +199,7 @@ export class DirtyLog implements Disposable {
 
   #takeBitmap(logged: Logged): void {
     const { slot, pages, aliases } = logged
-    // One that another environment changed since it was adopted, which this table may know by now, is all dirty in the next collect().
+    // If another environment changed the slot since it was adopted, the next collect() returns all of it. This table may know of the change already.
     const bitmap = isAsAdopted(logged, slot) ? this.#memslots.dirtyLogOf(slot) : null
     if (bitmap === null) return
     if (this.mode === 'manual' && bitmap.some((byte) => byte !== 0)) this.#memslots.clearDirtyLogOf(slot, bitmap, 0)
@@ -207,14 +210,14 @@ export class DirtyLog implements Disposable {
   #takeRings(): void {
     const pairs = this.#vm.harvestDirtyRings()
     if (typeof pairs === 'number') throw this.#host.handle.refused(KVM_RESET_DIRTY_RINGS, pairs, 'harvesting the dirty rings', harvestCauses)
-    // An entry may be of a slot that is gone, and its number another's by now: then that one has a page too many.
+    // An entry may name a slot that is gone, and its number may belong to another slot by now. That slot then has one dirty page too many.
     for (let at = 0; at < pairs.length; at += 2) {
       const logged = this.#logged.get(pairs[at]!)
       if (logged) this.#tell(logged, pairs[at + 1]!, 1)
     }
   }
 
-  // A recorder hears of what was written by way of any mapping of its memory.
+  // A recorder sees writes through any mapping of its memory.
   #takeOwnWrites(mapping: Mapping, recorder: NativeWriteRecorder): void {
     const written = new PageSet(mapping.size / pageSize)
     recorder.collect(written.bytes)
@@ -222,7 +225,7 @@ export class DirtyLog implements Disposable {
       for (const { slot, pages } of this.#logged.values()) if (slot.mapping === mapping) pages.addRun(first - slot.offset / pageSize, count)
   }
 
-  /** Pages that changed in a way that neither KVM nor the library saw: by a live buffer, say. */
+  /** Marks a range as changed when neither KVM nor the library saw the write, for example a write through a live buffer. */
   mark(gpa: Gpa, size: number): void {
     if (this.#closed) throw new KvmError('closed', 'this dirty log is closed')
     checkAddress('gpa', gpa)
@@ -236,7 +239,7 @@ export class DirtyLog implements Disposable {
     }
   }
 
-  /** Ends it: slots that were not logged before are not any more. A second call does nothing. */
+  /** Ends the log, and turns logging off for the slots that were not logged before. A second call does nothing. */
   close(): void {
     if (this.#closed) return
     this.#memslots.refuseInTransaction()
@@ -251,18 +254,18 @@ export class DirtyLog implements Disposable {
     if (this.mode === 'manual') setManualProtect(this.#host.handle, 0n)
   }
 
-  /** close(), at the end of a `using` block. */
+  /** Calls close() at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return shown('DirtyLog', { mode: this.mode, closed: this.#closed })
   }
 }
 
-/** Another environment may delete it meanwhile. */
+/** Turns logging of a slot on or off; another environment may delete the slot meanwhile. */
 function setLogging(slot: Memslot, logDirty: boolean): void {
   try {
     slot.setFlags({ logDirty })
@@ -271,10 +274,10 @@ function setLogging(slot: Memslot, logDirty: boolean): void {
   }
 }
 
-/** What is adopted keeps a log, unless it was changed since. */
+/** Whether the log of an adopted slot is complete: the slot was not changed since. */
 const isAsAdopted = ({ slot, changed }: Logged, now: Memslot) => slot === now && changed === recordOf(now).changed && now.logDirty
 
-/** Which memory, and which of its pages. */
+/** Identifies the memory behind a slot, and the slot's first page in it. */
 function memoryOf(slot: Memslot) {
   const [memory, offset] = heldRegionOf(slot.mapping).memory
   return { memory, first: (offset + slot.offset) / pageSize, count: slot.size / pageSize }
@@ -290,7 +293,7 @@ function covers(logged: Logged, slot: Memslot): boolean {
   return logged.memory === memory && logged.first === first && logged.pages.size === count
 }
 
-/** Finds which slots stand over the same pages: in the order of the memory, each can overlap those only that have not ended before it. */
+/** Finds the slots that share pages. In the order of the memory, a slot can overlap only earlier slots that have not ended before it. */
 function link(all: Logged[]): void {
   const endOf = ({ slot, first }: Logged) => first + slot.size / pageSize
   let open: Logged[] = []
@@ -315,7 +318,7 @@ function setManualProtect(handle: Handle, value: bigint): void {
   })
 }
 
-// The younger capability says how entries are published; on x86-64 both are the same (api.rst 8.29).
+// The newer capability says how entries are published; on x86-64 both behave the same (api.rst 8.29).
 function enableRing({ native, handle, hasVcpus }: DirtyLogHost, entries: number): void {
   const capability = ringCapabilities.find((number) => handle.send(KVM_CHECK_EXTENSION, number) > 0)
   if (capability === undefined) throw new KvmError('unavailable', 'this host has no dirty ring (KVM_CAP_DIRTY_LOG_RING); use bitmap or manual')
@@ -327,8 +330,8 @@ function enableRing({ native, handle, hasVcpus }: DirtyLogHost, entries: number)
   withRings.add(native)
 }
 
-// kvm_vm_ioctl_enable_dirty_log_ring() has these causes, and one more that nobody tells: a ring must be larger than what KVM keeps in reserve.
+// The causes are those in kvm_vm_ioctl_enable_dirty_log_ring(). One more cannot be seen: a ring must be larger than KVM's reserve.
 function whyNoRing(native: NativeVm, hasVcpus: boolean): string | undefined {
   if (hasVcpus) return 'they must be enabled before the first vCPU'
-  return withRings.has(native) ? 'this VM has them already, for its whole life' : undefined
+  return withRings.has(native) ? 'this VM already has them, for its whole life' : undefined
 }

@@ -1,4 +1,4 @@
-/** Memory of a guest behind a file of KVM's: KVM_CREATE_GUEST_MEMFD (api.rst 4.142). */
+/** Guest memory in a file of KVM: KVM_CREATE_GUEST_MEMFD (api.rst 4.142). */
 import { inspect } from 'node:util'
 import { argumentError, checkBoolean, checkInteger, checkOptions, checkSize, hex, pageSize, restAfter } from '../abi/arguments.js'
 import { errnoName, errnoText, exhaustion, KvmError } from '../abi/errors.js'
@@ -11,30 +11,31 @@ import { checkOurs, ours } from '../abi/internal.js'
 import type { Handle } from '../abi/ioctls.js'
 import type { NativeDescriptor, NativeVm } from '../abi/native.js'
 import { shown } from '../abi/text.js'
-import { commonOptions, type Mapping, type MappingOptions, mapDescriptor } from './mapping.js'
+import { type Mapping, mapDescriptor } from './mapping.js'
+import { commonOptions, type MappingOptions } from './mapping-options.js'
 
-/** By the names of the options that set them. */
+/** The flags, by the names of the options that set them. */
 const flagsByName = { mmap: GUEST_MEMFD_FLAG_MMAP, initShared: GUEST_MEMFD_FLAG_INIT_SHARED } as const
 type FlagName = keyof typeof flagsByName
 const namesOf = (flags: number) => Object.entries(flagsByName).flatMap(([name, flag]) => (flags & flag ? [name] : []))
 
-/** Of {@link Vm.createGuestMemfd}. */
+/** Options for {@link Vm.createGuestMemfd}. */
 export interface GuestMemfdOptions {
-  /** Bytes, a multiple of 4 KiB. */
+  /** The size in bytes, a multiple of 4 KiB. */
   size: number
-  /** Whether this process may map it, as {@link GuestMemfd.mmap} does (GUEST_MEMFD_FLAG_MMAP, Linux 6.18). */
+  /** Whether this process may map the file with {@link GuestMemfd.mmap} (GUEST_MEMFD_FLAG_MMAP, Linux 6.18). */
   mmap?: boolean
-  /** Whether its pages are shared with the host from the beginning, and not private to the guest (GUEST_MEMFD_FLAG_INIT_SHARED, Linux 6.18). */
+  /** Whether the pages are at first shared with the host instead of private to the guest (GUEST_MEMFD_FLAG_INIT_SHARED, Linux 6.18). */
   initShared?: boolean
-  /** GUEST_MEMFD_FLAG_ bits beside those above, as they are: for flags that this library does not know. */
+  /** Further GUEST_MEMFD_FLAG_ bits, passed on unchanged: for flags that this library does not know. */
   flags?: number
 }
 
 /** @internal */
 export let createGuestMemfd: (vm: NativeVm, handle: Handle, options: GuestMemfdOptions) => GuestMemfd
-/** @internal the open descriptor */
+/** @internal Returns the open descriptor. */
 export let descriptorOf: (memfd: GuestMemfd) => number
-/** @internal the VM that made it, and that alone may use it */
+/** @internal Returns the VM that made the file; only that VM may use it. */
 export let ownerOf: (memfd: GuestMemfd) => NativeVm
 /** @internal */
 export function checkOpen(memfd: GuestMemfd): void {
@@ -49,7 +50,7 @@ function checkedFlags(options: GuestMemfdOptions): number {
   return (named | checkInteger('flags', options.flags ?? 0, 0, 2 ** 31 - 1)) >>> 0
 }
 
-/** KVM says by capabilities whether it makes any for this VM, and with which flags. */
+/** Finds out from KVM's capabilities whether it makes any guest_memfd for this VM, and with which flags. */
 function notCreated(handle: Handle, size: number, flags: number, result: number): KvmError {
   const asked = `creating a guest_memfd of ${hex(size)} bytes`
   const check = (capability: number) => handle.send(KVM_CHECK_EXTENSION, capability)
@@ -59,10 +60,10 @@ function notCreated(handle: Handle, size: number, flags: number, result: number)
       ioctl: KVM_CREATE_GUEST_MEMFD.name
     })
   if (handle.closed) return handle.closedError()
-  if (errnoName(result) === 'ENOTTY') return lacking('this kernel has none: it needs Linux 6.8, built with CONFIG_KVM_GUEST_MEMFD')
+  if (errnoName(result) === 'ENOTTY') return lacking('this kernel lacks guest_memfd, which needs Linux 6.8, built with CONFIG_KVM_GUEST_MEMFD')
   if (errnoName(result) !== 'EINVAL') return handle.refused(KVM_CREATE_GUEST_MEMFD, result, asked)
   if (check(capabilities.GUEST_MEMFD) <= 0)
-    return lacking('KVM makes none for VMs of this type (KVM_CAP_GUEST_MEMFD): before Linux 6.18 only for those with private memory')
+    return lacking('KVM makes none for VMs of this type (KVM_CAP_GUEST_MEMFD): before Linux 6.18 it did so only for VMs with private memory')
   const known = Math.max(0, check(capabilities.GUEST_MEMFD_FLAGS))
   const unknown = (flags & ~known) >>> 0
   if (unknown === 0) return handle.refused(KVM_CREATE_GUEST_MEMFD, result, asked)
@@ -71,15 +72,15 @@ function notCreated(handle: Handle, size: number, flags: number, result: number)
 }
 
 /**
- * A guest_memfd of one VM. Made by {@link Vm.createGuestMemfd}; a memslot created with it keeps it alive in the kernel.
+ * A guest_memfd of one VM. {@link Vm.createGuestMemfd} makes it. A memslot that was created with it keeps it alive in the kernel.
  * @example
  * using secret = vm.createGuestMemfd({ size: 2 * MiB })
  * vm.memslots.create({ gpa: 0x10_0000, mapping, guestMemfd: secret })
  */
 export class GuestMemfd implements Disposable {
-  /** Bytes. */
+  /** The size in bytes. */
   readonly size: number
-  /** Its GUEST_MEMFD_FLAG_ bits. */
+  /** The GUEST_MEMFD_FLAG_ bits. */
   readonly flags: number
   readonly #native: NativeDescriptor
   readonly #owner: NativeVm
@@ -111,11 +112,11 @@ export class GuestMemfd implements Disposable {
     return new GuestMemfd(ours, vm, memfd, size, flags)
   }
 
-  /** Whether this process may map it. */
+  /** Whether this process may map the file. */
   get mappable(): boolean {
     return (this.flags & flagsByName.mmap) !== 0
   }
-  /** Whether close() was called. Any other use then throws `closed`. */
+  /** Whether close() was called. Every other call then throws `closed`. */
   get closed(): boolean {
     return this.#native.fd < 0
   }
@@ -141,15 +142,15 @@ export class GuestMemfd implements Disposable {
   }
 
   /**
-   * Brings pages in before the guest touches them: fallocate(2). Those that are there stay as they are.
-   * @throws KvmError `argument`, `closed`, or `memory` where there is not enough
+   * Allocates pages before the guest touches them: fallocate(2). Pages that are already there stay as they are.
+   * @throws KvmError `argument`, `closed`, or `memory` if there is not enough
    */
   allocate(offset = 0, length = restAfter(offset, this.size)): void {
     this.#allocate('allocate', false, offset, length)
   }
 
   /**
-   * Gives pages back, and takes them from the guest: fallocate(2) with FALLOC_FL_PUNCH_HOLE. The next touch brings pages of zeros.
+   * Frees pages, and takes them from the guest: fallocate(2) with FALLOC_FL_PUNCH_HOLE. The next access finds pages of zeros.
    * @throws KvmError `argument`, `closed`
    */
   punchHole(offset = 0, length = restAfter(offset, this.size)): void {
@@ -157,9 +158,9 @@ export class GuestMemfd implements Disposable {
   }
 
   /**
-   * Its pages in this process's address space. An access to pages that are private to the guest fails with EFAULT: without `initShared` all are.
-   * The mapping's `kind` is `file`; it lives on when this handle is closed.
-   * @throws KvmError `state` unless it was created with `mmap`, `argument`, `closed`, `memory`
+   * Maps the pages into this process's address space. An access to a page that is private to the guest fails with EFAULT; without `initShared` all
+   * pages are private. The mapping's `kind` is `file`; it stays valid when this handle is closed.
+   * @throws KvmError `state` unless the file was created with `mmap`, `argument`, `closed`, `memory`
    * @example
    * using shared = vm.createGuestMemfd({ size: 2 * MiB, mmap: true, initShared: true })
    * using mapping = shared.mmap()
@@ -173,16 +174,16 @@ export class GuestMemfd implements Disposable {
     return mapDescriptor({ kind: 'file', size, offset, fd: this.#native.fd, shared: true }, rest)
   }
 
-  /** Closes the handle; slots and mappings made with it keep the memory. A second call does nothing. */
+  /** Closes the handle; slots and mappings that were made with it keep the memory. A second call does nothing. */
   close(): void {
     this.#native.close()
   }
-  /** close(), at the end of a `using` block. */
+  /** Calls close() at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return shown('GuestMemfd', { size: hex(this.size), flags: namesOf(this.flags).join('+') || undefined, closed: this.closed })
   }

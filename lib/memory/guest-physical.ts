@@ -1,4 +1,4 @@
-/** How far guest-physical addresses reach on this host. */
+/** The end of guest-physical addresses on this host. */
 
 import { findMmu } from '../abi/mmu.js'
 import { readOptional } from '../abi/procfs.js'
@@ -8,10 +8,10 @@ const widest = 52
 const sizesLeaf = 0x8000_0008
 
 /**
- * The first GPA that no memslot may reach, by kvm_mmu_max_gfn(): with EPT or NPT what the processor's physical addresses have, 2^MAXPHYADDR;
- * with shadow paging 2^52, whatever they have.
- * @param cpuid KVM_GET_SUPPORTED_CPUID, whose leaf 0x8000_0008 has MAXPHYADDR as the processor says it. Without it /proc/cpuinfo is asked, which
- *   takes off the bits that memory encryption uses
+ * Returns the first GPA that no memslot may reach, as kvm_mmu_max_gfn() does. With EPT or NPT it is 2^MAXPHYADDR, the end of the processor's
+ * physical addresses; with shadow paging it is 2^52 on every processor.
+ * @param cpuid the answer of KVM_GET_SUPPORTED_CPUID, whose leaf 0x8000_0008 has the processor's MAXPHYADDR. Without it, the value comes from
+ *   /proc/cpuinfo, which subtracts the bits that memory encryption uses
  */
 export function guestPhysicalLimit(cpuid?: Iterable<CpuidEntry>, read: (path: string) => string | null = readOptional): number {
   const { mmu } = findMmu(read)

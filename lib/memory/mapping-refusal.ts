@@ -1,4 +1,4 @@
-/** Why host memory was not mapped, changed or reached: what the kernel said, and its cause where that can be seen. */
+/** Explains why host memory was not mapped, changed or reached: what the kernel said, and the cause if it can be seen. */
 import { existsSync } from 'node:fs'
 import { GiB, hex, KiB, MiB } from '../abi/arguments.js'
 import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
@@ -18,7 +18,7 @@ function failure(asked: string, result: number, why: string): KvmError {
 }
 
 const filtered =
-  'this process is under a seccomp filter: if that refuses the system call, start it outside of the sandbox, or with a filter that allows it'
+  'this process is under a seccomp filter: if the filter refuses the system call, start the process outside of the sandbox, or with a filter that allows it'
 const notPermitted = () =>
   isFiltered() ? filtered : 'the kernel does not permit it to this process; a security module may have refused it (see dmesg | tail)'
 
@@ -34,14 +34,17 @@ function whyNoHugePages({ size, hugePageSize = 2 * MiB }: RegionOptions): string
   return "the pool has enough free pages: a limit of this process's cgroup (hugetlb), or of its address space, refuses it"
 }
 
-/** By mm/overcommit-accounting.rst: in mode 0 the kernel refuses what is larger than all memory and swap, in mode 2 what its commit limit does not cover. */
+/**
+ * In overcommit mode 0 the kernel refuses a mapping larger than memory and swap together, in mode 2 one beyond its commit limit
+ * (mm/overcommit-accounting.rst).
+ */
 function whyNotCommitted(size: number, read: Read): string | undefined {
   const memory = read('/proc/meminfo')
   const inBytes = (name: string) => (numberIn(memory, name) ?? NaN) * KiB
   const mode = read('/proc/sys/vm/overcommit_memory').trim()
   const all = inBytes('MemTotal') + inBytes('SwapTotal')
   if (mode === '0' && size > all)
-    return `vm.overcommit_memory is 0, by which no mapping may be larger than all memory and swap, ${bytes(all)}: map it with { noReserve: true }, if the guest will not touch all of it`
+    return `vm.overcommit_memory is 0, so no mapping may be larger than memory and swap together, ${bytes(all)}: map it with { noReserve: true }, if the guest will not use all of it`
   const [limit, committed] = [inBytes('CommitLimit'), inBytes('Committed_AS')]
   if (mode === '2' && committed + size > limit)
     return `vm.overcommit_memory is 2, and ${bytes(committed)} of the commit limit, ${bytes(limit)}, are taken: raise vm.overcommit_ratio, add swap, or set vm.overcommit_memory to 1`
@@ -52,17 +55,17 @@ function whyBeyondLimit(size: number, kind: Kind, read: Read): string | undefine
   const [status, limits] = [read('/proc/self/status'), read('/proc/self/limits')]
   const isBeyond = (row: string, field: string) => (numberIn(status, field) ?? 0) * KiB + size > (limitOf(row, limits)?.soft ?? Infinity)
   if (isBeyond('Max address space', 'VmSize'))
-    return 'it would be more than the address space that this process may have: raise the limit (ulimit -v, RLIMIT_AS)'
+    return 'the mapping would exceed the address space that this process may have: raise the limit (ulimit -v, RLIMIT_AS)'
   if (kind === 'anonymous' && isBeyond('Max data size', 'VmData'))
-    return 'it would be more data than this process may have: raise the limit (ulimit -d, RLIMIT_DATA)'
+    return 'the mapping would exceed the data that this process may have: raise the limit (ulimit -d, RLIMIT_DATA)'
   return undefined
 }
 
-/** What of the host explains that there is no memory for a mapping; for the tests with a host of their own. */
+/** Explains from the state of the host why there is no memory for a mapping. Tests give a host of their own. */
 export function whyNoMemory(request: RegionOptions, read: Read = glance): string {
   const { size, kind } = request
   if (kind === 'hugetlb') return whyNoHugePages(request)
-  // Of the shared kinds the file has the pages, and a memfd's size promises none.
+  // For the shared kinds the file has the pages, and the size of a memfd reserves none.
   const reserves = kind === 'anonymous' && request.noReserve !== true
   return (
     whyBeyondLimit(size, kind, read) ??
@@ -87,13 +90,13 @@ function whyNotMapped(request: RegionOptions, errno: string, read: Read): string
       return `files of this process may have ${bytes(limit)}, and a memfd counts as one: raise the limit (ulimit -f, RLIMIT_FSIZE)`
     }
     case 'EEXIST':
-      return 'something is mapped there already'
+      return 'something is already mapped there'
     case 'EINVAL':
       if (kind === 'hugetlb' && existsSync('/sys/kernel/mm/hugepages') && !existsSync(poolOf(hugePageSize)))
         return `this kernel has no huge pages of ${bytes(hugePageSize)}; see /sys/kernel/mm/hugepages`
       return 'the kernel does not support it for this memory'
     case 'EACCES':
-      return 'the file, or its file system, does not allow it to be mapped so'
+      return 'the file, or its file system, does not allow such a mapping'
     case 'ENODEV':
       return 'files of this file system cannot be mapped'
     default:
@@ -101,19 +104,19 @@ function whyNotMapped(request: RegionOptions, errno: string, read: Read): string
   }
 }
 
-/** Of what Mapping's static methods ask for. */
+/** Makes the error for the static methods of Mapping. */
 export function unmappedError(request: RegionOptions, result: number, read: Read = glance): KvmError {
   const { size, kind, address } = request
   const asked = `mapping ${hex(size)} bytes of ${kind} memory${address === undefined ? '' : ` at ${hex(address)}`}`
   return failure(asked, result, whyNotMapped(request, errnoName(result), read))
 }
 
-/** What a mapping knows of itself. */
+/** The state of a mapping that explains a refusal. */
 export interface MappingState {
   kind: Kind
-  /** A live buffer of some environment exists. */
+  /** Whether a live buffer of some environment exists. */
   buffered: boolean
-  /** This environment serves its faults. */
+  /** Whether this environment serves its faults. */
   served: boolean
 }
 
@@ -123,23 +126,23 @@ function whyBusy({ buffered, served }: MappingState): string {
   return 'the faults of this mapping are served by another environment'
 }
 
-/** Of a mapping's methods; `asked` names the range. */
+/** Makes the error for the methods of a mapping; `asked` names the range. */
 export function memoryError(asked: string, result: number, state: MappingState): KvmError {
   const why: Record<string, () => string> = {
     ENOMEM: () => 'the kernel has no memory for it, or a limit (ulimit -v, the memory.max of the cgroup) refuses more',
     EPERM: notPermitted,
-    EACCES: () => 'the file was opened without the right to it',
+    EACCES: () => 'the file was not opened for this kind of access',
     EFAULT: () =>
       state.kind === 'file'
         ? 'the memory there is protected, lies past the end of its file, or is private to a guest (guest_memfd)'
-        : 'the memory there is protected against it',
-    EOPNOTSUPP: () => 'this kind of memory, or its file system, cannot',
+        : 'the memory there is protected against this access',
+    EOPNOTSUPP: () => 'this kind of memory, or its file system, cannot do it',
     EINVAL: () => 'the kernel does not support it for this memory',
     EBUSY: () => whyBusy(state)
   }
   return failure(asked, result, why[errnoName(result)]?.() ?? '')
 }
 
-/** Where a page of served memory would have to be waited for. */
+/** Makes the error for an access that would have to wait for a page of served memory. */
 export const notServedHere = (asked: string, result: number): KvmError =>
-  failure(asked, result, 'a page is not there yet, and the thread that serves this mapping is another')
+  failure(asked, result, 'a page is not there yet, and another thread serves this mapping')

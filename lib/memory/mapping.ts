@@ -1,4 +1,4 @@
-/** Host memory for guests: the HVA side of a memslot. */
+/** Host memory for guests, which gives a memslot its HVAs. */
 
 import { closeSync } from 'node:fs'
 import { inspect } from 'node:util'
@@ -20,90 +20,37 @@ import {
 } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
 import { making, zeroed } from '../abi/exhausted.js'
-import * as constants from '../abi/generated/constants.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import { type NativeRegion, native, type RegionOptions } from '../abi/native.js'
 import { shown } from '../abi/text.js'
 import { openBackingFile } from './backing-file.js'
 import { announcing } from './changes.js'
 import { type DemandPaging, dropPaging, type FaultHandler, makePaging, type PageSource, providePages } from './demand-paging.js'
+import {
+  type Advice,
+  type AnonymousOptions,
+  adviceNumbers,
+  commonOptions,
+  type FileOptions,
+  type HugetlbOptions,
+  type MappingOptions,
+  type Protection,
+  protections
+} from './mapping-options.js'
 import { memoryError, notServedHere, unmappedError } from './mapping-refusal.js'
 
-/** madvise(2) by name. */
-const adviceNumbers = {
-  normal: constants.MADV_NORMAL,
-  random: constants.MADV_RANDOM,
-  sequential: constants.MADV_SEQUENTIAL,
-  willneed: constants.MADV_WILLNEED,
-  dontneed: constants.MADV_DONTNEED,
-  free: constants.MADV_FREE,
-  remove: constants.MADV_REMOVE,
-  mergeable: constants.MADV_MERGEABLE,
-  unmergeable: constants.MADV_UNMERGEABLE,
-  hugepage: constants.MADV_HUGEPAGE,
-  nohugepage: constants.MADV_NOHUGEPAGE,
-  cold: constants.MADV_COLD,
-  pageout: constants.MADV_PAGEOUT,
-  'populate-read': constants.MADV_POPULATE_READ,
-  'populate-write': constants.MADV_POPULATE_WRITE,
-  collapse: constants.MADV_COLLAPSE
-} as const
-/** Advice of madvise(2), by name. */
-export type Advice = keyof typeof adviceNumbers
-
-const protections = { none: 0, r: 1, rw: 3, rx: 5, rwx: 7 } as const
-/** Protections of mprotect(2), by name. */
-export type Protection = keyof typeof protections
-
-/** Of every kind of mapping. */
-export interface MappingOptions {
-  /** Fault every page in at once, as huge ones where `hugePages` asks for them; an error, and nothing mapped, where that fails. */
-  populate?: boolean
-  /** Transparent huge pages: true asks for them, false forbids them (MADV_HUGEPAGE, MADV_NOHUGEPAGE). */
-  hugePages?: boolean
-  /** The HVA wished for, page-aligned; a hint unless `fixed`. */
-  address?: Hva
-  /** Exactly at `address`, or an error; never over memory that is mapped already (MAP_FIXED_NOREPLACE). */
-  fixed?: boolean
-}
-/** Of {@link Mapping.anonymous}. */
-export interface AnonymousOptions extends MappingOptions {
-  /**
-   * Promises no memory for the mapping (MAP_NORESERVE), so that it may be larger than all memory and swap; under vm.overcommit_memory=2 the
-   * kernel ignores that. Who touches more than there is, a guest as well, has the kernel end a process for want of memory.
-   */
-  noReserve?: boolean
-}
-/** Of {@link Mapping.hugetlb}. */
-export interface HugetlbOptions extends MappingOptions {
-  /** Bytes in one huge page: 2 MiB (the default) or 1 GiB. */
-  hugePageSize?: number
-}
-/** Of {@link Mapping.file}. */
-export interface FileOptions extends MappingOptions {
-  /** Byte in the file at which the mapping begins, page-aligned. */
-  offset?: number
-  /** Writes go to the file (MAP_SHARED); otherwise they stay private to this process. */
-  shared?: boolean
-  /** Only reads: the file is opened and mapped read-only. */
-  readonly?: boolean
-}
-
-/** @internal */
-export const commonOptions = ['populate', 'hugePages', 'address', 'fixed'] as const
-
-// Who serves pages is held by the event loop, and must not hold the mapping.
+// The event loop holds the object that serves pages, so that object must not hold the mapping.
 const lostWithPaging = new FinalizationRegistry<DemandPaging>((paging) => dropPaging(paging))
 
-/** @internal memory that another environment mapped */
+/** @internal Makes the handle of memory that another environment mapped. */
 export let mappingOver: (region: NativeRegion) => Mapping
-/** @internal the pages of an open file, which the mapping holds by a descriptor of its own */
+/** @internal Maps the pages of an open file. The mapping duplicates the descriptor. */
 export let mapDescriptor: (request: RegionOptions, options: MappingOptions) => Mapping
-/** @internal what a new memslot hands to the VM */
+/** @internal Returns the region that a new memslot hands to the VM. */
 export let regionOf: (mapping: Mapping) => NativeRegion
-/** @internal the same for a memslot that holds the memory already, even past the handle's end */
+/** @internal Returns the region for a memslot that already holds the memory, even after the handle ended. */
 export let heldRegionOf: (mapping: Mapping) => NativeRegion
-/** @internal a memslot let go: a handle that ended while slots held the memory lets go after the last */
+/** @internal Tells that a memslot released the memory. A handle that ended while slots held the memory releases it after the last one. */
 export let slotGone: (mapping: Mapping) => void
 
 /**
@@ -116,7 +63,7 @@ export let slotGone: (mapping: Mapping) => void
 export class Mapping implements Disposable {
   /** How the memory is backed. */
   readonly kind: 'anonymous' | 'memfd' | 'hugetlb' | 'file'
-  /** Bytes, whole pages. */
+  /** The size in bytes, whole pages. */
   readonly size: number
   /** The HVA of the first byte. */
   readonly address: Hva
@@ -147,7 +94,7 @@ export class Mapping implements Disposable {
     const { address, fixed = false, populate = false, hugePages } = options
     for (const [name, value] of Object.entries({ fixed, populate, hugePages: hugePages ?? false })) checkBoolean(name, value)
     if (address !== undefined) checkAddress('address', address, pageSize)
-    // Root may map the page at 0: no buffer can lie there, and what reads through a null pointer would find it.
+    // Root may map the page at 0. But no buffer can be there, and a read through a null pointer would no longer fault.
     if (fixed && address === 0) throw argumentError('address', address, 'above 0')
     if (fixed && address === undefined) throw argumentError('fixed', fixed, 'given together with address')
     const advice = hugePages === undefined ? undefined : adviceNumbers[hugePages ? 'hugepage' : 'nohugepage']
@@ -158,8 +105,8 @@ export class Mapping implements Disposable {
   }
 
   /**
-   * Private zeroed memory: mmap(MAP_ANONYMOUS). Aligned to 2 MiB when at least that large, so that huge pages can form.
-   * @param size bytes, a multiple of 4 KiB
+   * Maps private zeroed memory: mmap(MAP_ANONYMOUS). If it has at least 2 MiB, it is aligned to 2 MiB, so that huge pages can form.
+   * @param size the size in bytes, a multiple of 4 KiB
    * @throws KvmError `argument` or `memory`
    */
   static anonymous(size: number, options: AnonymousOptions = {}): Mapping {
@@ -168,13 +115,13 @@ export class Mapping implements Disposable {
     return Mapping.#map({ kind: 'anonymous', size: checkSize('size', size, pageSize), noReserve }, options)
   }
 
-  /** Shared memory without a name: memfd_create(2), sealed against shrinking. */
+  /** Maps shared memory without a name: memfd_create(2), sealed against shrinking. */
   static memfd(size: number, options: MappingOptions = {}): Mapping {
     checkOptions('options', options, commonOptions)
     return Mapping.#map({ kind: 'memfd', size: checkSize('size', size, pageSize) }, options)
   }
 
-  /** Pages of the huge page pool (Documentation/admin-guide/mm/hugetlbpage.rst). */
+  /** Maps pages of the huge page pool (Documentation/admin-guide/mm/hugetlbpage.rst). */
   static hugetlb(size: number, options: HugetlbOptions = {}): Mapping {
     checkOptions('options', options, [...commonOptions, 'hugePageSize'])
     const hugePageSize = checkInteger('hugePageSize', options.hugePageSize ?? 2 * MiB, pageSize)
@@ -182,7 +129,7 @@ export class Mapping implements Disposable {
     return Mapping.#map({ kind: 'hugetlb', size: checkSize('size', size, hugePageSize), hugePageSize }, options)
   }
 
-  /** A file's bytes. Reading past the file's end is an error here, and EFAULT or MMIO for a guest. */
+  /** Maps the bytes of a file. A read past the file's end throws here; for a guest it gives EFAULT or an MMIO exit. */
   static file(path: string, size: number, options: FileOptions = {}): Mapping {
     checkOptions('options', options, [...commonOptions, 'offset', 'shared', 'readonly'])
     if (typeof path !== 'string') throw argumentError('path', path, 'a string')
@@ -211,7 +158,7 @@ export class Mapping implements Disposable {
     this.#region.release()
     return 0
   }
-  /** Whether the handle ended; memslots and buffers may hold the memory longer. */
+  /** Whether the handle ended. Memslots and buffers may hold the memory longer. */
   get closed(): boolean {
     return this.#closed
   }
@@ -240,7 +187,7 @@ export class Mapping implements Disposable {
     throw memoryError(what, result, { kind: this.kind, buffered: this.#region.buffered, served: this.#paging?.closed === false })
   }
 
-  // Pages that this thread itself serves are asked for first: a wait for them here would be one without end.
+  // Asks first for the pages that this thread itself serves: a wait for them inside the call would never end.
   #access(asked: string, offset: number, length: number, work: () => number): void {
     let result = work()
     if (this.#paging && !this.#paging.closed && errnoName(result) === 'EAGAIN') {
@@ -254,7 +201,7 @@ export class Mapping implements Disposable {
     this.#access(did, offset, size, () => announcing(work, () => [{ of: 'mapping', did, hva: this.address + offset, size }]))
   }
 
-  /** A copy of `length` bytes from `offset`. */
+  /** Returns a copy of `length` bytes from `offset`. */
   read(offset: number, length: number): Uint8Array {
     this.#range(offset, length)
     const bytes = zeroed(length)
@@ -262,7 +209,7 @@ export class Mapping implements Disposable {
     return bytes
   }
 
-  /** Copies bytes from `offset` into `target`: no allocation. */
+  /** Copies bytes from `offset` into `target`, without allocating. */
   readInto(offset: number, target: Uint8Array): void {
     this.#range(offset, checkBytes('target', target).byteLength)
     this.#access('read', offset, target.byteLength, () => this.#region.read(offset, target))
@@ -282,13 +229,13 @@ export class Mapping implements Disposable {
   }
 
   /**
-   * Puts other pages under the same HVA: zeroed, or holding `content`. In one step, so that a running guest sees the old pages
-   * or the new. KVM's MMU notifier drops what the second stage held (Documentation/virt/kvm/locking.rst).
+   * Puts other pages under the same HVA: zeroed, or with `content`. This is one step: a running guest sees the old pages or the new ones. KVM's MMU
+   * notifier drops the second-stage entries of the old pages (Documentation/virt/kvm/locking.rst).
    *
-   * Another page means another frame: for each page that is there a new one is brought in before the old one goes, so that for a moment
-   * both are held; where the host has no page there is none afterwards. Of a file it is a new mapping of the same file, whose unwritten or
-   * shared pages are the same frames. `advise('dontneed')` holds nothing twice: the next touch brings a page, maybe the same frame.
-   * @throws KvmError `memory`, and nothing changed, when there is not enough for both
+   * Another page means another frame. For each page that is present, a new one is brought in before the old one goes, so for a moment both are held.
+   * A page that the host had not brought in stays absent. For a file, the same file is mapped anew, and pages that are shared or unwritten keep
+   * their frames. `advise('dontneed')` never holds two pages: the next access brings one in, perhaps the same frame.
+   * @throws KvmError `memory`, and changes nothing, if there is not enough memory for both
    * @example
    * mapping.remap(0, 4096)
    */
@@ -301,7 +248,7 @@ export class Mapping implements Disposable {
     this.#change('remap', offset, length, () => this.#region.remap(offset, length, content ?? null))
   }
 
-  /** madvise(2): `dontneed` gives pages back, `hugepage` asks for huge ones, `collapse` makes them now. */
+  /** Calls madvise(2): `dontneed` frees pages, `hugepage` asks for huge pages, `collapse` makes them now. */
   advise(advice: Advice, offset = 0, length = restAfter(offset, this.size)): void {
     checkOneOf('advice', advice, Object.keys(adviceNumbers) as Advice[])
     this.#range(offset, length, pageSize)
@@ -309,16 +256,16 @@ export class Mapping implements Disposable {
   }
 
   /**
-   * Gives pages back to a memfd, or to a shared file: fallocate(2) with FALLOC_FL_PUNCH_HOLE. They read as zeros after, for whoever else maps
-   * them, too.
-   * @throws KvmError `memory` for other kinds, and for a memfd of which a part was remapped; `advise('remove')` serves there
+   * Frees pages of a memfd or a shared file: fallocate(2) with FALLOC_FL_PUNCH_HOLE. Afterwards they read as zeros, also in other mappings of the
+   * file.
+   * @throws KvmError `memory` for other kinds, and for a memfd of which a part was remapped; use `advise('remove')` there
    */
   punchHole(offset = 0, length = restAfter(offset, this.size)): void {
     this.#range(offset, length, pageSize)
     this.#change('punchHole', offset, length, () => this.#region.punchHole(offset, length))
   }
 
-  /** mprotect(2). Refused while a live buffer exists, unless the memory stays readable and writable. */
+  /** Calls mprotect(2). It is refused while a live buffer exists, unless the memory stays readable and writable. */
   protect(protection: Protection, offset = 0, length = restAfter(offset, this.size)): void {
     checkOneOf('protection', protection, Object.keys(protections) as Protection[])
     this.#range(offset, length, pageSize)
@@ -326,9 +273,9 @@ export class Mapping implements Disposable {
   }
 
   /**
-   * Serves the pages that are not there when a guest touches them: from a file or bytes by a native thread, or by a handler in JavaScript,
-   * called in the event loop of this thread. For anonymous memory and memfds without a live buffer. What was written before stays.
-   * @throws KvmError `permission` where the process may not serve faults that happen in the kernel, `unavailable`, `in-use`
+   * Serves missing pages when a guest touches them. A native thread takes them from a file or from bytes, or a JavaScript handler is called in the
+   * event loop of this thread. It works for anonymous memory and memfds without a live buffer. Pages that were written before stay.
+   * @throws KvmError `permission` if the process may not serve faults that happen in the kernel, `unavailable`, `in-use`
    * @example
    * using lazy = Mapping.anonymous(2 * MiB)
    * using paging = lazy.onMissing(({ offset }) => new Uint8Array(4 * KiB).fill(offset / 4096))
@@ -339,8 +286,8 @@ export class Mapping implements Disposable {
   }
 
   /**
-   * Calls a handler for pages that a memfd holds but that are not mapped yet (UFFDIO_REGISTER_MODE_MINOR, Linux 5.14): its last chance to
-   * change them, by what it returns. Nothing returned leaves them as they are.
+   * Calls a handler for pages that a memfd holds but that are not mapped yet (UFFDIO_REGISTER_MODE_MINOR, Linux 5.14). The handler can change a page
+   * by returning new content; if it returns nothing, the page stays as it is.
    */
   onMinorFault(handler: FaultHandler): DemandPaging {
     if (typeof handler !== 'function') throw argumentError('handler', handler, 'a function')
@@ -355,24 +302,29 @@ export class Mapping implements Disposable {
   }
 
   /**
-   * The memory itself, not a copy; the same object at each call. The guest writes it at any moment: reads may tear.
-   * A SharedArrayBuffer where this Node can make one of foreign memory, else an ArrayBuffer.
-   * @throws KvmError `unavailable` where an access could fault: hugetlb, files, memory that was protected; and where this Node makes no
-   * buffer that large: Node 20 makes none above 4 GiB
+   * The memory itself, not a copy. Every read of this property gives the same object. The guest may write at any moment, so a read of several bytes
+   * may see a part of a write. The object is a SharedArrayBuffer if this version of Node.js can make one over foreign memory, else an ArrayBuffer.
+   * @throws KvmError `unavailable` if an access could fault (hugetlb, files, memory that was protected), or if this version of Node.js makes no
+   * buffer that large: Node.js 20 makes none above 4 GiB
    */
   get buffer(): ArrayBufferLike {
     this.#open()
     const buffer = this.#region.buffer()
     if (typeof buffer === 'number' && errnoName(buffer) === 'EFBIG')
-      throw new KvmError('unavailable', `this Node makes no buffer of ${hex(this.size)} bytes; use read() and write()`, { errno: 'EFBIG' })
+      throw new KvmError('unavailable', `this version of Node.js makes no buffer of ${hex(this.size)} bytes; use read() and write()`, {
+        errno: 'EFBIG'
+      })
     if (typeof buffer === 'number')
-      throw new KvmError('unavailable', `no live buffer over ${this.kind} memory that can fault (${errnoName(buffer)}); use read() and write()`)
+      throw new KvmError(
+        'unavailable',
+        `${this.kind} memory has no live buffer, since an access could fault (${errnoName(buffer)}); use read() and write()`
+      )
     return buffer
   }
 
   /**
-   * Ends this handle, and unmaps.
-   * @throws KvmError `in-use` while a memslot or a live buffer holds the memory; leaving a `using` block lets go without that check
+   * Ends this handle, and unmaps the memory.
+   * @throws KvmError `in-use` while a memslot or a live buffer holds the memory. The end of a `using` block ends the handle without this check
    */
   close(): void {
     if (this.#closed) return
@@ -380,21 +332,21 @@ export class Mapping implements Disposable {
     if (slots > 0)
       throw new KvmError(
         'in-use',
-        `the mapping at ${hexRange(this.address, this.size)} stands behind ${slots} memslot${slots === 1 ? '' : 's'}; delete them, or close their VM, first`,
+        `the mapping at ${hexRange(this.address, this.size)} is behind ${slots} memslot${slots === 1 ? '' : 's'}; delete them, or close their VM, first`,
         { slots }
       )
     if (buffered) throw new KvmError('in-use', `a live buffer over the mapping at ${hexRange(this.address, this.size)} exists; drop it first`)
     this[Symbol.dispose]()
   }
 
-  /** Ends this handle; the memory goes when the last memslot and buffer that hold it go. */
+  /** Ends this handle. The memory is unmapped when the last memslot and buffer release it. */
   [Symbol.dispose](): void {
     if (this.#closed) return
     this.#closed = true
     this.#slotGone()
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return shown('Mapping', { kind: this.kind, hva: hexRange(this.address, this.size), closed: this.#closed })
   }

@@ -1,15 +1,15 @@
-/** Memslots in order of GPA. */
+/** The memslots in order of GPA. */
 import { createRequire } from 'node:module'
 import type { Gpa } from '../abi/addresses.js'
 import { type Memslot, recordOf, type SlotRecord } from './memslot.js'
 
-// A CommonJS module: to import one, Node parses all of it for its exports first, which takes as long as a third of this package.
+// This is a CommonJS module. To import one, Node first parses all of it for its exports, which takes a third of the time to load this package.
 const { default: BTree } = createRequire(import.meta.url)('sorted-btree') as typeof import('sorted-btree')
 
-/** Brought up to date when it is asked: changes that nobody looks at between cost a note each. */
+/** An index that is brought up to date when it is read. A change that nobody looks at costs only a note. */
 export class MemslotIndex {
   readonly #byGpa = new BTree<number, Memslot>()
-  // Slots that changed, each once, and at the place that it knows: so that one which came and went in between can leave again.
+  // The changed slots, each of them once. A slot knows its place here, so one that came and went in between can leave the list again.
   readonly #noted: Memslot[] = []
 
   /** Notes that a slot was created, changed or deleted. */
@@ -29,7 +29,7 @@ export class MemslotIndex {
     record.notedAt = -1
   }
 
-  // All leave before one comes: a slot may stand where another was.
+  // All old entries leave before a new one comes, because a slot may stand where another one was.
   #update(): void {
     if (this.#noted.length === 0) return
     for (const slot of this.#noted) {
@@ -45,13 +45,13 @@ export class MemslotIndex {
     this.#noted.length = 0
   }
 
-  /** The slot with the highest GPA up to this one. */
+  /** Returns the slot with the highest GPA that is not above this one. */
   atOrBelow(gpa: Gpa): Memslot | undefined {
     this.#update()
     return this.#byGpa.getPairOrNextLower(gpa)?.[1]
   }
 
-  /** Those that share guest addresses with a range. */
+  /** Returns the slots that share guest addresses with a range. */
   within(gpa: Gpa, size: number): Memslot[] {
     const found: Memslot[] = []
     for (let slot = this.atOrBelow(gpa + size - 1); slot && slot.gpa + slot.size > gpa; slot = this.atOrBelow(slot.gpa - 1)) found.push(slot)
@@ -63,7 +63,7 @@ export class MemslotIndex {
     this.#byGpa.clear()
   }
 
-  /** By ascending GPA, as they are now. */
+  /** Returns all slots in ascending order of GPA, as they are now. */
   all(): Memslot[] {
     this.#update()
     return this.#byGpa.valuesArray()

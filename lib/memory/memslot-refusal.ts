@@ -1,4 +1,4 @@
-/** Why a change of the table was refused. */
+/** Explains why a change of the table was refused. */
 import { constants } from 'node:os'
 import type { Gpa } from '../abi/addresses.js'
 import { hexRange } from '../abi/arguments.js'
@@ -7,13 +7,13 @@ import { KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2 } from '../abi/
 import { type Asked, brokenRule } from './memslot-rules.js'
 import type { Placement } from './placement.js'
 
-/** What the kernel or the table said. */
+/** The answer of the kernel or of the table. */
 export interface Refusal {
   result: number
   errno: string
-  /** Which of several changes. */
+  /** The index of the refused change among several. */
   change: number
-  /** For EEXIST the slot in the way, if there is one. */
+  /** For EEXIST, the slot that is in the way, if there is one. */
   present: SlotPlace | null
 }
 interface SlotPlace {
@@ -22,17 +22,17 @@ interface SlotPlace {
   size: number
 }
 
-/** The answer to a refused change, or to several, in their records (native/napi/vm_memslots.cc). */
+/** Reads the refusal of one change or of several from their records (native/napi/vm_memslots.cc). */
 export function refusalIn(records: Float64Array, result: number): Refusal {
   const [id, change, gpa, size] = [...records.subarray(0, 4)] as [number, number, number, number]
   const errno = errnoName(result)
   return { result, errno, change, present: errno === 'EEXIST' && id >= 0 ? { id, gpa, size } : null }
 }
 
-/** That another environment changed the slot meanwhile. */
+/** The refusal that another environment changed the slot meanwhile. */
 export const overtaken = (change: number): Refusal => ({ result: -constants.errno.ESTALE, errno: 'ESTALE', change, present: null })
 
-/** A slot with the id -1 is one that a transaction has yet to make. */
+/** Makes the error for an overlap. The id -1 means a slot that a transaction has yet to make. */
 export function overlapError({ gpa, size }: Omit<SlotPlace, 'id'>, present: SlotPlace): KvmError {
   const which = present.id < 0 ? 'another slot of the transaction' : `slot ${present.id}`
   return new KvmError('overlap', `gpa ${hexRange(gpa, size)} overlaps ${which} at gpa ${hexRange(present.gpa, present.size)}`, {
@@ -45,12 +45,12 @@ export function overlapError({ gpa, size }: Omit<SlotPlace, 'id'>, present: Slot
 export function conflictError({ id }: { id: number }): KvmError {
   return new KvmError(
     'conflict',
-    `memslot ${id} was changed by another environment after this transaction named it: nothing is changed; make it anew from the table as it is now`,
+    `memslot ${id} was changed by another environment after this transaction named it, so nothing is changed; repeat the transaction with the table as it is now`,
     { id }
   )
 }
 
-/** A change that the kernel refused, and what the table knows of it. */
+/** A change that the kernel refused, with what the table knows of it. */
 export interface RefusedChange extends Omit<Asked, 'after'> {
   slot: { id: number }
   /** null for a deletion. */
@@ -59,7 +59,7 @@ export interface RefusedChange extends Omit<Asked, 'after'> {
   limit: number
 }
 
-/** Of a table that is open. */
+/** Makes the error for a table that is open. */
 export function refusedError(change: RefusedChange, { result, errno, present }: Refusal): KvmError {
   const { slot, after, limit } = change
   if (present && after) return overlapError(after, present)
@@ -75,7 +75,7 @@ export function refusedError(change: RefusedChange, { result, errno, present }: 
 
 function whyRefused(change: RefusedChange, errno: string): string | undefined {
   const { after } = change
-  if (errno === 'EIO') return 'of a transaction it refused, and then did not take back what it had taken: the table is what it has'
+  if (errno === 'EIO') return 'the kernel refused a part of the transaction, and then refused to undo the rest: the table shows what it has now'
   if (errno === 'ENOTTY' && after?.guestMemfd) return 'this kernel has no memslots with a guest_memfd: they need Linux 6.8 (KVM_CAP_USER_MEMORY2)'
   return after && (errno === 'EINVAL' || errno === 'EEXIST') ? brokenRule({ ...change, after }) : undefined
 }

@@ -1,4 +1,4 @@
-/** Which rule a memslot breaks: KVM answers EINVAL for each of them (__kvm_set_memory_region(), kvm_arch_prepare_memory_region()). */
+/** Finds the rule that a memslot breaks. KVM answers EINVAL for all of them (__kvm_set_memory_region(), kvm_arch_prepare_memory_region()). */
 import { hex, hexRange, pageSize } from '../abi/arguments.js'
 import { KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../abi/generated/constants.js'
 import { glance } from '../abi/procfs.js'
@@ -8,16 +8,16 @@ import type { Placement } from './placement.js'
 /** KVM_MEM_MAX_NR_PAGES: a memslot counts its pages in 31 bits. */
 const mostBytes = (2 ** 31 - 1) * pageSize
 
-/** What a change of the table is judged by. */
+/** What is needed to judge a change of the table. */
 export interface Asked {
-  /** Where the slot is, if it is changed in place; null for one that is made anew. */
+  /** The present placement of a slot that is changed in place; null for a new slot. */
   before: Placement | null
   after: Placement
   /** The other slots' placements. */
   others: () => Iterable<Placement>
   /** Whether the guest_memfd was made by this VM. */
   ownsGuestMemfd: boolean
-  /** KVM_CHECK_EXTENSION of KVM_CAP_READONLY_MEM. */
+  /** Returns the answer of KVM_CHECK_EXTENSION for KVM_CAP_READONLY_MEM. */
   allowsReadonly: () => boolean
 }
 
@@ -34,16 +34,16 @@ function ofLiveSlot(before: Placement, after: Placement): string | undefined {
 function ofGuestMemfd({ after, others, ownsGuestMemfd }: Asked): string | undefined {
   const { guestMemfd, guestMemfdOffset, size, flags } = after
   if (!guestMemfd) return flags & KVM_MEM_GUEST_MEMFD ? 'KVM_MEM_GUEST_MEMFD (flag 0x4) needs the option guestMemfd' : undefined
-  if (!ownsGuestMemfd) return 'the guest_memfd belongs to another VM, and only that one can use it'
+  if (!ownsGuestMemfd) return 'the guest_memfd belongs to another VM, and only that VM can use it'
   if (flags & KVM_MEM_LOG_DIRTY_PAGES) return 'a slot with a guest_memfd cannot be dirty-logged (KVM_MEM_LOG_DIRTY_PAGES)'
   if (flags & KVM_MEM_READONLY) return 'a slot with a guest_memfd cannot be readonly (KVM_MEM_READONLY)'
   for (const other of others())
     if (other.guestMemfd === guestMemfd && other.guestMemfdOffset < guestMemfdOffset + size && guestMemfdOffset < other.guestMemfdOffset + other.size)
-      return `the slot at gpa ${hexRange(other.gpa, other.size)} has these pages of the guest_memfd already, and a page stands behind one slot only`
+      return `the slot at gpa ${hexRange(other.gpa, other.size)} has these pages of the guest_memfd, and a page can be behind one slot only`
   return undefined
 }
 
-/** The first rule that is broken, in words; undefined where none of those that are known is. */
+/** Describes the first rule that the change breaks. Returns undefined if it breaks no known rule. */
 export function brokenRule(asked: Asked): string | undefined {
   const { before, after, allowsReadonly } = asked
   const limit = guestPhysicalLimit(undefined, glance)
@@ -52,8 +52,9 @@ export function brokenRule(asked: Asked): string | undefined {
     const why = ofLiveSlot(before, after)
     if (why) return why
   }
-  if (after.gpa + after.size > limit) return `it reaches past the end of guest-physical addresses on this host, ${hex(limit)} (2^${Math.log2(limit)})`
-  if (after.size > mostBytes) return `one slot has at most ${hex(mostBytes)} bytes, 8 TiB less one page: take two`
+  if (after.gpa + after.size > limit)
+    return `the slot reaches past the end of guest-physical addresses on this host, ${hex(limit)} (2^${Math.log2(limit)})`
+  if (after.size > mostBytes) return `one slot has at most ${hex(mostBytes)} bytes, 8 TiB less one page: use two slots`
   const why = ofGuestMemfd(asked)
   if (why) return why
   if (unknown !== 0) return `KVM of this kernel knows no flag ${hex(unknown >>> 0)}`

@@ -1,21 +1,21 @@
-/** Changes and rows of the table, in the numbers that the add-on takes and gives (native/napi/vm_memslots.cc): eight for each. */
+/** Changes and rows of the table, as the eight numbers per record that the add-on takes and returns (native/napi/vm_memslots.cc). */
 import type { Gpa } from '../abi/addresses.js'
 import type { NativeMemslots, NativeRegion } from '../abi/native.js'
 import { descriptorOf } from './guest-memfd.js'
 import { regionOf } from './mapping.js'
 import type { Placement } from './placement.js'
 
-/** Numbers of one record. */
+/** How many numbers one record has. */
 export const recordLength = 8
 
-/** A slot as a change is computed from it; one to be has the id -1. */
+/** The state of a slot from which a change is computed. A slot that is yet to be made has the id -1. */
 export interface SlotState {
   readonly id: number
-  /** The number of the change that left it so; 0 for one to be. */
+  /** The number of the change that left the slot in this state; 0 for a slot that is yet to be made. */
   readonly changed: number
 }
 
-/** Asks for a slot's new placement; null takes it away. Returns the region to hand over: null for the one that the slot has. */
+/** Writes a request for a slot's new placement; null deletes the slot. Returns the region to hand over, or null if the slot keeps its own. */
 export function putChange(records: Float64Array, at: number, { id, changed }: SlotState, before: Placement | null, after: Placement | null) {
   records[at] = id
   records[at + 1] = changed
@@ -27,14 +27,14 @@ export function putChange(records: Float64Array, at: number, { id, changed }: Sl
   records[at + 3] = after.size
   records[at + 4] = after.offset
   records[at + 5] = after.flags
-  // A slot that is there has its own, whatever became of the handle.
+  // An existing slot has its own guest_memfd, whatever became of the handle.
   records[at + 6] = after.guestMemfd === undefined || id >= 0 ? -1 : descriptorOf(after.guestMemfd)
   records[at + 7] = after.guestMemfdOffset
-  // A slot may outlive the handle of its mapping; other memory needs an open one.
+  // A slot may outlive the handle of its mapping, but other memory needs an open handle.
   return after.mapping === before?.mapping ? null : regionOf(after.mapping)
 }
 
-/** A row that changed; `created` is 0 where there is no slot of this id any more. */
+/** A row that changed. `created` is 0 if there is no slot of this id any more. */
 export interface ChangedRow extends SlotState {
   created: number
   gpa: Gpa

@@ -1,4 +1,4 @@
-/** One row of the first table. */
+/** A memslot: one row of the first table. */
 
 import { inspect } from 'node:util'
 import type { Gpa, Hva } from '../abi/addresses.js'
@@ -12,28 +12,28 @@ import type { GuestMemfd } from './guest-memfd.js'
 import type { Mapping } from './mapping.js'
 import { checkPlacement, flagsWith, type MemslotChange, type MemslotFlags, type Placement } from './placement.js'
 
-/** What a slot asks of the table that it stands in. */
+/** The parts of its table that a slot needs. */
 export interface MemslotOwner {
   /** Whether the VM is closed. */
   readonly closed: boolean
-  /** Another placement, computed from the one that the slot has now. */
+  /** Gives the slot another placement, computed from its present one. */
   change(slot: Memslot, did: MemslotChanged['did'], compute: (now: Placement) => Placement): void
   remove(slot: Memslot): void
   dirtyLog(slot: Memslot): Uint8Array
   clearDirtyLog(slot: Memslot, bitmap: Uint8Array, firstPage: number): void
 }
 
-/** @internal what the library knows of a slot */
+/** @internal What the library knows about a slot. */
 export interface SlotRecord {
   readonly table: MemslotOwner
   id: number
   placement: Placement
-  /** Whether it was deleted. */
+  /** Whether the slot was deleted. */
   gone: boolean
-  /** The change that created it, and the last that changed it, by number (native/core/memslots.h). */
+  /** The numbers of the change that created the slot and of the last one that changed it (native/core/memslots.h). */
   created: number
   changed: number
-  /** Under which GPA the index of its table has it, and at which place of the changed ones; -1: it has not. */
+  /** The GPA under which the table's index has the slot, and its place in the list of changed slots; -1 if it is not there. */
   indexedAt: number
   notedAt: number
 }
@@ -42,7 +42,7 @@ export let makeSlot: (table: MemslotOwner, placement: Placement) => Memslot
 /** @internal */
 export let recordOf: (slot: Memslot) => SlotRecord
 
-/** @internal null: it is deleted */
+/** @internal Gives the slot a placement; null means that it is deleted. */
 export function place(record: SlotRecord, placement: Placement | null, changed = 0): void {
   if (placement === null) record.gone = true
   else {
@@ -54,12 +54,12 @@ export function place(record: SlotRecord, placement: Placement | null, changed =
 /** @internal */
 export function checkAlive(slot: Memslot): void {
   if (recordOf(slot).gone) throw new KvmError('closed', `memslot ${slot.id} is deleted, or its VM is closed`)
-  if (slot.id < 0) throw new KvmError('state', 'this memslot is not made before the function of its transaction has ended')
+  if (slot.id < 0) throw new KvmError('state', 'this memslot is made only when the function of its transaction has returned')
 }
 
 /**
- * One row of the table. Made by {@link Memslots.create}. What another environment changed is seen after the next look at the table; a change of
- * a slot that another changed meanwhile is made of the slot as it is then, and one of a slot that another deleted throws `closed`.
+ * One row of the table. {@link Memslots.create} makes it. Changes made by another environment are seen when the table is next used. If another
+ * environment changed the slot meanwhile, a change starts from the slot as it is then; if it deleted the slot, the change throws `closed`.
  */
 export class Memslot {
   readonly #record: SlotRecord
@@ -74,7 +74,7 @@ export class Memslot {
     this.#record = { table, id: -1, placement, gone: false, created: 0, changed: 0, indexedAt: -1, notedAt: -1 }
   }
 
-  /** The kernel's slot number; of a slot that a transaction has yet to make, -1. */
+  /** The kernel's slot number, or -1 while a transaction has yet to make the slot. */
   get id(): number {
     return this.#record.id
   }
@@ -82,7 +82,7 @@ export class Memslot {
   get gpa(): Gpa {
     return this.#record.placement.gpa
   }
-  /** Bytes, whole pages. */
+  /** The size in bytes, whole pages. */
   get size(): number {
     return this.#record.placement.size
   }
@@ -90,15 +90,15 @@ export class Memslot {
   get hva(): Hva {
     return this.#record.placement.mapping.address + this.#record.placement.offset
   }
-  /** The memory behind it. */
+  /** The memory behind the slot. */
   get mapping(): Mapping {
     return this.#record.placement.mapping
   }
-  /** Where in the mapping the slot begins. */
+  /** The offset in the mapping at which the slot begins. */
   get offset(): number {
     return this.#record.placement.offset
   }
-  /** Its KVM_MEM_ bits. */
+  /** The KVM_MEM_ bits. */
   get flags(): number {
     return this.#record.placement.flags
   }
@@ -106,7 +106,7 @@ export class Memslot {
   get readonly(): boolean {
     return (this.#record.placement.flags & KVM_MEM_READONLY) !== 0
   }
-  /** The guest_memfd behind private pages, if it has one. */
+  /** The guest_memfd for private pages, if the slot has one. */
   get guestMemfd(): GuestMemfd | undefined {
     return this.#record.placement.guestMemfd
   }
@@ -114,23 +114,23 @@ export class Memslot {
   get logDirty(): boolean {
     return (this.#record.placement.flags & KVM_MEM_LOG_DIRTY_PAGES) !== 0
   }
-  /** Whether it was deleted, by whomever, or the VM closed. */
+  /** Whether the slot was deleted, here or elsewhere, or the VM was closed. */
   get deleted(): boolean {
     return this.#record.gone || this.#record.table.closed
   }
 
   /**
-   * The same memory at another GPA, in one ioctl. KVM drops every translation of the slot, and a guest that runs meanwhile may see MMIO at either
-   * place for a moment; in a transaction it does not.
-   * @throws KvmError `argument`, `overlap`, `closed`, `ioctl`; `state` inside a transaction, as the changes below
+   * Moves the slot to another GPA in one ioctl; its memory stays the same. KVM drops every translation of the slot, so a running guest may for a
+   * moment see MMIO at either place. In a transaction it does not.
+   * @throws KvmError `argument`, `overlap`, `closed`, `ioctl`; `state` inside a transaction, as do the changes below
    */
   move(gpa: Gpa): void {
     this.#record.table.change(this, 'move', (now) => ({ ...now, gpa: checkAddress('gpa', gpa, pageSize) }))
   }
 
   /**
-   * One KVM_SET_USER_MEMORY_REGION for this slot with these fields changed, for those who study what the kernel says: it accepts another
-   * GPA and another logDirty bit, and refuses another HVA, another size or another READONLY bit with EINVAL. On refusal the slot is as before.
+   * Sends one KVM_SET_USER_MEMORY_REGION for this slot with these fields changed, to study how the kernel answers. It accepts another GPA and another
+   * logDirty bit. It refuses another HVA, another size or another READONLY bit with EINVAL, and the slot is then as before.
    */
   change(change: MemslotChange): void {
     checkOptions('change', change, ['gpa', 'mapping', 'offset', 'size', 'flags'])
@@ -138,17 +138,17 @@ export class Memslot {
     this.#record.table.change(this, 'change', (now) => checkPlacement({ ...now, ...change }))
   }
 
-  /** Other memory at the same GPA: delete and create, in a transaction, so that a running guest sees the old memory or the new. */
+  /** Puts other memory at the same GPA. It deletes and creates the slot in a transaction, so a running guest sees the old memory or the new. */
   rebind(mapping: Mapping, offset = 0): void {
     this.#record.table.change(this, 'rebind', (now) => checkPlacement({ ...now, mapping, offset }))
   }
 
-  /** Another size over the same mapping: delete and create, in a transaction. */
+  /** Gives the slot another size over the same mapping. It deletes and creates the slot in a transaction. */
   resize(size: number): void {
     this.#record.table.change(this, 'resize', (now) => checkPlacement({ ...now, size }))
   }
 
-  /** Dirty logging on or off. READONLY of a live slot cannot change (the kernel refuses it). */
+  /** Turns dirty logging on or off. READONLY of a live slot cannot change (the kernel refuses it). */
   setFlags(flags: MemslotFlags): void {
     if (typeof flags === 'object' && flags !== null && 'readonly' in flags)
       throw new KvmError('argument', 'readonly of a live memslot cannot change; delete it and create it again', { argument: 'readonly' })
@@ -157,17 +157,17 @@ export class Memslot {
   }
 
   /**
-   * The bitmap of pages that the guest wrote since the last call, one bit a page, and clears it: KVM_GET_DIRTY_LOG.
-   * Writes made by this process through the mapping are not in it: {@link Vm.dirtyLog} has both.
+   * Returns the bitmap of the pages that the guest wrote since the last call, one bit per page, and clears it: KVM_GET_DIRTY_LOG. It lacks the writes
+   * that this process made through the mapping; {@link Vm.dirtyLog} has both.
    */
   getDirtyLog(): Uint8Array {
     return this.#record.table.dirtyLog(this)
   }
 
   /**
-   * Clears the bits that are set in `bitmap`, whose first bit stands for `firstPage`: KVM_CLEAR_DIRTY_LOG. For a VM whose dirty log has mode
-   * 'manual': there getDirtyLog() clears nothing.
-   * @param firstPage a multiple of 64
+   * Clears the bits that are set in `bitmap`: KVM_CLEAR_DIRTY_LOG. It is for a VM whose dirty log has mode 'manual', where getDirtyLog() clears
+   * nothing.
+   * @param firstPage the page of the first bit, a multiple of 64
    */
   clearDirtyLog(bitmap: Uint8Array, firstPage = 0): void {
     checkAlive(this)
@@ -177,7 +177,7 @@ export class Memslot {
     this.#record.table.clearDirtyLog(this, bitmap, firstPage)
   }
 
-  /** The GPAs of the pages in {@link getDirtyLog}, ascending. */
+  /** Returns the GPAs of the pages in {@link getDirtyLog}, in ascending order. */
   dirtyPages(): Gpa[] {
     const pages: Gpa[] = []
     this.getDirtyLog().forEach((byte, index) => {
@@ -186,23 +186,23 @@ export class Memslot {
     return pages
   }
 
-  /** Removes the slot; the guest's accesses there become MMIO exits. A second call does nothing, wherever the first was made. */
+  /** Removes the slot. The guest's accesses there become MMIO exits. If the slot is already deleted, here or elsewhere, the call does nothing. */
   delete(): void {
     if (!this.#record.gone) this.#record.table.remove(this)
   }
 
-  /** A plain object, addresses as numbers. */
+  /** Returns a plain object with addresses as numbers. */
   toJSON() {
     const { id, gpa, size, hva, readonly, logDirty } = this
     return { id, gpa, size, hva, readonly, logDirty }
   }
 
-  /** One line: `slot 0: gpa 0xa000-0xb000 -> hva 0x7f..`. */
+  /** Returns one line: `slot 0: gpa 0xa000-0xb000 -> hva 0x7f..`. */
   toString(): string {
     return `slot ${this.id}: gpa ${hexRange(this.gpa, this.size)} -> hva ${hexRange(this.hva, this.size)}${this.readonly ? ' readonly' : ''}${this.logDirty ? ' dirty-logged' : ''}${this.guestMemfd ? ' guest_memfd' : ''}`
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     const { id, gpa, size, hva, readonly, logDirty, guestMemfd, deleted } = this
     return shown('Memslot', {

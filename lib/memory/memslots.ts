@@ -1,4 +1,4 @@
-/** The first table of a VM, as its users have it. */
+/** The first table of a VM, as users see it. */
 
 import { inspect } from 'node:util'
 import type { Gpa } from '../abi/addresses.js'
@@ -17,15 +17,16 @@ export let makeMemslots: (vm: NativeVm, handle: Handle, limit: number) => Memslo
 export let tableOf: (memslots: Memslots) => SlotTable
 
 /**
- * A VM's memslots, ordered by GPA. Ids are allotted by the library and used again after a delete. Every environment that holds the VM has a table of
- * its own, which follows the changes of the others when it is next used; how they change one table together says native/core/memslots.h.
+ * The memslots of a VM, ordered by GPA. The library chooses the ids, and uses them again after a delete. Each environment that holds the VM has its
+ * own table. A table takes over the changes of the other environments when it is next used; native/core/memslots.h describes how they change the VM's
+ * one table together.
  * @example
  * const slot = vm.memslots.create({ gpa: 0xa000, mapping: Mapping.anonymous(4 * KiB) })
  * slot.move(0xe000)
  * vm.memslots.lookup(0xe123)?.id === slot.id   // true
  */
 export class Memslots implements Iterable<Memslot> {
-  /** How many the host allows: KVM_CAP_NR_MEMSLOTS. */
+  /** How many memslots the host allows: KVM_CAP_NR_MEMSLOTS. */
   readonly limit: number
   readonly #table: SlotTable
 
@@ -44,13 +45,13 @@ export class Memslots implements Iterable<Memslot> {
   get closed(): boolean {
     return this.#table.closed
   }
-  /** How many there are. */
+  /** How many memslots there are. */
   get length(): number {
     return this.#table.length
   }
 
   /**
-   * Gives the guest memory.
+   * Creates a memslot, which gives the guest memory.
    * @throws KvmError `argument`, `overlap` (naming both ranges), `limit`, `closed`, `ioctl`, or `state` inside a transaction
    */
   create(options: MemslotOptions): Memslot {
@@ -58,13 +59,13 @@ export class Memslots implements Iterable<Memslot> {
   }
 
   /**
-   * Several changes at once, or none: while they are made no vCPU of the VM is in the guest, wherever it runs, so that the guest sees neither MMIO nor
-   * old memory between. Dirty bits of slots that are rebound or resized, or that change places, are lost.
-   * @param change called at once with the transaction; must not be asynchronous. What it throws comes through, and nothing is changed. Until it
-   *   returns, all other changes made here (of the slots, of the dirty log, to close the VM) are refused
-   * @throws KvmError `conflict` when another environment changed one of the slots after it was named to the transaction: nothing is changed, and the
-   *   table is the newest, from which the transaction can be made anew; `overlap`, `argument`, `limit`, `closed`, `state` inside another transaction;
-   *   or `ioctl`, and then the table is as before
+   * Makes several changes at once, or none. No vCPU of the VM is in the guest meanwhile, on any thread, so the guest sees neither MMIO nor old memory
+   * in between. The dirty bits of slots that are rebound, resized, or change places are lost.
+   * @param change called at once with the transaction; it must not be asynchronous. If it throws, nothing is changed and the error is passed on.
+   * Until it returns, all other changes in this environment (of the slots, of the dirty log, closing the VM) are refused
+   * @throws KvmError `conflict` if another environment changed one of the slots after it was named to the transaction: nothing is changed, and the
+   *   table is up to date, so that the transaction can be repeated; `overlap`, `argument`, `limit`, `closed`; `state` inside another transaction; or
+   *   `ioctl`, and then the table is as before
    * @example
    * const slot = vm.memslots.create({ gpa: 0xa000, mapping: Mapping.anonymous(4 * KiB) })
    * vm.memslots.transaction((tx) => {
@@ -76,26 +77,26 @@ export class Memslots implements Iterable<Memslot> {
     return this.#table.transaction(change)
   }
 
-  /** The slot that covers a GPA, or undefined: an access there is MMIO. */
+  /** Returns the slot that covers a GPA. It returns undefined if there is none; an access there is MMIO. */
   lookup(gpa: Gpa): Memslot | undefined {
     return this.#table.lookup(gpa)
   }
 
-  /** By ascending GPA, as they are when the iteration begins. */
+  /** Iterates over the slots in ascending order of GPA, as they are when the iteration begins. */
   [Symbol.iterator](): IterableIterator<Memslot> {
     return this.#table[Symbol.iterator]()
   }
 
-  /** The table as text, a line each. */
+  /** Returns the table as text, one slot per line. */
   toString(): string {
     return [...this].join('\n')
   }
-  /** Plain objects, by ascending GPA. */
+  /** Returns plain objects, in ascending order of GPA. */
   toJSON() {
     return [...this].map((slot) => slot.toJSON())
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return shown('Memslots', { length: this.length, limit: this.limit, closed: this.closed })
   }

@@ -1,7 +1,7 @@
-/** A set of page numbers as KVM_GET_DIRTY_LOG lays it out: one bit a page, in whole 64-bit words. */
+/** A set of page numbers in the layout of KVM_GET_DIRTY_LOG: one bit per page, in whole 64-bit words. */
 import { zeroed } from '../abi/exhausted.js'
 
-/** @internal Numbers below `size`; others are left out. */
+/** @internal Holds numbers below `size`, and ignores others. */
 export class PageSet {
   readonly #size: number
   readonly #words: Uint32Array<ArrayBuffer>
@@ -11,7 +11,7 @@ export class PageSet {
     this.#words = new Uint32Array(zeroed(Math.ceil(size / 64) * 8).buffer)
   }
 
-  /** The bits of a bitmap, which is whole 64-bit words. */
+  /** Takes over the bits of a bitmap, which has whole 64-bit words. */
   static of(bitmap: Uint8Array): PageSet {
     const pages = new PageSet(bitmap.byteLength * 8)
     pages.add(bitmap)
@@ -21,7 +21,7 @@ export class PageSet {
   get size(): number {
     return this.#size
   }
-  /** The same bits, for the add-on to fill. */
+  /** The same bits as bytes, for the add-on to fill. */
   get bytes(): Uint8Array {
     return new Uint8Array(this.#words.buffer)
   }
@@ -53,11 +53,11 @@ export class PageSet {
     }
   }
 
-  /** Maximal runs of neighbours, ascending. */
+  /** Yields the longest runs of neighbouring pages, in ascending order. */
   *runs(): Generator<{ first: number; count: number }> {
     let first = -1
     for (let page = 0; page <= this.#size; page++) {
-      // Whole words of one kind are passed over at once.
+      // Words that are all ones or all zeros are passed over at once.
       const word = this.#words[page >>> 5] ?? 0
       if ((page & 31) === 0 && page + 32 <= this.#size && word === (first < 0 ? 0 : 0xffff_ffff)) {
         page += 31

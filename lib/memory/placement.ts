@@ -1,4 +1,4 @@
-/** Where a memslot stands, what is behind it, and what may be asked for. */
+/** Where a memslot is, which memory is behind it, and which of its properties a caller may set. */
 import type { Gpa } from '../abi/addresses.js'
 import { argumentError, checkAddress, checkBoolean, checkInteger, checkOptions, checkSize, hex, pageSize, restAfter } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
@@ -6,27 +6,27 @@ import { KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '
 import { checkOpen, GuestMemfd } from './guest-memfd.js'
 import { Mapping } from './mapping.js'
 
-/** What {@link Memslot.setFlags} may change. */
+/** What {@link Memslot.setFlags} can change. */
 export interface MemslotFlags {
-  /** Keep a bitmap of the pages the guest wrote (KVM_MEM_LOG_DIRTY_PAGES). */
+  /** Whether KVM keeps a bitmap of the pages that the guest wrote (KVM_MEM_LOG_DIRTY_PAGES). */
   logDirty?: boolean
 }
-/** What {@link Memslots.create} takes. */
+/** Options for {@link Memslots.create}. */
 export interface MemslotOptions extends MemslotFlags {
-  /** Where the guest sees it; a multiple of 4 KiB. */
+  /** The guest-physical address of the first byte, a multiple of 4 KiB. */
   gpa: Gpa
   mapping: Mapping
-  /** Where in the mapping it begins; a multiple of 4 KiB, 0 if absent. */
+  /** The offset in the mapping at which the slot begins, a multiple of 4 KiB. The default is 0. */
   offset?: number
-  /** Bytes; the rest of the mapping if absent. */
+  /** The size in bytes. The default is the rest of the mapping. */
   size?: number
-  /** Guest writes become MMIO exits (KVM_MEM_READONLY). */
+  /** Whether guest writes become MMIO exits (KVM_MEM_READONLY). */
   readonly?: boolean
-  /** Where the guest's private pages come from (KVM_MEM_GUEST_MEMFD). Such a slot can only be deleted. */
+  /** The source of the guest's private pages (KVM_MEM_GUEST_MEMFD). Such a slot can only be deleted, not changed. */
   guestMemfd?: GuestMemfd
-  /** Where in the guest_memfd it begins; a multiple of 4 KiB, 0 if absent. */
+  /** The offset in the guest_memfd at which the slot begins, a multiple of 4 KiB. The default is 0. */
   guestMemfdOffset?: number
-  /** KVM_MEM_ bits beside those above, as they are: for flags that this library does not know. */
+  /** Further KVM_MEM_ bits, passed on unchanged: for flags that this library does not know. */
   flags?: number
 }
 /** What {@link Memslot.change} asks the kernel to change. */
@@ -42,7 +42,7 @@ export interface Placement {
   guestMemfdOffset: number
 }
 
-/** KVM_MEM_ bits with dirty logging on or off */
+/** Returns the KVM_MEM_ bits with dirty logging on or off. */
 export function flagsWith(flags: number, { logDirty = false }: MemslotFlags): number {
   return ((flags & ~KVM_MEM_LOG_DIRTY_PAGES) | (checkBoolean('logDirty', logDirty) ? KVM_MEM_LOG_DIRTY_PAGES : 0)) >>> 0
 }

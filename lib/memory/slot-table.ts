@@ -1,4 +1,4 @@
-/** The first table, GPA -> HVA: what KVM_SET_USER_MEMORY_REGION writes (api.rst 4.35). */
+/** The first table, from GPA to HVA, which KVM_SET_USER_MEMORY_REGION writes (api.rst 4.35). */
 import type { Gpa } from '../abi/addresses.js'
 import { argumentError, checkAddress, pageSize } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
@@ -19,25 +19,23 @@ import { endTransaction, type MemslotTransaction, makeTransaction, type Staged, 
 
 const rowOf = (id: number, { gpa, size, mapping, offset }: Placement): MemslotRow => ({ id, gpa, size, hva: mapping.address + offset })
 
-// The only reason for ENXIO (virt/kvm/kvm_main.c).
+// The kernel gives ENXIO for this reason only (virt/kvm/kvm_main.c).
 const bitmapCauses: Causes = { ENXIO: 'this VM keeps dirty rings instead' }
 
-/** Those of which a running guest must not see the moment between. */
+/** The changes of which a running guest must not see an intermediate state. */
 const together: ReadonlySet<MemslotChanged['did']> = new Set(['rebind', 'resize'])
 
-/**
- * What {@link Memslots} says, and what the library alone may do with the table: change its slots, look at their dirty logs, let go of them.
- */
+/** The table behind {@link Memslots}, with the parts that only the library uses: it changes slots, reads their dirty logs, and releases them. */
 export class SlotTable implements MemslotOwner, Iterable<Memslot> {
   readonly limit: number
   readonly #vm: NativeVm
   readonly #handle: Handle
   readonly #words: Float64Array
   readonly #index = new MemslotIndex()
-  // Ids are dense, and a Map of thousands is made anew every few hundred deletions.
+  // An array, because ids are dense, and a Map of thousands is rebuilt every few hundred deletions.
   readonly #byId: (Memslot | undefined)[] = []
   #length = 0
-  // All changes of the VM's table up to this one are in this one; -1 once closed.
+  // This table includes all changes of the VM's table up to this one; -1 after close().
   #generation = 0
   #inTransaction = false
 
@@ -52,7 +50,7 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
   get closed(): boolean {
     return this.#handle.closed
   }
-  /** How many there are. */
+  /** How many memslots there are. */
   get length(): number {
     this.#follow()
     return this.#length
@@ -84,10 +82,10 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
     }
   }
 
-  /** what changes slots, outside the object that collects the changes */
+  /** Refuses a change of slots outside the object that collects the changes. */
   refuseInTransaction(): void {
     if (this.#inTransaction)
-      throw new KvmError('state', 'a transaction is going on: make all changes through the object that its function gets, or after it')
+      throw new KvmError('state', 'a transaction is in progress: make all changes through the object that its function gets, or after it')
   }
 
   lookup(gpa: Gpa): Memslot | undefined {
@@ -97,15 +95,15 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
     return slot && gpa < slot.gpa + slot.size ? slot : undefined
   }
 
-  /** By ascending GPA, as they are when the iteration begins. */
+  /** Iterates over the slots in ascending order of GPA, as they are when the iteration begins. */
   [Symbol.iterator](): IterableIterator<Memslot> {
     this.#follow()
     return this.#index.all()[Symbol.iterator]()
   }
 
   /**
-   * Another placement of a slot: one ioctl, or all that it takes, unseen by the guest. Overtaken by another environment's change of the
-   * slot it is computed anew, from the slot as it is then: what is asked for ("at this GPA", "of this size") means the same.
+   * Gives a slot another placement: in one ioctl, or in several that the guest does not see. If another environment changed the slot meanwhile, the
+   * placement is computed again from the slot as it is then. So the request ("at this GPA", "of this size") keeps its meaning.
    */
   change(slot: Memslot, did: MemslotChanged['did'], compute: (now: Placement) => Placement): void {
     this.refuseInTransaction()
@@ -116,7 +114,7 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
       const isTogether = together.has(did)
       const refusal = isTogether ? this.#makeTogether([stage(slot, did, after)]) : this.#make(slot, did, placement, after)
       if (!refusal) return
-      // Made together with nothing else a slot is taken away and made anew, if it must be.
+      // In a transaction of its own, the slot is deleted and created again if it must be.
       if (!this.#wasOvertaken(refusal)) throw this.#refused(slot, isTogether ? null : placement, after, refusal)
     }
   }
@@ -166,7 +164,7 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
 
   #makeTogether(all: readonly Staged[]): Refusal | null {
     this.#follow()
-    // The kernel and the table have the last word on both, but here no guest need be stopped for it.
+    // The kernel and the VM's table have the last word on both, but here no guest needs to stop for the answer.
     const stale = all.findIndex(({ slot, state, before }) => before && (recordOf(slot).gone || recordOf(slot).changed !== state.changed))
     if (stale >= 0) return overtaken(stale)
     this.#checkOverlaps(all)
@@ -196,7 +194,7 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
     }
   }
 
-  /** What was made here is in this table at once. */
+  /** Records a change that was made here, so that this table has it at once. */
   #record(slot: Memslot, before: Placement | null, after: Placement | null, records: Float64Array, at: number): void {
     const id = records[at] as number
     const number = records[at + 1] as number
@@ -233,7 +231,7 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
     return { before: rowOf(slot.id, recordOf(slot).placement), after: null }
   }
 
-  /** Takes over what other environments changed, and tells of it as if it happened now. */
+  /** Takes over the changes of other environments, and reports them as if they happened now. */
   #follow(): void {
     if (this.#vm.generation === this.#generation) return
     if (this.closed) {
@@ -277,7 +275,7 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
     return { of: 'memslot' as const, did, table: this, before, after }
   }
 
-  /** the VM is closed: its slots hold nothing any more */
+  /** Called when the VM is closed: its slots hold nothing any more. */
   released(): void {
     this.#generation = -1
     for (const slot of this.#byId) if (slot) this.#place(slot, null, 0)
@@ -294,7 +292,7 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
       if (bitmap) return bitmap
     }
   }
-  /** null when it is not any more as this table has it */
+  /** Returns null if the slot is no longer as this table has it. */
   dirtyLogOf(slot: Memslot): Uint8Array | null {
     const bitmap = zeroed(Math.ceil(slot.size / pageSize / 64) * 8)
     const result = this.#vm.getDirtyLog(slot.id, recordOf(slot).changed, bitmap)
@@ -309,7 +307,7 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
       checkAlive(slot)
     } while (!this.clearDirtyLogOf(slot, bitmap, firstPage))
   }
-  /** false when it is not any more as this table has it */
+  /** Returns false if the slot is no longer as this table has it. */
   clearDirtyLogOf(slot: Memslot, bitmap: Uint8Array, firstPage: number): boolean {
     const pages = Math.min(bitmap.byteLength * 8, Math.max(0, slot.size / pageSize - firstPage))
     const result = this.#vm.clearDirtyLog(slot.id, recordOf(slot).changed, firstPage, pages, bitmap)
@@ -324,7 +322,7 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
   }
 
   #refused(slot: Memslot, before: Placement | null, after: Placement | null, refusal: Refusal): KvmError {
-    // A VM that is closed where it was created is closed for all, who may still hold a descriptor.
+    // When the environment that created a VM closes it, the VM is closed for all, even if they still hold a descriptor.
     if (refusal.errno === 'EBADF')
       return this.closed ? this.#handle.closedError() : new KvmError('closed', `${this.#handle.name} was closed by the environment that created it`)
     const others = () => this.#index.all().flatMap((other) => (other === slot ? [] : [recordOf(other).placement]))
@@ -339,7 +337,7 @@ interface Moved {
   after: MemslotRow | null
 }
 
-/** Which mapping of this environment stands for a region: one that the table has, or one more. */
+/** Finds the mapping of this environment for a region: one that the table already has, or a new one. */
 class Mappings {
   readonly #slots: readonly (Memslot | undefined)[]
   #byAddress: Map<number, Mapping> | undefined
@@ -353,7 +351,7 @@ class Mappings {
     if (known && heldRegionOf(known.mapping).address === address) return known.mapping
     this.#byAddress ??= new Map(this.#slots.flatMap((slot) => (slot ? [[slot.mapping.address, slot.mapping] as const] : [])))
     const there = this.#byAddress.get(address)
-    // One that let go of its memory has the address still, where something else may lie by now.
+    // A mapping that released its memory still has the address, and something else may be there by now.
     if (there && heldRegionOf(there).address === address) return there
     const mapping = mappingOver(region)
     this.#byAddress.set(address, mapping)

@@ -12,17 +12,17 @@ import { checkAlive, Memslot, type MemslotOwner, makeSlot, recordOf } from './me
 import type { SlotState } from './memslot-words.js'
 import { checkPlacement, flagsWith, type MemslotFlags, type MemslotOptions, type Placement, placementOf } from './placement.js'
 
-/** @internal one slot's part in a transaction; null where it is absent before or after */
+/** @internal The part of one slot in a transaction; null if the slot is absent before or after it. */
 export interface Staged {
   slot: Memslot
-  /** What the part was computed from. */
+  /** The state from which the part was computed. */
   state: SlotState
   before: Placement | null
   after: Placement | null
   did: MemslotChanged['did']
 }
 
-/** @internal as the slot is now */
+/** @internal Makes the part from the slot as it is now. */
 export const stage = (slot: Memslot, did: MemslotChanged['did'], after: Placement | null): Staged => ({
   slot,
   state: { id: slot.id, changed: recordOf(slot).changed },
@@ -33,15 +33,15 @@ export const stage = (slot: Memslot, did: MemslotChanged['did'], after: Placemen
 
 /** @internal */
 export let makeTransaction: (table: MemslotOwner) => MemslotTransaction
-/** @internal what is to be done */
+/** @internal Returns the parts to be done. */
 export let stagedIn: (transaction: MemslotTransaction) => Staged[]
-/** @internal done or not: what it was to create and did not is deleted */
+/** @internal Ends the transaction, done or not. Slots that it was to create and did not are deleted. */
 export let endTransaction: (transaction: MemslotTransaction) => void
 
 /**
- * Collects what is to change; nothing happens before the function that it was handed to returns. Then every vCPU of the VM leaves the guest,
- * wherever it runs, all is applied, and they go on: the guest sees the table as before or as after, and nothing between.
- * Made by {@link Memslots.transaction}.
+ * Collects the changes of a transaction. Nothing happens before the function that got this object returns. Then every vCPU of the VM leaves the
+ * guest, on whatever thread it runs, all changes are made, and the vCPUs go on: the guest sees the table as before or as after, and nothing between.
+ * {@link Memslots.transaction} makes it.
  */
 export class MemslotTransaction {
   readonly #table: MemslotOwner
@@ -60,7 +60,7 @@ export class MemslotTransaction {
     this.#table = table
   }
 
-  /** As {@link Memslots.create}. The slot counts once the transaction is done; if it is not, the slot is deleted. */
+  /** Does what {@link Memslots.create} does. The slot is usable once the transaction is done; if it fails, the slot is deleted. */
   create(options: MemslotOptions): Memslot {
     this.#alive()
     const after = checkPlacement(placementOf(options))
@@ -69,24 +69,24 @@ export class MemslotTransaction {
     this.#staged.set(slot, { ...stage(slot, 'create', after), before: null })
     return slot
   }
-  /** As {@link Memslot.move}; two slots may change places. */
+  /** Does what {@link Memslot.move} does; two slots may change places. */
   move(slot: Memslot, gpa: Gpa): void {
     this.#stage(slot, { gpa }, 'move')
   }
-  /** As {@link Memslot.rebind}. */
+  /** Does what {@link Memslot.rebind} does. */
   rebind(slot: Memslot, mapping: Mapping, offset = 0): void {
     this.#stage(slot, { mapping, offset }, 'rebind')
   }
-  /** As {@link Memslot.resize}. */
+  /** Does what {@link Memslot.resize} does. */
   resize(slot: Memslot, size: number): void {
     this.#stage(slot, { size }, 'resize')
   }
-  /** As {@link Memslot.setFlags}. */
+  /** Does what {@link Memslot.setFlags} does. */
   setFlags(slot: Memslot, flags: MemslotFlags): void {
     this.#check(slot)
     this.#stage(slot, { flags: flagsWith(this.#current(slot).flags, checkOptions('flags', flags, ['logDirty'])) }, 'flags')
   }
-  /** As {@link Memslot.delete}. */
+  /** Does what {@link Memslot.delete} does. */
   delete(slot: Memslot): void {
     this.#check(slot)
     const staged = this.#staged.get(slot)
@@ -102,7 +102,7 @@ export class MemslotTransaction {
   }
 
   #alive(): void {
-    if (this.#over) throw new KvmError('state', 'the transaction is over; changes belong into the function that was given to transaction()')
+    if (this.#over) throw new KvmError('state', 'the transaction is over; make changes inside the function that was given to transaction()')
   }
   #check(slot: Memslot): void {
     this.#alive()
@@ -122,7 +122,7 @@ export class MemslotTransaction {
     this.#staged.set(slot, staged ? { ...staged, after, did: staged.before === null ? 'create' : did } : stage(slot, did, after))
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return shown('MemslotTransaction', { changes: this.#staged.size, over: this.#over })
   }

@@ -1,7 +1,7 @@
-/** What the leaves of CPUID mean, without KVM. */
+/** The meaning of CPUID leaves, without KVM. */
 import { kvm_cpuid_entry2 } from '../abi/generated/structures.js'
 
-/** One leaf, or sub-leaf, of CPUID: KVM_GET_SUPPORTED_CPUID, KVM_SET_CPUID2. */
+/** One leaf, or sub-leaf, of CPUID, for KVM_GET_SUPPORTED_CPUID and KVM_SET_CPUID2. */
 export const CpuidEntry = kvm_cpuid_entry2
 /** An instance of {@link CpuidEntry}. */
 export type CpuidEntry = kvm_cpuid_entry2
@@ -15,7 +15,7 @@ const syscall = 1 << 11
 export const hasLongMode = (entry: CpuidEntry) => entry.function === 0x8000_0001 && (entry.edx & longMode) !== 0
 
 /**
- * A processor that has long mode, NX and SYSCALL, and no more to say: KVM takes EFER.LME only from a guest whose CPUID has long mode. Older
+ * Describes a processor with long mode, NX and SYSCALL, and nothing else. KVM lets a guest set EFER.LME only if its CPUID has long mode. Older
  * kernels did not look at CPUID before it was set.
  */
 export function longModeCpuid(): CpuidEntry[] {

@@ -8,13 +8,13 @@ const writable = 2n
 const user = 4n
 const largePage = 1n << 7n
 
-/** How many tables putIdentityTables() writes: PML4, PDPT and one page directory a GiB. */
+/** How many tables putIdentityTables() writes: a PML4, a PDPT, and one page directory per GiB. */
 export const identityTableCount = (identityBytes: number) => 2 + identityBytes / GiB
 
 /**
- * Writes tables that map guest-virtual addresses to the same guest-physical ones, in pages of 2 MiB; the first of them is the PML4.
- * @param gpa where the first byte will lie, on a page border
- * @param identityBytes whole GiB from 0 on
+ * Writes tables that map each guest-virtual address to the same guest-physical one, in pages of 2 MiB. The first table is the PML4.
+ * @param gpa where the first byte will be, on a page border
+ * @param identityBytes how much to map from 0 on, in whole GiB
  */
 export function putIdentityTables(bytes: Uint8Array, gpa: Gpa, identityBytes: number, isForUser: boolean): void {
   const words = new BigUint64Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 8)

@@ -1,12 +1,12 @@
 /** Why a guest-physical access faulted, bit by bit. */
 import { checkBits } from '../abi/arguments.js'
 
-/** Names of Intel SDM volume 3, table "Exit Qualification for EPT Violations". */
+/** The bits of Intel SDM volume 3, table "Exit Qualification for EPT Violations", by their names there. */
 export interface EptQualification {
   dataRead: boolean
   dataWrite: boolean
   instructionFetch: boolean
-  /** What the EPT entries allowed. */
+  /** Whether the EPT entries allowed a read; the next three fields say the same of the other rights. */
   readable: boolean
   writable: boolean
   executable: boolean
@@ -14,7 +14,9 @@ export interface EptQualification {
   linearAddressValid: boolean
   /** The access was to the address that the linear one translates to, not to a paging structure on the way. */
   finalTranslation: boolean
-  /** Three of the guest's own translation, on processors with advanced information for EPT violations, else clear. */
+  /**
+   * This bit and the next two describe the guest's own translation, on processors with advanced information for EPT violations; else they are clear.
+   */
   userModeAddress: boolean
   guestWritable: boolean
   guestExecuteDisable: boolean
@@ -22,11 +24,11 @@ export interface EptQualification {
   shadowStackAccess: boolean
   supervisorShadowStack: boolean
   guestPagingVerification: boolean
-  /** Not the instruction at rip asked, but trace output or the like. */
+  /** The access was not made by the instruction at rip, but by trace output or the like. */
   asynchronous: boolean
 }
 
-/** Names of AMD APM volume 2, "Nested Paging: EXITINFO1 of an NPF", which begins as a #PF error code. */
+/** The bits of AMD APM volume 2, "Nested Paging: EXITINFO1 of an NPF", by their names there. They begin as a #PF error code does. */
 export interface NestedPageFault {
   present: boolean
   write: boolean
@@ -34,11 +36,11 @@ export interface NestedPageFault {
   reservedBit: boolean
   instructionFetch: boolean
   shadowStack: boolean
-  /** The fault was on the final address, or on the guest's own page tables. */
+  /** The fault was on the final address; `guestPageTables` says that it was on the guest's own page tables. */
   finalAddress: boolean
   guestPageTables: boolean
   supervisorShadowStack: boolean
-  /** Of SEV-SNP: the reverse map table forbade it, and why. */
+  /** On SEV-SNP, the reverse map table forbade the access; the next fields say why. */
   reverseMap: boolean
   encrypted: boolean
   sizeMismatch: boolean
@@ -47,7 +49,7 @@ export interface NestedPageFault {
 
 const bit = (low: number, index: number) => (low & (1 << index)) !== 0
 
-/** Of the exit qualification that a VMX EPT violation carries. */
+/** Decodes the exit qualification of a VMX EPT violation. */
 export function decodeEptQualification(qualification: bigint): EptQualification {
   const low = Number(checkBits('qualification', qualification) & 0xffff_ffffn) | 0
   return {
@@ -71,7 +73,7 @@ export function decodeEptQualification(qualification: bigint): EptQualification 
   }
 }
 
-/** Of EXITINFO1, which an SVM nested page fault carries. */
+/** Decodes EXITINFO1 of an SVM nested page fault. */
 export function decodeNestedPageFault(information: bigint): NestedPageFault {
   const low = Number(checkBits('information', information) & 0xffff_ffffn) | 0
   const high = Number(information >> 32n) | 0

@@ -1,42 +1,43 @@
-/** An entry of the second stage, decoded (arch/x86/kvm/mmu/spte.h; Intel SDM volume 3, 29.3.2; AMD APM volume 2, 15.25). */
+/** Decodes an entry of the second stage (arch/x86/kvm/mmu/spte.h; Intel SDM volume 3, 29.3.2; AMD APM volume 2, 15.25). */
 import type { Hpa } from '../abi/addresses.js'
 import { argumentError, checkBits, checkInteger, checkOneOf } from '../abi/arguments.js'
 
-/** How a host's entries are laid out: Intel's EPT, or the processor's ordinary page tables, which NPT and shadow paging use. */
+/** The layout of a host's entries: Intel's EPT format, or the processor's ordinary page-table format, which NPT and shadow paging use. */
 export type SpteFormat = 'ept' | 'x86'
 
-/** What one entry says. */
+/** The meaning of one entry. */
 export interface Spte {
-  /** KVM's own mark, bit 11: not so for MMIO entries, which make the processor fault on purpose. */
+  /** KVM's own mark, bit 11. MMIO entries lack it: they make the processor fault on purpose. */
   present: boolean
   read: boolean
   write: boolean
   execute: boolean
-  /** Read through it, and written through it, since KVM last looked; null where the entry does not keep them. */
+  /** The processor read (`accessed`) or wrote (`dirty`) through the entry since KVM last looked; null if the entry does not record it. */
   accessed: boolean | null
   dirty: boolean | null
-  /** Maps 2 MiB or 1 GiB by itself. */
+  /** The entry maps 2 MiB or 1 GiB by itself. */
   huge: boolean
-  /** The host may write the page, so that a guest write may be let through. */
+  /** The host may write the page, so KVM may let a guest write through. */
   hostWritable: boolean
-  /** KVM write-protected it for its own sake (dirty logging, shadowed page tables) and may undo that without a walk. */
+  /** KVM write-protected the entry for its own sake (dirty logging, shadowed page tables) and may undo that without a walk. */
   mmuWritable: boolean
-  /** Of EPT: what the processor may cache; null in the other format, and where the entry points to the next table. */
+  /** How the processor may cache the page. It is null in the x86 format, and if the entry points to the next table. */
   memoryType: 'UC' | 'WC' | 'WT' | 'WP' | 'WB' | null
-  /** Where it points: a page, or the next table. */
+  /** Where the entry points: to a page, or to the next table. */
   hpa: Hpa
 }
 
 const formats = ['ept', 'x86'] as const
 const addressMask = 0x000f_ffff_ffff_f000n
 const memoryTypes: readonly Spte['memoryType'][] = ['UC', 'WC', null, null, 'WT', 'WP', 'WB', null]
-// SPTE_TDP_AD_MASK, bits 52 and 53: 1 says that this entry keeps no accessed and dirty bits.
+// SPTE_TDP_AD_MASK, bits 52 and 53. The value 1 says that this entry keeps no accessed and dirty bits.
 const adMask = 3
 const adDisabled = 1
 const bit = (value: number, index: number) => (value & (1 << index)) !== 0
 
 /**
- * @param level 1 for 4 KiB, 2 for 2 MiB, 3 for 1 GiB, 4 and 5 above
+ * Decodes one entry.
+ * @param level 1 for 4 KiB, 2 for 2 MiB, 3 for 1 GiB, 4 and 5 for the tables above
  * @example
  * decodeSpte('ept', 0x6000000032a3b77n, 1).hpa.toString(16)   // '32a3000'
  */
@@ -65,11 +66,11 @@ export function decodeSpte(format: SpteFormat, spte: bigint, level: number): Spt
   }
 }
 
-/** `rwx`, with a dash for each right that is missing. */
+/** Formats rights as `rwx`, with a dash for each missing one. */
 export function accessText(entry: Pick<Spte, 'read' | 'write' | 'execute'>): string {
   if (typeof entry !== 'object' || entry === null) throw argumentError('entry', entry, 'what decodeSpte() returned')
   return `${entry.read ? 'r' : '-'}${entry.write ? 'w' : '-'}${entry.execute ? 'x' : '-'}`
 }
 
-/** Bytes that an entry of this level maps. */
+/** How many bytes an entry of this level maps. */
 export const levelSize = (level: number): number => 4096 * 512 ** (level - 1)

@@ -137,6 +137,13 @@ template <typename Part>
       if (run_->hyperv.type == KVM_EXIT_HYPERV_HCALL) in_union(&run_->hyperv.u.hcall.result, sizeof run_->hyperv.u.hcall.result);
       if (run_->hyperv.type == KVM_EXIT_HYPERV_SYNDBG) in_union(&run_->hyperv.u.syndbg.status, sizeof run_->hyperv.u.syndbg.status);
       break;
+    case KVM_EXIT_TDX:
+      in_union(&run_->tdx.unknown, sizeof run_->tdx.unknown);
+      break;
+    case KVM_EXIT_SNP_REQ_CERTS:
+      in_union(&run_->snp_req_certs.npages, sizeof run_->snp_req_certs.npages);
+      in_union(&run_->snp_req_certs.ret, sizeof run_->snp_req_certs.ret);
+      break;
     default:
       break;
   }

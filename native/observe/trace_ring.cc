@@ -5,10 +5,12 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <new>
@@ -282,7 +284,9 @@ bool TraceRing::MeetsRanges(const TraceRequest::Event& event, const char* record
 bool TraceRing::IsKernelThread(pid_t pid) {
   const auto [entry, fresh] = kernel_threads_.try_emplace(pid, false);
   if (!fresh) return entry->second;
-  char path[32], text[512] = "";
+  // /proc may be mounted from another PID namespace, where the same number is another process.
+  char self[16] = "", path[32], text[512] = "";
+  if (readlink("/proc/self", self, sizeof self - 1) < 0 || atoi(self) != getpid()) return entry->second;
   snprintf(path, sizeof path, "/proc/%d/stat", pid);
   const OwnedFd file(open(path, O_RDONLY | O_CLOEXEC));
   const ssize_t length = file.get() < 0 ? -1 : read(file.get(), text, sizeof text - 1);

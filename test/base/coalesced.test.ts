@@ -29,7 +29,8 @@ const numbers = (writes: readonly CoalescedWrite[]) => writes.map(({ address, da
 // Before Linux 6.12 KVM computed the room wrongly until the ring had wrapped: already the write after the 85th exits (coalesced_mmio_has_room()).
 const isExact = kernelIsAtLeast(6, 12)
 
-test('H01 the ring holds its size less one, the next write exits; all arrive, in order, before their exit', (context) => {
+// Case H01.
+test('the ring holds its size less one, and the next write exits; all arrive, in order, before their exit', (context) => {
   need(context)
   const seen: number[] = []
   const batches: number[] = []
@@ -51,7 +52,7 @@ test('H01 the ring holds its size less one, the next write exits; all arrive, in
   else expect(Math.max(...batches)).toBeLessThanOrEqual(capacity)
 })
 
-test('a handler that runs another vCPU leaves the exit after its writes what it was', (context) => {
+test('a handler that runs another vCPU leaves the exit after its writes as it was', (context) => {
   need(context)
   const vcpu = realMode('out %al, $0x10; out %ax, $0x20; hlt')
   const other = vm.createVcpu().enter('real', { ip: 0x1800 })
@@ -62,7 +63,8 @@ test('a handler that runs another vCPU leaves the exit after its writes what it 
   expect(seen).toMatchObject([{ port: 0x21, size: 1 }])
 })
 
-test('H01 ports and memory interleave, each to its own handler, in the order of the guest', (context) => {
+// Case H01.
+test('writes to ports and to memory interleave, each to its own handler, in the order of the guest', (context) => {
   need(context)
   const order: [string, number[][]][] = []
   vm.coalesce({ gpa: hole, size: 0x100 }, (writes) => order.push(['memory', numbers(writes)]))
@@ -86,7 +88,8 @@ test('H01 ports and memory interleave, each to its own handler, in the order of 
   expect(vcpu.run().reason).toBe('hlt')
 })
 
-test('H01 after the end of the range each write exits, and what waited has arrived', (context) => {
+// Case H01.
+test('each write exits once the range has ended, and what waited has arrived', (context) => {
   need(context)
   const seen: number[] = []
   const zone = vm.coalesce({ port: 0x10, size: 1 }, (writes) => seen.push(...writes.map(({ data }) => data[0]!)))
@@ -104,7 +107,7 @@ test('H01 after the end of the range each write exits, and what waited has arriv
   expect(seen).toEqual([1])
 })
 
-test('a handler that throws does not lose the exit, nor the writes after it', async (context) => {
+test('a handler that throws loses neither the exit nor the writes after it', async (context) => {
   need(context)
   using uncaught = new Uncaught()
   const seen: unknown[] = []
@@ -153,7 +156,7 @@ describe('while handlers are called', () => {
     return heard
   }
 
-  test('one that runs another vCPU: each write to its own handler, once, in order, and before the exit that it is older than', (context) => {
+  test('one runs another vCPU, and each write reaches its own handler, once, in order, and before the exit that it is older than', (context) => {
     need(context)
     const [first, second] = twoVcpus()
     let inner: unknown
@@ -165,7 +168,7 @@ describe('while handlers are called', () => {
     expect(heard).toEqual([...own, '12=ee', '12=ee'])
   })
 
-  test('one that drains, closes its range and opens it again', (context) => {
+  test('one drains, closes its range and opens it again', (context) => {
     need(context)
     const [first] = twoVcpus()
     const again: unknown[] = []
@@ -183,7 +186,7 @@ describe('while handlers are called', () => {
     expect(again).toEqual([])
   })
 
-  test('one that closes its own range has got its writes, and the range that follows there gets only later ones', (context) => {
+  test('one closes its own range and has got its writes, and the range that follows there gets only later ones', (context) => {
     need(context)
     const vcpu = realMode('mov $1, %al; out %al, $0x10; inc %al; out %al, $0x11; inc %al; out %al, $0x10; out %al, $0x20; out %al, $0x10; hlt')
     const heard: unknown[] = []
@@ -204,7 +207,7 @@ describe('while handlers are called', () => {
     ])
   })
 
-  test('one that closes the VM: what was written before is delivered, and nothing can be added', (context) => {
+  test('one closes the VM, and what was written before is delivered, while nothing can be added', (context) => {
     need(context)
     const [first] = twoVcpus()
     let delivered = 0
@@ -223,7 +226,7 @@ describe('while handlers are called', () => {
     expect(vm.closed).toBe(true)
   })
 
-  test('the vCPU whose exit is not told yet is not run: that would be an exit without its answer', (context) => {
+  test('the vCPU whose exit is not told yet is not run, since that would be an exit without its answer', (context) => {
     need(context)
     const vcpu = realMode('out %al, $0x10; in $0x20, %al; out %al, $0x21; hlt')
     const other = vm.createVcpu().enter('real', { ip: 0x1800 })
@@ -248,7 +251,7 @@ describe('while handlers are called', () => {
     expect(vcpu.run().reason).toBe('hlt')
   })
 
-  test('a started vCPU: what a handler stops is stopped after the exit was told, what it closes at once', async (context) => {
+  test('one stops a started vCPU, which stops after the exit was told, or closes it, which is done at once', async (context) => {
     need(context)
     const told: string[] = []
     const start = async (act: (vcpu: Vcpu) => void) => {
@@ -297,7 +300,7 @@ test('a handler that cannot be bound is refused before KVM is asked', (context) 
   expect(realMode('out %al, $0x10; hlt').run()).toMatchObject({ reason: 'io-out', port: 0x10 })
 })
 
-test('ranges that overlap are refused: a write has one handler, and who takes back one would take back both', (context) => {
+test('ranges that overlap are refused, since a write has one handler, and who takes back one would take back both', (context) => {
   need(context)
   vm.coalesce({ port: 0x10, size: 8 }, () => {})
   expect(checkedError(() => vm.coalesce({ port: 0x17, size: 1 }, () => {}), 'overlap').message).toContain('0x17-0x18')
@@ -306,7 +309,7 @@ test('ranges that overlap are refused: a write has one handler, and who takes ba
   expect(realMode('out %al, $0x17; hlt').run().reason).toBe('hlt')
 })
 
-test('ranges that are none, and more than a VM has room for', (context) => {
+test('ranges that are none are refused, and more than a VM has room for', (context) => {
   need(context)
   for (const [range, argument] of [
     [{ size: 1 }, 'port'],

@@ -24,8 +24,9 @@ function patternFile(name: string, pages: number): string {
   return path
 }
 
-describe('D02 missing pages', () => {
-  test('from a file, by a native thread: the guest sees the pattern, on the thread that made it', (context) => {
+// Case D02.
+describe('missing pages', () => {
+  test('come from a file by a native thread: the guest sees the pattern, on the thread that made it', (context) => {
     needsPaging(context)
     const pages = inLab ? 64 : 512
     using ram = Mapping.anonymous(pages * pageSize)
@@ -37,7 +38,7 @@ describe('D02 missing pages', () => {
     expect(paging.served).toBe(pages)
   })
 
-  test.for(['anonymous', 'memfd'] as const)('of %s memory from bytes, read by the library and by the guest', (kind, context) => {
+  test.for(['anonymous', 'memfd'] as const)('of %s memory come from bytes, read by the library and by the guest', (kind, context) => {
     needsPaging(context)
     using ram = Mapping[kind](8 * pageSize)
     using paging = ram.onMissing({ content: Buffer.concat([patternOf(7), patternOf(8)]) })
@@ -49,7 +50,7 @@ describe('D02 missing pages', () => {
     expect(paging.served).toBe(7)
   })
 
-  test('from JavaScript, by run() on the same thread: it is interrupted to ask, and the guest sees the pattern', (context) => {
+  test('come from JavaScript where run() is on the same thread: it is interrupted to ask, and the guest sees the pattern', (context) => {
     needsPaging(context)
     const faults: PageFault[] = []
     using ram = Mapping.anonymous(64 * pageSize)
@@ -68,7 +69,7 @@ describe('D02 missing pages', () => {
     expect(paging.served).toBe(4)
   })
 
-  test('from JavaScript, for code that KVM may emulate: real mode, reading, writing and running what is not there', (context) => {
+  test('come from JavaScript for code that KVM may emulate: real mode reads, writes and runs what is not there', (context) => {
     needsPaging(context)
     const faults: number[] = []
     using ram = Mapping.anonymous(64 * pageSize)
@@ -96,7 +97,7 @@ describe('D02 missing pages', () => {
     otherVm.close()
   })
 
-  test('from JavaScript, thousands of pages within one run(), whose time limit still holds', (context) => {
+  test('come from JavaScript by the thousand within one run(), whose time limit still holds', (context) => {
     needsPaging(context)
     const pages = inLab ? 30 : 8000
     using ram = Mapping.anonymous(pages * pageSize)
@@ -112,7 +113,7 @@ describe('D02 missing pages', () => {
     expect(writer.run(1_000_000_000, 50)).toBe('timeout')
   })
 
-  test('a page may bring its neighbours, and be of zeros', (context) => {
+  test('may bring their neighbours, and be of zeros', (context) => {
     needsPaging(context)
     let asked = 0
     using ram = Mapping.anonymous(8 * pageSize)
@@ -128,7 +129,7 @@ describe('D02 missing pages', () => {
     expect(asked).toBe(2)
   })
 
-  test('what was written before stays; what is given back is asked for again', (context) => {
+  test('are not asked for where something was written before, and are asked for again once given back', (context) => {
     needsPaging(context)
     let asked = 0
     using ram = Mapping.anonymous(4 * pageSize)
@@ -150,8 +151,9 @@ describe('D02 missing pages', () => {
   })
 })
 
-describe('D02 minor faults', () => {
-  test('of a memfd: the guest sees what it holds, or what the handler puts there at the last moment', (context) => {
+// Case D02.
+describe('minor faults', () => {
+  test('of a memfd show the guest what it holds, or what the handler puts there at the last moment', (context) => {
     needsPaging(context)
     const pages = 16
     using ram = Mapping.memfd(pages * pageSize)
@@ -183,7 +185,7 @@ describe('D02 minor faults', () => {
     }
   }
 
-  test('of anonymous memory there are none', (context) => {
+  test('do not exist for anonymous memory', (context) => {
     needsPaging(context)
     using ram = Mapping.anonymous(pageSize)
     checkedError(() => ram.onMinorFault(() => null), 'unavailable')
@@ -213,7 +215,7 @@ describe('a handler that answers later', () => {
     expect(ram.read(3 * pageSize, pageSize)).toEqual(patternOf(3))
   })
 
-  test('would keep a run() on its own thread waiting for ever: an error at once, and after populate() the guest goes on', async (context) => {
+  test('would keep a run() on its own thread waiting for ever: it is an error at once, and after populate() the guest goes on', async (context) => {
     needsPaging(context)
     using ram = Mapping.anonymous(4 * pageSize)
     using paging = ram.onMissing(slow)
@@ -246,7 +248,7 @@ describe('a service that fails', () => {
     ['gives more than there is', () => new Uint8Array(64 * KiB), "past the mapping's end"],
     ['gives what is none', () => 'page' as never, 'Uint8Array']
   ] as [string, FaultHandler, string][])(
-    'because its handler %s: the page is an error, and the error is told',
+    'because its handler %s gives an error of the page, and the error is told',
     async ([, handler, message], context) => {
       needsPaging(context)
       using ram = Mapping.anonymous(8 * pageSize)
@@ -258,12 +260,12 @@ describe('a service that fails', () => {
     }
   )
 
-  test('because its handler reads the page it is asked for', async (context) => {
+  test('because its handler reads the page that it is asked for is an error too', async (context) => {
     needsPaging(context)
     using ram = Mapping.anonymous(pageSize)
     using _paging = ram.onMissing(() => ram.read(0, pageSize))
     const errors = await thrownLater(() => checkedError(() => ram.read(0, 1), 'memory'))
-    expect(errors).toEqual([expect.stringContaining('it is what this handler was asked for')])
+    expect(errors).toEqual([expect.stringContaining('this handler was called to bring it')])
   })
 })
 
@@ -309,7 +311,7 @@ test('a handler is called in the async context that it was given in, whoever wai
   expect(seen).toEqual(['given', 'given'])
 })
 
-test('sources that are none', (context) => {
+test('sources that are none are refused', (context) => {
   needsPaging(context)
   using ram = Mapping.anonymous(MiB)
   checkedError(() => ram.onMissing({ file: join(folder, 'nothing') }), 'memory')

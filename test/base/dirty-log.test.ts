@@ -13,7 +13,8 @@ function copyOf(mapping: Mapping, pages: number): Mapping {
   return copy
 }
 
-describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
+// Cases F01 to F03.
+describe.each(modes)('a dirty log with mode %s', (mode) => {
   // The bitmap has words of 64 bits: these sizes are below, at, and past a border.
   test.for([1, 64, 67, 130])('says exactly what a guest wrote to %i pages between two looks', (pages, context) => {
     needsMode(context, kvm, mode)
@@ -38,7 +39,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
     expect(writer.counter).toBeGreaterThan(0)
   })
 
-  test('has what the library writes too, and nothing more', (context) => {
+  test('has what the library writes, too, and nothing more', (context) => {
     needsMode(context, kvm, mode)
     const mapping = Mapping.anonymous(256 * pageSize)
     vm.memslots.create({ gpa, mapping, size: 64 * pageSize })
@@ -65,7 +66,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
     expect(pagesOf(log.collect(), gpa, 4 * MiB)).toEqual([11, 12])
   })
 
-  test('run, collect, copy: in the end the copy is the memory, bit for bit', (context) => {
+  test('makes an exact copy in the end, by running, collecting and copying', (context) => {
     needsMode(context, kvm, mode)
     const pages = inLab ? 259 : 2051
     const mapping = Mapping.anonymous(pages * pageSize)
@@ -94,7 +95,8 @@ const bitmapOf = (length: number, ...set: number[]) => {
   return bitmap
 }
 
-test('F02 with manual protect, reading the bitmap clears nothing, and clearing clears what it names', (context) => {
+// Case F02.
+test('with manual protect, reading the bitmap clears nothing, and clearing clears what it names', (context) => {
   needsMode(context, kvm, 'manual')
   const slot: Memslot = vm.memslots.create({ gpa, mapping: Mapping.anonymous(131 * pageSize) })
   using log = vm.dirtyLog({ mode: 'manual' })
@@ -117,7 +119,8 @@ test('F02 with manual protect, reading the bitmap clears nothing, and clearing c
   checkedError(() => slot.clearDirtyLog(new Uint8Array(8), 192), 'argument')
 })
 
-test('F03 a ring that is full is an exit, after which collecting lets the guest go on', (context) => {
+// Case F03.
+test('a ring that is full is an exit, after which collecting lets the guest go on', (context) => {
   needsMode(context, kvm, 'ring')
   const pages = 2048
   vm.memslots.create({ gpa, mapping: Mapping.anonymous(pages * pageSize) })
@@ -140,7 +143,8 @@ test('F03 a ring that is full is an exit, after which collecting lets the guest 
   expect(log.collect().length).toBeGreaterThan(0)
 })
 
-test('F03 rings come before vCPUs, in a size the kernel takes, and stay', (context) => {
+// Case F03.
+test('rings come before vCPUs, in a size that the kernel takes, and stay', (context) => {
   needsMode(context, kvm, 'ring')
   for (const ringEntries of [0, 3, 2 ** 23, '8'] as never[])
     expect(checkedError(() => vm.dirtyLog({ mode: 'ring', ringEntries }), 'argument').argument).toBe('ringEntries')
@@ -153,7 +157,8 @@ test('F03 rings come before vCPUs, in a size the kernel takes, and stay', (conte
   vm.dirtyLog({ mode: 'ring' }).close()
 })
 
-test('F03 what a vCPU wrote is told of after its end', (context) => {
+// Case F03.
+test('what a vCPU wrote is told of after its end', (context) => {
   needsMode(context, kvm, 'ring')
   vm.memslots.create({ gpa, mapping: Mapping.anonymous(64 * pageSize) })
   using log = vm.dirtyLog({ mode: 'ring' })

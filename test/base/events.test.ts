@@ -56,7 +56,7 @@ describe('ioeventfd', () => {
     expect(heard).toBe(5000)
   })
 
-  test('as an async iterable it ends with close()', async () => {
+  test('ends with close() as an async iterable', async () => {
     const doorbell = vm.ioeventfd({ port: 0x10, size: 1 })
     const vcpu = realMode('out %al, $0x10; hlt')
     let heard = 0
@@ -73,7 +73,7 @@ describe('ioeventfd', () => {
     for await (const count of doorbell) throw new Error(`${count} after close`)
   })
 
-  test('closed, its writes are exits again, and its place is free; with the VM all are closed', () => {
+  test('its writes are exits again once it is closed, and its place is free; the end of the VM closes all', () => {
     const doorbell = vm.ioeventfd({ port: 0x10, size: 1 })
     expect(checkedError(() => vm.ioeventfd({ port: 0x10, size: 1 }), 'ioctl').errno).toBe('EEXIST')
     doorbell.close()
@@ -162,7 +162,7 @@ describe('ioeventfd', () => {
     expect(seen.sort()).toEqual(['first', 'first', 'run', 'second', 'second'].map((name) => [name, name]))
   })
 
-  test('holds the process open until unref() or close(), and an exit in mid-listening is clean', () => {
+  test('holds the process open until unref() or close(), and an exit while it listens is clean', () => {
     const program = (end: string) =>
       `import { Kvm } from ${library}; const vm = Kvm.open().createVm(); const doorbell = vm.ioeventfd({ port: 1, size: 1 })
       doorbell.on('event', () => {}); const timer = setTimeout(() => { console.log('still here'); process.exit(0) }, 2000); timer.unref(); ${end}`
@@ -222,7 +222,7 @@ describe('with the interrupt controllers in the kernel', () => {
     return vcpu
   }
 
-  test('a line raised and lowered interrupts the guest', () => {
+  test('a line that is raised and lowered interrupts the guest', () => {
     const vcpu = interruptible(4)
     vm.interrupts.setLine(4, true)
     vm.interrupts.setLine(4, false)
@@ -283,7 +283,7 @@ describe('with the interrupt controllers in the kernel', () => {
     expect(checkedError(() => vm.interrupts.setRouting([{ gsi: 3, irqchip: 'pic' as never, pin: 1 }]), 'argument').argument).toBe('irqchip')
   })
 
-  test('a message reaches the local APIC, once software has turned it on', () => {
+  test('a message reaches the local APIC once software has turned it on', () => {
     vm.interrupts.createIrqchip()
     const vcpu = realMode('sti; 1: hlt; jmp 1b', { vector: 0x40, source: 'mov $64, %al; out %al, $0x81; iret' })
     const lapic = vcpu.lapic.get()
@@ -296,7 +296,7 @@ describe('with the interrupt controllers in the kernel', () => {
     expect(runTo(vcpu, 0x81)).toBe(64)
   })
 
-  test('what cannot be says why', () => {
+  test('what cannot be done says why', () => {
     // Linux 6.1 makes a timer whose interrupts reach nothing; 6.12 and later refuse.
     if (kernelIsAtLeast(6, 12)) expect(checkedError(() => vm.interrupts.createPit(), 'ioctl').message).toContain('createIrqchip() first')
     checkedError(() => vm.interrupts.setLine(1, true), 'ioctl')
@@ -337,7 +337,7 @@ describe('without controllers in the kernel', () => {
     checkedError(() => vcpu.events.nmi(), 'closed')
   })
 
-  test('a non-maskable interrupt comes even with interrupts off', () => {
+  test('a non-maskable interrupt comes even while interrupts are off', () => {
     const vcpu = realMode('cli; out %al, $0x80; 1: jmp 1b', { vector: 2, source: 'mov $2, %al; out %al, $0x81; hlt' })
     expect(vcpu.run({ timeoutMs: patience })).toMatchObject({ reason: 'io-out', port: 0x80 })
     vcpu.events.nmi()

@@ -1,8 +1,9 @@
-import { type Exit, longModeTablesSize, type Vcpu } from 'node-kvm'
+import { type Exit, KiB, longModeTablesSize, Mapping, type Vcpu } from 'node-kvm'
 import { describeHost } from 'node-kvm/observe'
 import { assemble } from 'node-kvm/testing'
 import { describe, expect, test } from 'vitest'
 import { checkedError } from '../support/errors.js'
+import { needsPaging } from '../support/needs.js'
 import { patience } from '../support/patience.js'
 import { realMode } from '../support/real-mode.js'
 import { isRunning } from '../support/running.js'
@@ -250,6 +251,36 @@ describe('finishExit()', () => {
     second.value = 0x3344
     expect(vcpu.finishExit()).toBeUndefined()
     expect(vcpu.registers.get().rcx).toBe(0x3344_1122n)
+  })
+
+  test('hands on what KVM queues meanwhile, before it returns', () => {
+    const vcpu = withDevice('incb (4); hlt')
+    const seen: number[][] = []
+    using _range = vm.coalesce({ gpa: device, size: 8 }, (writes) => seen.push(...writes.map(({ address, data }) => [address, ...data])))
+    next(vcpu, 'mmio').value = 0x41
+    expect(vcpu.finishExit()).toBeUndefined()
+    expect(seen).toEqual([[device + 4, 0x42]])
+  })
+
+  test('serves the pages that are touched meanwhile', (context) => {
+    needsPaging(context)
+    const target = device + 0xff0
+    const vcpu = withDevice('mov %ax, %es; cld; mov $0xff0, %di; mov $8, %cx; mov $0x60, %dx; rep insb; hlt')
+    using lazy = Mapping.anonymous(64 * KiB)
+    const asked: number[] = []
+    using _paging = lazy.onMissing(({ offset }) => {
+      asked.push(offset)
+      return new Uint8Array(4 * KiB).fill(9)
+    })
+    vm.memslots.create({ gpa: device, mapping: lazy })
+    let given = 0
+    for (let exit: Exit | undefined = run(vcpu); exit; exit = vcpu.finishExit()) {
+      as('io-in', exit).data.fill(7)
+      given += as('io-in', exit).count
+    }
+    expect(asked).toEqual([0])
+    expect(vm.memory.read(target, 9)).toEqual(new Uint8Array(9).fill(9).fill(7, 0, given))
+    expect(vcpu.registers.get().rcx).toBe(BigInt(8 - given))
   })
 
   test('completes an access to an MSR, with its failure', () => {

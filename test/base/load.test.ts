@@ -56,7 +56,8 @@ class Watch {
   }
 }
 
-describe('A04 memslots change under a guest that reads', () => {
+// Case A04.
+describe('memslots change under a guest that reads', () => {
   test('a bare move may show it MMIO, never other data', async () => {
     const slot = vm.memslots.create({ gpa: here, mapping: filled(words.one) })
     const watch = new Watch(programs(vm, [{ source: reader, registers: { rdi: BigInt(here), rbx: words.one, rdx: words.one } }]))
@@ -111,7 +112,8 @@ describe('A04 memslots change under a guest that reads', () => {
 describe('memory under load', () => {
   const size = times(16, 4) * MiB
 
-  test('B01 B02 B03 mapped and unmapped, by page and by 2 MiB, under a guest that writes', async () => {
+  // Cases B01, B02, B03.
+  test('memory is mapped and unmapped, by page and by 2 MiB, under a guest that writes', async () => {
     const mapping = Mapping.anonymous(size)
     vm.memslots.create({ gpa: here, mapping })
     const watch = new Watch(programs(vm, [{ source: writer, registers: { r8: BigInt(here), rsi: BigInt(here + size), rbx: 1n } }]))
@@ -131,7 +133,8 @@ describe('memory under load', () => {
     expect(watch).toMatchObject({ wrong: 0, mmio: [] })
   })
 
-  test('B04 a slot that a guest writes to is moved: MMIO writes only inside it', async () => {
+  // Case B04.
+  test('a slot that a guest writes to is moved, and MMIO writes come only inside it', async () => {
     const half = size / 2
     vm.memslots.create({ gpa: here, mapping: Mapping.anonymous(half) })
     const slot = vm.memslots.create({ gpa: here + half, mapping: Mapping.anonymous(half) })
@@ -151,7 +154,8 @@ describe('memory under load', () => {
     }
   })
 
-  test('B05 a slot that no guest uses is moved: no MMIO at all', async () => {
+  // Case B05.
+  test('a slot that no guest uses is moved, and no MMIO comes at all', async () => {
     vm.memslots.create({ gpa: here, mapping: Mapping.anonymous(size) })
     const slot = vm.memslots.create({ gpa: 0x4000_0000, mapping: Mapping.anonymous(MiB) })
     const watch = new Watch(programs(vm, [{ source: writer, registers: { r8: BigInt(here), rsi: BigInt(here + size), rbx: 1n } }]))
@@ -164,7 +168,8 @@ describe('memory under load', () => {
     expect(watch).toMatchObject({ wrong: 0, mmio: [] })
   })
 
-  test('B06 what the host writes the guest reads, and back, while it runs', async () => {
+  // Case B06.
+  test('the guest reads what the host writes, and the other way round, while it runs', async () => {
     const mapping = Mapping.anonymous(8 * KiB)
     vm.memslots.create({ gpa: here, mapping })
     // This guest copies each new value of the first page's word to the second page.
@@ -179,7 +184,8 @@ describe('memory under load', () => {
     expect(watch).toMatchObject({ wrong: 0, mmio: [] })
   })
 
-  test('B07 a dummy slot comes and goes while vCPUs write elsewhere: KVM_RUN never fails', async () => {
+  // Case B07.
+  test('KVM_RUN never fails while a dummy slot comes and goes and vCPUs write elsewhere', async () => {
     vm.memslots.create({ gpa: here, mapping: Mapping.anonymous(2 * size) })
     const dummy = Mapping.anonymous(4 * KiB)
     const parts = [here, here + size].map((start) => ({ source: writer, registers: { r8: BigInt(start), rsi: BigInt(start + size), rbx: 1n } }))
@@ -217,7 +223,7 @@ describe('transactions', () => {
     expect(vm.memslots.create({ gpa: there, mapping: Mapping.anonymous(4 * KiB) }).id).toBe(0)
   })
 
-  test('what the kernel refuses at the last leaves the table as it was, in the kernel too', () => {
+  test('leave the table as it was, in the kernel too, where the kernel refuses the last change', () => {
     const [one, other] = [filled(words.one), filled(words.other)]
     const slots = [vm.memslots.create({ gpa: here, mapping: one }), vm.memslots.create({ gpa: there, mapping: other })] as const
     const before = vm.memslots.toString()
@@ -243,7 +249,7 @@ describe('transactions', () => {
     expect(vm.memslots.create({ gpa: 0x900_0000, mapping: filled(0n) }).id).toBe(3)
   })
 
-  test('what is thrown in them comes through, and nothing is changed', () => {
+  test('let through what is thrown in them, and change nothing then', () => {
     const slot = vm.memslots.create({ gpa: here, mapping: Mapping.anonymous(4 * KiB) })
     const before = vm.memslots.toString()
     expect(() =>
@@ -255,7 +261,7 @@ describe('transactions', () => {
     expect(vm.memslots.toString()).toBe(before)
   })
 
-  test('one inside another, an asynchronous one, and changes after the end are refused', () => {
+  test('are refused inside another one, as are asynchronous ones and changes after the end', () => {
     const slot = vm.memslots.create({ gpa: here, mapping: Mapping.anonymous(4 * KiB) })
     checkedError(() => vm.memslots.transaction(() => vm.memslots.transaction(() => {})), 'state')
     checkedError(() => vm.memslots.transaction(async (tx) => tx.delete(slot)), 'argument')
@@ -270,7 +276,7 @@ describe('transactions', () => {
     expect(slot.gpa).toBe(here)
   })
 
-  test('from a handler of a vCPU whose exit is not answered yet', async () => {
+  test('may be made by a handler of a vCPU whose exit is not answered yet', async () => {
     const slot = vm.memslots.create({ gpa: here, mapping: filled(words.one) })
     const [vcpu] = programs(vm, [{ source: 'out %al, $0x10; mov (%rdi), %rax; out %al, $0x20', registers: { rdi: BigInt(here) } }]) as [Vcpu]
     const end = await vcpu.start({
@@ -284,7 +290,8 @@ describe('transactions', () => {
   })
 })
 
-test('H04 a kick ends KVM_RUN through a signal mask that blocks everything', async () => {
+// Case H04.
+test('a kick ends KVM_RUN through a signal mask that blocks everything', async () => {
   const [vcpu] = programs(vm, [{ source: '1: jmp 1b' }]) as [Vcpu]
   vcpu.setSignalMask(Array.from({ length: 64 }, (_, index) => index + 1))
   expect(vcpu.run({ timeoutMs: 20 }).reason).toBe('timeout')

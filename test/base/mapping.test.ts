@@ -87,7 +87,7 @@ describe.each(Object.entries(makers))('%s memory', (_, make) => {
     checkedError(() => mapping.buffer, 'closed')
   })
 
-  test('closing twice is nothing, use after close is an error', () => {
+  test('closing twice does nothing, and use after close is an error', () => {
     const mapping = make()
     mapping.close()
     mapping.close()
@@ -103,7 +103,7 @@ describe.each(Object.entries(makers))('%s memory', (_, make) => {
   })
 })
 
-test('a file that is not there, or not writable where it must be, is named', () => {
+test('a file that does not exist, or cannot be written where it must be, is named', () => {
   expect(checkedError(() => Mapping.file('/nonexistent/file', 4 * KiB), 'memory').message).toContain('/nonexistent/file')
   expect(checkedError(() => Mapping.file('/proc/version', 4 * KiB, { shared: true }), 'memory').errno).toMatch(/EACCES|ENODEV|EIO/)
 })
@@ -118,7 +118,7 @@ test('a file is mapped, and its truncation by others is an error, not a crash', 
   expect(() => Mapping.file(`${file}.absent`, 4 * KiB)).toThrow(/ENOENT/)
 })
 
-test('a hole gives the pages of a memfd and of a shared file back, and only of those', () => {
+test('a hole gives the pages of a memfd and of a shared file back, and no others', () => {
   using memfd = Mapping.memfd(16 * KiB)
   writeFileSync(file, new Uint8Array(16 * KiB))
   using shared = Mapping.file(file, 16 * KiB, { shared: true })
@@ -137,7 +137,7 @@ test('a hole gives the pages of a memfd and of a shared file back, and only of t
 const pool = '/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages'
 const poolSize = () => Number(readFileSync(pool, 'utf8'))
 
-test('hugetlb memory works, or says how to get it', (context) => {
+test('hugetlb memory works, or the error says how to get it', (context) => {
   const before = existsSync(pool) ? poolSize() : skip(context, 'this kernel has no pool of 2 MiB pages')
   if (process.getuid?.() !== 0 && before === 0) return skip(context, 'the pool of huge pages is empty, and only root may fill it')
   try {
@@ -219,7 +219,7 @@ test('what cannot be populated is an error, and nothing stays mapped', () => {
   expect(maps()).toBe(before)
 })
 
-test('a live buffer of more than 4 GiB, or an error that says that this Node makes none; the mapping goes on', (context) => {
+test('a live buffer of more than 4 GiB is made, or an error says that this Node makes none, and the mapping goes on', (context) => {
   skipWhereSlow(context)
   const program = `
     const size = 5 * GiB, mapping = Mapping.memfd(size)
@@ -257,7 +257,7 @@ test.each(['forwards', 'backwards'])('bytes are copied %s within the memory that
   expect(Buffer.compare(bytes.subarray(to, to + length), again)).toBe(0)
 })
 
-test('a large and almost empty memory: its pages are found, and remapped each at its place', (context) => {
+test('the pages of a large and almost empty memory are found, and remapped each at its place', (context) => {
   needsKvm(context)
   using kvm = Kvm.open()
   using vm = kvm.createVm()
@@ -276,13 +276,13 @@ test('a large and almost empty memory: its pages are found, and remapped each at
 })
 
 describe('bad input', () => {
-  test.each([0, -4096, 1, 1.5, Number.NaN, 2 ** 53, '4096', undefined])('a size of %s', (size) => {
+  test.each([0, -4096, 1, 1.5, Number.NaN, 2 ** 53, '4096', undefined])('a size of %s is refused', (size) => {
     expect(checkedError(() => Mapping.anonymous(size as number), 'argument').argument).toBe('size')
   })
-  test('more memory than there are addresses', () => {
+  test('more memory than there are addresses is refused', () => {
     expect(checkedError(() => Mapping.anonymous(2 ** 50), 'memory').errno).toBe('ENOMEM')
   })
-  test('ranges past the end, and values of the wrong type', () => {
+  test('ranges past the end, and values of the wrong type, are refused', () => {
     using mapping = Mapping.anonymous(4 * KiB)
     for (const use of [
       () => mapping.read(4 * KiB, 1),

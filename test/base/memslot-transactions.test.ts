@@ -51,7 +51,7 @@ describe('while a transaction is put together', () => {
     expectOneTable(vm)
   })
 
-  test.each(Object.entries(direct))('%s, not caught, is the end of it: nothing is changed', (_, change) => {
+  test.each(Object.entries(direct))('an error of %s that is not caught is the end of it, and nothing is changed', (_, change) => {
     let made: Memslot | undefined
     checkedError(
       () =>
@@ -147,7 +147,7 @@ describe('the order of changes', () => {
     Array.from({ length: count }, (_, index) => vm.memslots.create({ gpa: index * 4096, mapping: page(), logDirty: true }))
   const places = { rotation: [1, 2, 3, 4, 0], reversal: [4, 3, 2, 1, 0], shift: [1, 2, 3, 4, 5], twoCircles: [1, 0, 3, 4, 2], knot: [2, 0, 1, 5, 3] }
 
-  test.each(Object.entries(places))('a %s is whole, in whatever order the slots are named', (_, to) => {
+  test.each(Object.entries(places))('leaves a %s whole, however the slots are named', (_, to) => {
     for (let start = 0; start < to.length; start++) {
       const slots = row(to.length)
       vm.memslots.transaction((tx) => {
@@ -162,7 +162,7 @@ describe('the order of changes', () => {
     }
   })
 
-  test('slots larger than the step, deleted ones, new ones and other memory in one', () => {
+  test('leaves whole what moves farther than its size, is deleted, new or bound to other memory in one', () => {
     const large = Mapping.anonymous(64 * KiB)
     const [one, two, three] = [0, 1, 2].map((index) => vm.memslots.create({ gpa: index * 64 * KiB, mapping: large })) as [Memslot, Memslot, Memslot]
     const memory = Mapping.anonymous(32 * KiB)
@@ -180,7 +180,7 @@ describe('the order of changes', () => {
     expectOneTable(vm)
   })
 
-  test('refused by the kernel in its middle, everything is as before, and nobody sees a change', () => {
+  test('does not show where the kernel refuses one in the middle: everything is as before, and nobody sees a change', () => {
     const slots = row(5)
     const same = Vm.attach(vm.share())
     const before = JSON.stringify(same.memslots)
@@ -211,7 +211,7 @@ describe('the order of changes', () => {
     same.close()
   })
 
-  test('a slot that stands in the way is named, and one of the transaction itself is told as such', () => {
+  test('does not hide a slot that stands in the way: it is named, and one of the transaction itself is told as such', () => {
     const [one, two] = row(3) as [Memslot, Memslot, Memslot]
     const refusal = (change: (tx: MemslotTransaction) => void) => checkedError(() => vm.memslots.transaction(change), 'overlap')
     expect(refusal((tx) => tx.move(one, 2 * 4096))['present']).toEqual({ id: 2, gpa: 2 * 4096, size: 4096 })
@@ -230,7 +230,7 @@ describe('the order of changes', () => {
   })
 })
 
-test('the add-on refuses numbers that are none, slots named twice, and regions that are none', () => {
+test('the add-on refuses numbers that are none, slots that are named twice, and regions that are none', () => {
   const system = native.open('/dev/kvm', true) as Exclude<ReturnType<typeof native.open>, number>
   const bare = system.createVm(0) as Exclude<ReturnType<typeof system.createVm>, number>
   const region = native.map({ kind: 'anonymous', size: 4096 }) as Exclude<ReturnType<typeof native.map>, number>

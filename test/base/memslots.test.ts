@@ -14,7 +14,8 @@ import { kvm, vm } from '../support/vm.js'
 
 const page = () => Mapping.anonymous(4 * KiB)
 
-test('A01 every slot up to the limit can be created, and one more is refused with the limit named', (context) => {
+// Case A01.
+test('every slot up to the limit can be created, and one more is refused with the limit named', (context) => {
   if (inLab?.endsWith('-shadow')) skip(context, 'shadow paging keeps 24 KiB for each slot, which is more in all than a machine of the lab has')
   expect(vm.memslots.limit).toBeGreaterThan(0)
   const mapping = page()
@@ -33,7 +34,8 @@ function takesRootFromPool({ tdpMmu, kernel }: Host): boolean {
   return !tdpMmu || major < 6 || (major === 6 && minor < 9)
 }
 
-test('A02 a vCPU without any memslot does not run: an internal error, or ENOSPC where KVM takes the root from the pool of shadow pages', () => {
+// Case A02.
+test('a vCPU without any memslot does not run: it is an internal error, or ENOSPC where KVM takes the root from the pool of shadow pages', () => {
   using vcpu = vm.createVcpu()
   const special = vcpu.registers.getSpecial()
   special.cs = Object.assign(special.cs, { base: 0n, selector: 0 })
@@ -47,7 +49,8 @@ test('A02 a vCPU without any memslot does not run: an internal error, or ENOSPC 
   } else expect(vcpu.run({ timeoutMs: patience }).reason).toBe('internal-error')
 })
 
-test('A03 every flag bit that the kernel does not support is EINVAL, and so is one of the second form on the first', () => {
+// Case A03.
+test('every flag bit that the kernel does not support is EINVAL, and so is one of the second form on the first', () => {
   const mapping = page()
   // 1 is LOG_DIRTY_PAGES, 2 is READONLY, 4 is GUEST_MEMFD, which is a flag of the second form.
   const unsupported = Array.from({ length: 32 }, (_, bit) => 2 ** bit).filter((flag) => flag > 2)
@@ -67,14 +70,16 @@ test('guest-physical addresses end where the limit says, and beyond it that is w
   })
 })
 
-test('A03 an unknown option is refused by name', () => {
+// Case A03.
+test('an unknown option is refused by name', () => {
   const mapping = page()
   for (const option of ['guestmemfd', 'readOnly'])
     expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping, [option]: true }), 'argument').argument).toBe(option)
   expect(vm.memslots.length).toBe(0)
 })
 
-test('A10 deleting a slot that does not exist is EINVAL at the kernel', (context) => {
+// Case A10.
+test('deleting a slot that does not exist is EINVAL at the kernel', (context) => {
   const folder = mkdtempSync(join(tmpdir(), 'node-kvm-memslots-'))
   try {
     const program = compile(context, 'delete-unknown', folder)
@@ -84,7 +89,8 @@ test('A10 deleting a slot that does not exist is EINVAL at the kernel', (context
   }
 })
 
-test('A10 a second delete does nothing, other calls on a deleted slot say so', () => {
+// Case A10.
+test('a second delete does nothing, and other calls on a deleted slot say that it is deleted', () => {
   const slot = vm.memslots.create({ gpa: 0, mapping: page() })
   slot.delete()
   slot.delete()
@@ -93,7 +99,8 @@ test('A10 a second delete does nothing, other calls on a deleted slot say so', (
   checkedError(() => slot.getDirtyLog(), 'closed')
 })
 
-test('A11 another HVA, size or READONLY on a live slot is EINVAL, and the slot stays as it was', () => {
+// Case A11.
+test('another HVA, size or READONLY on a live slot is EINVAL, and the slot stays as it was', () => {
   const mapping = Mapping.anonymous(16 * KiB)
   const slot = vm.memslots.create({ gpa: 0, mapping, size: 8 * KiB })
   const before = slot.toJSON()
@@ -104,14 +111,16 @@ test('A11 another HVA, size or READONLY on a live slot is EINVAL, and the slot s
   expect(slot).toMatchObject({ gpa: 0x1_0000, logDirty: true })
 })
 
-test('A11 setFlags says why READONLY cannot change', () => {
+// Case A11.
+test('setFlags() says why READONLY cannot change', () => {
   const slot = vm.memslots.create({ gpa: 0, mapping: page() })
   expect(checkedError(() => slot.setFlags({ readonly: true } as never), 'argument').argument).toBe('readonly')
   expect(slot.readonly).toBe(false)
   for (const nothing of [null, undefined, 1] as never[]) checkedError(() => slot.setFlags(nothing), 'argument')
 })
 
-test('A12 another GPA is a move', () => {
+// Case A12.
+test('another GPA is a move', () => {
   const slot = vm.memslots.create({ gpa: 0xa000, mapping: page() })
   const { hva } = slot
   slot.move(0xe000)
@@ -120,14 +129,16 @@ test('A12 another GPA is a move', () => {
   expect(vm.memslots.lookup(0xefff)).toBe(slot)
 })
 
-test('A13 the same placement again is accepted and changes nothing', () => {
+// Case A13.
+test('the same placement again is accepted and changes nothing', () => {
   const slot = vm.memslots.create({ gpa: 0xa000, mapping: page() })
   slot.move(0xa000)
   slot.setFlags({ logDirty: false })
   expect(slot.gpa).toBe(0xa000)
 })
 
-test('A14 an overlap on create or move names both ranges', () => {
+// Case A14.
+test('an overlap on create or move names both ranges', () => {
   const first = vm.memslots.create({ gpa: 0x10000, mapping: Mapping.anonymous(64 * KiB) })
   const error = checkedError(() => vm.memslots.create({ gpa: 0x1f000, mapping: Mapping.anonymous(8 * KiB) }), 'overlap')
   expect(error.message).toContain('0x1f000-0x21000')
@@ -140,7 +151,8 @@ test('A14 an overlap on create or move names both ranges', () => {
   checkedError(() => first.resize(128 * KiB), 'argument')
 })
 
-test('A14 a move by less than its own size does not overlap itself', () => {
+// Case A14.
+test('a move by less than its own size does not overlap itself', () => {
   const slot = vm.memslots.create({ gpa: 0x10000, mapping: Mapping.anonymous(64 * KiB) })
   slot.move(0x14000)
   slot.move(0xc000)
@@ -150,7 +162,8 @@ test('A14 a move by less than its own size does not overlap itself', () => {
 describe('a guest_memfd', () => {
   const need = (context: TestContext) => vm.capabilities.check(capabilities.GUEST_MEMFD) > 0 || skip(context, withoutGuestMemfd)
 
-  test('A15 its slot can only be deleted', (context) => {
+  // Case A15.
+  test('has a slot that can only be deleted', (context) => {
     need(context)
     using guestMemfd = vm.createGuestMemfd({ size: 64 * KiB })
     const slot = vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(64 * KiB), guestMemfd })
@@ -162,7 +175,8 @@ describe('a guest_memfd', () => {
     expect(vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(64 * KiB), guestMemfd }).id).toBe(slot.id)
   })
 
-  test('A03 with a dirty log it is EINVAL', (context) => {
+  // Case A03.
+  test('is EINVAL with a dirty log', (context) => {
     need(context)
     using guestMemfd = vm.createGuestMemfd({ size: 64 * KiB })
     expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(64 * KiB), guestMemfd, logDirty: true }), 'ioctl').errno).toBe(
@@ -170,7 +184,8 @@ describe('a guest_memfd', () => {
     )
   })
 
-  test('A08 one of another VM is EINVAL, and pages bound already are refused', (context) => {
+  // Case A08.
+  test("is EINVAL where it is another VM's, and refused where its pages are bound already", (context) => {
     need(context)
     using other = kvm.createVm()
     using foreign = other.createGuestMemfd({ size: 64 * KiB })
@@ -186,7 +201,7 @@ describe('a guest_memfd', () => {
     expect(checkedError(() => vm.memslots.create({ gpa: 0x20_0000, mapping, guestMemfd: mapping as never }), 'argument').argument).toBe('guestMemfd')
   })
 
-  test('closed, of size 0 or unknown to the host it is refused by name', (context) => {
+  test('is refused by name where it is closed, of size 0 or unknown to the host', (context) => {
     expect(checkedError(() => vm.createGuestMemfd({ size: 0 }), 'argument').argument).toBe('size')
     need(context)
     const guestMemfd = vm.createGuestMemfd({ size: 4 * KiB })
@@ -196,7 +211,7 @@ describe('a guest_memfd', () => {
 })
 
 describe('the table', () => {
-  test('rebind and resize keep id and GPA; a refused one leaves the slot as it was', () => {
+  test('rebind() and resize() keep id and GPA, and leave the slot as it was where they are refused', () => {
     const mapping = Mapping.anonymous(64 * KiB)
     const slot = vm.memslots.create({ gpa: 0x10000, mapping, size: 32 * KiB })
     vm.memslots.create({ gpa: 0x1c000, mapping: page() })
@@ -241,7 +256,7 @@ describe('the table', () => {
     expect([...vm.memory.read(8188, 4)]).toEqual([0, 0, 0, 0])
   })
 
-  test('prints a line a slot', () => {
+  test('prints a line for each slot', () => {
     const slot = vm.memslots.create({ gpa: 0xa000, mapping: page(), logDirty: true })
     expect(String(vm.memslots)).toBe(`slot 0: gpa 0xa000-0xb000 -> hva 0x${slot.hva.toString(16)}-0x${(slot.hva + 4096).toString(16)} dirty-logged`)
   })
@@ -259,22 +274,22 @@ describe('bad input', () => {
     big: 4096n,
     nothing: null
   }
-  test.each(Object.entries(addresses))('a gpa that is %s', (_, gpa) => {
+  test.each(Object.entries(addresses))('a GPA that is %s is refused', (_, gpa) => {
     expect(checkedError(() => vm.memslots.create({ gpa: gpa as number, mapping: page() }), 'argument').argument).toBe('gpa')
     const slot = vm.memslots.create({ gpa: 0, mapping: page() })
     expect(checkedError(() => slot.move(gpa as number), 'argument').argument).toBe('gpa')
     expect(slot.gpa).toBe(0)
   })
-  test.each([0, -1, 1.5, 8 * KiB, Number.NaN, '4096'])('a size of %s', (size) => {
+  test.each([0, -1, 1.5, 8 * KiB, Number.NaN, '4096'])('a size of %s is refused', (size) => {
     expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping: page(), size: size as number }), 'argument').argument).toBe('size')
   })
-  test('a mapping that is none, or closed', () => {
+  test('what is no mapping, or a closed one, is refused', () => {
     expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping: {} as Mapping }), 'argument').argument).toBe('mapping')
     const closed = page()
     closed.close()
     checkedError(() => vm.memslots.create({ gpa: 0, mapping: closed }), 'closed')
   })
-  test("a gpa beyond what the processor has is the kernel's refusal, not a crash", () => {
+  test("a GPA beyond what the processor has is the kernel's refusal, not a crash", () => {
     const before = vm.memslots.length
     try {
       vm.memslots.create({ gpa: 2 ** 52 - 4096, mapping: page() })

@@ -68,7 +68,7 @@ const befores: Record<string, (vcpu: Vcpu) => void> = {
 }
 
 describe.each(Object.entries(befores))('enter() %s', (_, leave) => {
-  test.each(names.flatMap((first) => names.map((second) => [first, second] as const)))('from %s to %s', (first, second) => {
+  test.each(names.flatMap((first) => names.map((second) => [first, second] as const)))('leads from %s to %s', (first, second) => {
     const vcpu = enter(prepare(), first)
     leave(vcpu)
     runWhole(enter(vcpu, second), second)
@@ -103,7 +103,7 @@ describe('enter()', () => {
     runWhole(enter(vcpu, 'long'), 'long')
   })
 
-  test('keeps the CPUID it was given; without long mode it says so, and long mode only', () => {
+  test('keeps the CPUID that it was given, and where that lacks long mode refuses long mode only', () => {
     const vcpu = prepare()
     vcpu.cpuid.set([{ function: 0, eax: 1 }, new CpuidEntry({ function: 1 })])
     runWhole(enter(vcpu, 'real'), 'real')
@@ -112,7 +112,7 @@ describe('enter()', () => {
     runWhole(enter(vcpu, 'protected'), 'protected')
   })
 
-  test('that is refused changes nothing', () => {
+  test('changes nothing where it is refused', () => {
     const vcpu = enter(prepare(), 'protected')
     expect(run(vcpu).reason).toBe('mmio')
     const state = () => [vcpu.registers.get().toObject(), vcpu.registers.getSpecial().toObject()]
@@ -125,7 +125,7 @@ describe('enter()', () => {
     expect(run(vcpu)).toMatchObject({ reason: 'io-out', port: 2 })
   })
 
-  test('on a vCPU that ran without CPUID', () => {
+  test('works on a vCPU that ran without CPUID', () => {
     const vcpu = prepare()
     vcpu.registers.setSpecial(enter(vm.createVcpu(), 'real').registers.getSpecial().toObject())
     vcpu.registers.set({ rip: BigInt(guests.real.at), rsp: BigInt(stack), rflags: 2n })

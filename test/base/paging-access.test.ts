@@ -34,7 +34,7 @@ function sent(vcpu: Vcpu): number[] | string {
 }
 
 describe('an access that KVM makes itself', () => {
-  test('and whose page comes later is made once it is there, by whoever runs the vCPU next', async (context) => {
+  test('is made once the page that comes later is there, by whoever runs the vCPU next', async (context) => {
     needsPaging(context)
     const { vcpu, lazy, paging } = guestOf(`mov $${lazyGpa}, %si; outsb`, async () => pageOf(7))
     expect(() => sent(vcpu)).toThrow(expect.objectContaining({ code: 'not-present' }))
@@ -59,7 +59,7 @@ describe('an access that KVM makes itself', () => {
     expect([sent(vcpu), sent(vcpu), sent(vcpu)]).toEqual([[0], [0], 'hlt'])
   })
 
-  test("in another Worker's run: the VM's end ends the run, and is no exit", async (context) => {
+  test('ends a run in another Worker when the VM ends, and is no exit', async (context) => {
     needsPaging(context)
     let asked = () => {}
     const missing = new Promise<void>((resolve) => (asked = resolve))
@@ -113,7 +113,7 @@ describe('an access that KVM makes itself', () => {
     expect((await over).reason).toBe('hlt')
   })
 
-  test.for(['outsb', 'mov (%si), %al; out %al, %dx'])('of a page whose handler runs the vCPU cannot be served: %s', (access, context) => {
+  test.for(['outsb', 'mov (%si), %al; out %al, %dx'])('is refused where the handler of its page runs the vCPU: %s', (access, context) => {
     needsPaging(context)
     const seen: unknown[] = []
     const { vcpu } = guestOf(`mov $${lazyGpa}, %si; ${access}`, () => {

@@ -21,8 +21,9 @@ const owners: [string, () => Statistics][] = [
   ['vCPU', () => [...vm.vcpus.values()][0]?.stats as Statistics]
 ]
 
-describe.each(owners)('E03 the statistics of a %s', (_, pick) => {
-  test('header, descriptors and data do not overlap', () => {
+// Case E03.
+describe.each(owners)('the statistics of a %s', (_, pick) => {
+  test('have a header, descriptors and data that do not overlap', () => {
     const { nameSize, count, idOffset, descriptorsOffset, dataOffset } = pick().describe().layout
     const parts = [
       { start: 0, end: 24 },
@@ -42,10 +43,10 @@ describe.each(owners)('E03 the statistics of a %s', (_, pick) => {
     parts.forEach((part, index) => expect(part.start).toBeGreaterThanOrEqual(parts[index - 1]?.end ?? 0))
     expect(count).toBeGreaterThan(0)
   })
-  test('the id starts with kvm', () => {
+  test('have an id that starts with kvm', () => {
     expect(pick().describe().id).toMatch(/^kvm-/)
   })
-  test('names, types, units, bases and buckets are legal', () => {
+  test('have legal names, types, units, bases and buckets', () => {
     const names = new Set<string>()
     for (const { name, type, unit, base, exponent, size, bucketSize } of pick().describe().descriptors) {
       expect(name).toMatch(/^[a-z0-9_]+$/)
@@ -60,7 +61,7 @@ describe.each(owners)('E03 the statistics of a %s', (_, pick) => {
     }
     expect(names.size).toBe(pick().describe().descriptors.length)
   })
-  test('reading all at once equals reading one by one', () => {
+  test('are the same read all at once and one by one', () => {
     const all = pick().read()
     expect(Object.keys(all)).toEqual(
       pick()
@@ -72,7 +73,8 @@ describe.each(owners)('E03 the statistics of a %s', (_, pick) => {
   })
 })
 
-test('E03 the descriptor can be closed before its VM, and says so afterwards', () => {
+// Case E03.
+test('the descriptor of statistics can be closed before its VM, and says so afterwards', () => {
   using other = kvm.createVm()
   const { stats } = other
   stats.close()

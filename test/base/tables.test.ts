@@ -21,7 +21,7 @@ const machine = (): HostVm => hostVms({ pid: target.pid })[0] as HostVm
 const randomPages = (count: number, gpa: number, size: number) =>
   Array.from({ length: count }, () => gpa + Math.floor((Math.random() * size) / 4096) * 4096)
 
-test('1,000 random pages: GPA -> HVA -> HPA and GPA -> HPA are what the process says', async (context) => {
+test('the frames of 1,000 random pages are what the process says, by GPA to HVA to HPA and by GPA to HPA', async (context) => {
   needsAll(context)
   await target.do('slots', { count: 8, size: 4 * MiB })
   await target.do('guest')
@@ -43,7 +43,7 @@ test('1,000 random pages: GPA -> HVA -> HPA and GPA -> HPA are what the process 
   expect(hpaToGpa(table, hpa + 5)).toEqual([gpa + 5])
 })
 
-test('its memslots are those it made, with what stands behind them', async (context) => {
+test('the memslots of a VM are those it made, with what stands behind them', async (context) => {
   needsAll(context)
   const folder = mkdtempSync(join(tmpdir(), 'node-kvm-tables-'))
   const path = join(folder, 'image')
@@ -68,7 +68,7 @@ test('its memslots are those it made, with what stands behind them', async (cont
 })
 
 const many = inLab ? 4000 : 32_000
-test(`${many} slots are all told`, async (context) => {
+test(`all of ${many} slots are told`, async (context) => {
   needsAll(context)
   await target.do('manySlots', { count: many })
   const { memslots } = machine()
@@ -76,7 +76,7 @@ test(`${many} slots are all told`, async (context) => {
 })
 
 const readings = slow ? 30 : inLab ? 100 : 300
-test('300 moving slots: a dump that is not told as torn is whole', async (context) => {
+test('a dump of 300 slots that move is whole unless it is told as torn', async (context) => {
   needsAll(context)
   const { slots } = await target.do('slots', { count: 300, size: 16 * KiB, gap: 112 * KiB })
   const first = slots.map(({ gpa }: any) => gpa)
@@ -103,7 +103,7 @@ test('300 moving slots: a dump that is not told as torn is whole', async (contex
   expect(whole).toBeGreaterThan(0)
 })
 
-test('a page given back vanishes, touched again appears, and in another frame has moved', async (context) => {
+test('a page that is given back vanishes, appears when it is touched again, and has moved where it is in another frame', async (context) => {
   needsAll(context)
   await target.do('slots', { count: 1, size: 64 * KiB })
   await target.do('guest')
@@ -122,7 +122,7 @@ test('a page given back vanishes, touched again appears, and in another frame ha
   expect(diff(third, read())).toMatchObject([{ kind: 'moved', gpa: base + 0x5000, size: 8192, before: { level: 1 }, after: { level: 1 } }])
 })
 
-test('transparent huge pages: level 2, one page given back splits it, collapsing merges it', async (context) => {
+test('a transparent huge page is at level 2, is split when one page is given back, and is merged when it is collapsed', async (context) => {
   needsAll(context)
   const size = 4 * MiB
   await target.do('slots', { count: 1, size, hugePages: true })
@@ -163,7 +163,7 @@ test('dirty logging is why an entry is small', async (context) => {
   expect(secondStage).toMatchObject({ whySmall: expect.stringContaining('dirty-logged') })
 })
 
-test('reading does not disturb it: no notifier calls, no faults, no exits', async (context) => {
+test('reading does not disturb the VM: there are no notifier calls, no faults, no exits', async (context) => {
   needsAll(context)
   await target.do('slots', { count: 2, size: MiB })
   await target.do('guest')

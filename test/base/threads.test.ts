@@ -75,7 +75,7 @@ describe('a vCPU on a thread of its own', () => {
     expect(ours).toBe(2 * usual)
   })
 
-  test('is parked and goes on; registers are there while parked, and refused while it runs', async () => {
+  test('is parked and goes on, and its registers are there while it is parked and refused while it runs', async () => {
     const vcpu = guest('sti; 1: inc %ebx; jmp 1b')
     const running = vcpu.start({})
     await untilRunning(vcpu)
@@ -100,7 +100,7 @@ describe('a vCPU on a thread of its own', () => {
     expect(await running).toEqual({ reason: 'stopped' })
   })
 
-  test('registers are there inside a handler', async () => {
+  test('has its registers inside a handler', async () => {
     const vcpu = guest('mov $5, %ebx; out %al, $0x10; hlt')
     let rbx: bigint | undefined
     await vcpu.start({
@@ -128,7 +128,7 @@ describe('a vCPU on a thread of its own', () => {
     expect(vcpu.run({ timeoutMs: 1 }).reason).toBe('timeout')
   })
 
-  test('a handler that throws stops it, the error reaches the caller, and it can be started where it was', async () => {
+  test('is stopped by a handler that throws, whose error reaches the caller, and can be started where it was', async () => {
     const vcpu = guest('mov $1, %al; out %al, $0x10; mov $2, %al; out %al, $0x10; hlt')
     const error = new Error('of the handler')
     await expect(
@@ -143,7 +143,7 @@ describe('a vCPU on a thread of its own', () => {
     expect(await vcpu.start({})).toEqual({ reason: 'hlt' })
   })
 
-  test('a handler that never answers does not hinder pause(), stop() and close()', async () => {
+  test('can be paused, stopped and closed though a handler never answers', async () => {
     const vcpu = guest('1: out %al, $0x10; jmp 1b')
     const never = () => new Promise(() => {})
     let calls = 0
@@ -164,7 +164,7 @@ describe('a vCPU on a thread of its own', () => {
     expect(await again).toEqual({ reason: 'stopped' })
   })
 
-  test('stop() in a handler ends the run, and the answer given before counts', async () => {
+  test('ends its run at stop() in a handler, and the answer given before counts', async () => {
     const vcpu = guest('in $0x60, %al; mov %al, %bl; hlt')
     const end = await vcpu.start({
       'io-in': (exit) => {
@@ -177,7 +177,7 @@ describe('a vCPU on a thread of its own', () => {
     expect(vcpu.registers.get().rbx & 0xffn).toBe(9n)
   })
 
-  test('an AbortSignal ends it', async () => {
+  test('is ended by an AbortSignal', async () => {
     const vcpu = guest(endless)
     const controller = new AbortController()
     const running = vcpu.start({}, { signal: controller.signal })
@@ -188,7 +188,7 @@ describe('a vCPU on a thread of its own', () => {
     expect(vcpu.state).toBe('stopped')
   })
 
-  test('a kick reaches a handler for it, and harms nobody without', async () => {
+  test('tells a kick to a handler for it, and is harmed by none without', async () => {
     const vcpu = guest(endless)
     let kicks = 0
     const running = vcpu.start({ interrupted: () => void kicks++ })
@@ -206,7 +206,7 @@ describe('a vCPU on a thread of its own', () => {
     await deaf
   })
 
-  test('closing it, or its VM, while it runs ends the thread', async () => {
+  test('ends its thread when it is closed, or its VM, while it runs', async () => {
     const one = guest(endless)
     const other = vm.createVcpu().enter('real', { ip: 0x1000 })
     const ends = [one.start({}), other.start({})]
@@ -220,7 +220,7 @@ describe('a vCPU on a thread of its own', () => {
     expect(threads().filter((name) => name.startsWith('kvm-vcpu'))).toEqual([])
   })
 
-  test('misspelled options and handlers that are none are refused', () => {
+  test('refuses misspelled options and handlers that are none', () => {
     const vcpu = guest('hlt')
     checkedError(() => vcpu.start({}, { signals: 1 } as never), 'argument')
     checkedError(() => vcpu.start(null as never), 'argument')
@@ -229,7 +229,7 @@ describe('a vCPU on a thread of its own', () => {
     expect(vcpu.state).toBe('stopped')
   })
 
-  test('an object with handle() serves as a handler', async () => {
+  test('takes an object with handle() for a handler', async () => {
     const vcpu = guest('mov $0xf000, %ax; mov %ax, %ds; mov %eax, (8); hlt')
     vm.memslots.lookup(0)?.resize(MiB - 64 * KiB)
     const bus = {
@@ -261,7 +261,7 @@ describe('queued writes', () => {
     expect(seen).toEqual([...Array.from({ length: 200 }, (_, index) => 200 - index), 'in', 'other', 77])
   })
 
-  test('whose handler runs another vCPU leave the exit after them what it was', async () => {
+  test('leave the exit after them as it was though their handler runs another vCPU', async () => {
     const other = guest('1: out %al, $0x21; jmp 1b')
     const vcpu = vm.createVcpu().enter('real', { ip: 0x1800 })
     vm.memory.write(0x1800, assemble('out %al, $0x10; out %ax, $0x20; hlt', { mode: 'real', at: 0x1800 }))
@@ -314,7 +314,7 @@ describe('queued writes', () => {
     expect(vcpu.registers.get().rbx & 0xffn).toBe(0x55n)
   })
 
-  test('a guest that writes without end waits for its listener, who loses nothing', async () => {
+  test('wait for their listener, who loses nothing, though the guest writes without end', async () => {
     const vcpu = guest('xor %eax, %eax; 1: out %eax, $0x10; inc %eax; jmp 1b')
     let next = 0
     const running = vcpu.start(
@@ -348,7 +348,7 @@ async function processWithVcpu(then: string): Promise<{ status: number | null; s
   return { status, signal, stdout }
 }
 
-test('an unref() vCPU does not hold the process open', async (context) => {
+test('a vCPU after unref() does not hold the process open', async (context) => {
   skipWhereSlow(context)
   const ended = await processWithVcpu("vcpu.unref(); setTimeout(() => console.log('timer'), 20)")
   expect(ended).toEqual({ status: 0, signal: null, stdout: 'timer\n' })
@@ -362,7 +362,7 @@ test.for([
   expect(await processWithVcpu(`setTimeout(() => { ${last} }, 20)`)).toMatchObject({ status, signal: null })
 })
 
-test('VMs closed while their vCPUs run leave no thread and no descriptor', async () => {
+test('VMs that are closed while their vCPUs run leave no thread and no descriptor', async () => {
   const count = inLab ? 20 : 300
   const before = { descriptors: 0, threads: 0 }
   for (let round = -5; round < count; round++) {
@@ -391,7 +391,7 @@ test('a kick between two runs of start() is not swallowed by stop(): the next ru
   expect(vcpu.run({ timeoutMs: 1 }).reason).toBe('timeout')
 })
 
-test('a handler for `interrupted` hears of kicks, not of pause()', async () => {
+test('a handler for `interrupted` hears of kicks, and not of pause()', async () => {
   const vcpu = guest(endless)
   let kicks = 0
   const running = vcpu.start({ interrupted: () => void kicks++ })
@@ -449,7 +449,7 @@ describe('memory that the host cannot give', () => {
     expect([undefined, 0x20_0000]).toContain(faults[0]!.gpa)
   })
 
-  test('without a handler ends the run, and a handler that throws does', async () => {
+  test('ends the run without a handler, or with one that throws', async () => {
     const page = Mapping.anonymous(4 * KiB)
     vm.memslots.create({ gpa: 0x20_0000, mapping: page })
     page.protect('none')

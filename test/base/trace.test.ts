@@ -29,7 +29,7 @@ describe('what happened', () => {
     expect(events.every(({ process: pid, elapsed }) => pid === process.pid && elapsed >= 0)).toBe(true)
   })
 
-  test('from madvise to the new entry: each caused by the one before', () => {
+  test('each event from madvise to the new entry is caused by the one before', () => {
     using recording = trace(vm)
     touched()
     recording.drain()
@@ -68,7 +68,7 @@ describe('what happened', () => {
     expect(read?.raw).toMatchObject({ fault_address: BigInt(gpa) })
   })
 
-  test('copy on write: the notifier call is of the access, not of a call', () => {
+  test('the notifier call of copy on write belongs to the access, and not to a call', () => {
     const slot = vm.memslots.create({ gpa, mapping: ram })
     guest.read(gpa)
     using recording = trace(vm)
@@ -80,7 +80,7 @@ describe('what happened', () => {
     expect(ofKind(events, 'mapping')).toEqual([])
   })
 
-  test('moving a slot: a memslot event, and zaps that it caused', () => {
+  test('a move of a slot is a memslot event, and makes zaps that it caused', () => {
     const slot = touched()
     using recording = trace(vm)
     slot.move(0x20_0000)
@@ -113,7 +113,7 @@ describe('what happened', () => {
     expect(hits(events, 0x20_0000).some(({ cause }) => cause?.kind === 'mapping')).toBe(true)
   })
 
-  test('as text and as JSON', () => {
+  test('can be printed as text and as JSON', () => {
     touched()
     using recording = trace(vm)
     ram.advise('dontneed', 0, 4 * KiB)
@@ -129,7 +129,7 @@ describe('what happened', () => {
   })
 })
 
-describe('reading it', () => {
+describe('reading a trace', () => {
   test('async iteration gives events as they come, and ends with close', async () => {
     touched()
     const recording = trace(vm)
@@ -156,7 +156,7 @@ describe('reading it', () => {
     expect(await next).toEqual({ done: true, value: undefined })
   })
 
-  test('close: no more events, the losses stay, a second one does nothing', () => {
+  test('a closed trace gives no more events, keeps its losses, and may be closed again', () => {
     const recording = trace(vm)
     touched()
     recording.close()

@@ -57,7 +57,7 @@ describe("this process's VM", () => {
     expect(diff(before, read())).toMatchObject([{ kind: 'permission', gpa: 0xa000 }])
   })
 
-  test('one page at two GPAs: every alias', (context) => {
+  test('every alias is told where one page is at two GPAs', (context) => {
     needsAll(context)
     const guest = Guest.create(vm)
     const page = Mapping.anonymous(4 * KiB)
@@ -70,7 +70,7 @@ describe("this process's VM", () => {
     expect(hpaToGpa(table, 0)).toEqual([])
   })
 
-  test('how the host has its pages: anonymous, of a file, shared, zeros, absent', (context) => {
+  test('the way the host has its pages is told: anonymous, of a file, shared, zeros, absent', (context) => {
     needsAll(context)
     const folder = mkdtempSync(join(tmpdir(), 'node-kvm-translate-'))
     const path = join(folder, 'image')
@@ -120,7 +120,7 @@ describe("this process's VM", () => {
     expect(table.gpa).toHaveLength(512)
   })
 
-  test('a slot whose memory is not there, a VM without a vCPU, and part of a VM', (context) => {
+  test('a slot whose memory is not there, a VM without a vCPU, and a part of a VM are translated', (context) => {
     needsAll(context)
     const memory = Mapping.anonymous(16 * KiB)
     vm.memslots.create({ gpa: 0xa000, mapping: memory })
@@ -137,7 +137,7 @@ describe("this process's VM", () => {
     expect([...tables(vm, { gpa: 0xd000 }).gpa]).toEqual([0xd000])
   })
 
-  test('bad arguments', () => {
+  test('bad arguments are refused', () => {
     for (const gpa of [-1, 1.5, Number.NaN, 2 ** 52, '0xa000', 10n, undefined])
       expect(checkedError(() => translate(vm, gpa as number), 'argument').argument).toBe('gpa')
     for (const gpa of [-1, 1.5, Number.NaN, '0']) expect(checkedError(() => tables(vm, { gpa: gpa as number }), 'argument').argument).toBe('gpa')
@@ -184,19 +184,19 @@ describe('diff', () => {
     ['merged', one, { level: 2, second: 0x5000 }],
     ['permission', one, { ...one, spte: 5n }],
     ['host', { hpa: 0x5000 }, { hpa: 0x6000 }]
-  ] as [string, Row, Row][])('%s', (kind, before, after) => {
+  ] as [string, Row, Row][])("finds a change of the kind '%s'", (kind, before, after) => {
     expect(kindsOf(diff(table(before), table(after)))).toEqual([kind])
     expect(diff(table(before), table(before))).toEqual([])
   })
 
-  test('neighbours that changed alike are one change, and rows that only one side has count', () => {
+  test('takes neighbours that changed alike for one change, and counts rows that only one side has', () => {
     expect(diff(table(one, one, {}), table({}, {}, one, one))).toMatchObject([
       { kind: 'vanished', gpa: 0, size: 8192 },
       { kind: 'appeared', gpa: 8192, size: 8192 }
     ])
   })
 
-  test('what the processor sets by itself is no change', () => {
+  test('takes what the processor sets by itself for no change', () => {
     expect(diff(table(one), table({ ...one, spte: 7n | (3n << 8n) }))).toEqual([])
   })
 })
@@ -281,7 +281,7 @@ test(`the second stage here is ${describeHost().mmu}`, (context) => {
 })
 
 // Each reason has its own message, which says what helps.
-describe('why VMs cannot be read', () => {
+describe('the reasons for which VMs cannot be read', () => {
   const able: ReadingHost = {
     kvmLoaded: true,
     btf: true,
@@ -301,19 +301,19 @@ describe('why VMs cannot be read', () => {
     [{ capabilities: nobody }, 'no CAP_BPF and no CAP_PERFMON', '--ambient-caps'],
     [{ userNamespace: true }, 'in a user namespace', 'outside'],
     [{ capabilities: { ...nobody, bpf: true } }, 'no CAP_PERFMON', 'run as root']
-  ] as [Partial<ReadingHost>, string, string][])('%j', (lacks, why, remedy) => {
+  ] as [Partial<ReadingHost>, string, string][])('are told: %j', (lacks, why, remedy) => {
     const host = { ...able, ...lacks }
     expect(missingOnHost(host)).toEqual({ why: expect.stringContaining(why), remedy: expect.stringContaining(remedy) })
     expect(explainRefusal(failure, host)).toContain(why)
   })
 
-  test('what is no hindrance is none', () => {
+  test('leave out what is no hindrance', () => {
     for (const lockdown of ['none', 'integrity', null]) expect(missingOnHost({ ...able, lockdown })).toBeNull()
     expect(missingOnHost({ ...able, capabilities: { sysAdmin: false, bpf: true, perfmon: true } })).toBeNull()
     expect(missingOnHost({ ...able, capabilities: { sysAdmin: true, bpf: false, perfmon: false } })).toBeNull()
   })
 
-  test('a kernel whose KVM lacks a field: the field is named', () => {
+  test("name the field that a kernel's KVM lacks", () => {
     const bits = (1 << 2) | (1 << 18)
     expect(missingFieldNames(bits)).toEqual(['kvm.mmu_invalidate_seq', 'kvm_mmu_page.shadowed_translation'])
     expect(explainRefusal({ ...failure, step: 'fields', error: -95, missingFields: bits }, able)).toContain(
@@ -321,11 +321,11 @@ describe('why VMs cannot be read', () => {
     )
   })
 
-  test('any other refusal: which step, which error, and the last that the verifier said', () => {
+  test('say of any other refusal which step it was, which error, and the last that the verifier said', () => {
     expect(explainRefusal({ ...failure, log: 'line 1\nR1 invalid mem access\n' }, able)).toContain("at 'program' with EINVAL (R1 invalid mem access)")
   })
 
-  test('what stands behind a slot: one kind, several, or nothing at all', () => {
+  test('what stands behind a slot is one kind, several, or nothing at all', () => {
     const mapping = (start: number, backing: HostMapping['backing'], path = ''): HostMapping => ({ start, end: start + 0x1000, backing, path })
     const mappings = [mapping(0x1000, 'anonymous'), mapping(0x2000, 'anonymous'), mapping(0x3000, 'file', '/image'), mapping(0x8000, 'memfd')]
     expect(backingOf(mappings, 0x1000, 0x1000)).toMatchObject({ backing: 'anonymous', path: '' })

@@ -96,7 +96,7 @@ function unfit(field: Field<any>): unknown[] {
 }
 
 describe('a field of a structure takes what it can hold, and refuses the rest by name', () => {
-  test.for(schemas.map((schema) => [schema.structName, schema] as const))('%s', ([structName, schema], context) => {
+  test.for(schemas.map((schema) => [schema.structName, schema] as const))('%s takes and refuses what it should', ([structName, schema], context) => {
     skipInLab(context)
     for (const [name, field] of Object.entries(schema.fields)) {
       const instance = new schema() as unknown as Loose
@@ -117,7 +117,7 @@ describe('a field of a structure takes what it can hold, and refuses the rest by
     }
   })
 
-  test('the range is said', () => {
+  test('the range is said in the error', () => {
     const { message } = checkedError(() => new SpecialRegisters({ gdt: { limit: 0x1_0007 } }), 'argument')
     expect(message).toBe('kvm_sregs.gdt.limit is 0x10007; it must be a whole number from 0 to 65535')
     expect(checkedError(() => new Registers({ rax: 1 as never }), 'argument').message).toBe(
@@ -136,7 +136,7 @@ describe('a field of a structure takes what it can hold, and refuses the rest by
   })
 })
 
-describe('one that does not fit leaves all as it was', () => {
+describe('a value that does not fit leaves all as it was', () => {
   test.for<[string, (vcpu: Vcpu) => void, string]>([
     ['a register', (vcpu) => vcpu.registers.set({ rax: 1n, rbx: -1n }), 'kvm_regs.rbx'],
     ['an unknown register', (vcpu) => vcpu.registers.set({ rax: 1n, ebx: 1n } as never), 'kvm_regs.ebx'],
@@ -164,7 +164,7 @@ describe('one that does not fit leaves all as it was', () => {
     ['a hole among routes', () => vm.interrupts.setRouting(new Array(3)), 'routes[0]'],
     ['a misspelled route', () => vm.interrupts.setRouting([{ gsi: 5, irqchip: 'ioapic', pinn: 5 } as never]), 'pinn'],
     ['a message of 33 bits', () => vm.interrupts.setRouting([{ gsi: 5, msi: { address: 0xfee0_0000, data: 2 ** 32 } }]), 'data']
-  ])('%s', ([, set, argument]) => {
+  ])('where it is %s', ([, set, argument]) => {
     const vcpu = vm.createVcpu()
     const state = () => [vcpu.registers.get().toObject(), vcpu.registers.getSpecial().toObject()]
     const before = state()
@@ -229,7 +229,7 @@ describe('members that share memory, as those of a union in C', () => {
     expect(JSON.parse(JSON.stringify(again))).toEqual(JSON.parse(JSON.stringify(source)))
   })
 
-  test('bit fields: each has its range, and leaves its neighbours as they are', () => {
+  test('bit fields have a range each, and leave their neighbours as they are', () => {
     const state = new kvm_ioapic_state({ redirtbl: Array.from({ length: 24 }, () => ({ bits: 2n ** 64n - 1n })) })
     const { fields } = state.redirtbl[23] as InstanceType<typeof kvm_ioapic_state>['redirtbl'][number]
     fields.mask = 0

@@ -67,7 +67,7 @@ describe('exits', () => {
     expect(vm.createVcpu().enter('long', { ip: at, ring: 3, tables: 0 }).run({ timeoutMs: patience }).reason).toBe('shutdown')
   })
 
-  test('the flat 32-bit mode runs', () => {
+  test('a flat 32-bit mode can be entered and runs', () => {
     const ram = Mapping.anonymous(2 * MiB)
     vm.memslots.create({ gpa: 0, mapping: ram })
     ram.write(0x10_0000, assemble('mov $0x12345678, %eax; hlt', { mode: 'protected', at: 0x10_0000 }))
@@ -89,7 +89,7 @@ describe('exits', () => {
   })
 
   // The shadow host's processor, and other processors in software, look at the I/O bitmap whatever IOPL says.
-  test('ring 3 reaches every port', () => {
+  test('code at ring 3 reaches every port', () => {
     const ram = Mapping.anonymous(2 * MiB)
     vm.memslots.create({ gpa: 0, mapping: ram })
     const at = longModeTablesSize()
@@ -123,7 +123,7 @@ describe('exits', () => {
   test.each([
     ['port', '1: out %al, $0x10; inc %al; jmp 1b'],
     ['address outside the memory', 'mov $0xf000, %bx; mov %bx, %ds; 1: mov %al, (0); inc %al; jmp 1b']
-  ])('of a write to a %s: data that the caller transferred away stay as they were, and the next exits have others', (_, source) => {
+  ])('after a write to a %s, data that the caller transferred away stay as they were, and the next exits have others', (_, source) => {
     const vcpu = realMode(source)
     vm.memslots.lookup(0)?.resize(64 * KiB)
     const write = () => {
@@ -157,7 +157,7 @@ describe('a limit in time', () => {
     const vcpu = realMode(endless)
     for (let round = 0; round < 5; round++) expect(vcpu.run({ timeoutMs: 20 }).reason).toBe('timeout')
   })
-  test('of zero does not enter for long', () => {
+  test('of zero enters the guest for no long time', () => {
     expect(realMode(endless).run({ timeoutMs: 0 }).reason).toBe('timeout')
   })
   test('leaves no signal behind that would end a later run', async () => {
@@ -201,14 +201,14 @@ describe('registers', () => {
     expect(vcpu.registers.getFpu().fcw).toBe(0x27f)
     expect(vcpu.events.getMpState()).toBe(0)
   })
-  test('refuse a number, an unknown name, an MSR that is none', () => {
+  test('refuse a number, an unknown name, and an MSR that does not exist', () => {
     const vcpu = vm.createVcpu()
     checkedError(() => vcpu.registers.set({ rax: 1 as never }), 'argument')
     expect(checkedError(() => vcpu.registers.set({ eax: 1n } as never), 'argument').argument).toBe('kvm_regs.eax')
     checkedError(() => vcpu.registers.set(null as never), 'argument')
     checkedError(() => vcpu.msrs.get([0x12345678]), 'ioctl')
   })
-  test('the guest gets the CPUID it is given', () => {
+  test('the guest gets the CPUID that it is given', () => {
     const vcpu = realMode('mov $0, %eax; cpuid; hlt')
     vcpu.cpuid.set(kvm.supportedCpuid())
     expect(vcpu.run().reason).toBe('hlt')
@@ -216,8 +216,9 @@ describe('registers', () => {
   })
 })
 
-describe('H02 registers in the run page', () => {
-  test('a bit that KVM does not know is EINVAL', () => {
+// Case H02.
+describe('registers in the run page', () => {
+  test('refuse a bit that KVM does not know with EINVAL', () => {
     const vcpu = realMode('hlt')
     vcpu.syncRegisters.ask(1 << 20)
     expect(checkedError(() => vcpu.run(), 'ioctl').errno).toBe('EINVAL')
@@ -227,7 +228,7 @@ describe('H02 registers in the run page', () => {
     vcpu.syncRegisters.markDirty(0)
     expect(vcpu.run().reason).toBe('hlt')
   })
-  test('asked for: fresh; dirty: applied; not asked for: stale', () => {
+  test('are fresh where they were asked for, stale where they were not, and applied where they were marked dirty', () => {
     const vcpu = realMode('1: out %al, $0x10; inc %bx; jmp 1b')
     vcpu.syncRegisters.ask(syncBits.registers | syncBits.specialRegisters)
     vcpu.run()
@@ -249,7 +250,8 @@ describe('H02 registers in the run page', () => {
 })
 
 describe('memslots under a guest', () => {
-  test('A05 deleted, its reads become MMIO exits and it lives on; created again, it reads 0', () => {
+  // Case A05.
+  test('a deleted slot reads as MMIO while the guest lives on, and reads 0 when it is created again', () => {
     const guest = Guest.create(vm)
     const slot = vm.memslots.create({ gpa: 0xa000, mapping: Mapping.anonymous(4 * KiB) })
     expect(guest.write(0xa000, 7n).reason).toBe('done')
@@ -302,7 +304,7 @@ describe('memslots under a guest', () => {
 })
 
 describe('lifetimes', () => {
-  test('vCPUs beyond the limit, ids twice, and anything after close are typed errors', () => {
+  test('vCPUs beyond the limit, ids that are used twice, and every use after close are typed errors', () => {
     checkedError(() => vm.createVcpu(vm.limits.vcpuIds), 'limit')
     checkedError(() => vm.createVcpu(-1), 'argument')
     const vcpu = vm.createVcpu(0)
@@ -325,7 +327,7 @@ describe('lifetimes', () => {
     kvm.close()
     for (const use of [() => kvm.createVm(), () => kvm.capabilities.check(1), () => kvm.supportedCpuid()]) checkedError(use, 'closed')
   })
-  test('a device that is none', () => {
+  test('a device that is none is an error', () => {
     checkedError(() => Kvm.open('/dev/absent'), 'unavailable')
     expect(checkedError(() => Kvm.open('/dev/null'), 'unavailable').message).toContain('/dev/null')
     checkedError(() => Kvm.open(5 as never), 'argument')

@@ -29,7 +29,7 @@ test('a listener that throws stops nothing: all is closed, and its error is unca
   expect(uncaught.messages).toEqual(['of a listener', 'of a listener'])
 })
 
-test('listeners may look at the VM, close it and others; to add anything is refused', () => {
+test('listeners may look at the VM, close it and others, and are refused where they add anything', () => {
   const ram = Mapping.anonymous(4096)
   ram.write(0, new Uint8Array([0xf4]))
   vm.memslots.create({ gpa: 0x1000, mapping: ram })
@@ -78,7 +78,7 @@ test('several steps that fail are told together', () => {
   expect(vm.closed).toBe(true)
 })
 
-test('whose creator closed it: a Worker closes what it made of it, and ends', async (context) => {
+test("a Worker closes what it made of a VM, and ends, after the VM's creator closed it", async (context) => {
   skipWhereSlow(context)
   const worker = new Worker(
     `const { parentPort, workerData } = require('node:worker_threads')

@@ -37,7 +37,7 @@ test('a VM attached in a Worker has its memslots, memory and vCPUs', async () =>
   expect(vcpu.closed).toBe(false)
 })
 
-test('slots of one environment that another deleted are told so', async () => {
+test('slots of one environment say so when another deleted them', async () => {
   const slot = vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4 * KiB) })
   const same = Vm.attach(vm.share())
   same.memslots.lookup(0)?.delete()
@@ -64,7 +64,7 @@ test('changes of another environment are told to whoever watches here', () => {
   same.close()
 })
 
-test('a token serves once, and not after close', () => {
+test('a token serves once, and does not serve after close', () => {
   const token = vm.share()
   const same = Vm.attach(token)
   checkedError(() => Vm.attach(token), 'argument')
@@ -78,7 +78,7 @@ test('a token serves once, and not after close', () => {
   checkedError(() => vm.share(), 'closed')
 })
 
-test('two Workers run a vCPU each; registers of the other are refused, kicks arrive, a second runner is refused', async () => {
+test("two Workers run a vCPU each; registers of the other's are refused, kicks arrive, and a second runner is refused", async () => {
   const first = spinning(vm)
   vm.memory.write(0x1800, assemble('sti; 1: jmp 1b', { mode: 'real', at: 0x1800 }))
   const second = vm.createVcpu().enter('real', { ip: 0x1800 })

@@ -102,7 +102,7 @@ const truthOf = (context: TestContext) =>
   compiled ?? skip(context, "the lab's guest has no C compiler; how structures lie does not depend on the lane")
 const olderHeader = "this host's <linux/kvm.h> is older"
 
-test('the header of this host knows most of it', (context) => {
+test('the header of this host knows most of the ABI', (context) => {
   const { truth, lacking } = truthOf(context)
   const known = schemas.filter(({ structName }) => truth.has(`sizeof ${structName}`)).length
   const numbered = all.filter(({ name }) => truth.has(`number ${name}`)).length

@@ -30,7 +30,7 @@ function listen(machine: Vm, port: number) {
   return { zone, seen }
 }
 
-test("each has its own writes, whoever runs the vCPU; what is another one's stays for it", (context) => {
+test("each has its own writes, whoever runs the vCPU, and what is another one's stays for it", (context) => {
   const vcpu = realMode(context, 'mov $1, %ax; out %ax, $0x10; inc %ax; out %ax, $0x20; inc %ax; out %ax, $0x10; inc %ax; out %ax, $0x20; hlt')
   using same = Vm.attach(vm.share())
   const ours = listen(vm, 0x10)
@@ -67,7 +67,7 @@ test('one that does not drain takes room, and no write is lost or told twice', (
   expect([...theirs.seen, ...exits]).toEqual(Array.from({ length: total / 8 }, (_, value) => value * 8))
 })
 
-test("when one closes the VM, or its Worker ends, the guest's writes are exits again, of ranges and of ioeventfds", async (context) => {
+test("the guest's writes are exits again, of ranges and of ioeventfds, when one closes the VM or its Worker ends", async (context) => {
   const vcpu = realMode(context, '1: out %al, $0x20; out %al, $0x21; out %al, $0x30; jmp 1b')
   const toNextLap = () => {
     const ports: number[] = []

@@ -14,8 +14,9 @@ import { untilRunning } from '../support/running.js'
 import { kvm, vm } from '../support/vm.js'
 import { Writer, wordsOf } from '../support/writer.js'
 
-describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
-  test('memory behind several slots is told of at each, by whichever it was written', (context) => {
+// Cases F01 to F03.
+describe.each(modes)('a dirty log with mode %s', (mode) => {
+  test('tells of memory behind several slots at each, by whichever it was written', (context) => {
     needsMode(context, kvm, mode)
     const mapping = Mapping.anonymous(16 * pageSize)
     vm.memslots.create({ gpa, mapping })
@@ -62,7 +63,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
     }
   })
 
-  test('under load: a guest writes on a thread of its own all the while, and in the end the copy is the memory', async (context) => {
+  test('makes a copy that is the memory in the end, though a guest writes all the while on a thread of its own', async (context) => {
     needsMode(context, kvm, mode)
     const pages = 1027
     const mapping = Mapping.anonymous(pages * pageSize)
@@ -89,7 +90,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
     expect(writer.counter).toBeGreaterThan(0)
   })
 
-  test('a slot that is new, moved or bound elsewhere is dirty as a whole, a deleted one not at all', (context) => {
+  test('has the whole of a slot that is new, moved or bound elsewhere, and nothing of a deleted one', (context) => {
     needsMode(context, kvm, mode)
     const slot = vm.memslots.create({ gpa, mapping: Mapping.anonymous(4 * pageSize) })
     using log = vm.dirtyLog({ mode })
@@ -112,7 +113,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
     expect(log.collect()).toEqual([{ gpa, size: 2 * pageSize }])
   })
 
-  test.for(['here', 'elsewhere'])('logging turned off and on again %s: what was written before is told, as the whole slot is', (where, context) => {
+  test.for(['here', 'elsewhere'])('has the whole of a slot whose logging was turned off and on again %s', (where, context) => {
     needsMode(context, kvm, mode)
     const slot = vm.memslots.create({ gpa, mapping: Mapping.anonymous(4 * pageSize) })
     using log = vm.dirtyLog({ mode })
@@ -127,7 +128,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
     expect(pagesOf(log.collect())).toEqual([])
   })
 
-  test('another environment turns logging off while collect() goes through the slots: the next one makes up for it', (context) => {
+  test('makes up in the next collect() for logging that another environment turned off during one', (context) => {
     needsMode(context, kvm, mode)
     const slot = vm.memslots.create({ gpa, mapping: Mapping.anonymous(4 * pageSize) })
     using log = vm.dirtyLog({ mode })
@@ -149,7 +150,7 @@ describe.each(modes)('F01 to F03 a dirty log with mode %s', (mode) => {
     expect(slot.logDirty).toBe(true)
   })
 
-  test('closed, it leaves the slots as they were', (context) => {
+  test('leaves the slots as they were when it is closed', (context) => {
     needsMode(context, kvm, mode)
     const logged = vm.memslots.create({ gpa, mapping: Mapping.anonymous(pageSize), logDirty: true })
     const plain = vm.memslots.create({ gpa: 2 * gpa, mapping: Mapping.anonymous(pageSize) })
@@ -172,7 +173,8 @@ test('a slot of more pages than an array of V8 has bits for is an error of the l
   checkedError(() => new PageSet(2 ** 60), 'limit')
 })
 
-test('F03 a full ring is handed back as a whole, whatever else the kernel has to do with this thread', (context) => {
+// Case F03.
+test('a full ring is handed back as a whole, whatever else the kernel has to do with this thread', (context) => {
   needsMode(context, kvm, 'ring')
   const pages = 2048
   vm.memslots.create({ gpa, mapping: Mapping.anonymous(pages * pageSize) })
@@ -189,7 +191,8 @@ test('F03 a full ring is handed back as a whole, whatever else the kernel has to
   }
 })
 
-test('F03 signals that come while a ring is handed back lose nothing, and are not taken for an overflow', async (context) => {
+// Case F03.
+test('signals that come while a ring is handed back lose nothing, and are not taken for an overflow', async (context) => {
   needsMode(context, kvm, 'ring')
   const pages = 900
   vm.memslots.create({ gpa, mapping: Mapping.anonymous(pages * pageSize) })
@@ -216,7 +219,7 @@ test('F03 signals that come while a ring is handed back lose nothing, and are no
   }
 })
 
-test('modes and options that are none', () => {
+test('modes and options that do not exist are refused', () => {
   expect(checkedError(() => vm.dirtyLog({ mode: 'none' as never }), 'argument').argument).toBe('mode')
   expect(checkedError(() => vm.dirtyLog({ modes: 'ring' } as never), 'argument').argument).toBe('modes')
 })

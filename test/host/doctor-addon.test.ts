@@ -29,7 +29,7 @@ const imported = () =>
 const rebuild = () => `(cd ${folder} && npm rebuild node-kvm --ignore-scripts=false --foreground-scripts)`
 
 describe('without a native build', () => {
-  test('the doctor says so first, which command makes one, and goes on', () => {
+  test('the doctor says so first, and which command makes one, and goes on', () => {
     const { stdout, stderr, status } = command('doctor', '--json')
     expect({ stderr, status }).toEqual({ stderr: '', status: 1 })
     const { ok, findings, host, capabilities } = JSON.parse(stdout)
@@ -48,7 +48,7 @@ describe('without a native build', () => {
     expect(names).not.toContain('guests')
   })
 
-  test('it names what a build needs and is not here', () => {
+  test('the doctor names what a build needs and is not here', () => {
     const empty = join(folder, 'empty')
     mkdirSync(empty)
     const { stdout } = node([join(installed, 'dist/lib/cli/main.js'), 'doctor', '--json'], { PATH: empty })
@@ -65,7 +65,7 @@ describe('without a native build', () => {
     ])
   })
 
-  test('what needs none works', () => {
+  test('what needs no build works', () => {
     expect(command('--help')).toMatchObject({ status: 0, stdout: expect.stringContaining('usage: node-kvm') })
     expect(command('--version')).toMatchObject({ status: 0 })
     for (const name of ['walkthrough', 'doctor', 'map', 'trace', 'lab'])
@@ -80,7 +80,7 @@ describe('without a native build', () => {
   })
 })
 
-describe('a native build that does not load', () => {
+describe('a native build does not load', () => {
   const build = () => join(installed, 'build/Release/node_kvm.node')
   beforeAll(() => {
     mkdirSync(join(installed, 'build/Release'), { recursive: true })
@@ -98,12 +98,12 @@ describe('a native build that does not load', () => {
     ['is no library', () => Buffer.from('not a library, but of some length\n'.repeat(20)), 'invalid ELF header'],
     ['is cut off', () => readFileSync('build/Release/node_kvm.node').subarray(0, 4096), 'the file ends after 4096 of [0-9]+ bytes'],
     ['is for another processor', ofAnotherProcessor, 'cannot open shared object file']
-  ] as const)('it %s', ([, contents, reason]) => {
+  ] as const)('where it %s', ([, contents, reason]) => {
     writeFileSync(build(), contents())
     expectBroken(reason)
   })
 
-  test('it is for another C library', (context) => {
+  test('where it is for another C library', (context) => {
     const musl = join(folder, 'libc.musl-x86_64.so.1')
     const source = join(folder, 'empty.c')
     writeFileSync(source, '')

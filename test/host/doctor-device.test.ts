@@ -17,7 +17,7 @@ describe('a device that this user may not open', () => {
     needsDevice(context)
   })
 
-  test('of root alone: joining a group is not advised, and the command that is lets the user in', async () => {
+  test('belongs to root alone: joining a group is not advised, and the command that is lets the user in', async () => {
     using host = await MountNamespace.with(device('0:0', '600'))
     const before = host.truthful()
     expect(finding(before, '/dev/kvm').detail).toContain('EACCES: it belongs to user 0, group root, mode 0600')
@@ -26,7 +26,7 @@ describe('a device that this user may not open', () => {
     expect(host.truthful()).toMatchObject({ ok: true })
   })
 
-  test('of root alone, where this user is in a group kvm: the group is given the device', async () => {
+  test('belongs to root alone, where this user is in a group kvm: the group is given the device', async () => {
     using host = await MountNamespace.with(`${kvmGroup('nobody')} && ${device('0:0', '600')}`)
     const before = host.truthful(member)
     expect(remedyOf(before, '/dev/kvm')).toContain('chgrp kvm /dev/kvm')
@@ -35,7 +35,7 @@ describe('a device that this user may not open', () => {
     expect(host.truthful(nobody)).toMatchObject({ ok: false })
   })
 
-  test('of a group that the user is not in: usermod, and a shell that has it at once', async () => {
+  test('belongs to a group that the user is not in: usermod is advised, and a shell that has it at once', async () => {
     using host = await MountNamespace.with(`${kvmGroup()} && ${device(`0:${group}`, '660')}`)
     const before = host.truthful()
     expect(finding(before, '/dev/kvm').detail).toContain('group kvm, mode 0660, and nobody is not in that group')
@@ -44,7 +44,7 @@ describe('a device that this user may not open', () => {
     expect(finding(host.doctorInShellOf(`newgrp${shell}`, nobody), '/dev/kvm')).toMatchObject({ ok: true })
   })
 
-  test('of a group that the user was added to after this session began: a new login, or newgrp', async () => {
+  test('belongs to a group that the user was added to after this session began: a new login is advised, or newgrp', async () => {
     using host = await MountNamespace.with(`${kvmGroup('nobody')} && ${device(`0:${group}`, '660')}`)
     const before = host.truthful()
     expect(finding(before, '/dev/kvm').detail).toContain('nobody is in that group, but this session began before')
@@ -55,7 +55,7 @@ describe('a device that this user may not open', () => {
     expect(stuck.remedy).toBeUndefined()
   })
 
-  test('on a mount without devices: the mount is named, and let to have them', async () => {
+  test('is on a mount without devices: the mount is named, and let to have them', async () => {
     using host = await MountNamespace.with(`mkdir dev && mount -t tmpfs -o nodev tmpfs dev && cd dev && ${device('0:0', '666')}`)
     const before = host.truthful()
     expect(finding(before, '/dev/kvm').detail).toContain('/dev/kvm is mounted with nodev')
@@ -63,7 +63,7 @@ describe('a device that this user may not open', () => {
     expect(host.truthful()).toMatchObject({ ok: true })
   })
 
-  test("seen from a user namespace: its root is not the host's, and outside it works", async () => {
+  test("is seen from a user namespace, whose root is not the host's, and is usable outside it", async () => {
     using host = await MountNamespace.with(device('0:0', '600'))
     const inside = finding(host.truthful([...nobody, 'unshare', '-r']), '/dev/kvm')
     expect(inside.detail).toContain('as seen from this user namespace')
@@ -72,7 +72,7 @@ describe('a device that this user may not open', () => {
     expect(host.truthful([...nobody, 'unshare', '-r'])).toMatchObject({ ok: true })
   })
 
-  test('by the device cgroup: EPERM, and the cgroup is what allows it', async (context) => {
+  test('is refused by the device cgroup with EPERM, and the cgroup is told to allow it', async (context) => {
     if (!/^\d+:devices:\/$/m.test(readFileSync('/proc/self/cgroup', 'utf8')))
       return skip(context, 'no device cgroup of version 1 here, whose root this process is in; in version 2 it is a program that only root may load')
     using host = await MountNamespace.with(device('0:0', '666'))
@@ -102,7 +102,7 @@ describe('a device that is not there', () => {
   const flags = (...words: string[]) => fake(`vendor_id : GenuineIntel\\nflags : fpu ${words.join(' ')}\\n`, 'cpuinfo')
   const notServed = `${fake('232 none\\n', 'misc')} && mkdir sysfs && mount -t tmpfs tmpfs root/sys`
 
-  test('though the kernel has KVM: mknod makes it', async (context) => {
+  test('is made by mknod where the kernel has KVM', async (context) => {
     needsDevice(context)
     using host = await MountNamespace.with(withoutMarks)
     const who = inRoot(host)
@@ -118,7 +118,7 @@ describe('a device that is not there', () => {
     expect(host.truthful(who)).toMatchObject({ ok: true })
   })
 
-  test('in a container: the container must be given it, and no module be loaded', async (context) => {
+  test('must be given to a container, where no module is loaded', async (context) => {
     needsDevice(context)
     using host = await MountNamespace.with(`${withoutMarks}; touch root/.dockerenv`)
     const { detail, advice, remedy } = finding(host.truthful(inRoot(host)), '/dev/kvm')
@@ -138,7 +138,7 @@ describe('a device that is not there', () => {
       'the kernel has no KVM loaded',
       'outside of this container: sudo modprobe kvm_intel'
     ]
-  ] as const)('%s', async ([, preparation, why, what]) => {
+  ] as const)('is told with advice: %s', async ([, preparation, why, what]) => {
     using host = await MountNamespace.with(`${withoutMarks}; ${notServed} && ${preparation}`)
     const { ok, detail, advice, remedy } = finding(host.truthful(inRoot(host)), '/dev/kvm')
     expect({ ok, detail, advice, remedy }).toEqual({
@@ -149,7 +149,7 @@ describe('a device that is not there', () => {
     })
   })
 
-  test('VT-x, and a module that is not loaded: modprobe', async () => {
+  test('comes by modprobe where there is VT-x and a module that is not loaded', async () => {
     const modules = 'mkdir -p modules/$(uname -r) && echo kernel/arch/x86/kvm/kvm-intel.ko.xz: > modules/$(uname -r)/modules.dep'
     const mounted = `{ test -d root/lib/modules || mkdir root/lib/modules; } && mount --bind modules root/lib/modules`
     const own = 'mkdir lib && mount -t overlay -o lowerdir=/lib,upperdir=$(pwd)/upper,workdir=$(pwd)/work overlay root/lib'

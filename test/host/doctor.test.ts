@@ -25,7 +25,7 @@ const withoutPagingDevice = '{ test ! -e /dev/userfaultfd || mount --bind /dev/n
 const pagingDevice = 'cp -a /dev/userfaultfd . && chown 0:0 userfaultfd && chmod 600 userfaultfd && mount --bind userfaultfd /dev/userfaultfd'
 const privileged = ['tracepoints by perf', 'BPF', 'pagemap frames', 'userfaultfd']
 
-test('every finding says what was found, and one that is not ok what to do', async () => {
+test('every finding says what was found, and one that is not ok says what to do', async () => {
   const { host, findings, capabilities, ok } = await diagnose()
   expect(new Set(findings.map(({ name }) => name)).size).toBe(findings.length)
   for (const { name, detail, ok, remedy, advice } of findings)
@@ -55,7 +55,7 @@ describe('in a child from which something was taken', () => {
     })
   })
 
-  test('all capabilities: each remedy opens a shell in which its finding is ok', async () => {
+  test('each remedy for a lacking capability opens a shell in which its finding is ok', async () => {
     using host = await MountNamespace.with(openDevice)
     const root = host.truthful([])
     const before = host.truthful()
@@ -72,7 +72,7 @@ describe('in a child from which something was taken', () => {
     }
   })
 
-  test('userfaultfd: its device is given to the user', async (context) => {
+  test('userfaultfd is had by giving its device to the user', async (context) => {
     if (!existsSync('/dev/userfaultfd')) return skip(context, 'this kernel has no /dev/userfaultfd')
     using host = await MountNamespace.with(`${openDevice} && ${pagingDevice}`)
     if (readFileSync('/proc/sys/vm/unprivileged_userfaultfd', 'utf8') !== '0\n') return skip(context, 'everybody may serve page faults here')
@@ -84,14 +84,14 @@ describe('in a child from which something was taken', () => {
     expect(finding(host.truthful(), 'userfaultfd')).toMatchObject({ ok: true })
   })
 
-  test('userfaultfd, without its device: a shell with CAP_SYS_PTRACE', async (context) => {
+  test('userfaultfd is had without its device by a shell with CAP_SYS_PTRACE', async (context) => {
     using host = await MountNamespace.with(`${openDevice} && ${withoutPagingDevice}`)
     if (readFileSync('/proc/sys/vm/unprivileged_userfaultfd', 'utf8') !== '0\n') return skip(context, 'everybody may serve page faults here')
     const before = host.truthful()
     expect(finding(host.doctorInShellOf(remedyOf(before, 'userfaultfd')), 'userfaultfd')).toMatchObject({ ok: true })
   })
 
-  test('tracefs and tracepoints: mounted for a group, then opened with CAP_PERFMON', async () => {
+  test('tracefs and tracepoints are had by mounting for a group, and then by CAP_PERFMON', async () => {
     using host = await MountNamespace.with(openDevice)
     if (!finding(host.truthful([]), 'tracepoints by perf').ok) expect.fail('root itself cannot trace')
     const before = host.truthful()
@@ -112,7 +112,7 @@ describe('in a child from which something was taken', () => {
     }
   })
 
-  test('tracefs whose folders everybody sees, and whose formats root alone reads', async () => {
+  test('tracefs is not ok where everybody sees its folders and root alone reads its formats', async () => {
     using host = await MountNamespace.with(openDevice)
     // The options belong to the only tracefs that the host has.
     const mounted = 'grep -q " /sys/kernel/tracing tracefs" /proc/mounts || mount -t tracefs tracefs /sys/kernel/tracing'
@@ -138,7 +138,7 @@ describe('in a child from which something was taken', () => {
       'lockdown is at the level confidentiality',
       'lockdown=integrity'
     ]
-  ] as const)('BPF, by the kernel: %s', async ([, preparation, why, what]) => {
+  ] as const)("BPF is not ok because of the kernel's %s, for which no command is given", async ([, preparation, why, what]) => {
     using host = await MountNamespace.with(`${openDevice} && ${preparation}`)
     const { ok, detail, advice, remedy } = finding(host.truthful([]), 'BPF')
     expect({ ok, detail, advice, remedy }).toEqual({
@@ -170,7 +170,7 @@ describe('in a child from which something was taken', () => {
     expect(beyond).toEqual(expected.filter((name) => name !== 'tracepoints by perf'))
   })
 
-  test('where sudo is installed, remedies are its commands', async () => {
+  test('remedies are commands of sudo where that is installed', async () => {
     // This sudo runs the command that follows, as sudo does for root.
     const sudo = `mkdir bin && printf '#!/bin/sh\\n[ "$1" = -E ] && shift\\nexec "$@"\\n' > bin/sudo && chmod 755 bin/sudo`
     using host = await MountNamespace.with(`mknod kvm c 10 232 && chmod 600 kvm && mount --bind kvm /dev/kvm && ${sudo}`)
@@ -182,7 +182,7 @@ describe('in a child from which something was taken', () => {
     expect(finding(host.doctorInShellOf(remedyOf(before, 'pagemap frames'), withSudo), 'pagemap frames')).toMatchObject({ ok: true })
   })
 
-  test('capabilities that the bounding set lacks: no command from here gives them', async () => {
+  test('no command gives capabilities that the bounding set lacks', async () => {
     using host = await MountNamespace.with(openDevice)
     const who = ['setpriv', '--bounding-set=-bpf,-perfmon,-sys_admin', ...nobody]
     const { detail, advice, remedy } = finding(host.truthful(who), 'BPF')
@@ -190,14 +190,14 @@ describe('in a child from which something was taken', () => {
     expect(advice).toMatch(/--cap-add PERFMON --cap-add BPF|CAP_PERFMON and CAP_BPF must be in it/)
   })
 
-  test('a session that can gain no privileges: no sudo is advised', async () => {
+  test('no sudo is advised to a session that can gain no privileges', async () => {
     using host = await MountNamespace.with(openDevice)
     const diagnosis = host.truthful([...nobody, '--no-new-privs'])
     for (const { name, ok, remedy } of diagnosis.findings) if (!ok) expect({ name, remedy }).toEqual({ name, remedy: undefined })
     expect(finding(diagnosis, 'BPF').advice).toContain('no_new_privs')
   })
 
-  test('the user namespace: root in it has neither BPF nor frames, and outside it is told to be', async () => {
+  test('root in a user namespace is told that it has neither BPF nor frames, and that it would outside', async () => {
     using host = await MountNamespace.with(openDevice)
     for (const who of [
       ['unshare', '-r'],
@@ -210,7 +210,7 @@ describe('in a child from which something was taken', () => {
     }
   })
 
-  test('the PID namespace of the host', async () => {
+  test("a PID namespace that is not the host's is told", async () => {
     using host = await MountNamespace.with(openDevice)
     const diagnosis = host.truthful(['unshare', '--pid', '--fork', '--mount-proc'])
     expect(finding(diagnosis, 'processes')).toMatchObject({ ok: false, detail: expect.stringContaining('PID namespace') })
@@ -218,7 +218,7 @@ describe('in a child from which something was taken', () => {
     expect(finding(host.doctor([]), 'processes')).toMatchObject({ ok: true })
   })
 
-  test('/proc: what needs it is said to be missing, and mounting it mends that', async () => {
+  test('what needs /proc is said to be missing, and mounting it mends that', async () => {
     using host = await MountNamespace.with(openDevice)
     host.shell('mount -t tmpfs tmpfs /proc')
     const before = host.doctor([])
@@ -228,7 +228,7 @@ describe('in a child from which something was taken', () => {
     expect(finding(host.truthful([]), '/proc/self')).toMatchObject({ ok: true })
   })
 
-  test('its own /proc/self, by capabilities of the file of node: they are taken from the file', async (context) => {
+  test('capabilities of the file of node that cost its own /proc/self are taken from the file', async (context) => {
     using host = await MountNamespace.with(openDevice)
     const node = `${host.folder}/node`
     host.shell(`cp ${process.execPath} ${node}`)
@@ -250,7 +250,7 @@ describe('in a child from which something was taken', () => {
     expect(finding(JSON.parse(host.run([...who, ...doctorWords]).stdout), '/proc/self')).toMatchObject({ ok: true })
   })
 
-  test('system calls that a filter refuses to root: the filter is named', async (context) => {
+  test('a filter that refuses system calls to root is named', async (context) => {
     using host = await MountNamespace.with(`${openDevice} && ${withoutPagingDevice}`)
     const refuse = compile(context, 'refuse', host.folder)
     const program = `/proc/${process.pid}/root${refuse}`
@@ -280,14 +280,14 @@ describe('limits of the shell', () => {
     ['locked memory', 'memlock', 65_536],
     ['address space', 'as', 1900 * MiB],
     ['file size', 'fsize', 64 * KiB]
-  ] as const)('%s: raised up to the hard limit by the user', async ([name, option, low]) => {
+  ] as const)('%s is raised up to the hard limit by the user', async ([name, option, low]) => {
     using host = await MountNamespace.with(openDevice)
     const limited = (remedy = ':') => [...nobody, 'prlimit', `--${option}=${low}:`, 'sh', '-c', `${remedy} && exec "$@"`, 'sh', ...doctorWords]
     const before: Diagnosis = JSON.parse(host.run(limited()).stdout)
     expect(finding(JSON.parse(host.run(limited(remedyOf(before, name))).stdout), name)).toMatchObject({ name, ok: true })
   })
 
-  test('open files: beyond the hard limit by root, unless root itself may not', async () => {
+  test('open files are raised by root beyond the hard limit, unless root itself may not', async () => {
     using host = await MountNamespace.with(openDevice)
     const limited = (remedy = ':') => ['prlimit', '--nofile=100:100', 'sh', '-c', `${remedy} && exec "$@"`, 'sh', ...nobody, ...doctorWords]
     const found = finding(JSON.parse(host.run(limited()).stdout), 'open files')
@@ -300,7 +300,7 @@ describe('limits of the shell', () => {
     expect(finding(JSON.parse(host.run(limited(remedy)).stdout), 'open files')).toMatchObject({ ok: true })
   })
 
-  test('too few files even to load what would look: one line', async () => {
+  test('too few files even to load what would look give one line', async () => {
     using host = await MountNamespace.with(openDevice)
     // The version of Node determines how many files it needs to come to where the doctor is loaded: this finds the first number that is too small.
     const run = (files: number) => host.run(['prlimit', `--nofile=${files}:${files}`, ...doctorWords])
@@ -315,7 +315,7 @@ describe('limits of the shell', () => {
     })
   })
 
-  test('threads', async () => {
+  test('threads that run out are told with a remedy that gives more', async () => {
     using host = await MountNamespace.with(openDevice)
     // The limit applies to the user, not to the process; this user has no other processes that count.
     const somebody = ['setpriv', '--reuid', '64998', '--regid', '64998', '--clear-groups']
@@ -325,7 +325,7 @@ describe('limits of the shell', () => {
     expect(finding(JSON.parse(host.run(limited(remedyOf(before, 'threads'))).stdout), 'threads')).toMatchObject({ ok: true })
   })
 
-  test('threads of the cgroup', async (context) => {
+  test('threads that the cgroup limits are told with a remedy that gives more', async (context) => {
     if (!/^\d+:pids:\/$/m.test(readFileSync('/proc/self/cgroup', 'utf8')))
       return skip(context, 'no cgroup of version 1 for pids here, whose root this process is in')
     using host = await MountNamespace.with(openDevice)
@@ -351,7 +351,7 @@ describe('limits of the shell', () => {
 describe('what the host has', () => {
   beforeEach(needsRestricting)
 
-  test('huge pages: the pool is filled by the remedy', async (context) => {
+  test('huge pages come by the remedy, which fills the pool', async (context) => {
     using host = await MountNamespace.with()
     const pool = '/proc/sys/vm/nr_hugepages'
     const pages = readFileSync(pool, 'utf8').trim()
@@ -365,7 +365,7 @@ describe('what the host has', () => {
     }
   })
 
-  test('/sys: where it is not mounted, nothing is said to be missing in the kernel', async () => {
+  test('nothing is said to be missing in the kernel where /sys is not mounted', async () => {
     using host = await MountNamespace.with('mount -t tmpfs tmpfs /sys')
     const diagnosis = host.doctor([])
     for (const name of ['second stage', 'BPF']) expect(finding(diagnosis, name)).toMatchObject({ ok: false, advice: 'see /sys above' })
@@ -376,7 +376,7 @@ describe('what the host has', () => {
     expect(finding(after, 'second stage').detail).not.toContain('/sys')
   })
 
-  test('binutils, and what the lab needs: the package of what is missing is named', async () => {
+  test('the package is named of what is missing of binutils and of what the lab needs', async () => {
     using host = await MountNamespace.with('mkdir empty')
     const diagnosis = host.doctor(['env', `PATH=${host.folder}/empty`])
     expect(finding(diagnosis, 'binutils')).toMatchObject({ ok: false, detail: expect.stringContaining('as and ld') })

@@ -34,7 +34,7 @@ const prologue = `
     try { return make().close() ?? 'made' } catch (error) { return [error.code, error.errno, error.message] }
   }`
 
-test('no descriptors in the middle of it: ioeventfd() and irqfd() leave the VM as it was, and work the next time', () => {
+test('ioeventfd() and irqfd() that run out of descriptors in the middle leave the VM as it was, and work the next time', () => {
   const told = run(
     `${prologue}
     vm.interrupts.createIrqchip()
@@ -74,7 +74,7 @@ test('no descriptors in the middle of it: ioeventfd() and irqfd() leave the VM a
   ])
 })
 
-test('no thread to watch eventfds with: an error that names the limits, and the next time works', (context) => {
+test('a lack of threads to watch eventfds with is an error that names the limits, and the next time works', (context) => {
   if (spawnSync('prlimit', ['--version']).error) skip(context, 'needs prlimit(1), to take away the room that a new thread takes')
   if (process.env['LD_PRELOAD']?.includes('asan')) skip(context, 'a sanitizer takes room of its own')
   const told = run(`${prologue}

@@ -129,7 +129,12 @@ const told: [name: keyof typeof exitReasons, page: Page, exit: Exit][] = [
     { memory_fault: { flags: 8n, gpa: 0xa000n, size: 0x1000n } },
     { reason: 'memory-fault', flags: 8n, isPrivate: true, gpa: 0xa000, size: 0x1000 }
   ],
-  ['TDX', {}, { reason: 'other', number: exitReasons.TDX }]
+  ['SNP_REQ_CERTS', { snp_req_certs: { gpa: 0xa000n, npages: 4n, ret: 99n } }, { reason: 'snp-req-certs', gpa: 0xa000, pages: 4n, result: 0n }],
+  [
+    'TDX',
+    { tdx: { flags: 0n, nr: 0x1_0002n, get_quote: { ret: 9n, gpa: 0xa000n, size: 0x1000n } } },
+    { reason: 'tdx', number: 0x1_0002n, flags: 0n, data: [0xa000n, 0x1000n, 0n, 0n, 0n], result: 9n }
+  ]
 ]
 
 test.each(told)('%s is told with its whole payload', (name, page, expected) => {
@@ -154,7 +159,10 @@ describe('an answer', () => {
     ['X86_WRMSR', {}, 'failed', true, ({ msr }) => msr.error, 1],
     ['XEN', { xen: { type: constants.KVM_EXIT_XEN_HCALL } }, 'result', 5n, ({ xen }) => xen.u.hcall.result, 5n],
     ['HYPERV', { hyperv: { type: constants.KVM_EXIT_HYPERV_HCALL } }, 'result', 5n, ({ hyperv }) => hyperv.u.hcall.result, 5n],
-    ['HYPERV', { hyperv: { type: constants.KVM_EXIT_HYPERV_SYNDBG } }, 'status', 5n, ({ hyperv }) => hyperv.u.syndbg.status, 5n]
+    ['HYPERV', { hyperv: { type: constants.KVM_EXIT_HYPERV_SYNDBG } }, 'status', 5n, ({ hyperv }) => hyperv.u.syndbg.status, 5n],
+    ['SNP_REQ_CERTS', {}, 'pages', 5n, ({ snp_req_certs }) => snp_req_certs.npages, 5n],
+    ['TDX', {}, 'result', 5n, ({ tdx }) => tdx.unknown.ret, 5n],
+    ['SNP_REQ_CERTS', {}, 'result', 5n, ({ snp_req_certs }) => snp_req_certs.ret, 5n]
   ]
   test.each(answered)('to %s (%o) lies where KVM reads it, until the vCPU went on', (name, given, field, value, where, held) => {
     const { exit, page, reader } = exitOf(exitReasons[name], given)

@@ -34,7 +34,7 @@ beforeAll(async () => {
 })
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-test.for(Object.entries(calls))('%s', ([name, call], context) => {
+test.for(Object.entries(calls))('%s fails whole, at whichever call of the system', ([name, call], context) => {
   needsKvm(context)
   if (process.env['ASAN_OPTIONS']) skip(context, 'AddressSanitizer ends a process that has no memory')
   if (!shim['LD_PRELOAD']) skip(context, 'there is no C compiler')

@@ -19,7 +19,7 @@ describe('a vCPU that waits for a page is closed by the thread that serves it', 
     ['handler', 'process.exit', 'over\n'],
     ['worker', 'serves', 'terminated\n'],
     ['worker', 'runs', 'over\n']
-  ] as const)('%s: %s', async ([what, how, stdout], context) => {
+  ] as const)('neither of them hangs: %s, %s', async ([what, how, stdout], context) => {
     needsPaging(context)
     expect(await runFault('ends-while-waiting', [what, how])).toEqual(said(stdout))
   })
@@ -30,7 +30,7 @@ describe('a thread that comes to wait, outside of a run, for a page that it serv
     ['copy', 'memory\n7 2\n'],
     ['hole', '7\nmemory\n7\n'],
     ['call', '256n\n']
-  ] as const)('%s', async ([how, stdout], context) => {
+  ] as const)('nothing hangs: %s', async ([how, stdout], context) => {
     needsPaging(context)
     expect(await runFault('serving-thread-waits', [how])).toEqual(said(stdout))
   })

@@ -30,7 +30,7 @@ function start(args: string[], environment: Record<string, string> = {}) {
   return { child, ended }
 }
 
-test('some programs: no fault, and its folder is gone', async () => {
+test('some programs run without a fault, and leave no folder', async () => {
   const { status, stderr, result } = await start(['--sequences', '25', '--seed', '1']).ended
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
   expect(result).toEqual({ seed: 1, calls: expect.any(Number), sequences: 25, crashes: 0, hangs: 0, untypedErrors: 0, wrong: 0, leaks: 0, ok: true })
@@ -70,7 +70,7 @@ describe('a planted fault is found, and its program printed', () => {
     wrong: ['wrong', /^\/\/ wrong.*memslots/m],
     leak: ['leaks', /^\/\/ leak.*kvm/m]
   } as const
-  test.for(Object.entries(kinds))('%s', async ([fault, [counted, heading]], context) => {
+  test.for(Object.entries(kinds))("a fault of the kind '%s' is found", async ([fault, [counted, heading]], context) => {
     if (fault === 'wrong' || fault === 'leak') needsKvm(context)
     if (fault === 'wrong') needsBpf(context)
     const args = ['--sequences', '20', '--seed', '3', '--hang-seconds', '2', '--shrink-seconds', '1']

@@ -28,7 +28,7 @@ test('allocate() brings all pages in before anybody touches them, and punchHole(
   expect(unevictable() - before).toBeLessThan(size / 2)
 })
 
-test('ranges are checked, and a closed one says so', () => {
+test('ranges are checked, and a closed guest_memfd says so', () => {
   const memfd = vm.createGuestMemfd({ size })
   expect(checkedError(() => memfd.allocate(1, 4096), 'argument').argument).toBe('offset')
   expect(checkedError(() => memfd.allocate(0, 100), 'argument').argument).toBe('length')
@@ -37,7 +37,7 @@ test('ranges are checked, and a closed one says so', () => {
   for (const call of [() => memfd.allocate(), () => memfd.punchHole(), () => memfd.mmap()]) checkedError(call, 'closed')
 })
 
-test('one that is closed before the transaction that names it ends is no slot without private pages', () => {
+test('a guest_memfd that is closed before the transaction that names it ends does not become a slot without private pages', () => {
   const memfd = vm.createGuestMemfd({ size: 4096 })
   const attempt = () =>
     vm.memslots.transaction((transaction) => {
@@ -67,12 +67,12 @@ describe('flags', () => {
 })
 
 describe('mmap()', () => {
-  test('of one that was not created for it says what would do', () => {
+  test('says what would do for a guest_memfd that was not created for it', () => {
     using memfd = vm.createGuestMemfd({ size: 4096 })
     expect(checkedError(() => memfd.mmap(), 'state').message).toContain('create it with { mmap: true }')
   })
 
-  test('shows what is shared, from an offset on; a hole reads as zeros', (context) => {
+  test('shows what is shared, from an offset on, and a hole reads as zeros', (context) => {
     needsFlags(context)
     using memfd = vm.createGuestMemfd({ size: MiB, mmap: true, initShared: true })
     using part = memfd.mmap({ offset: 8 * KiB, size: 8 * KiB })
@@ -83,7 +83,7 @@ describe('mmap()', () => {
     expect([...part.read(5, 1)]).toEqual([0])
   })
 
-  test('pages that are private to the guest are an error to read, and no signal', (context) => {
+  test('makes pages that are private to the guest an error to read, and no signal', (context) => {
     needsFlags(context)
     using memfd = vm.createGuestMemfd({ size: MiB, mmap: true })
     using mapping = memfd.mmap()
@@ -93,7 +93,7 @@ describe('mmap()', () => {
     })
   })
 
-  test('the guest and this process share its pages', (context) => {
+  test('shares its pages between the guest and this process', (context) => {
     needsFlags(context)
     const guest = Guest.create(vm)
     using memfd = vm.createGuestMemfd({ size: MiB, mmap: true, initShared: true })

@@ -18,7 +18,7 @@ afterEach(() => {
 
 const write = (text: string) => async (folder: string) => writeFileSync(join(folder, 'file'), text)
 
-test('makes an entry once, and another for other inputs', async () => {
+test('the cache makes an entry once, and another for other inputs', async () => {
   const first = await entry('thing', { input: 1 }, write('first'))
   expect(await entry('thing', { input: 1 }, () => expect.fail('made twice'))).toBe(first)
   expect(await entry('thing', { input: 2 }, write('second'))).not.toBe(first)
@@ -29,20 +29,20 @@ test.each([
   ['a file gone', (folder: string) => rmSync(join(folder, 'file'))],
   ['a file too many', (folder: string) => writeFileSync(join(folder, 'stray'), '')],
   ['its list gone', (folder: string) => rmSync(join(folder, 'contents.json'))]
-])('with %s makes the entry anew', async (_, damage) => {
+])('the cache makes an entry anew that has %s', async (_, damage) => {
   damage(await entry('thing', 1, write('whole')))
   const folder = await entry('thing', 1, write('whole'))
   expect(readFileSync(join(folder, 'file'), 'utf8')).toBe('whole')
   expect(readdirSync(folder).sort()).toEqual(['contents.json', 'file'])
 })
-test('drops what nobody asked for in a month', async () => {
+test('the cache drops what nobody asked for in a month', async () => {
   const [old, used] = [await entry('thing', 1, write('old')), await entry('thing', 2, write('used'))]
   for (const folder of [old, used]) utimesSync(join(folder, 'contents.json'), 0, 0)
   await entry('thing', 2, write('used'))
   await entry('thing', 3, write('new'))
   expect([existsSync(old), existsSync(used)]).toEqual([false, true])
 })
-test('keeps nothing of an entry that failed, and says when the disk is full', async () => {
+test('the cache keeps nothing of an entry that failed, and says when the disk is full', async () => {
   const full = entry('thing', 1, async (folder) => {
     await write('half')(folder)
     throw new Error('ENOSPC: no space left on device, write')
@@ -51,7 +51,7 @@ test('keeps nothing of an entry that failed, and says when the disk is full', as
   await expect(full).rejects.toThrow('no disk space left')
   expect(readdirSync(cacheFolder())).toEqual([])
 })
-test('makes an entry once for two who ask at once', async () => {
+test('the cache makes an entry once for two who ask at once', async () => {
   let made = 0
   const make = async (folder: string) => {
     made++

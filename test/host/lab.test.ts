@@ -114,7 +114,7 @@ describe('a command line that cannot be run', () => {
     [['list', 'more'], 'lab list takes no command'],
     [['dance'], "lab has no 'dance'"],
     [[], 'lab needs to be told what to do']
-  ])('%j', async (args, message) => {
+  ])('%j is refused', async (args, message) => {
     const { status, stderr } = await lab(args)
     expect(stderr).toContain(message)
     expect(status).toBe(2)
@@ -144,20 +144,20 @@ describe('a command in a lane', () => {
     expect(status).toBe(0)
   })
   test('dies by a signal', async () => expect((await inNpt('sh', '-c', 'kill -SEGV $$')).status).toBe(139))
-  test('is not there', async () => {
+  test('does not exist, which is told with its status', async () => {
     const { status, stderr } = await inNpt('no-such-program')
     expect(stderr).toContain('no-such-program: not found')
     expect(status).toBe(127)
   })
-  test('never ends: the limit ends it', async () => {
+  test('never ends, until the limit ends it', async () => {
     const { status, stderr } = await lab(['run', 'npt', '--timeout', '8', '--', 'sleep', '1000'])
     expect(stderr).toContain('the limit of 8 seconds is over')
     expect(status).toBe(124)
   })
-  test('leaves something running and a full disk behind: its status is told all the same', async () => {
+  test('leaves something running and a full disk behind, and its status is told all the same', async () => {
     expect((await inNpt('sh', '-c', 'sleep 1000 & dd if=/dev/zero of=/results/big bs=1M; exit 5')).status).toBe(5)
   })
-  test('brings its guest down: the end of the console is told', async () => {
+  test('brings its guest down, and the end of the console is told', async () => {
     const { status, stderr } = await inNpt('sh', '-c', 'echo c >/proc/sysrq-trigger')
     expect(stderr).toContain('Kernel panic - not syncing: sysrq triggered crash')
     expect(stderr).toMatch(/Linux 6.1 in lane npt went down by a panic/)
@@ -194,7 +194,7 @@ describe('a command in a lane', () => {
     })
     await expectNothingLeft()
   })
-  test('leaves more than the limit: what is below it comes, and it is not taken for all', async () => {
+  test('leaves more than the limit, and what is below it comes, and is not taken for all', async () => {
     const words = 'echo it >/results/good; dd if=/dev/zero of=/results/big bs=1M count=2; exit 3'
     const { status, stderr } = await lab(['run', 'npt', '--timeout', limit, '--out', scratch, '--out-limit', '1M', '--', 'sh', '-c', words])
     expect(readdirSync(join(scratch, 'results'))).toEqual(['good'])
@@ -209,7 +209,7 @@ describe('a saved state', () => {
   test.each([
     ['npt', 'kvm_amd'],
     ['ept', 'kvm_intel']
-  ])('is gone on from in %s: each run has the hour and random numbers of its own', async (lane, module) => {
+  ])('is gone on from in %s, where each run has the hour and random numbers of its own', async (lane, module) => {
     const runs = []
     for (let count = 0; count < 2; count++) {
       const { status, stdout, stderr } = await lab(['run', lane, '--timeout', limit, '--', 'sh', '-c', ...tell])
@@ -292,7 +292,7 @@ describe('what ends a run from outside', () => {
     await sleep(100)
     await expectNothingLeft()
   })
-  test('SIGKILL, which it cannot notice, ends the emulator all the same; the next run removes its folder', async () => {
+  test('SIGKILL, which it cannot notice, ends the emulator all the same, and the next run removes its folder', async () => {
     const { child, ended } = start(['run', 'npt', '--', 'sleep', '1000'])
     await emulator(child)
     child.kill('SIGKILL')
@@ -301,7 +301,7 @@ describe('what ends a run from outside', () => {
     expect((await abandoned(cacheFolder())).length).toBeGreaterThan(0)
     expect((await inNpt('true')).status).toBe(0)
   })
-  test('an emulator that dies', async () => {
+  test('the death of an emulator is told', async () => {
     const { child, ended } = start(['run', 'npt', '--', 'sh', '-c', 'echo up; sleep 1000'])
     // If the emulator died before the command began, the run would boot anew.
     await new Promise((resolve) => child.stdout?.once('data', resolve))
@@ -315,14 +315,14 @@ describe('what ends a run from outside', () => {
 
 describe('what is not to be had', () => {
   const empty = () => ({ NODE_KVM_LAB_CACHE: join(scratch, 'cache') })
-  test('a program of this machine: its package is named', async () => {
+  test('a program that this machine lacks is told with its package', async () => {
     const bare = () => lab(['run', 'npt', '--', 'true'], { ...empty(), PATH: scratch })
     const missing = (name: string, from: string) => `${name} is not on this machine; sudo apt-get install ${from} installs it`
     expect(await bare()).toMatchObject({ status: 125, stderr: expect.stringContaining(missing('flock', 'util-linux')) })
     symlinkSync(findProgram('flock') as string, join(scratch, 'flock'))
     expect(await bare()).toMatchObject({ status: 125, stderr: expect.stringContaining(missing('apt-get', 'apt')) })
   })
-  test('room for the run', async (context) => {
+  test('a lack of room for the run is told', async (context) => {
     if (process.getuid?.() !== 0) return skip(context, 'needs root, to mount a disk of two megabytes')
     const runs = join(cacheFolder(), runsName)
     mkdirSync(runs, { recursive: true })
@@ -345,7 +345,7 @@ describe('what is not to be had', () => {
     expect(status).toBe(125)
     await expectNothingLeft()
   })
-  test('a mirror that does not answer', async () => {
+  test('a mirror that does not answer is told', async () => {
     const { status, stderr } = await lab(['prepare', '--lane', 'npt'], { ...empty(), NODE_KVM_LAB_MIRROR: 'http://127.0.0.1:9/debian' })
     expect(stderr).toContain('apt-get update')
     expect(stderr).toContain('127.0.0.1')
@@ -377,14 +377,14 @@ describe('the cache of a run', () => {
     lab(['run', 'npt', '--timeout', limit, ...args, '--', 'echo', 'it runs'], { NODE_KVM_LAB_CACHE: cacheFolder() })
   const states = () => readdirSync(cacheFolder()).filter((name) => name.startsWith('state-'))
 
-  test('broken, is mended by the next run', async () => {
+  test('is mended by the next run where it is broken', async () => {
     for (const folder of borrow('base-')) truncateSync(join(folder, 'base.img'), 1 << 20)
     const { status, stdout } = await borrowed('--cold')
     expect(stdout.toString()).toBe('it runs\n')
     expect(status).toBe(0)
     expect(states()).toEqual([])
   })
-  test('with a saved state of no use: it is told, the run boots, and the next one saves another', async () => {
+  test('the run boots where the saved state is of no use, says so, and the next one saves another', async () => {
     borrow('none')
     expect(await borrowed()).toMatchObject({ status: 0, stderr: expect.stringContaining('once, to save its state') })
     const path = join(cacheFolder(), states()[0] as string, 'machine')

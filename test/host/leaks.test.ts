@@ -26,7 +26,7 @@ async function collect() {
   }
 }
 
-test('1,000 VMs made and closed: the same descriptors, and resident memory flat', async () => {
+test('1,000 VMs that are made and closed leave the same descriptors and the same resident memory', async () => {
   using kvm = Kvm.open()
   const round = (count: number) => {
     for (let made = 0; made < count; made++) {
@@ -45,7 +45,7 @@ test('1,000 VMs made and closed: the same descriptors, and resident memory flat'
   expect(resident() - before.resident).toBeLessThan(32 * MiB)
 })
 
-test('VMs with eventfds, rings and paged memory made and closed: the same descriptors and threads', async () => {
+test('VMs with eventfds, rings and paged memory leave the same descriptors and threads when they are made and closed', async () => {
   using kvm = Kvm.open()
   const threads = () => readdirSync('/proc/self/task').length
   const round = () => {
@@ -71,7 +71,7 @@ test('VMs with eventfds, rings and paged memory made and closed: the same descri
   expect(resident() - before.resident).toBeLessThan(32 * MiB)
 })
 
-test('VMs dropped without close leak neither descriptors nor memory once collected', async () => {
+test('VMs that are dropped without close leak neither descriptors nor memory once collected', async () => {
   using kvm = Kvm.open()
   await collect()
   const before = { descriptors: descriptors(), resident: resident() }
@@ -85,7 +85,7 @@ test('VMs dropped without close leak neither descriptors nor memory once collect
   expect(resident() - before.resident).toBeLessThan(32 * MiB)
 })
 
-describe('dropped without close, and collected', () => {
+describe('what is dropped without close, and collected', () => {
   const withSlot = (kvm: Kvm) => {
     const vm = kvm.createVm()
     vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(64 * KiB) })

@@ -11,7 +11,7 @@ import { skip } from '../support/skip.js'
 
 beforeEach(needsKvm)
 
-test('files: a memfd larger than the limit is an error, not the signal that ends the process', () => {
+test('a memfd larger than the limit of files is an error, not the signal that ends the process', () => {
   const program = `
     console.log(resultOf(() => Mapping.memfd(64 * MiB), 'RLIMIT_FSIZE'))
     const small = Mapping.memfd(64 * KiB)
@@ -29,7 +29,7 @@ describe('mappings', () => {
     // They have different policies, so that the kernel does not merge two neighbours into one.
     'mapped one by one': 'const all = [], next = (n) => all.push(Mapping.anonymous(4096, { hugePages: n % 2 === 0 }))'
   }
-  test.for(Object.entries(ways))('%s: refused while the process still has room to live', ([, way], context) => {
+  test.for(Object.entries(ways))('those that are %s are refused while the process still has room to live', ([, way], context) => {
     needed(context)
     if (way.includes('hugePages') && !existsSync('/sys/kernel/mm/transparent_hugepage')) skip(context, 'this kernel has no transparent huge pages')
     const program = `
@@ -75,7 +75,7 @@ describe('threads', () => {
     'vm.ioeventfd()': 'vm.ioeventfd({ port: ++port, size: 1 })',
     'assemble()': "assemble('hlt', { mode: 'real', at: 0 })"
   }
-  test.for(Object.entries(calls))('%s without one', ([name, call], context) => {
+  test.for(Object.entries(calls))('%s is an error without one', ([name, call], context) => {
     needed(context)
     if (name === 'trace(vm)') needsTracepoints(context)
     if (name.startsWith('onMi')) needsPaging(context)
@@ -95,7 +95,7 @@ describe('threads', () => {
     expect(output).toBe('limit,EAGAIN,true limit,EAGAIN,true 0 worked')
   })
 
-  test('the collect() of a ring without one: what the guest wrote comes with the next', (context) => {
+  test('collect() of a ring that gets none gives what the guest wrote with the next', (context) => {
     needed(context)
     const program = `
       ${withoutThreads}
@@ -114,7 +114,7 @@ describe('threads', () => {
   })
 })
 
-test('memory: a log that finds none is an error, leaves its slots as they were, and can be made later', (context) => {
+test('a dirty log that finds no memory is an error, leaves its slots as they were, and can be made later', (context) => {
   if (process.env['ASAN_OPTIONS']) skip(context, 'AddressSanitizer ends a process that has no memory')
   if (spawnSync('prlimit', ['--version']).status !== 0) skip(context, 'prlimit(1) is not installed')
   const program = `
@@ -135,7 +135,7 @@ const large = {
   'mapping.read()': '((mapping) => () => mapping.read(0, GiB))(Mapping.memfd(GiB))',
   'readPagemap()': '() => readPagemap(0, 2 ** 24)'
 }
-test.for(Object.entries(large))('memory: %s where V8 finds none', ([, call], context) => {
+test.for(Object.entries(large))('%s is an error where V8 finds no memory', ([, call], context) => {
   if (process.env['ASAN_OPTIONS']) skip(context, 'AddressSanitizer ends a process that has no memory')
   if (spawnSync('prlimit', ['--version']).status !== 0) skip(context, 'prlimit(1) is not installed')
   const program = `
@@ -182,7 +182,7 @@ describe('descriptors', () => {
     'translate(vm)': ['translate(vm, 0)', 'mapping.fill(1)', 'made.hva === mapping.address'],
     'hostVms()': ['hostVms({ pid: process.pid })', '', 'made.length']
   }
-  test.for(Object.entries(calls))('%s with none, one, two, ... left', ([name, [call, setup, after]], context) => {
+  test.for(Object.entries(calls))('%s works or leaves nothing with none, one, two, ... left', ([name, [call, setup, after]], context) => {
     if (name === 'trace(vm)') needsTracepoints(context)
     const [output = '', ...more] = outputOf(stepwise(setup ?? '', call, after), { shell: 'ulimit -n 256' })
     expect(more).toEqual([])

@@ -72,7 +72,7 @@ test('owners come one after the other, whoever dies with the lock', async () => 
   expect(times).toBe(3 * 20 + 3)
 })
 
-test('in one process, too; links to a folder are one lock, and other names are others', async () => {
+test('owners come one after the other in one process, too; links to a folder are one lock, and other names are others', async () => {
   mkdirSync(join(folder, 'real'))
   symlinkSync(join(folder, 'real'), join(folder, 'link'))
   const release = await acquire(join(folder, 'real', 'one.lock'))
@@ -182,7 +182,7 @@ test('what the owner starts does not keep the lock', async () => {
   }
 })
 
-test('it holds against processes with a network of their own', async (context) => {
+test('the lock holds against processes with a network of their own', async (context) => {
   const apart = ['--map-root-user', '--net']
   if (spawnSync('unshare', [...apart, 'true']).status !== 0) return skip(context, 'this machine gives nobody a network of their own (unshare --net)')
   const path = join(folder, 'network.lock')

@@ -43,7 +43,7 @@ shareTarget((made) => {
 })
 const one = (...args: string[]) => printed('--pid', String(target.pid), ...args)
 
-test('as JSON it lists the VM with its slots', async (context) => {
+test('node-kvm map --json lists the VM with its slots', async (context) => {
   needsAll(context)
   const { slots } = await target.do('slots', { count: 3, size: 64 * KiB })
   const found = JSON.parse(await printed('--json')).vms.find(({ pid }: any) => pid === target.pid)
@@ -53,7 +53,7 @@ test('as JSON it lists the VM with its slots', async (context) => {
   expect(list).toMatch(new RegExp(`^ +${target.pid} +0 +192 KiB +3 +node .*target.mjs$`, 'm'))
 })
 
-test('--pid prints its slots, --gpa one translation in the form of the thread', async (context) => {
+test('--pid prints its slots, and --gpa one translation in the form of the thread', async (context) => {
   needsAll(context)
   await target.do('slots', { count: 1, size: 64 * KiB })
   await target.do('guest')
@@ -72,7 +72,7 @@ test('--pid prints its slots, --gpa one translation in the form of the thread', 
   expect(vms[0].translation).toMatchObject({ gpa: base + 0x2000, hva, hpa, agrees: true, secondStage: { present: true, hpa } })
 })
 
-test('--pages, --summary and --svg', async (context) => {
+test('--pages, --summary and --svg print and draw the rows', async (context) => {
   needsAll(context)
   await target.do('slots', { count: 1, size: 64 * KiB })
   await target.do('guest')
@@ -115,17 +115,17 @@ describe('bad input', () => {
     await expect(execute(map, 'map', args, noLane)).rejects.toThrow(message)
   })
 
-  test('a process that is none, and one that runs no VM', (context) => {
+  test('what is no process, and a process that runs no VM, are told', (context) => {
     expect(checkedError(() => hostVms({ pid: 4_000_000 }), 'argument').message).toContain('there is no process 4000000')
     if (process.getuid?.() !== 0) skip(context, "another user's processes are hidden")
     expect(checkedError(() => hostVms({ pid: 1 }), 'argument').message).toContain('runs no VM')
   })
 
-  test('what is refused ends with status 1 and one line, no stack', () => {
+  test('what is refused ends with status 1 and one line, and no stack', () => {
     expect(spawned(['--pid', '4000000'])).toMatchObject({ status: 1, stderr: expect.stringMatching(/^node-kvm: there is no process 4000000.*\n$/) })
   })
 
-  test('a process that ends meanwhile', async (context) => {
+  test('a process that ends meanwhile is told', async (context) => {
     needsAll(context)
     const other = await Target.start()
     await other.do('slots', { count: 1, size: 64 * KiB })
@@ -192,7 +192,7 @@ describe('other namespaces and less privilege', () => {
     }
   })
 
-  test('/proc of another pid namespace is not read as ours: the own process is told from its own folder, and of others what stands there is not shown', (context) => {
+  test('/proc of another pid namespace is not read as ours: the own process is told from its own folder, and nothing of what stands there is shown of others', (context) => {
     needsAll(context)
     const program = `
       import { spawn } from 'node:child_process'
@@ -296,14 +296,14 @@ describe('the picture', () => {
     const order = [0, 64 * KiB, 256 * MiB, 300 * MiB, 512 * MiB, 2 ** 40, 2 ** 40 + 4 * KiB].map(place)
     expect(order).toEqual(order.toSorted((left, right) => left - right))
   })
-  test('an axis of nothing, and of far too many parts', () => {
+  test('an axis may be of nothing, and of far too many parts', () => {
     expect(layAxis([], 100, 1100).place(5)).toBe(100)
     const scattered = Array.from({ length: 5000 }, (_, index) => ({ start: index * 64 * KiB, end: index * 64 * KiB + 4 * KiB }))
     const { parts } = layAxis(scattered, 100, 1100)
     expect(parts.length).toBeLessThanOrEqual(60)
     expect(parts.at(-1)?.to).toBeLessThanOrEqual(1100.01)
   })
-  test('labels do not lie over each other, and the weightier stays', () => {
+  test('labels do not lie over each other, and the weightier one stays', () => {
     const label = (at: number, weight: number) => ({ at, width: 50, text: String(at), weight })
     expect(fitLabels([label(0, 1), label(20, 2), label(80, 1), label(990, 9)], 1000).map(({ at }) => at)).toEqual([20, 80])
   })

@@ -26,21 +26,21 @@ function host(overcommit: number, limits = ''): (path: string) => string {
   return (path) => files[path] ?? ''
 }
 
-describe('no memory for a mapping: of a host', () => {
+describe('no memory for a mapping', () => {
   const anonymous = (size: number, noReserve = false) => ({ kind: 'anonymous' as const, size, noReserve })
 
-  test('that overcommits by heuristics, a mapping larger than all memory is to be one without reserve', () => {
+  test('on a host that overcommits by heuristics leads to mapping without reserve what is larger than all memory', () => {
     expect(whyNoMemory(anonymous(9 * GiB), host(0))).toMatch(/overcommit_memory is 0, .* 8\.0 GiB: map it with \{ noReserve: true \}/)
     expect(whyNoMemory(anonymous(2 * GiB), host(0))).toBe('the kernel has no memory for it')
     expect(whyNoMemory(anonymous(9 * GiB, true), host(0))).toBe('the kernel has no memory for it')
   })
-  test('that never overcommits, the commit limit is told, and not noReserve, which it ignores', () => {
+  test('on a host that never overcommits is told with the commit limit, and not with noReserve, which it ignores', () => {
     const why = whyNoMemory(anonymous(2 * GiB), host(2))
     expect(why).toMatch(/overcommit_memory is 2, and 3\.0 GiB of the commit limit, 4\.0 GiB, are taken/)
     expect(why).not.toContain('noReserve')
     expect(whyNoMemory(anonymous(GiB / 2), host(2))).toBe('the kernel has no memory for it')
   })
-  test('that limits its processes, the limit is told before all else', () => {
+  test('in a process with a limit is told with the limit before all else', () => {
     const space = 'Max address space         2147483648           unlimited            bytes\n'
     const data = 'Max data size             1073741824           unlimited            bytes\n'
     expect(whyNoMemory(anonymous(9 * GiB), host(0, space))).toContain('RLIMIT_AS')
@@ -53,7 +53,7 @@ describe('no memory for a mapping: of a host', () => {
   })
 })
 
-test('the lowest addresses: mmap_min_addr is told to whom it is the reason', () => {
+test('mmap_min_addr is told to whom it is the reason for the lowest addresses', () => {
   const on = (capabilities: string) => (path: string) =>
     ({ '/proc/sys/vm/mmap_min_addr': '65536\n', '/proc/self/status': `CapEff:\t${capabilities}\n` })[path] ?? ''
   const at = (address: number, capabilities: string) =>
@@ -63,7 +63,7 @@ test('the lowest addresses: mmap_min_addr is told to whom it is the reason', () 
   expect(at(0x1000, '0000000000020000')).not.toContain('mmap_min_addr')
 })
 
-test('more than all memory and swap: refused by the heuristics with the way out, and mapped without reserve', (context) => {
+test('a mapping of more than all memory and swap is refused by the heuristics with the way out, and is mapped without reserve', (context) => {
   if (readFileSync('/proc/sys/vm/overcommit_memory', 'utf8').trim() !== '0') skip(context, 'vm.overcommit_memory is not 0 here')
   const size = 2 ** 45
   expect(checkedError(() => Mapping.anonymous(size), 'memory').message).toContain('map it with { noReserve: true }')
@@ -73,7 +73,7 @@ test('more than all memory and swap: refused by the heuristics with the way out,
   expect([...mapping.read(size - 1, 1)]).toEqual([0])
 })
 
-test('huge pages: how many are needed, how many are free, and where to have more', (context) => {
+test('a lack of huge pages is told with how many are needed, how many are free, and where to have more', (context) => {
   const pool = '/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages'
   if (!existsSync(pool)) skip(context, 'this kernel has no pool of huge pages of 2 MiB')
   const free = Number(readFileSync(pool, 'utf8'))

@@ -123,7 +123,7 @@ describe('a slot that another environment changed', () => {
     expectOneTable(vm, other)
   })
 
-  test('a single change is made of the slot as it is then', () => {
+  test('a single change is made to the slot as it is then', () => {
     theirs.move(elsewhere)
     one.setFlags({ logDirty: true })
     expect(one).toMatchObject({ gpa: elsewhere, logDirty: true })
@@ -139,7 +139,7 @@ describe('a slot that another environment changed', () => {
     expectOneTable(vm, other)
   })
 
-  test('one that has the number of a deleted one is another', () => {
+  test('a slot that has the number of a deleted one is another', () => {
     one.delete()
     const next = vm.memslots.create({ gpa: elsewhere, mapping: page(), logDirty: true })
     expect(next.id).toBe(theirs.id)
@@ -215,7 +215,7 @@ describe('the end of a VM', () => {
     await others.terminate()
   })
 
-  test("in the middle of another environment's transactions: each ends whole, or with closed", async () => {
+  test("comes in the middle of another environment's transactions, each of which ends whole, or with `closed`", async () => {
     for (let round = 0; round < 10; round++) {
       using target = kvm.createVm()
       target.memslots.create({ gpa: here, mapping: page() })
@@ -263,7 +263,7 @@ describe('the end of a VM', () => {
     await runner.terminate()
   })
 
-  test('inside the function of a transaction of another environment: nothing is changed', () => {
+  test("comes inside the function of another environment's transaction, and nothing is changed", () => {
     const slot = other.memslots.create({ gpa: 0, mapping: page() })
     checkedError(
       () =>
@@ -277,7 +277,7 @@ describe('the end of a VM', () => {
     expect(slot.deleted).toBe(true)
   })
 
-  test('an environment that lets go of a VM leaves its slots to the others', () => {
+  test('does not come when one environment lets go of it, which leaves its slots to the others', () => {
     const ram = page()
     const slot = vm.memslots.create({ gpa: 0, mapping: ram })
     const theirs = other.memslots.lookup(0) as Memslot

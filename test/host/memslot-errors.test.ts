@@ -12,7 +12,7 @@ const refusal = (call: () => unknown) => {
   return `${errno}: ${message.split('; ').slice(1).join('; ')}`
 }
 
-test('a live slot: which part of it cannot change, and what changes it', () => {
+test('an error about a live slot says which part of it cannot change, and what changes it', () => {
   const mapping = Mapping.anonymous(16 * KiB)
   const slot = vm.memslots.create({ gpa: 0, mapping, size: 8 * KiB })
   expect(refusal(() => slot.change({ size: 4 * KiB }))).toMatch(/^EINVAL: the size of a live slot, 0x2000, cannot change .*resize\(\)/)
@@ -21,7 +21,7 @@ test('a live slot: which part of it cannot change, and what changes it', () => {
   expect(refusal(() => slot.change({ flags: 2 }))).toMatch(/^EINVAL: readonly \(KVM_MEM_READONLY\) of a live slot cannot change/)
 })
 
-test('a flag that the kernel lacks is named, also in a transaction; nothing else is supposed', () => {
+test('a flag that the kernel lacks is named, also in a transaction, and nothing else is supposed', () => {
   const slot = vm.memslots.create({ gpa: 0, mapping: page() })
   const flagged = 'EINVAL: KVM of this kernel knows no flag 0x100'
   expect(refusal(() => vm.memslots.create({ gpa: 0x1000, mapping: page(), flags: 0x100 }))).toBe(flagged)
@@ -39,11 +39,11 @@ test('the largest slot is told', () => {
   const mapping = Mapping.memfd(2 ** 43)
   const create = (size: number): Memslot => vm.memslots.create({ gpa: 0, mapping, size })
   if (guestPhysicalLimit() < 2 ** 43) expect(refusal(() => create(2 ** 43))).toContain('past the end of guest-physical addresses')
-  else expect(refusal(() => create(2 ** 43))).toBe('EINVAL: one slot has at most 0x7fffffff000 bytes, 8 TiB less one page: take two')
+  else expect(refusal(() => create(2 ** 43))).toBe('EINVAL: one slot has at most 0x7fffffff000 bytes, 8 TiB less one page: use two slots')
 })
 
 describe('a guest_memfd', () => {
-  test('what its slot cannot be, and where its pages are already', (context) => {
+  test('is refused with what its slot cannot be, and where its pages are already', (context) => {
     if (vm.capabilities.check(capabilities.GUEST_MEMFD) === 0) skip(context, 'this host has no guest_memfd for ordinary VMs')
     const mapping = Mapping.anonymous(64 * KiB)
     using guestMemfd = vm.createGuestMemfd({ size: 64 * KiB })
@@ -58,7 +58,7 @@ describe('a guest_memfd', () => {
       /^E(INVAL|EXIST): the slot at gpa 0x0-0x10000 has these pages/
     )
   })
-  test('its flag without one', () => {
+  test('is asked for where its flag is given alone', () => {
     expect(refusal(() => vm.memslots.create({ gpa: 0, mapping: page(), flags: 4 }))).toBe(
       'EINVAL: KVM_MEM_GUEST_MEMFD (flag 0x4) needs the option guestMemfd'
     )

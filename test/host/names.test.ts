@@ -90,13 +90,13 @@ describe('of another process', () => {
     rmSync(folder, { recursive: true, force: true })
   })
 
-  test('its files are one mapping each, whatever their names look like', () => {
+  test('has files that are one mapping each, whatever their names look like', () => {
     const mappings = hostMappings(target.pid)
     expect(mappings.filter(({ path: name }) => name.includes('EVIL'))).toHaveLength(1)
     expect(mappings.filter(({ path: name }) => name === 'evil')).toEqual([])
   })
 
-  test('its names are visible in a terminal, in a drawing, in JSON', (context) => {
+  test('has names that are visible in a terminal, in a drawing and in JSON', (context) => {
     needsAll(context)
     const pid = String(target.pid)
     const drawing = join(folder, 'drawing.svg')
@@ -120,7 +120,7 @@ describe('of another process', () => {
     expect(found.slots.map((slot: { path: string }) => slot.path)).toContain(path.replaceAll('\n', '\\012'))
   })
 
-  test('a process without a VM, and a program that cannot be run, are named visibly', async () => {
+  test('is named visibly where it runs no VM, or cannot be run', async () => {
     const idle = spawn(process.execPath, [
       '-e',
       'process.title = process.argv[1]; console.log("ready"); setInterval(() => {}, 1000)',

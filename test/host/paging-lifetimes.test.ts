@@ -14,7 +14,7 @@ import { threads } from '../support/process.js'
 import { vm } from '../support/vm.js'
 
 describe('lifetimes', () => {
-  test('closed, what is missing is ordinary memory; the mapping ends its service, a slot keeps it', (context) => {
+  test('what is missing is ordinary memory after close(); the mapping ends its service, and a slot keeps it', (context) => {
     needsPaging(context)
     const ram = Mapping.anonymous(4 * pageSize)
     const paging = ram.onMissing(pattern)
@@ -58,7 +58,7 @@ describe('lifetimes', () => {
     expect(view[0]).toBe(0)
   })
 
-  test('a Worker that ends in the middle of a fault, or a process that does, ends', async (context) => {
+  test('a Worker, or a process, that ends in the middle of a fault ends', async (context) => {
     needsPaging(context)
     const source = (then: string) => `
       const { parentPort } = require('node:worker_threads')

@@ -41,7 +41,7 @@ test('each door of the package is walked, and each name is exported by one of th
   expect(names.filter((name, index) => names.indexOf(name) !== index)).toEqual([])
 })
 
-test('no path into the package leads to it', () => {
+test('no path into the package leads to the add-on', () => {
   const program = "import('node-kvm/dist/lib/abi/native.js').then(() => console.log('there'), ({ code }) => console.log(code))"
   const told = execFileSync(process.execPath, ['--input-type=module', '-e', program], { cwd: root, encoding: 'utf8' })
   expect(told.trim()).toBe('ERR_PACKAGE_PATH_NOT_EXPORTED')

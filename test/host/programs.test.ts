@@ -49,7 +49,7 @@ const outputs: Record<string, (string | RegExp)[]> = {
 }
 
 describe('examples', () => {
-  test.for(Object.entries(outputs))('%s', ([name, lines], context) => {
+  test.for(Object.entries(outputs))('%s prints what it should', ([name, lines], context) => {
     needsKvm(context)
     const { stdout, stderr, status } = run(`examples/${name}.js`)
     if (stderr.includes('userfaultfd: EPERM')) needsPaging(context)
@@ -67,7 +67,7 @@ describe('node-kvm walkthrough', () => {
     expect(status).toBe(0)
     expect(stdout.match(/^ {3}GPA -> HVA .*\n {3}HVA -> HPA .*\n {3}GPA -> HPA {2}(EPT|NPT|shadow pages) /gm)).toHaveLength(6)
   })
-  test('as JSON has six steps, each with addresses and checks', () => {
+  test('has six steps as JSON, each with addresses and checks', () => {
     const { stdout, status } = command('walkthrough', '--json')
     const result = JSON.parse(stdout)
     expect(status).toBe(0)
@@ -103,7 +103,7 @@ describe('node-kvm walkthrough', () => {
 
 describe('node-kvm walkthrough where BPF cannot read the third table', () => {
   beforeEach(needsKvm)
-  test('without privilege says what it cannot show, and goes on', (context) => {
+  test('says without privilege what it cannot show, and goes on', (context) => {
     needsRoot(context, 'give capabilities up')
     const args = ['--bounding-set=-bpf,-perfmon,-sys_admin', process.execPath, commandLine, 'walkthrough']
     const { stdout, status } = spawnSync('setpriv', args, { encoding: 'utf8', timeout: patience })
@@ -114,7 +114,7 @@ describe('node-kvm walkthrough where BPF cannot read the third table', () => {
     expect(stdout).toMatch(/\nok: \d+ checks\n$/)
   })
 
-  test('on a kernel without BTF mirrors it from events, or says why that would not be exact', (context) => {
+  test('mirrors it from events on a kernel without BTF, or says why that would not be exact', (context) => {
     needsRoot(context, 'hide the BTF in a mount namespace of its own')
     const hidden = 'mount -t tmpfs none /sys/kernel/btf && exec "$@"'
     const args = ['-m', 'sh', '-c', hidden, 'sh', process.execPath, commandLine, 'walkthrough', '--json']
@@ -134,7 +134,7 @@ describe('node-kvm walkthrough where BPF cannot read the third table', () => {
 })
 
 describe('node-kvm doctor', () => {
-  test('as JSON names the second stage and finds a usable KVM', (context) => {
+  test('names the second stage as JSON, and finds a usable KVM', (context) => {
     needsKvm(context)
     const { stdout, status } = command('doctor', '--json')
     const diagnosis = JSON.parse(stdout)
@@ -143,7 +143,7 @@ describe('node-kvm doctor', () => {
     expect(['ept', 'npt', 'shadow']).toContain(diagnosis.host.mmu)
     for (const finding of diagnosis.findings) if (!finding.ok) expect(finding.remedy ?? finding.advice).toEqual(expect.any(String))
   })
-  test('without permission says what grants it', (context) => {
+  test('says without permission what grants it', (context) => {
     needsKvm(context)
     needsRoot(context, 'become somebody who may not open /dev/kvm')
     // A folder that only root may enter would hide the program itself, not /dev/kvm.
@@ -165,13 +165,13 @@ describe('bad input on the command line', () => {
     [['constructor'], 'no command'],
     [['doctor', '--verbose'], '--verbose'],
     [['doctor', 'more'], "takes no 'more'"]
-  ])('%j', (args, message) => {
+  ])('%j is refused', (args, message) => {
     const { stderr, status } = command(...(args as string[]))
     expect(status).toBe(2)
     expect(stderr).toContain(message)
     expect(stderr).toContain('usage: node-kvm')
   })
-  test('help and version', () => {
+  test('help and version are printed', () => {
     expect(command('--help').stdout).toContain('usage: node-kvm')
     expect(command('--version').stdout).toMatch(/^\d+\.\d+\.\d+\n$/)
   })

@@ -56,7 +56,7 @@ const addressIn = (answer: string) => number(/ is (0x[0-9a-f]+)/.exec(answer)?.[
 
 const machineOf = ({ pid }: Qemu): HostVm => hostVms({ pid })[0] as HostVm
 
-test('its memslots are its RAM and ROM, and lead where its monitor says', async (context) => {
+test("QEMU's memslots are its RAM and ROM, and lead where its monitor says", async (context) => {
   const monitor = running(context)
   const machine = machineOf(monitor)
   expect(machine).toMatchObject({ vcpus: 1, command: expect.stringContaining('-accel kvm'), evidence: { source: 'bpf', torn: false } })

@@ -72,7 +72,7 @@ test('each object is one short line', () => {
   expect(showing.filter(([name, type]) => !made.has(type) && !optional.includes(name)).map(([name]) => name)).toEqual([])
 })
 
-test('a closed one says so, and its memory and descriptors are no part of it', () => {
+test('a closed object says so, and its memory and descriptors are no part of it', () => {
   const mapping = Mapping.anonymous(4096)
   mapping.close()
   expect(inspect(mapping)).toMatch(/closed }$/)
@@ -83,7 +83,7 @@ test('a closed one says so, and its memory and descriptors are no part of it', (
   expect(inspect(memslots)).toMatch(/^Memslots { length: 0, limit: \d+, closed }$/)
 })
 
-test('what a stranger named is printable, what is false is left out', () => {
+test('what a stranger named is printable, and what is false is left out', () => {
   expect(shown('Thing', { name: 'a\x1b[31m\n', yes: true, no: false, none: undefined, size: 0 })).toBe(
     'Thing { name: a\\x1b[31m\\x0a, yes, size: 0 }'
   )

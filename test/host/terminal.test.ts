@@ -11,7 +11,7 @@ function printed(isTTY: boolean, ...pieces: (string | Buffer)[]): string {
 }
 const hostile = '\x1b]0;title\x07\x1b]52;c;Y3VybA==\x07\x1b[6n\x1b[2J\x1bc\x9b31m\x08\u202e'
 
-test('a guest acts on no terminal: lines and colours stay, the rest is seen', () => {
+test('a guest acts on no terminal: lines and colours stay, and the rest is made visible', () => {
   expect(printed(true, '\x1b[1;38:5:196mred\x1b[0m\tand\r\nmore\n')).toBe('\x1b[1;38:5:196mred\x1b[0m\tand\r\nmore\n')
   expect(printed(true, hostile)).toBe('\\x1b]0;title\\x07\\x1b]52;c;Y3VybA==\\x07\\x1b[6n\\x1b[2J\\x1bc\\x9b31m\\x08\\u202e')
 })

@@ -26,8 +26,8 @@ const objects = (text: string) =>
 
 beforeEach((context) => needsTracing(context, vm))
 
-describe('a program', () => {
-  test('its timeline goes to standard output, its own output to standard error, its status is kept', () => {
+describe('node-kvm trace of a program', () => {
+  test("writes its timeline to standard output and the program's output to standard error, and keeps its status", () => {
     const { stdout, stderr, status } = trace('--', process.execPath, example)
     expect(stderr).toContain('slot at 0xa000: the guest reads')
     expect(stdout).toMatch(/ms {2}zap every entry of the VM/)
@@ -36,7 +36,7 @@ describe('a program', () => {
     expect(status).toBe(0)
   })
 
-  test('as JSON: an object a line in order of time, then the summary', () => {
+  test('writes JSON, an object for each line in order of time, and then the summary', () => {
     const { stdout, status } = trace('--json', '--kinds', 'zap-all,spte-set,mmio', '--', process.execPath, example)
     const events = objects(stdout)
     const summary = events.pop()
@@ -50,7 +50,7 @@ describe('a program', () => {
     expect(summary.counts['zap-all']).toBe(3)
   })
 
-  test('of a shell, its children too; into a file, and the program keeps its output', () => {
+  test('follows the children of a shell, too, and leaves the program its output where the events go into a file', () => {
     const folder = mkdtempSync(join(tmpdir(), 'node-kvm-trace-'))
     try {
       const { stdout, stderr, status } = trace('--out', join(folder, 'trace'), '--', 'sh', '-c', `"$0" "$1"; exit 7`, process.execPath, example)
@@ -63,12 +63,12 @@ describe('a program', () => {
     }
   })
 
-  test('ended by a signal: the status a shell would give', () => {
+  test('ends with the status that a shell would give where a signal ended the program', () => {
     expect(trace('--', 'sh', '-c', 'kill -9 $$').status).toBe(137)
   })
 })
 
-describe('a process that runs already', () => {
+describe('node-kvm trace of a process that runs already', () => {
   let target: Target
   afterEach(() => target?.end())
   async function start() {
@@ -91,7 +91,7 @@ describe('a process that runs already', () => {
   }
   const kill = () => target.end()
 
-  test('notifier calls with the GPAs they hit; Ctrl-C ends with the summary', async (context) => {
+  test('shows notifier calls with the GPAs that they hit, and ends with the summary at Ctrl-C', async (context) => {
     const refused = tryReading()
     if (refused) skip(context, `VMs cannot be read from outside: ${refused}`)
     await start()
@@ -117,7 +117,7 @@ describe('a process that runs already', () => {
     })
   })
 
-  test('a ring too small: the losses are told', async () => {
+  test('tells the losses of a ring that is too small', async () => {
     await start()
     const size = 4 * MiB
     await target.do('slots', { count: 1, size })
@@ -134,7 +134,7 @@ describe('a process that runs already', () => {
     expect(stdout).toMatch(/(^|\n)\d+ events in [\d.]+ s, \d+ lost: raise --ring-size/)
   })
 
-  test('its end is the end', async () => {
+  test('ends when the process ends', async () => {
     await start()
     await target.do('slots', { count: 1, size: 64 * KiB })
     await target.do('guest')
@@ -153,11 +153,11 @@ describe('bad input', () => {
     [['--kinds', 'violations', '--', 'true'], "--kinds has no 'violations'"],
     [['--kinds', 'memslot', '--', 'true'], 'trace(vm)'],
     [['--ring-size', '5000', '--', 'true'], 'power of two']
-  ])('%j', async (args, message) => {
+  ])('%j is refused', async (args, message) => {
     await expect(execute(command, 'trace', args, noLane)).rejects.toThrow(message)
     await expect(execute(command, 'trace', args, noLane)).rejects.toBeInstanceOf(UsageError)
   })
-  test('no such process, no such tracepoint, no such program', async () => {
+  test('a process, a tracepoint and a program that do not exist are told', async () => {
     await expect(execute(command, 'trace', ['--pid', String(2 ** 22 + 1)], noLane)).rejects.toMatchObject({ code: 'argument', pid: 2 ** 22 + 1 })
     await expect(execute(command, 'trace', ['--tracepoints', 'kvm/nonsense', '--', 'true'], noLane)).rejects.toThrow('kvm/nonsense')
     expect(trace('--', '/nonexistent')).toMatchObject({ status: 127, stderr: expect.stringContaining('ENOENT') })

@@ -25,10 +25,10 @@ const without = (capabilities: string[], limits = ':') => {
   return `exec unshare -m sh -c '${inside}' "$0" "$@"`
 }
 
-describe('of a process from which something was taken', () => {
+describe('in a process from which something was taken', () => {
   beforeEach(needsRestricting)
 
-  test('the rings are more than may be locked: both limits are told, and no capability to trace is asked for', () => {
+  test('rings that are more than may be locked are told with both limits, and no capability to trace is asked for', () => {
     const [line] = outputOf(program, { shell: without(['ipc_lock'], 'ulimit -l 64') })
     expect(line).toMatch(
       /^limit \| EPERM \| opening tracepoints: EPERM; the rings, 4100 KiB for each of \d+ processors?, are more than this user may lock/
@@ -43,7 +43,7 @@ describe('of a process from which something was taken', () => {
     expect(small).toEqual(['worked'])
   })
 
-  test('without CAP_PERFMON that is said, and perf_event_paranoid', () => {
+  test('the lack of CAP_PERFMON is said, and perf_event_paranoid', () => {
     const [line] = outputOf(program, { shell: without(['perfmon', 'sys_admin']) })
     expect(line).toMatch(/^permission \| E(PERM|ACCES) \| .*this process lacks CAP_PERFMON, and \/proc\/sys\/kernel\/perf_event_paranoid is \d/)
   })

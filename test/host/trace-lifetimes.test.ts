@@ -38,13 +38,13 @@ test('what a trace remembers for causes does not hold what was drained', async (
   expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(2 * MiB)
 })
 
-describe('a loop over it', () => {
+describe('a loop over a trace', () => {
   // The library's own calls are traced on every host and lane.
   const change = () => vm.memslots.create({ gpa: 0x100_0000, mapping: Mapping.anonymous(4 * KiB) }).delete()
   const two = ['create', 'delete']
   const did = (events: Iterable<TraceEvent>) => ofKind([...events], 'memslot').map((event) => event.did)
 
-  test('a second one at a time is refused, and each that waits ends with close()', async () => {
+  test('is refused beside another one, and each that waits ends with close()', async () => {
     using recording = trace(vm, { kinds: ['memslot'] })
     const first = recording[Symbol.asyncIterator]()
     const second = recording[Symbol.asyncIterator]()
@@ -59,7 +59,7 @@ describe('a loop over it', () => {
     expect(await recording[Symbol.asyncIterator]().next()).toEqual({ done: true, value: undefined })
   })
 
-  test('one that is left has taken what it was given: the next loop, or drain(), goes on there', async () => {
+  test('that is left has taken what it was given: the next loop, or drain(), goes on there', async () => {
     using recording = trace(vm, { kinds: ['memslot'] })
     const seen: TraceEvent[] = []
     change()
@@ -76,7 +76,7 @@ describe('a loop over it', () => {
     expect(recording.drain()).toEqual([])
   })
 
-  test('one that throws, or closes the trace in the midst of what came, ends', async () => {
+  test('that throws, or closes the trace in the midst of what came, ends', async () => {
     using recording = trace(vm, { kinds: ['memslot'] })
     change()
     const looped = (async () => {
@@ -92,7 +92,7 @@ describe('a loop over it', () => {
   })
 })
 
-test('counters of a VM that is closed are no longer read; the events before are told', () => {
+test('counters of a VM that is closed are no longer read, and the events before are told', () => {
   const recording = trace(vm, { kinds: ['memslot', 'statistics'] })
   vm.memslots.create({ gpa: 0x100_0000, mapping: Mapping.anonymous(4 * KiB) })
   vm.close()
@@ -109,7 +109,7 @@ async function collect() {
 }
 
 describe('lifetimes', () => {
-  test('abandoned without close, while iterated too: no thread and no descriptor stays once collected', async () => {
+  test('a trace that is abandoned without close, while iterated too, leaves no thread and no descriptor once collected', async () => {
     await collect()
     const before = descriptors()
     const abandon = async () => {
@@ -140,14 +140,14 @@ describe('lifetimes', () => {
     expect({ stdout, stderr, status }).toEqual({ stdout: 'memslot\n', stderr: '', status: 0 })
   })
 
-  test('opened and closed again and again: the same descriptors after', () => {
+  test('traces that are opened and closed again and again leave the same descriptors', () => {
     const before = descriptors()
     for (let round = 0; round < 10; round++) trace(vm).close()
     expect(descriptors()).toBe(before)
     expect(tracers()).toBe(0)
   })
 
-  test('a VM closed while traced: what happened before is told', () => {
+  test('a VM that is closed while it is traced is told with what happened before', () => {
     using recording = trace(vm)
     vm.memslots.create({ gpa: 0x10_0000, mapping: Mapping.anonymous(64 * KiB) })
     guest.touch(0x10_0000, 16, 'write', 1)
@@ -194,17 +194,17 @@ describe('bad input', () => {
     [{ ringSize: 12 * KiB }, 'ringSize'],
     [{ heldLimit: -1 }, 'heldLimit'],
     [{ ringsize: 4096 }, 'ringsize']
-  ])('%j', (options, argument) => {
+  ])('%j is refused', (options, argument) => {
     expect(checkedError(() => trace(vm, options), 'argument').argument).toBe(argument)
   })
-  test('a tracepoint that this kernel has not', () => {
+  test('a tracepoint that this kernel lacks is refused', () => {
     expect(checkedError(() => trace(vm, { tracepoints: ['kvm/kvm_nonsense'] }), 'unavailable').message).toContain('kvm/kvm_nonsense')
   })
-  test('a closed VM', () => {
+  test('a closed VM is refused', () => {
     vm.close()
     checkedError(() => trace(vm), 'closed')
   })
-  test('no descriptors left: an error that says so, and none stays open', () => {
+  test('a trace without descriptors left is an error that says so, and none stays open', () => {
     const program = `
       import { Kvm } from ${library}
       import { trace } from ${observe}
@@ -219,7 +219,7 @@ describe('bad input', () => {
     const { stdout, stderr } = spawnSync('/bin/sh', limited, { encoding: 'utf8', timeout: patience })
     expect({ stdout, stderr }).toEqual({ stdout: 'begin\nlimit EMFILE true\n6 are free\n', stderr: '' })
   })
-  test('no descriptors left for what comes after the tracepoints: the trace is undone, a loop is refused, and both work the next time', () => {
+  test('a trace without descriptors for what comes after the tracepoints is undone, a loop is refused, and both work the next time', () => {
     const program = `
       import { Kvm, Mapping } from ${library}
       import { trace } from ${observe}
@@ -252,7 +252,7 @@ describe('bad input', () => {
     const { stdout, stderr } = spawnSync('/bin/sh', limited, { encoding: 'utf8', timeout: patience })
     expect({ stdout, stderr }).toEqual({ stdout: 'begin\nlimit EMFILE\nmemslot\n', stderr: '' })
   })
-  test('without privilege: what grants it', (context) => {
+  test('without privilege the error says what grants it', (context) => {
     needsRoot(context, 'become somebody else')
     const program = `
       import { Trace } from ${observe}

@@ -39,7 +39,7 @@ describe('why an access faulted, bit by bit', () => {
   test('EPT: bits 17 and above say nothing', () => {
     for (let bit = 17; bit < 64; bit++) expect(gained(decodeEptQualification, bit)).toEqual([])
   })
-  test('EPT: 0x182, a write through a valid linear address to a page that is not there', () => {
+  test('EPT: 0x182 is a write through a valid linear address to a page that is not there', () => {
     const qualification = decodeEptQualification(0x182n)
     const set = Object.entries(qualification).flatMap(([name, value]) => (value ? [name] : []))
     expect(set).toEqual(['dataWrite', 'linearAddressValid', 'finalTranslation'])
@@ -63,7 +63,7 @@ describe('why an access faulted, bit by bit', () => {
   ])('NPT: bit %d is %s', (bit, name) => {
     expect(gained(decodeNestedPageFault, bit)).toEqual([name])
   })
-  test('NPT: 0x100000014, a fetch by the guest, of its final address', () => {
+  test('NPT: 0x100000014 is a fetch by the guest, of its final address', () => {
     const set = Object.entries(decodeNestedPageFault(0x1_0000_0014n)).flatMap(([name, value]) => (value ? [name] : []))
     expect(set).toEqual(['user', 'instructionFetch', 'finalAddress'])
   })
@@ -91,7 +91,7 @@ describe('entries of the second stage, bit by bit', () => {
     [57, 1, { hostWritable: true }],
     [58, 1, { mmuWritable: true }],
     [52, 1, { accessed: null, dirty: null }]
-  ])('EPT: bit %d at level %d', (bit, level, says) => {
+  ])('EPT: bit %d says what the manual says at level %d', (bit, level, says) => {
     expect(of('ept', level, bit)).toEqual({ ...of('ept', level), ...says, ...(bit === 7 && level > 1 && { memoryType: 'UC' }) })
   })
   test.each([
@@ -119,7 +119,7 @@ describe('entries of the second stage, bit by bit', () => {
     [9, 1, { hostWritable: true }],
     [10, 1, { mmuWritable: true }],
     [63, 1, { execute: false }]
-  ])('NPT and shadow: bit %d at level %d', (bit, level, says) => {
+  ])('NPT and shadow: bit %d says what the manual says at level %d', (bit, level, says) => {
     expect(of('x86', level, bit)).toEqual({ ...of('x86', level), ...says })
   })
   test('NPT and shadow: bit 63 takes execution away', () => {
@@ -133,7 +133,7 @@ describe('entries of the second stage, bit by bit', () => {
   test.each([
     ['ept', 0x6000000032a3b77n, 1, 'rwx', 0x32a3000],
     ['ept', 0x6000000029e3b77n, 1, 'rwx', 0x29e3000]
-  ] as const)('%s: %d', (format, spte, level, access, hpa) => {
+  ] as const)('an entry for %s is decoded as by hand: %d', (format, spte, level, access, hpa) => {
     const decoded = decodeSpte(format, spte, level)
     expect(accessText(decoded)).toBe(access)
     expect(decoded).toMatchObject({ present: true, hpa, memoryType: 'WB', accessed: true, dirty: true, hostWritable: true, mmuWritable: true })
@@ -161,13 +161,13 @@ format:
   view.setInt16(10, -2, true)
   view.setInt32(12, -3, true)
   view.setBigUint64(16, 0x8000_0000_0000_0801n, true)
-  test('of every size and sign', () => {
+  test('fields are read in every size and sign', () => {
     expect(format.id).toBe(1234)
     expect(rawFields(format, view, 0)).toEqual({ flag: 200, small: -2, number: -3, wide: 0x8000_0000_0000_0801n })
     expect(lowField(format, 'wide')(view, 0)).toBe(0x801)
     expect(wideField(format, 'number')(view, 0)).toBe(-3n)
   })
-  test('a field that this kernel has not is 0', () => {
+  test('a field that this kernel lacks is 0', () => {
     expect(numberField(format, 'other')(view, 0)).toBe(0)
     expect(wideField(format, 'other')(view, 0)).toBe(0n)
   })
@@ -217,18 +217,18 @@ const call = (more: object) => ({ kind: 'mapping' as const, did: 'advise(dontnee
 const kindsOf = (events: TraceEvent[]) => events.map(({ cause }) => cause?.kind)
 
 describe('causes', () => {
-  test('a call, its notifier call, the entry it took, the access after', () => {
+  test('a call leads to its notifier call, to the entry that this took, and to the access after', () => {
     const events = story(call({}), unmap(0xa000, 4096), change(0xa, entry, 0n), violation(0xa000), change(0xa, 0n, entry), set(0xa))
     expect(kindsOf(events)).toEqual([undefined, 'mapping', 'notifier-unmap', 'notifier-unmap', 'violation', 'violation'])
   })
   test("another thread's notifier call during a call is not the call's", () => {
     expect(kindsOf(story(call({}), unmap(0xa000, 4096, { thread: 2 })))).toEqual([undefined, undefined])
   })
-  test("nor is one of other memory, nor one after the call's end", () => {
+  test("a notifier call of other memory, or after the end of the call, is not the call's", () => {
     expect(kindsOf(story(call({}), unmap(0xb000, 4096)))).toEqual([undefined, undefined])
     expect(kindsOf(story(call({ duration: 500 }), unmap(0xa000, 4096)))).toEqual([undefined, undefined])
   })
-  test('of ksmd: the entry that it took, in its thread', () => {
+  test('the notifier call of ksmd has the entry that it took, in its thread', () => {
     const [, dropped] = story(unmap(0xa000, 4096, { thread: 33 }), change(0xa, entry, 0n, { thread: 33 }))
     expect(dropped?.cause).toMatchObject({ kind: 'notifier-unmap', thread: 33 })
   })
@@ -242,7 +242,7 @@ describe('causes', () => {
     const events = story(unmap(0xa000, 4096), moved, { kind: 'zap-all' }, change(0xa, entry, 0n))
     expect(kindsOf(events)).toEqual([undefined, undefined, 'memslot', 'memslot'])
   })
-  test("another process's zap of all: the entries that its thread then takes, until it does something else", () => {
+  test("another process's zap of all has the entries that its thread then takes, until it does something else", () => {
     const events = story(
       { kind: 'zap-all' },
       change(0xa, entry, 0n),
@@ -252,7 +252,7 @@ describe('causes', () => {
     )
     expect(kindsOf(events)).toEqual([undefined, 'zap-all', undefined, 'zap-all', undefined])
   })
-  test('copy on write: the notifier call and the drop are of the access; the next one has no cause in it', () => {
+  test('the notifier call and the drop of copy on write belong to the access, and the next access has no cause in it', () => {
     const events = story(
       violation(0xa000, { present: true, access: 'write' }),
       unmap(0xa000, 4096),
@@ -266,7 +266,7 @@ describe('causes', () => {
   test('a first touch after every entry was dropped is no return', () => {
     expect(kindsOf(story(change(0xa, entry, 0n), { kind: 'zap-all' }, violation(0xb000)))).toEqual([undefined, undefined, undefined])
   })
-  test('where no entry is told of: the page comes back by what swept over it since it was set', () => {
+  test('a page comes back by what swept over it since it was set, where no entry is told of', () => {
     const events = story(set(0xa), unmap(0xa000, 4096), set(0xa), set(0xa), set(0xb))
     expect(kindsOf(events)).toEqual([undefined, undefined, 'notifier-unmap', undefined, undefined])
   })
@@ -362,7 +362,7 @@ describe('guest-virtual addresses and RIP keep all 64 bits', () => {
       { guest_rip: kernel, fault_address: linear, error_code: 1n << 34n },
       { kind: 'guest-fault', rip: kernel, address: linear, errorCode: 0x4_0000_0000n }
     ]
-  ])('%s', (event, fields, expected) => {
+  ])('in %s', (event, fields, expected) => {
     const made = decoded(event, fields)
     expect({ kind: made['kind'], rip: made['rip'] }).toEqual({ kind: expected.kind, rip: expected.rip })
     expect(made).toMatchObject(expected)

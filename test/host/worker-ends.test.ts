@@ -62,7 +62,7 @@ test('a Worker may start() a vCPU, and its end stops it', async () => {
 })
 
 test.each(['await worker.terminate()', 'process.exit() in it', 'an uncaught error in it'])(
-  '%s while it runs a guest ends it, and what it held goes',
+  '%s ends a Worker while it runs a guest, and what it held goes',
   async (how) => {
     const rounds = how.startsWith('await') ? 40 : 10
     const warmUps = 3

@@ -16,7 +16,7 @@ const entriesOf = ({ gpa, hpa, level, addressSpace, kind }: LeafColumns) =>
     (entry) => entry.kind !== 4
   )
 
-describe('beside the tables themselves', () => {
+describe('a mirror beside the tables themselves', () => {
   function needsBoth(context: TestContext): void {
     const why = whyNoMirror(describeHost())
     if (why) skip(context, `no mirror here: ${why}`)
@@ -29,7 +29,7 @@ describe('beside the tables themselves', () => {
     expect(entriesOf(leaves)).toEqual(entriesOf(tables(vm).leaves))
   }
 
-  test('touches, notifier calls, moves, rebinds, protections and dirty logging: the same entries', (context) => {
+  test('has the same entries after touches, notifier calls, moves, rebinds, protections and dirty logging', (context) => {
     needsBoth(context)
     using mirrored = mirror(vm)
     const guest = Guest.create(vm)
@@ -69,7 +69,7 @@ describe('beside the tables themselves', () => {
     expect(translate(mirrored, 0x20_0000).secondStage.present).toBe(false)
   })
 
-  test('huge entries, and what becomes of them when they are split by dirty logging or by one page given back', (context) => {
+  test('has huge entries, and what becomes of them when they are split by dirty logging or by one page given back', (context) => {
     needsBoth(context)
     using mirrored = mirror(vm)
     const guest = Guest.create(vm)
@@ -89,7 +89,7 @@ describe('beside the tables themselves', () => {
     same(mirrored)
   })
 
-  test('begun too late, or in a process with another VM, it says what it cannot know', (context) => {
+  test('says what it cannot know where it was begun too late, or in a process with another VM', (context) => {
     needsBoth(context)
     const guest = Guest.create(vm)
     guest.read(0x10_0000)
@@ -106,7 +106,7 @@ describe('beside the tables themselves', () => {
   })
 })
 
-test('under shadow paging it says why it would not be exact', (context) => {
+test('a mirror under shadow paging says why it would not be exact', (context) => {
   const why = whyNoMirror(describeHost())
   if (!why) skip(context, 'this host has the TDP MMU')
   expect(checkedError(() => mirror(vm), 'unavailable').message).toContain(why)
@@ -167,7 +167,7 @@ describe('entries from events', () => {
     // If a kernel worker ends the old tables unseen, the next event of the thread is about the new ones.
     expect(seen(...before, refault, event('notifier-unmap', { gpas: [] }), change(10, leaf(0x5000n), gone))).toEqual([])
   })
-  test('pages that the kernel took back by itself: its threads tell of the range alone', () => {
+  test('pages that the kernel took back by itself are dropped by the range that its threads tell', () => {
     const gpas = [{ slot: 0, gpa: 0xa000, size: 0x1000 }]
     const both = [change(10, gone, leaf(0x5000n)), change(11, gone, leaf(0x6000n))]
     expect(seen(...both, event('notifier-unmap', { process: 7, thread: 7, gpas }))).toEqual([[0xb000, 0x6000, 1]])

@@ -87,7 +87,7 @@ async function observe(stimulus: Stimulus, context: TestContext): Promise<void> 
 
 describe('what is seen', () => {
   for (const stimulus of stimuli)
-    test(stimulus.name, async (context) => {
+    test(`${stimulus.name} shows what it must, and not what it must not`, async (context) => {
       needsKvm(context)
       needsRoot(context, 'do to memory what the stimuli do, and to see frames')
       try {

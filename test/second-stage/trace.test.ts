@@ -10,7 +10,7 @@ import { vm } from '../support/vm.js'
 
 prepareEachTest(() => vm)
 
-describe('which events', () => {
+describe('the events of a trace', () => {
   test('notifier calls follow the memslots: created, moved, deleted while it runs', () => {
     const outside = Mapping.anonymous(64 * KiB)
     outside.fill(1)
@@ -34,7 +34,7 @@ describe('which events', () => {
     expect(ofKind(after, 'mapping')).toEqual([])
   })
 
-  test('one page at two GPAs: the notifier call names both', () => {
+  test('the notifier call names both GPAs of one page', () => {
     for (const at of [gpa, 0x20_0000]) vm.memslots.create({ gpa: at, mapping: ram })
     guest.write(gpa, 1n)
     using recording = trace(vm)
@@ -43,7 +43,7 @@ describe('which events', () => {
     expect(unmap?.gpas?.map((hit) => hit.gpa).sort()).toEqual([gpa, 0x20_0000].sort())
   })
 
-  test('everywhere: also for memory behind no memslot', () => {
+  test('notifier calls are told everywhere where that is asked for, also for memory behind no memslot', () => {
     ram.fill(1)
     using recording = trace(vm, { everywhere: true, kinds: ['notifier-unmap', 'mapping'] })
     ram.advise('dontneed')
@@ -56,7 +56,7 @@ describe('which events', () => {
     })
   })
 
-  test('only the kinds asked for', () => {
+  test('only the kinds that were asked for are told', () => {
     touched()
     using recording = trace(vm, { kinds: ['notifier-unmap', 'pio', 'entry', 'exit'] })
     ram.advise('dontneed')
@@ -68,7 +68,7 @@ describe('which events', () => {
     if (tellsViolations) expect([...kinds]).toEqual(expect.arrayContaining(['entry', 'exit']))
   })
 
-  test('a tracepoint by name, undecoded', () => {
+  test('a tracepoint by name is told undecoded', () => {
     using recording = trace(vm, { kinds: [], tracepoints: ['kvm/kvm_userspace_exit'] })
     guest.read(0x4000_0000)
     const events = recording.drain()
@@ -90,7 +90,7 @@ describe('which events', () => {
     expect(new Set(recording.drain().map(({ kind }) => kind))).toEqual(new Set(['memslot', 'spte-set']))
   })
 
-  test('statistics: the growth between two drains is the difference of the counters', () => {
+  test('the growth of statistics between two drains is the difference of the counters', () => {
     touched()
     const read = () => ({ vm: vm.stats.read(), vcpu: guest.vcpu.stats.read() })
     const before = read()
@@ -123,7 +123,7 @@ describe('what was missed is counted', () => {
     guest.read(0x4000_0000)
   })
 
-  test('a ring too small', (context) => {
+  test('where a ring is too small', (context) => {
     using recording = trace(vm, { kinds: ['spte-set'], tracepoints: ['kvmmmu/kvm_mmu_spte_requested'], ringSize: 4 * KiB })
     let rounds = 0
     let seen = 0
@@ -136,7 +136,7 @@ describe('what was missed is counted', () => {
     expect(seen + recording.lost).toBeGreaterThanOrEqual(rounds * pages)
   })
 
-  test('less held than came', () => {
+  test('where less is held than came', () => {
     using recording = trace(vm, { kinds: ['spte-set'], heldLimit: 16 * KiB })
     const seen = round(recording, memory)
     expect(seen).toBeLessThan(pages)
@@ -144,7 +144,7 @@ describe('what was missed is counted', () => {
     expect(seen + recording.lost).toBeGreaterThanOrEqual(pages)
   })
 
-  test('calls of the library itself beyond the limit, and the rows are right again after', () => {
+  test('where the library itself makes more calls than the limit, and the rows are right again after', () => {
     const slot = touched()
     using recording = trace(vm, { heldLimit: 8 * 256 })
     for (let round = 0; round < 20; round++) slot.move(0x200_0000 + round * 0x10_0000)
@@ -160,7 +160,7 @@ describe('what was missed is counted', () => {
 describe('the storm', () => {
   // In Bochs 262,144 pages take too long for a suite: `NODE_KVM_STORM=262144` asks for them.
   const pages = Number(process.env['NODE_KVM_STORM'] ?? (inLab?.startsWith('ept') ? 16_384 : 262_144))
-  test(`${pages} first touches: every one is seen, none lost`, () => {
+  test(`every one of ${pages} first touches is seen, and none is lost`, () => {
     const big = Mapping.anonymous(pages * 4 * KiB, { hugePages: false })
     vm.memslots.create({ gpa: 0x5000_0000, mapping: big })
     guest.read(0x4000_0000)
@@ -185,7 +185,7 @@ describe("another process's VM", () => {
   let target: Target | undefined
   afterEach(() => target?.end())
 
-  test('its events, and notifier calls by the memslots one tells', async () => {
+  test('is traced by its events, and its notifier calls by the memslots that one tells', async () => {
     target = await Target.start()
     const { slots } = await target.do('slots', { count: 2, size: 64 * KiB })
     await target.do('guest')
@@ -200,7 +200,7 @@ describe("another process's VM", () => {
     expect(ofKind(recording.drain(), 'notifier-unmap')).toMatchObject([{ hva: slot.hva + 0x2000, gpas: [{ gpa: slot.gpa + 0x2000, size: 4096 }] }])
   })
 
-  test('that ends while traced', async () => {
+  test('may end while it is traced', async () => {
     target = await Target.start()
     using recording = Trace.of({ processes: [target.pid], spteFormat: 'x86' })
     await target.do('slots', { count: 1, size: 64 * KiB })

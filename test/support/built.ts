@@ -8,9 +8,9 @@ export const built = (path: string) => fileURLToPath(new URL(`../../dist/${path}
 export const importable = (path: string) => JSON.stringify(pathToFileURL(built(path)).href)
 
 /** The library's doors as such literals. */
-export const library = importable('lib/index.js')
-export const observe = importable('lib/observe/index.js')
-export const testing = importable('lib/testing/index.js')
+export const library = importable('doors/index.js')
+export const observe = importable('doors/observe.js')
+export const testing = importable('doors/testing.js')
 
 /** The program `node-kvm`. */
 export const commandLine = built('lib/cli/main.js')

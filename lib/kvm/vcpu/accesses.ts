@@ -1,4 +1,4 @@
-/** Exits by an access to a device: what the guest reads and writes, as bytes and as a number. */
+/** Exits caused by an access to a device: what the guest reads and writes, as bytes and as a number. */
 import { argumentError, checkInteger, hex } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
 import type { IoInExit, IoOutExit, MmioExit } from './exits.js'

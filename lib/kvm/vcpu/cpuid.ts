@@ -1,4 +1,4 @@
-/** What a vCPU's CPUID instruction answers. */
+/** The answers of a vCPU's CPUID instruction. */
 import { checkList } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
 import { KVM_GET_CPUID2, KVM_SET_CPUID2 } from '../../abi/generated/requests.js'
@@ -9,14 +9,14 @@ import { CpuidEntry, hasLongMode } from '../../x86/cpuid.js'
 
 /** @internal */
 export let makeCpuid: (handle: VcpuHandle) => VcpuCpuid
-/** @internal Sets CPUID where nobody has, and looks whether what is set has long mode where that is needed. */
+/** @internal Sets CPUID if nobody has set it. If long mode is needed, it checks that the CPUID has long mode. */
 export let prepareCpuid: (cpuid: VcpuCpuid, entries: readonly CpuidEntry[], longMode: boolean) => void
 
 // KVM_MAX_CPUID_ENTRIES of arch/x86/include/asm/kvm_host.h.
 const mostEntries = 256
 
 /**
- * What the guest's CPUID answers: {@link Vcpu.cpuid}.
+ * The answers of the guest's CPUID instruction: {@link Vcpu.cpuid}.
  * @example
  * vcpu.cpuid.set(kvm.supportedCpuid())
  */
@@ -34,8 +34,8 @@ export class VcpuCpuid {
   }
 
   /**
-   * Sets the answers: KVM_SET_CPUID2. The kernel takes them before the first run, and later only those that it has already.
-   * @param entries entries, or their fields
+   * Sets the answers: KVM_SET_CPUID2. After the first run the kernel accepts only the answers that it already has.
+   * @param entries the entries, or objects with some of their fields
    */
   set(entries: Iterable<Some<typeof CpuidEntry.fields>>): void {
     const list = checkList('entries', entries).map((entry, place) => entryOf(CpuidEntry, `entries[${place}]`, entry))
@@ -44,7 +44,7 @@ export class VcpuCpuid {
     })
   }
 
-  // Without a count: kernels before 6.9 leave that as it was, and the rest zeros.
+  // The count cannot be used: kernels before 6.9 leave it as it was, and leave the rest of the entries zero.
   #get(): CpuidEntry[] {
     const room = Array.from({ length: mostEntries }, () => new CpuidEntry())
     const { entries } = this.#handle.list(KVM_GET_CPUID2, CpuidEntry, room, 'reading its CPUID')
@@ -58,19 +58,19 @@ export class VcpuCpuid {
       if (longMode && !known.some(hasLongMode))
         throw new KvmError(
           'state',
-          `${name} has a CPUID without long mode (function 0x80000001, bit 29 of EDX); cpuid.set() with it comes before the first run`
+          `${name} has a CPUID without long mode (function 0x80000001, bit 29 of EDX); call cpuid.set() with it before the first run`
         )
       return
     }
     try {
       this.set(entries)
     } catch (error) {
-      // From Linux 5.16 on the kernel takes none after the first run.
+      // Since Linux 5.16 the kernel accepts no CPUID after the first run.
       if ((error as KvmError).errno !== 'EINVAL') throw error
       if (longMode)
         throw new KvmError(
           'state',
-          `${name} ran without a CPUID, and the kernel takes none any more; cpuid.set(), or enter(), comes before the first run`
+          `${name} ran without a CPUID, and the kernel accepts none any more; call cpuid.set(), or enter(), before the first run`
         )
     }
   }

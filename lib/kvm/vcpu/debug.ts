@@ -1,4 +1,4 @@
-/** A vCPU as a debugger sees it. */
+/** A debugger's view of a vCPU. */
 
 import { KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, KVM_SET_GUEST_DEBUG, KVM_TRANSLATE } from '../../abi/generated/requests.js'
 import { kvm_guest_debug, kvm_translation } from '../../abi/generated/structures.js'
@@ -27,11 +27,11 @@ export class VcpuDebug {
     this.#handle = handle
   }
 
-  /** DR0 to DR3, DR6 and DR7: KVM_GET_DEBUGREGS. */
+  /** Reads DR0 to DR3, DR6 and DR7: KVM_GET_DEBUGREGS. */
   getRegisters(): DebugRegisters {
     return this.#handle.get(KVM_GET_DEBUGREGS, DebugRegisters, 'reading its debug registers')
   }
-  /** Writes debug registers, some fields or all: KVM_SET_DEBUGREGS. */
+  /** Writes some or all debug registers: KVM_SET_DEBUGREGS. */
   setRegisters(values: Some<typeof DebugRegisters.fields>): void {
     this.#handle.set(KVM_SET_DEBUGREGS, DebugRegisters, 'writing its debug registers', values, () => this.getRegisters())
   }
@@ -41,7 +41,7 @@ export class VcpuDebug {
     this.#handle.set(KVM_SET_GUEST_DEBUG, kvm_guest_debug, 'setting what is debugged', values)
   }
 
-  /** Where a linear address leads by the guest's own page tables, guest-virtual to guest-physical: KVM_TRANSLATE. */
+  /** Translates a linear address by the guest's own page tables, from guest-virtual to guest-physical: KVM_TRANSLATE. */
   translate(linear: bigint): kvm_translation {
     const value = new kvm_translation()
     value.linear_address = linear

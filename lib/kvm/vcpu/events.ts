@@ -1,4 +1,4 @@
-/** What waits to be delivered to a vCPU, and what is delivered to it. */
+/** The events of a vCPU: those that wait to be delivered, and calls that deliver one. */
 import { checkBoolean, checkInteger } from '../../abi/arguments.js'
 import {
   KVM_MP_STATE_RUNNABLE,
@@ -15,15 +15,15 @@ import type { Runs } from './runs.js'
 
 /** @internal */
 export let makeEvents: (handle: VcpuHandle, runs: Runs) => VcpuEvents
-/** @internal Drops what waits to be delivered, wakes the vCPU, and takes it out of system management mode. */
+/** @internal Drops the events that wait to be delivered, wakes the vCPU, and takes it out of system management mode. */
 export let dropEvents: (events: VcpuEvents) => void
 
-// What KVM_SET_VCPU_EVENTS writes beside exception, interrupt and NMI.
+// The parts that KVM_SET_VCPU_EVENTS writes besides exception, interrupt and NMI.
 const droppedEvents = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM
 
 const interruptCauses: Causes = {
-  EEXIST: 'an interrupt waits to be delivered already',
-  ENXIO: "the VM has interrupt controllers in the kernel, and delivers by them: the methods of the VM's interrupts"
+  EEXIST: 'another interrupt already waits to be delivered',
+  ENXIO: 'the VM has interrupt controllers in the kernel, which deliver its interrupts: use the methods of vm.interrupts'
 }
 
 /**
@@ -47,11 +47,11 @@ export class VcpuEvents {
     this.#runs = runs
   }
 
-  /** What waits to be delivered, and what holds it up: KVM_GET_VCPU_EVENTS (api.rst 4.31). */
+  /** Reads the events that wait to be delivered, and what delays them: KVM_GET_VCPU_EVENTS (api.rst 4.31). */
   get(): kvm_vcpu_events {
     return this.#handle.get(KVM_GET_VCPU_EVENTS, kvm_vcpu_events, 'reading its events')
   }
-  /** Writes it, some fields or all: KVM_SET_VCPU_EVENTS (api.rst 4.32). `flags` says which of some fields count. */
+  /** Writes some or all fields of the events: KVM_SET_VCPU_EVENTS (api.rst 4.32). `flags` says which of the optional fields count. */
   set(values: Some<typeof kvm_vcpu_events.fields>): void {
     this.#handle.set(KVM_SET_VCPU_EVENTS, kvm_vcpu_events, 'writing its events', values, () => this.get())
   }
@@ -62,18 +62,18 @@ export class VcpuEvents {
     this.#handle.set(KVM_SET_VCPU_EVENTS, kvm_vcpu_events, 'writing its events', { flags: flags & droppedEvents })
   }
 
-  /** Whether it is runnable (0), halted (3), or in another state of KVM_GET_MP_STATE (api.rst 4.38). */
+  /** Returns whether the vCPU is runnable (0), halted (3), or in another state of KVM_GET_MP_STATE (api.rst 4.38). */
   getMpState(): number {
     return this.#handle.get(KVM_GET_MP_STATE, kvm_mp_state, 'reading its state').mp_state
   }
-  /** Wakes or halts it: KVM_SET_MP_STATE. */
+  /** Wakes or halts the vCPU: KVM_SET_MP_STATE. */
   setMpState(state: number): void {
     this.#handle.set(KVM_SET_MP_STATE, kvm_mp_state, 'writing its state', { mp_state: state })
   }
 
   /**
-   * Delivers an external interrupt: KVM_INTERRUPT. It is for a VM without createIrqchip(), when {@link VcpuEvents.readyForInterrupt}.
-   * @param vector 0 to 255
+   * Delivers an external interrupt: KVM_INTERRUPT. It is for a VM without createIrqchip(), while {@link VcpuEvents.readyForInterrupt} is true.
+   * @param vector from 0 to 255
    */
   interrupt(vector: number): void {
     const { bytes } = new kvm_interrupt({ irq: checkInteger('vector', vector, 0, 255) })
@@ -84,11 +84,11 @@ export class VcpuEvents {
     this.#handle.plain(KVM_NMI, 'interrupting it by an NMI')
   }
 
-  /** Whether the last exit left the guest able to take an interrupt(). Where it did not, {@link requestInterruptWindow} tells when it is. */
+  /** Whether the guest could take an interrupt() at the last exit. If not, {@link requestInterruptWindow} makes run() return when it can. */
   get readyForInterrupt(): boolean {
     return this.#runs.readyForInterrupt
   }
-  /** Asks run() to come back with `irq-window-open` once the guest takes interrupts, until it is set to false. */
+  /** Makes run() return with `irq-window-open` as soon as the guest takes interrupts, until it is set to false. */
   requestInterruptWindow(wanted: boolean): void {
     this.#runs.requestInterruptWindow(checkBoolean('wanted', wanted))
   }

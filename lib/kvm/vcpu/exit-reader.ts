@@ -1,4 +1,4 @@
-/** Exits as the run left them in the vCPU's area, where their answers are taken from. */
+/** Reads exits as the run left them in the vCPU's area. The answers are taken from the same area. */
 import { KVM_EXIT_IO_OUT } from '../../abi/generated/constants.js'
 import { exitReasons } from '../../abi/generated/exits.js'
 import { kvm_run } from '../../abi/generated/structures.js'
@@ -6,11 +6,11 @@ import { MmioAccess, PortRead, PortWrite } from './accesses.js'
 import type { Exit, HltExit } from './exits.js'
 import { readRareExit } from './rare-exits.js'
 
-// What runs copy of the run page: its head with the exit's union, and port data at a fixed place (native/core/run.h).
+// The part of the run page that runs copy: its head with the exit's union, and port data at a fixed place (native/core/run.h).
 const areaSize = 4608
 const portData = 512
 
-/** Where the fields of a member of the union lie. */
+/** Returns the offsets of the fields of a member of the union. */
 function placesIn<N extends string>(member: { readonly offsets: Readonly<Record<N, number>> }, union: number): Record<N, number> {
   return Object.fromEntries(Object.entries<number>(member.offsets).map(([name, offset]) => [name, union + offset])) as Record<N, number>
 }
@@ -20,18 +20,18 @@ const { phys_addr: gpa, data: mmioData, len, is_write: isWrite } = placesIn(kvm_
 const mostMmioData = kvm_run.fields.mmio.fields.data.size
 
 /**
- * Reads exits out of the vCPU's area, the one place that holds them. Those of devices and HLT have one object per vCPU, written over at each exit,
- * so that the loop "run, look, run" allocates nothing.
+ * Reads exits from the vCPU's area, the one place that holds them. Device exits and HLT have one object per vCPU, which is overwritten at each
+ * exit, so that the loop "run, look, run" allocates nothing.
  */
 export class ExitReader {
-  /** What runs copy the exit to, and answers are taken from. */
+  /** The memory that runs copy the exit to, and take the answers from. */
   readonly area = new Uint8Array(areaSize)
   readonly #view = new DataView(this.area.buffer)
   readonly #windows = new Map<number, Uint8Array>()
   #portWindow = this.#window(portData, 1)
   readonly #portWrite = new PortWrite(0, 0, 0, this.#portWindow)
   readonly #portRead = new PortRead(0, 0, 0, this.#portWindow)
-  // Half a number, so that the field holds a double from the start and an address above 2^31 is stored in place.
+  // The address starts as a fraction, so that V8 stores the field as a double from the start: an address above 2^31 then needs no allocation.
   readonly #mmio = new MmioAccess(0.5, false, 0, this.#portWindow)
   readonly #hlt: HltExit = { reason: 'hlt' }
   #run: kvm_run | undefined
@@ -39,11 +39,11 @@ export class ExitReader {
 
   /** Whether a caller transferred `exit.data.buffer` away, and the area with it. */
   get lost(): boolean {
-    // Not asked of the area: each object looked at counts here.
+    // The window is asked, not the area, because each object that is read costs time here.
     return this.#portWindow.length === 0
   }
 
-  /** The exit of KVM's number that the vCPU's last run has copied. */
+  /** Reads the exit that the last run copied; `number` is KVM's number for its reason. */
   read(number: number): Exit {
     if (number === io) return this.#readIo()
     if (number === mmio) return this.readMmio()

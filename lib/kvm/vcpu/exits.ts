@@ -1,70 +1,70 @@
 /**
- * What KVM_RUN came back for: the union of kvm_run (api.rst 5), as a discriminated union with its whole payload. The fields of an exit that are
- * not readonly are its answer: what they hold when the vCPU goes on is what the guest gets.
+ * Why KVM_RUN returned: the union of kvm_run (api.rst 5), as a discriminated union with its whole payload. The fields of an exit that are not
+ * readonly are its answer. Their values when the vCPU goes on are what the guest gets.
  */
 
 import type { Gpa } from '../../abi/addresses.js'
 
-/** A port write, or with `count` above 1 a string write (`rep outs`). */
+/** A port write. If `count` is above 1, it is a string write (`rep outs`). */
 export interface IoOutExit {
   readonly reason: 'io-out'
   readonly port: number
-  /** Bytes of one access: 1, 2 or 4. */
+  /** The bytes of one access: 1, 2 or 4. */
   readonly size: number
-  /** How many accesses of a string instruction the exit stands for. */
+  /** The number of accesses of a string instruction that the exit stands for. */
   readonly count: number
   /** The `size * count` bytes that the guest wrote. */
   readonly data: Uint8Array
   /** The first access of `data` as a number. */
   readonly value: number
 }
-/** A port read, or with `count` above 1 a string read (`rep ins`). Unanswered, the guest reads zeros. */
+/** A port read. If `count` is above 1, it is a string read (`rep ins`). Without an answer the guest reads zeros. */
 export interface IoInExit {
   readonly reason: 'io-in'
   readonly port: number
-  /** Bytes of one access: 1, 2 or 4. */
+  /** The bytes of one access: 1, 2 or 4. */
   readonly size: number
-  /** How many accesses of a string instruction the exit stands for. */
+  /** The number of accesses of a string instruction that the exit stands for. */
   readonly count: number
-  /** The `size * count` bytes that the guest reads: the answer is written here, in place. */
+  /** The `size * count` bytes that the guest will read. Write the answer here, in place. */
   readonly data: Uint8Array
   /** The first access of `data` as a number. */
   get value(): number
-  /** Writes the bytes of the first access, and leaves the others of `data`. */
+  /** Writes the bytes of the first access, and leaves the rest of `data` as it is. */
   set value(value: number | bigint)
 }
 /**
- * An access outside every memslot, or a write to a READONLY one. Unanswered, the guest reads zeros. What crosses a page comes as one exit for
- * each part of it.
+ * An access outside every memslot, or a write to a READONLY one. Without an answer the guest reads zeros. An access that crosses a page border
+ * causes one exit for each part.
  */
 export interface MmioExit {
   readonly reason: 'mmio'
   readonly gpa: Gpa
   readonly isWrite: boolean
-  /** Bytes of the access: 1 to 8. */
+  /** The bytes of the access: 1 to 8. */
   readonly size: number
-  /** The bytes that the guest wrote, or those that it reads: then the answer is written here, in place. */
+  /** The bytes that the guest wrote. For a read, the bytes that it will get: write the answer here, in place. */
   readonly data: Uint8Array
   /**
    * `data` as a number.
-   * @throws KvmError `limit` when eight bytes hold what a number cannot (2^53 and above): read `data`
+   * @throws KvmError `limit` if the eight bytes are too large for a number (2^53 and above): read `data` instead
    */
   get value(): number
   /**
-   * Answers a read; a bigint holds any eight bytes.
-   * @throws KvmError `argument` when it does not fit in `size` bytes, `state` when the guest wrote
+   * Answers a read. A bigint can hold any eight bytes.
+   * @throws KvmError `argument` if the value does not fit in `size` bytes, `state` if the access is a write
    */
   set value(value: number | bigint)
 }
-/** The guest executed HLT, and no in-kernel interrupt controller waits for it. */
+/** The guest executed HLT, and no interrupt controller in the kernel waits for it. */
 export interface HltExit {
   readonly reason: 'hlt'
 }
-/** A triple fault. */
+/** The guest had a triple fault. */
 export interface ShutdownExit {
   readonly reason: 'shutdown'
 }
-/** The processor refused the guest's state. `hardwareReason`: Intel SDM volume 3 appendix C, or AMD APM volume 2 appendix C. */
+/** The processor refused the guest's state. `hardwareReason` is in Intel SDM volume 3 appendix C, or AMD APM volume 2 appendix C. */
 export interface FailEntryExit {
   readonly reason: 'fail-entry'
   readonly hardwareReason: bigint
@@ -73,13 +73,13 @@ export interface FailEntryExit {
 
 interface InternalError {
   readonly reason: 'internal-error'
-  /** All that KVM said, as it lies in kvm_run; what the other fields leave out is for debugging and may differ from kernel to kernel. */
+  /** Everything that KVM said, as it is in kvm_run. What the other fields leave out is for debugging, and may differ between kernels. */
   readonly data: readonly bigint[]
 }
-/** An instruction that KVM had to emulate and could not. */
+/** KVM had to emulate an instruction and could not. */
 export interface EmulationFailure extends InternalError {
   readonly suberror: 'emulation'
-  /** KVM_INTERNAL_ERROR_EMULATION_FLAG_ bits: what of the failure is known. */
+  /** KVM_INTERNAL_ERROR_EMULATION_FLAG_ bits, which say what is known about the failure. */
   readonly flags: bigint
   /** The bytes of the instruction, as far as KVM had fetched them. */
   readonly instruction: Uint8Array | undefined
@@ -93,15 +93,15 @@ export interface SimultaneousExceptions extends InternalError {
   readonly interruptionInfo: bigint | undefined
   readonly errorCode: bigint | undefined
 }
-/** The guest left while an event was delivered to it, for a reason after which KVM cannot deliver it again: an IDT that is MMIO, mostly. */
+/** The guest left during the delivery of an event, and KVM cannot deliver it again. The usual cause is an IDT in MMIO. */
 export interface DeliveryFailure extends InternalError {
   readonly suberror: 'delivery'
-  /** The event that was delivered: Intel SDM volume 3, 25.9.3, or EXITINTINFO of AMD. */
+  /** The event that was delivered: Intel SDM volume 3, 25.9.3, or EXITINTINFO on AMD. */
   readonly vectoringInfo: bigint | undefined
   /** The processor's number for the exit. */
   readonly exitReason: bigint | undefined
   readonly exitQualification: bigint | undefined
-  /** What was accessed, where the kernel says it: always since Linux 6.14. */
+  /** The address of the access, if the kernel says it: always since Linux 6.14. */
   readonly gpa: bigint | undefined
 }
 /** The processor left the guest for a reason that KVM does not handle. */
@@ -114,10 +114,10 @@ export interface UnexpectedExitReason extends InternalError {
 export interface OtherInternalError extends InternalError {
   readonly suberror: number
 }
-/** KVM gave up. The vCPU stays where it was. */
+/** KVM gave up. The vCPU stays in the state it had. */
 export type InternalErrorExit = EmulationFailure | SimultaneousExceptions | DeliveryFailure | UnexpectedExitReason | OtherInternalError
 
-/** The guest touched memory the host cannot give. Comes with an errno in the kernel. */
+/** The guest touched memory that the host cannot give it. In the kernel this exit comes together with an errno. */
 export interface MemoryFaultExit {
   readonly reason: 'memory-fault'
   /** KVM_MEMORY_EXIT_FLAG_ bits. */
@@ -127,14 +127,14 @@ export interface MemoryFaultExit {
   readonly gpa: Gpa
   readonly size: number
 }
-/** Reset, shutdown or crash asked for by the guest. */
+/** The guest asked for a reset or a shutdown, or reported a crash. */
 export interface SystemEventExit {
   readonly reason: 'system-event'
-  /** KVM_SYSTEM_EVENT_, or its number where this library has no name. */
+  /** The KVM_SYSTEM_EVENT_ by name, or its number if this library has no name for it. */
   readonly type: 'shutdown' | 'reset' | 'crash' | 'wakeup' | 'suspend' | 'sev-term' | 'tdx-fatal' | number
   readonly data: readonly bigint[]
 }
-/** A breakpoint or single step asked for by KVM_SET_GUEST_DEBUG. */
+/** A breakpoint or a single step that KVM_SET_GUEST_DEBUG asked for. */
 export interface DebugExit {
   readonly reason: 'debug'
   readonly exception: number
@@ -142,13 +142,13 @@ export interface DebugExit {
   readonly dr6: bigint
   readonly dr7: bigint
 }
-/** An exception that KVM hands on; seen on no processor of today. */
+/** An exception that KVM passes on. No present processor causes this exit. */
 export interface ExceptionExit {
   readonly reason: 'exception'
   readonly exception: number
   readonly errorCode: number
 }
-/** VMCALL or VMMCALL that KVM_CAP_EXIT_HYPERCALL hands to user space. */
+/** A VMCALL or VMMCALL that KVM_CAP_EXIT_HYPERCALL passes to user space. */
 export interface HypercallExit {
   readonly reason: 'hypercall'
   readonly number: bigint
@@ -157,40 +157,40 @@ export interface HypercallExit {
   readonly flags: bigint
   /** Whether the guest was in 64-bit mode (KVM_EXIT_HYPERCALL_LONG_MODE). */
   readonly isLongMode: boolean
-  /** What the guest finds in RAX: 0n unless assigned. */
+  /** The value of RAX that the guest gets, 0n unless assigned. */
   result: bigint
 }
 interface Msr {
   readonly index: number
-  /** Why it came here (KVM_MSR_EXIT_REASON_): KVM does not know the MSR, found the access invalid, or the VM's filter denied it. */
+  /** Why the access came here (KVM_MSR_EXIT_REASON_): KVM does not know the MSR, the access was invalid, or the VM's filter denied it. */
   readonly cause: 'unknown' | 'invalid' | 'filter' | number
-  /** Assigning true gives the guest #GP instead. */
+  /** Set it to true to give the guest #GP instead of a result. */
   failed: boolean
 }
-/** RDMSR that KVM_CAP_X86_USER_SPACE_MSR hands to user space. */
+/** An RDMSR that KVM_CAP_X86_USER_SPACE_MSR passes to user space. */
 export interface RdmsrExit extends Msr {
   readonly reason: 'rdmsr'
-  /** What the guest reads: 0n unless assigned. */
+  /** The value that the guest reads, 0n unless assigned. */
   data: bigint
 }
-/** WRMSR that KVM_CAP_X86_USER_SPACE_MSR hands to user space. */
+/** A WRMSR that KVM_CAP_X86_USER_SPACE_MSR passes to user space. */
 export interface WrmsrExit extends Msr {
   readonly reason: 'wrmsr'
-  /** What the guest wrote. */
+  /** The value that the guest wrote. */
   readonly data: bigint
 }
-/** An access to an MSR that KVM_CAP_X86_USER_SPACE_MSR hands to user space. */
+/** An access to an MSR that KVM_CAP_X86_USER_SPACE_MSR passes to user space. */
 export type MsrExit = RdmsrExit | WrmsrExit
-/** The guest takes interrupts again (asked for by `request_interrupt_window`). */
+/** The guest takes interrupts again (`request_interrupt_window` asked for this exit). */
 export interface IrqWindowExit {
   readonly reason: 'irq-window-open'
 }
-/** The guest lowered its task priority, of which a user-space interrupt controller is told. */
+/** The guest lowered its task priority. An interrupt controller in user space needs to know. */
 export interface SetTprExit {
   readonly reason: 'set-tpr'
   readonly cr8: bigint
 }
-/** The guest touched its task priority register (KVM_TPR_ACCESS_REPORTING). */
+/** The guest accessed its task priority register (KVM_TPR_ACCESS_REPORTING). */
 export interface TprAccessExit {
   readonly reason: 'tpr-access'
   readonly rip: bigint
@@ -205,7 +205,7 @@ export interface ApicEoiExit {
   readonly reason: 'ioapic-eoi'
   readonly vector: number
 }
-/** The guest changed what its Hyper-V synthetic interrupt controller is at (KVM_CAP_HYPERV_SYNIC). */
+/** The guest changed the state of its Hyper-V synthetic interrupt controller (KVM_CAP_HYPERV_SYNIC). */
 export interface HypervSynicExit {
   readonly reason: 'hyperv'
   readonly type: 'synic'
@@ -214,16 +214,16 @@ export interface HypervSynicExit {
   readonly eventPage: bigint
   readonly messagePage: bigint
 }
-/** A Hyper-V hypercall that KVM hands to user space. */
+/** A Hyper-V hypercall that KVM passes to user space. */
 export interface HypervHypercallExit {
   readonly reason: 'hyperv'
   readonly type: 'hcall'
   readonly input: bigint
   readonly parameters: readonly bigint[]
-  /** What the guest gets: 0n unless assigned. */
+  /** The result that the guest gets, 0n unless assigned. */
   result: bigint
 }
-/** The guest used a MSR of Hyper-V's synthetic debugger. */
+/** The guest used an MSR of Hyper-V's synthetic debugger. */
 export interface HypervDebuggerExit {
   readonly reason: 'hyperv'
   readonly type: 'syndbg'
@@ -232,12 +232,12 @@ export interface HypervDebuggerExit {
   readonly sendPage: bigint
   readonly receivePage: bigint
   readonly pendingPage: bigint
-  /** What the guest reads in the status MSR. */
+  /** The value that the guest reads from the status MSR. */
   status: bigint
 }
-/** What a guest asked of Hyper-V, in place of which KVM runs it. */
+/** A request of the guest to Hyper-V, which KVM stands in for. */
 export type HypervExit = HypervSynicExit | HypervHypercallExit | HypervDebuggerExit
-/** A Xen hypercall that KVM hands to user space (KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL). */
+/** A Xen hypercall that KVM passes to user space (KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL). */
 export interface XenExit {
   readonly reason: 'xen'
   readonly type: 'hcall'
@@ -245,14 +245,14 @@ export interface XenExit {
   readonly cpl: number
   readonly input: bigint
   readonly parameters: readonly bigint[]
-  /** What the guest finds in RAX: 0n unless assigned. */
+  /** The value of RAX that the guest gets, 0n unless assigned. */
   result: bigint
 }
-/** The dirty ring must be harvested and reset before the vCPU runs on. */
+/** The dirty ring is full. It must be harvested and reset before the vCPU goes on. */
 export interface DirtyRingFullExit {
   readonly reason: 'dirty-ring-full'
 }
-/** A vCPU of an SEV-ES guest waits for another to start it. */
+/** A vCPU of an SEV-ES guest waits for another vCPU to start it. */
 export interface ApResetHoldExit {
   readonly reason: 'ap-reset-hold'
 }
@@ -260,13 +260,37 @@ export interface ApResetHoldExit {
 export interface BusLockExit {
   readonly reason: 'bus-lock'
 }
-/** No event window opened in the guest for too long (KVM_CAP_X86_NOTIFY_VMEXIT). */
+/** The guest opened no event window for too long (KVM_CAP_X86_NOTIFY_VMEXIT). */
 export interface NotifyExit {
   readonly reason: 'notify'
   /** KVM_NOTIFY_ bits. */
   readonly flags: number
   /** Whether the vCPU's state is lost, so that it cannot go on (KVM_NOTIFY_CONTEXT_INVALID). */
   readonly isContextInvalid: boolean
+}
+/** An SEV-SNP guest asked for a report with the host's certificates (KVM_SEV_SNP_ENABLE_REQ_CERTS). */
+export interface SnpCertificatesExit {
+  readonly reason: 'snp-req-certs'
+  /** Where the certificates are to be written. */
+  readonly gpa: Gpa
+  /** Pages that the guest has for them; with result ENOSPC those that are needed. */
+  pages: bigint
+  /** 0n unless assigned: the certificates are there; else an errno, as a positive number. */
+  result: bigint
+}
+/**
+ * A TDX guest called its host (TDG.VP.VMCALL), and KVM hands the call to user space (KVM_EXIT_TDX of api.rst 5). Which words of `data` are the
+ * guest's question and which its answer, the Guest-Host-Communication Interface says for each number.
+ */
+export interface TdxExit {
+  readonly reason: 'tdx'
+  /** The number of the call: R11. */
+  readonly number: bigint
+  readonly flags: bigint
+  /** Five words behind the result. They are answered as a whole. */
+  data: readonly bigint[]
+  /** The status that the guest gets in R10: that the host lacks the call, unless it is assigned. */
+  result: bigint
 }
 /** The time limit of run() passed. The vCPU is as it was and can run again. */
 export interface TimeoutExit {
@@ -276,15 +300,15 @@ export interface TimeoutExit {
 export interface InterruptedExit {
   readonly reason: 'interrupted'
 }
-/** A reason this library does not know by name: `number` is KVM's. */
+/** A reason that this library does not know by name. `number` is KVM's number for it. */
 export interface OtherExit {
   readonly reason: 'other'
   readonly number: number
 }
 
 /**
- * One exit. Those of ports and of MMIO, and their `data`, belong to the vCPU and are filled anew by its next run(): copy what must outlive it. Each
- * other exit is an object of its own, and assigning to one that the vCPU has left changes nothing in the guest.
+ * One exit. The objects of port and MMIO exits, and their `data`, belong to the vCPU, and its next run() fills them anew: copy what must outlive it.
+ * Every other exit is an object of its own. An assignment to an exit that the vCPU has left changes nothing in the guest.
  */
 export type Exit =
   | IoOutExit
@@ -312,6 +336,8 @@ export type Exit =
   | ApResetHoldExit
   | BusLockExit
   | NotifyExit
+  | SnpCertificatesExit
+  | TdxExit
   | TimeoutExit
   | InterruptedExit
   | OtherExit

@@ -1,4 +1,4 @@
-/** A vCPU's local APIC. */
+/** The local APIC of a vCPU. */
 import { argumentError, checkBytes } from '../../abi/arguments.js'
 import { KVM_GET_LAPIC, KVM_SET_LAPIC } from '../../abi/generated/requests.js'
 import { kvm_lapic_state } from '../../abi/generated/structures.js'
@@ -8,12 +8,12 @@ import type { Causes, VcpuHandle } from '../../abi/ioctls.js'
 /** @internal */
 export let makeLapic: (handle: VcpuHandle) => VcpuLapic
 
-const withoutLapic = 'the VM has no interrupt controllers in the kernel; createIrqchip() comes before the first vCPU'
-// The only reason for which kvm_arch_vcpu_ioctl() refuses to read it.
+const withoutLapic = 'the VM has no interrupt controllers in the kernel; call createIrqchip() before the first vCPU is made'
+// kvm_arch_vcpu_ioctl() refuses to read it for this reason only.
 const readingCauses: Causes = { EINVAL: withoutLapic }
 
 /**
- * The registers of a local APIC: {@link Vcpu.lapic}. It is in the kernel once the VM has an irqchip.
+ * The registers of a local APIC: {@link Vcpu.lapic}. The kernel has a local APIC for each vCPU if the VM has an irqchip.
  * @example
  * using machine = kvm.createVm()
  * machine.interrupts.createIrqchip()
@@ -31,7 +31,7 @@ export class VcpuLapic {
     this.#handle = handle
   }
 
-  /** 1024 bytes, as they lie in the page of the APIC's registers (Intel SDM volume 3, table 12-1): KVM_GET_LAPIC. */
+  /** Reads the 1024 bytes of the APIC's register page (Intel SDM volume 3, table 12-1): KVM_GET_LAPIC. */
   get(): Uint8Array {
     return this.#handle.get(KVM_GET_LAPIC, kvm_lapic_state, 'reading its local APIC', undefined, readingCauses).regs
   }

@@ -1,4 +1,4 @@
-/** Processor modes for a new vCPU: the state that firmware and a boot loader would have left. */
+/** Processor modes for a new vCPU: the state that firmware and a boot loader would leave. */
 import type { Gpa } from '../../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOneOf, checkOptions, GiB, pageSize } from '../../abi/arguments.js'
 import {
@@ -38,30 +38,30 @@ import {
 import type { GuestMemory } from '../vm/guest-memory.js'
 import type { VcpuRegisters } from './registers.js'
 
-/** Real mode: 16 bits, addresses up to 1 MiB. */
+/** Real mode, which has 16 bits and addresses up to 1 MiB. */
 export interface RealModeOptions {
-  /** Where to begin; with `cs` 0, a guest-physical address below 64 KiB. */
+  /** Where to begin. If `cs` is 0, it is a guest-physical address below 64 KiB. */
   ip: number
-  /** Code segment selector; its base is 16 times that. */
+  /** The code segment selector. The base of the segment is 16 times that. */
   cs?: number
   sp?: number
 }
-/** 32-bit flat mode without paging. */
+/** Flat 32-bit mode without paging. */
 export interface ProtectedModeOptions {
-  /** Where to begin, flat. */
+  /** Where to begin, as a flat address. */
   ip: number
   sp?: number
 }
-/** 64-bit mode, with page tables, GDT and TSS written into guest memory. */
+/** 64-bit mode. Page tables, GDT and TSS are written into guest memory. */
 export interface LongModeOptions {
-  /** Where to begin; linear and physical addresses are equal. */
+  /** Where to begin. Linear and physical addresses are equal. */
   ip: number
   sp?: number
-  /** Privilege: 3 may use ports too (IOPL 3), and has interrupts on. */
+  /** The privilege level. At level 3 the guest may also use ports (IOPL 3), and interrupts are on. */
   ring?: 0 | 3
-  /** GPA of {@link longModeTablesSize} bytes for GDT, TSS and page tables, on a page border; it must have a memslot. */
+  /** The GPA, on a page border, of {@link longModeTablesSize} bytes for GDT, TSS and page tables. A memslot must cover them. */
   tables: number
-  /** Bytes mapped one to one from 0, in 2 MiB pages; whole GiB, 4 GiB if absent. */
+  /** How many bytes from 0 on are mapped one to one, in 2 MiB pages: whole GiB, by default 4 GiB. */
   identityBytes?: number
 }
 /** The options of each mode, by its name. */
@@ -73,34 +73,34 @@ export interface ModeOptions {
 /** A processor mode that {@link Vcpu.enter} prepares. */
 export type Mode = keyof ModeOptions
 
-/** The part of a vCPU, and of its VM's memory, that entering a mode writes. */
+/** The parts of a vCPU, and of its VM's memory, that entering a mode writes. */
 export interface ModeTarget {
-  /** Ends what the last run left half done, and drops what waits to be delivered. */
+  /** Finishes what the last run left half done, and drops the events that wait to be delivered. */
   settle(): void
-  /** Sets CPUID where nobody has. */
+  /** Sets CPUID if nobody has set it. */
   prepareCpuid(entries: readonly CpuidEntry[]): void
   registers: Pick<VcpuRegisters, 'getSpecial' | 'setSpecial' | 'set'>
   memory: Pick<GuestMemory, 'write'>
 }
 
-/** What a mode begins with. */
+/** The state in which a mode begins. */
 interface Start {
   special: Some<typeof SpecialRegisters.fields>
   ip: number
   sp: number
   flags?: bigint
-  /** What memory must hold. */
+  /** The tables that memory must hold. */
   tables?: { gpa: Gpa; bytes: Uint8Array }
 }
 
 const bits = (...flags: number[]): bigint => flags.reduce((all, flag) => all | BigInt(flag), 0n)
-// As user code runs: IOPL 3 for ports, and interrupts on, so that a guest that never leaves can be taken out on every host (docs/lab.md).
+// User code runs with IOPL 3 for ports, and with interrupts on, so that a guest that never leaves can be interrupted on every host (docs/lab.md).
 const userFlags = bits(X86_EFLAGS_IOPL, X86_EFLAGS_IF)
 
 // GDT, TSS and I/O bitmap come first.
 const firstTable = Math.ceil(descriptorTablesSize / pageSize)
 
-/** Bytes that long mode's tables take. */
+/** Returns the number of bytes that the tables of long mode take. */
 export function longModeTablesSize(identityBytes = 4 * GiB): number {
   return (firstTable + identityTableCount(checkIdentity(identityBytes))) * pageSize
 }
@@ -113,11 +113,11 @@ function checkIdentity(bytes: number): number {
 
 const starts: { [M in Mode]: (options: ModeOptions[M]) => Start } = { real: startReal, protected: startProtected, long: startLong }
 
-/** Puts `target` into a mode, whatever it was in. {@link Vcpu.enter} calls this. */
+/** Puts `target` into a mode, whatever mode it was in. {@link Vcpu.enter} calls this. */
 export function enterMode<M extends Mode>(target: ModeTarget, mode: M, options: ModeOptions[M]): void {
   checkOneOf('mode', mode, Object.keys(starts) as Mode[])
   const { special: wanted, ip, sp, flags = 0n, tables } = starts[mode](options)
-  // What may be refused comes first: a vCPU that runs, its CPUID, memory that is not there.
+  // Steps that may be refused come first: the vCPU may run, its CPUID may lack long mode, and memory may be missing.
   const special = target.registers.getSpecial()
   target.prepareCpuid(longModeCpuid())
   if (tables) target.memory.write(tables.gpa, tables.bytes)
@@ -127,7 +127,7 @@ export function enterMode<M extends Mode>(target: ModeTarget, mode: M, options: 
   target.registers.set({ rip: BigInt(ip), rsp: BigInt(sp), rflags: bits(X86_EFLAGS_FIXED) | flags })
 }
 
-/** As after power-on (SDM volume 3, table 10-1), but with caches on; the APIC's base is kept. */
+/** The state after power-on (SDM volume 3, table 10-1), but with caches on. The base of the APIC is kept. */
 const reset: Some<typeof SpecialRegisters.fields> = {
   ldt: new Segment({ limit: 0xffff, type: localTableType, present: 1 }),
   tr: new Segment({ limit: 0xffff, type: busyTaskState, present: 1 }),
@@ -188,7 +188,7 @@ function startLong(options: LongModeOptions): Start {
   return { special, ip, sp, flags: user ? userFlags : 0n, tables: written }
 }
 
-/** GDT, TSS and I/O bitmap, then the page tables. */
+/** Builds GDT, TSS and I/O bitmap, and after them the page tables. */
 function buildTables(gpa: Gpa, identityBytes: number, ring: 0 | 3): Uint8Array {
   const bytes = new Uint8Array(longModeTablesSize(identityBytes))
   putDescriptorTables(bytes, gpa)

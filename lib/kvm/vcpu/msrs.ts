@@ -1,4 +1,4 @@
-/** A vCPU's model-specific registers. */
+/** The model-specific registers of a vCPU. */
 import { argumentError, checkList, hex } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
 import { KVM_GET_MSRS, KVM_SET_MSRS } from '../../abi/generated/requests.js'
@@ -31,15 +31,15 @@ export class VcpuMsrs {
 
   /**
    * Reads registers: KVM_GET_MSRS.
-   * @param indices their numbers
-   * @returns their values in that order
+   * @param indices the numbers of the registers
+   * @returns the values, in the same order
    */
   get(indices: Iterable<number>): bigint[] {
     const entries = checkList('indices', indices).map((index, place) => entryOf(kvm_msr_entry, `indices[${place}]`, { index }))
     return this.#each(KVM_GET_MSRS, entries, 'reading its MSRs').map(({ data }) => data)
   }
   /**
-   * Writes registers, in the order given: KVM_SET_MSRS. Those before one that is refused are written.
+   * Writes registers in the given order: KVM_SET_MSRS. If one is refused, those before it are written.
    * @param values pairs of a register's number and its value
    */
   set(values: Iterable<readonly [index: number, data: bigint]>): void {
@@ -50,7 +50,7 @@ export class VcpuMsrs {
     this.#each(KVM_SET_MSRS, entries, 'writing its MSRs')
   }
 
-  // Both return how many they did: fewer means that the next one was refused (api.rst 4.18, 4.19).
+  // Both ioctls return how many registers they did. If it is fewer, the next one was refused (api.rst 4.18, 4.19).
   #each(ioctl: Ioctl, entries: readonly kvm_msr_entry[], asked: string) {
     const { done, entries: answered } = this.#handle.list(ioctl, kvm_msr_entry, entries, asked)
     const refused = entries[done]

@@ -1,28 +1,28 @@
-/** Exits beside those of devices: each is an object of its own, read by the generated schema of kvm_run. */
+/** All exits except those of devices. Each is an object of its own, read by the generated schema of kvm_run. */
 import { inspect } from 'node:util'
 import { checkBoolean } from '../../abi/arguments.js'
 import * as constants from '../../abi/generated/constants.js'
 import { exitReasons } from '../../abi/generated/exits.js'
 import type { kvm_hyperv_exit, kvm_run } from '../../abi/generated/structures.js'
-import { u64 } from '../../abi/struct.js'
+import { array, u64 } from '../../abi/struct.js'
 import type { Exit, HypervExit, InternalErrorExit } from './exits.js'
 
-// What the reader of devices' exits makes, and what no exit reason of KVM's stands for.
+// Exits that the reader of device exits makes, and exits that have no reason of KVM.
 const otherKinds = ['io-out', 'io-in', 'mmio', 'hlt', 'timeout', 'other'] as const
 type RareReason = Exclude<Exit['reason'], (typeof otherKinds)[number]>
 type Rare<R = RareReason> = Extract<Exit, { reason: R }>
 type Payload<E> = E extends Exit ? Omit<E, 'reason'> : never
 
-/** A field that answers the exit: how what is assigned to it is checked, and where KVM reads it. */
+/** A field that answers the exit: how an assigned value is checked, and where KVM reads it. */
 interface Answer {
   check(name: string, value: unknown): unknown
   put(run: kvm_run, value: any): void
 }
 interface Kind<E> {
   readonly number: number
-  /** Undefined for a form of it that this library does not know. */
+  /** Returns undefined for a form of the exit that this library does not know. */
   read(run: kvm_run): Payload<E> | undefined
-  /** By field; an exit has those of its form. */
+  /** The answers, by field. An exit has the fields of its form. */
   readonly answers?: Readonly<Record<string, Answer>>
 }
 
@@ -53,13 +53,13 @@ const systemEvents = {
 
 const msrOf = ({ msr }: kvm_run) => ({ index: msr.index, cause: named(msrCauses, msr.reason), data: msr.data, failed: false })
 
-// What lies where: prepare_emulation_failure_exit(), kvm_prepare_event_vectoring_exit() and their callers in arch/x86/kvm.
+// The layout is that of prepare_emulation_failure_exit(), kvm_prepare_event_vectoring_exit() and their callers in arch/x86/kvm.
 function readInternalError({ internal, emulation_failure }: kvm_run): Payload<InternalErrorExit> {
   const { suberror } = internal
   const data = internal.data.slice(0, internal.ndata)
   switch (suberror) {
     case constants.KVM_INTERNAL_ERROR_EMULATION: {
-      // Kernels before 5.12 say nothing of it.
+      // Kernels before 5.12 give no flags.
       const flags = data[0] ?? 0n
       const knowsInstruction = (flags & BigInt(constants.KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES)) !== 0n
       const { insn_size, insn_bytes } = emulation_failure
@@ -68,7 +68,7 @@ function readInternalError({ internal, emulation_failure }: kvm_run): Payload<In
     case constants.KVM_INTERNAL_ERROR_SIMUL_EX:
       return { suberror: 'simultaneous-exceptions', vectoringInfo: data[0], interruptionInfo: data[1], errorCode: data[2], data }
     case constants.KVM_INTERNAL_ERROR_DELIVERY_EV:
-      // The processor comes last, and kernels before 6.14 have the GPA before it only for some exits.
+      // The processor's number comes last. Kernels before 6.14 put the GPA before it only for some exits.
       return {
         suberror: 'delivery',
         vectoringInfo: data[0],
@@ -100,6 +100,7 @@ function readHyperv({ type, u: { synic, hcall, syndbg } }: kvm_hyperv_exit): Pay
 }
 
 const nothingMore = () => ({})
+const tdxWords = array(u64, 5)
 
 const kinds: { readonly [R in RareReason]: Kind<Rare<R>> } = {
   exception: { number: exitReasons.EXCEPTION, read: ({ ex }) => ({ exception: ex.exception, errorCode: ex.error_code }) },
@@ -164,6 +165,22 @@ const kinds: { readonly [R in RareReason]: Kind<Rare<R>> } = {
     number: exitReasons.NOTIFY,
     read: ({ notify: { flags } }) => ({ flags, isContextInvalid: (flags & constants.KVM_NOTIFY_CONTEXT_INVALID) !== 0 })
   },
+  'snp-req-certs': {
+    number: exitReasons.SNP_REQ_CERTS,
+    read: ({ snp_req_certs: { gpa, npages } }) => ({ gpa: Number(gpa), pages: npages, result: 0n }),
+    answers: {
+      pages: register((run, value) => void (run.snp_req_certs.npages = value)),
+      result: register((run, value) => void (run.snp_req_certs.ret = value))
+    }
+  },
+  tdx: {
+    number: exitReasons.TDX,
+    read: ({ tdx: { flags, nr, unknown } }) => ({ number: nr, flags, data: unknown.data, result: unknown.ret }),
+    answers: {
+      data: { check: tdxWords.check, put: (run, value: bigint[]) => void (run.tdx.unknown.data = value) },
+      result: register((run, value) => void (run.tdx.unknown.ret = value))
+    }
+  },
   'memory-fault': {
     number: exitReasons.MEMORY_FAULT,
     read: ({ memory_fault: { flags, gpa, size } }) => ({
@@ -175,12 +192,12 @@ const kinds: { readonly [R in RareReason]: Kind<Rare<R>> } = {
   }
 }
 
-/** @internal Every reason that an exit may have. */
+/** @internal Every reason that an exit can have. */
 export const knownReasons: readonly Exit['reason'][] = [...otherKinds, ...(Object.keys(kinds) as RareReason[])]
 
 const byNumber = new Map(Object.entries(kinds).map(([reason, kind]) => [kind.number, { reason, ...kind } as Kind<Rare> & { reason: RareReason }]))
 
-/** Prints as the plain object that it looks like. */
+/** Prints like a plain object with the same fields. */
 class Answerable {
   [field: string]: unknown
   [inspect.custom](): unknown {
@@ -189,8 +206,8 @@ class Answerable {
 }
 
 /**
- * @internal The exit of KVM's number in `run`.
- * @param isAwaited whether the vCPU still waits for the answer to this exit: what is assigned later reaches nobody
+ * @internal Makes the exit in `run`; `number` is KVM's number for its reason.
+ * @param isAwaited whether the vCPU still waits for the answer to this exit; a later assignment reaches nobody
  */
 export function readRareExit(run: kvm_run, number: number, isAwaited: (exit: object) => boolean): Exit {
   const kind = byNumber.get(number)
@@ -203,10 +220,10 @@ export function readRareExit(run: kvm_run, number: number, isAwaited: (exit: obj
   return exit as unknown as Exit
 }
 
-// A property of the exit itself, so that a copy has it.
+// The answer is a property of the exit itself, so that a copy has it, too.
 function takeAnswer(exit: Answerable, name: string, { check, put }: Answer, run: kvm_run, isAwaited: (exit: object) => boolean): void {
   let value = exit[name]
-  // What the guest gets if nothing is assigned: KVM may have left there what an earlier exit left.
+  // Sets what the guest gets if nothing is assigned, because KVM may have left the value of an earlier exit there.
   put(run, value)
   Object.defineProperty(exit, name, {
     enumerable: true,

@@ -1,4 +1,4 @@
-/** A vCPU's registers, by ioctl. */
+/** The registers of a vCPU, through ioctls. */
 
 import { KVM_GET_FPU, KVM_GET_REGS, KVM_GET_SREGS, KVM_SET_FPU, KVM_SET_REGS, KVM_SET_SREGS } from '../../abi/generated/requests.js'
 import { checkOurs, ours } from '../../abi/internal.js'
@@ -10,7 +10,7 @@ import { Fpu, Registers, SpecialRegisters } from '../../x86/registers.js'
 export let makeRegisters: (handle: VcpuHandle) => VcpuRegisters
 
 /**
- * The registers of a vCPU: {@link Vcpu.registers}. While the guest runs on another thread, each of these is refused with `busy`.
+ * The registers of a vCPU: {@link Vcpu.registers}. While the guest runs on another thread, every call is refused with `busy`.
  * @example
  * const { rip } = vcpu.registers.get()
  * vcpu.registers.set({ rip: rip + 1n })
@@ -28,37 +28,37 @@ export class VcpuRegisters {
   }
 
   /**
-   * General-purpose registers, RIP and RFLAGS, as bigints: KVM_GET_REGS.
-   * @param into a Registers to fill again instead of a new one, for loops
+   * Reads general-purpose registers, RIP and RFLAGS, as bigints: KVM_GET_REGS.
+   * @param into a Registers to fill again instead of making a new one, for loops
    */
   get(into?: Registers): Registers {
     return this.#handle.get(KVM_GET_REGS, Registers, 'reading its registers', into)
   }
-  /** Writes registers: those of a get() whole, or some by name, and the others are kept (KVM_SET_REGS). */
+  /** Writes registers: all of an object that get() returned, or some by name; the others keep their values (KVM_SET_REGS). */
   set(values: Some<typeof Registers.fields>): void {
     this.#handle.set(KVM_SET_REGS, Registers, 'writing its registers', values, () => this.get())
   }
 
   /**
-   * Segments, descriptor tables and control registers: KVM_GET_SREGS.
-   * @param into a SpecialRegisters to fill again instead of a new one
+   * Reads segments, descriptor tables and control registers: KVM_GET_SREGS.
+   * @param into a SpecialRegisters to fill again instead of making a new one
    */
   getSpecial(into?: SpecialRegisters): SpecialRegisters {
     return this.#handle.get(KVM_GET_SREGS, SpecialRegisters, 'reading its special registers', into)
   }
   /**
-   * Writes segments and control registers: those of a getSpecial() whole, or some by name (KVM_SET_SREGS).
+   * Writes segments and control registers: all of an object that getSpecial() returned, or some by name (KVM_SET_SREGS).
    * @throws KvmError `ioctl` with EINVAL for a state that no processor allows
    */
   setSpecial(values: Some<typeof SpecialRegisters.fields>): void {
     this.#handle.set(KVM_SET_SREGS, SpecialRegisters, 'writing its special registers', values, () => this.getSpecial())
   }
 
-  /** The state of the x87 and SSE units: KVM_GET_FPU. */
+  /** Reads the state of the x87 and SSE units: KVM_GET_FPU. */
   getFpu(): Fpu {
     return this.#handle.get(KVM_GET_FPU, Fpu, 'reading its FPU')
   }
-  /** Writes the state of the x87 and SSE units, some fields or all: KVM_SET_FPU. */
+  /** Writes some or all fields of the x87 and SSE units: KVM_SET_FPU. */
   setFpu(values: Some<typeof Fpu.fields>): void {
     this.#handle.set(KVM_SET_FPU, Fpu, 'writing its FPU', values, () => this.getFpu())
   }

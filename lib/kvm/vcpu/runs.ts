@@ -1,4 +1,4 @@
-/** How a vCPU runs on the thread that calls run(), and what the last run left to do. */
+/** Runs a vCPU on the thread that calls run(), and keeps what the last run left to do. */
 import { constants } from 'node:os'
 import { argumentError, checkOptions } from '../../abi/arguments.js'
 import { errnoName, ioctlError, KvmError } from '../../abi/errors.js'
@@ -11,7 +11,7 @@ import { ExitReader } from './exit-reader.js'
 import type { Exit } from './exits.js'
 import type { VcpuHost, WriteQueues } from './host.js'
 
-// What a run gives when pages are waited for that this thread serves (native/core/run.h); mmioNotAwaited is the same with an MMIO exit.
+// A run returns this when somebody waits for pages that this thread serves (native/core/run.h); mmioNotAwaited is the same with an MMIO exit.
 const waitsForThisThread = -constants.errno.EDEADLK
 const waits = (result: number) => result === waitsForThisThread || result === mmioNotAwaited
 const timeoutExit: Exit = Object.freeze({ reason: 'timeout' })
@@ -19,11 +19,11 @@ const interruptedExit: Exit = Object.freeze({ reason: 'interrupted' })
 
 /** The options of {@link Vcpu.run}. */
 export interface RunOptions {
-  /** Milliseconds after which run() comes back with `{ reason: 'timeout' }`; there is no limit if it is absent. */
+  /** The time in milliseconds after which run() returns `{ reason: 'timeout' }`. There is no limit if it is absent. */
   timeoutMs?: number
 }
 
-/** @internal The limit in milliseconds, or -1 for none. */
+/** @internal Returns the limit in milliseconds, or -1 for none. */
 export function limitOf(options: RunOptions): number {
   const timeoutMs = options?.timeoutMs
   if (timeoutMs === undefined) {
@@ -35,7 +35,7 @@ export function limitOf(options: RunOptions): number {
   return timeoutMs
 }
 
-/** @internal what a VM hands to its vCPUs */
+/** @internal The parts that a VM hands to its vCPUs. */
 export interface VcpuParts {
   native: NativeVcpu
   id: number
@@ -51,7 +51,7 @@ export class Runs {
   readonly #vm: VcpuHost
   readonly #queues: WriteQueues
   #exits: ExitReader
-  /** Whether run() calls the handlers of what came before its exit: nobody has seen that yet, nor answered it. */
+  /** Whether run() is calling the handlers of writes that came before its exit. Nobody has seen or answered that exit yet. */
   handingOn = false
 
   constructor({ native, vm, queues }: VcpuParts, handle: VcpuHandle, exits: ExitReader) {
@@ -62,7 +62,7 @@ export class Runs {
     this.#exits = exits
   }
 
-  /** @param timeoutMs below 0: no limit */
+  /** @param timeoutMs a negative number means no limit */
   run(timeoutMs: number): Exit {
     return this.#queues.writes === undefined ? this.#exit(timeoutMs) : this.#afterWrites(() => this.#exit(timeoutMs))
   }
@@ -77,28 +77,28 @@ export class Runs {
     return runVcpu(this.#handle.number, timeoutMs)
   }
 
-  // Another one when the caller transferred exit.data.buffer away: the next exits need memory of their own.
+  // Makes a new area if the caller transferred exit.data.buffer away, because the next exits need memory of their own.
   #takeArea(): void {
     this.#exits = new ExitReader()
-    // The number stays.
+    // The number stays the same.
     this.#native.useArea(this.#exits.area)
   }
 
-  /** For runs on a thread of its own: what they copy the exit to. */
+  /** Returns the memory to which runs on a thread of their own copy the exit. */
   area(): Uint8Array {
     if (this.#exits.lost) this.#takeArea()
     return this.#exits.area
   }
-  /** The exit of such a run. */
+  /** Reads the exit of such a run. */
   read(result: number): Exit {
     return this.#exits.read(result)
   }
-  /** Hands on what KVM queued before the exit. */
+  /** Delivers the writes that KVM queued before the exit. */
   drain(): void {
     this.#queues.writes?.drain()
   }
 
-  // The writes that KVM queued are older than the exit. It is read before their handlers run, who may run other vCPUs, but not this one.
+  // The writes that KVM queued are older than the exit. The exit is read before their handlers run, because these may run other vCPUs (not this one).
   #afterWrites<E extends Exit | undefined>(exit: () => E): E {
     try {
       return exit()
@@ -107,7 +107,7 @@ export class Runs {
     }
   }
 
-  // Calls handlers before an exit of this vCPU is told, or its run goes on.
+  // Calls handlers before an exit of this vCPU is returned, or before its run goes on.
   #handOn<T>(handlers: () => T): T {
     this.handingOn = true
     try {
@@ -125,7 +125,7 @@ export class Runs {
     throw this.failure(result, timeoutMs)
   }
 
-  /** The error for a run's result below 0. */
+  /** Makes the error for a negative result of a run. */
   failure(result: number, timeoutMs = -1): KvmError {
     const { name, closed } = this.#handle
     const errno = errnoName(result)
@@ -138,7 +138,7 @@ export class Runs {
         `${name}: KVM_RUN failed with ${errno}: the host memory behind a memslot is unmapped, protected, or past the end of its file`,
         details
       )
-    // Not of KVM_RUN: of the timer that the limit needs.
+    // This errno does not come from KVM_RUN, but from the timer that the limit needs.
     if (errno === 'EAGAIN' && timeoutMs >= 0)
       return new KvmError(
         'limit',
@@ -152,8 +152,8 @@ export class Runs {
     return errno === 'ENOSPC' && this.#vm.memslots.length === 0 ? 'the VM has no memslots, and KVM sizes its shadow page pool by them' : ''
   }
 
-  // Somebody waits for a page that only this thread can serve, perhaps this very vCPU, and for one after the other. The time limit counts
-  // from the first.
+  // Somebody waits for a page that only this thread can serve, perhaps this very vCPU, and then perhaps for another one. The time limit counts from
+  // the first run.
   #serveAndRun(first: number, timeoutMs: number): Exit {
     const end = performance.now() + timeoutMs
     for (let result = first; ; ) {
@@ -170,26 +170,26 @@ export class Runs {
   #notServed(by: string): KvmError {
     return new KvmError(
       'not-present',
-      `${this.#handle.name} stopped: a page is waited for whose handler answers only from the event loop of this thread, which ${by} holds up; run the vCPU on another thread, or serve the page from a file`
+      `${this.#handle.name} stopped: it waits for a page whose handler answers only from the event loop of this thread, which ${by} blocks; run the vCPU on another thread, or serve the page from a file`
     )
   }
 
-  // The access of an instruction that KVM emulates, and that could not wait for its page. An exit that is a device's is handed on.
+  // Makes the access of an instruction that KVM emulates and that could not wait for its page. If the access is to a device, the exit is passed on.
   #accessNow(): Exit | undefined {
     const exit = this.#exits.readMmio()
     const slot = this.#vm.memslots.lookup(exit.gpa)
     const ofMemory = slot !== undefined && !(slot.readonly && exit.isWrite)
     if (ofMemory && exit.isWrite) this.#vm.memory.write(exit.gpa, exit.data)
     else if (ofMemory) exit.data.set(this.#vm.memory.read(exit.gpa, exit.size))
-    // Not if it could not be made: the next run begins with it then.
+    // Not reached if the access could not be made. The next run then begins with it.
     this.#native.accessMade(ofMemory)
     return ofMemory ? undefined : exit
   }
 
   /**
-   * Does what the last exit left half done, the access with its answer, and lets the guest go no further: undefined, or another exit that comes
-   * of it.
-   * @param asker for errors: `enter()`
+   * Finishes the access that the last exit left half done, with its answer, and lets the guest go no further. Returns undefined, or another exit that
+   * results from it.
+   * @param asker the caller's name for errors: `enter()`
    */
   finish(asker: string): Exit | undefined {
     for (;;) {
@@ -204,12 +204,15 @@ export class Runs {
     }
   }
 
-  /** finish() for a caller of the library, who is handed on first what KVM queued before the exit. */
+  /** Does what finish() does, for a caller of the library, but first delivers the writes that KVM queued before the exit. */
   finishExit(): Exit | undefined {
     return this.#queues.writes === undefined ? this.finish('finishExit()') : this.#afterWrites(() => this.finish('finishExit()'))
   }
 
-  /** finish() to the end, with no answers: the next run would complete it in the new mode, and write the registers and RIP of the old one (api.rst 5). */
+  /**
+   * Finishes everything, with no answers. Otherwise the next run would complete it in the new mode, and write the registers and RIP of the old one
+   * (api.rst 5).
+   */
   complete(asker: string): void {
     while (this.finish(asker) !== undefined);
   }

@@ -1,11 +1,11 @@
-/** The signals of a vCPU's thread while it is in the guest. */
+/** The signal mask of a vCPU's thread while it is in the guest. */
 import { checkInteger, checkList } from '../../abi/arguments.js'
 import { KVM_SET_SIGNAL_MASK } from '../../abi/generated/requests.js'
 import type { VcpuHandle } from '../../abi/ioctls.js'
 import { native } from '../../abi/native.js'
 
 const bitOf = (signal: number) => 1n << BigInt(signal - 1)
-/** Bytes of the kernel's sigset_t. */
+/** The size of the kernel's sigset_t in bytes. */
 const setSize = 8
 
 export function setSignalMask(handle: VcpuHandle, blocked: Iterable<number>): void {

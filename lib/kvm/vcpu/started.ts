@@ -1,4 +1,4 @@
-/** Whether a vCPU has a thread of its own, and what may be asked of it then. */
+/** Keeps whether a vCPU has a thread of its own, and decides which calls are allowed then. */
 import { checkOptions } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
 import type { VcpuHandle } from '../../abi/ioctls.js'
@@ -6,7 +6,7 @@ import type { NativeVcpu } from '../../abi/native.js'
 import type { Runs } from './runs.js'
 import { type ExitHandlers, type RunEnd, type StartOptions, type VcpuState, VcpuThread } from './thread.js'
 
-/** @internal What start(), pause(), resume() and stop() make of one vCPU. */
+/** @internal The state that start(), pause(), resume() and stop() give a vCPU. */
 export class Started {
   readonly #id: number
   readonly #native: NativeVcpu
@@ -34,19 +34,19 @@ export class Started {
   get state(): VcpuState {
     return this.#thread?.state ?? 'stopped'
   }
-  /** Whether run() is the caller's alone; what to say otherwise, {@link checkStopped} knows. */
+  /** Whether the caller may use run(). If not, {@link checkStopped} throws the reason. */
   get isIdle(): boolean {
     return this.#thread === undefined && !this.#runs.handingOn
   }
 
   checkStopped(asked: string): void {
     if (this.#runs.handingOn)
-      throw this.#illegal(asked, 'running', 'a run() of it called this handler, and has not told its exit yet; run it after that')
-    if (this.state !== 'stopped') throw this.#illegal(asked, this.state, 'it has a thread of its own; stop() it first')
+      throw this.#illegal(asked, 'running', 'its run() called this handler and has not returned its exit yet; run it after that')
+    if (this.state !== 'stopped') throw this.#illegal(asked, this.state, 'it has a thread of its own; call stop() first')
   }
   #running(asked: string): VcpuThread {
     this.#handle.checkOpen()
-    if (this.#thread === undefined || this.state === 'stopped') throw this.#illegal(asked, 'stopped', 'start() it first')
+    if (this.#thread === undefined || this.state === 'stopped') throw this.#illegal(asked, 'stopped', 'call start() first')
     return this.#thread
   }
   #illegal(asked: string, state: VcpuState, advice: string): KvmError {
@@ -72,7 +72,7 @@ export class Started {
   unref(): void {
     this.#thread?.unref()
   }
-  /** At once, without what handlers still have to say. */
+  /** Ends the thread at once, without the answers that handlers still owe. */
   end(): void {
     this.#thread?.end()
   }

@@ -1,4 +1,4 @@
-/** A vCPU on a thread of its own, while the event loop goes on. */
+/** Runs a vCPU on a thread of its own, while the event loop goes on. */
 import { AsyncResource } from 'node:async_hooks'
 import type { Gpa } from '../../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkList, checkOptions } from '../../abi/arguments.js'
@@ -9,47 +9,47 @@ import type { Exit, IoOutExit, MmioExit } from './exits.js'
 import { knownReasons } from './rare-exits.js'
 import type { Runs } from './runs.js'
 
-/** What may be given for one kind of exit: a function, or an object with a method `handle`. What it returns is awaited; then the guest goes on. */
+/** The handler of one kind of exit: a function, or an object with a method `handle`. Its result is awaited before the guest goes on. */
 export type ExitHandler<E extends Exit | MemoryError> = ((exit: E) => unknown) | ExitReceiver<E>
-/** A device, or a bus of them. */
+/** A device, or a bus of devices. */
 export interface ExitReceiver<E extends Exit | MemoryError> {
-  /** Called for each exit, as a function would be. */
+  /** Handles one exit, as a handler function does. */
   handle(exit: E): unknown
 }
 /**
- * The guest touched memory that the host cannot give it: KVM_RUN failed with EFAULT or EHWPOISON. Whoever handles it makes the memory
- * accessible, and the guest tries the access again; without a handler the run rejects with the error `memory`.
+ * The guest touched memory that the host cannot give it: KVM_RUN failed with EFAULT or EHWPOISON. A handler makes the memory accessible, and then
+ * the guest tries the access again. Without a handler the run rejects with the error `memory`.
  */
 export interface MemoryError {
   reason: 'memory'
   /** `EFAULT`, or `EHWPOISON` for a page whose memory is broken. */
   errno: string
-  /** Where, as far as the kernel tells: since Linux 6.8, and not for every access. */
+  /** The address, if the kernel tells it: since Linux 6.8, and not for every access. */
   gpa: Gpa | undefined
 }
-/** By the exits' reasons. An exit without a handler ends the run. */
+/** The handlers, by the reason of the exit. An exit without a handler ends the run. */
 export type ExitHandlers = { [R in Exit['reason']]?: ExitHandler<Extract<Exit, { reason: R }>> } & { memory?: ExitHandler<MemoryError> }
 
-/** Writes that need no answer: ports from `port` on, or guest-physical addresses from `gpa` on. */
+/** A range of writes that need no answer: ports from `port` on, or guest-physical addresses from `gpa` on. */
 export type QueuedRange = { port: number; size?: number } | { gpa: Gpa; size: number }
 
 /** The options of {@link Vcpu.start}. */
 export interface StartOptions {
-  /** Ends the run, which then rejects with the signal's reason. */
+  /** A signal that ends the run, which then rejects with the signal's reason. */
   signal?: AbortSignal
   /**
-   * Writes to these do not wait for their handler: the guest goes on, and they are delivered in batches, in their order and before
-   * any later exit. The guest waits when a mebibyte of them was not handled yet.
+   * Writes to these ranges do not wait for their handler. The guest goes on, and the writes are delivered in batches, in order, and before any later
+   * exit. The guest waits when a mebibyte of them is not handled yet.
    */
   queued?: readonly QueuedRange[]
 }
 
-/** How a run that start() began came to its end: by an exit without a handler, which may be answered before the next run, or by stop(). */
+/** How a run that start() began ended: by an exit without a handler, which may be answered before the next run, or by stop(). */
 export type RunEnd = Exit | { reason: 'stopped' }
-/** `running` in the guest, or on its way through handlers; `parked` by pause(); `stopped` before start() and after its end. */
+/** `running`: in the guest or in handlers. `parked`: pause() stopped it. `stopped`: before start() and after the run's end. */
 export type VcpuState = 'running' | 'parked' | 'stopped'
 
-/** QueuedWrite of native/core/vcpu_thread.h: u64 address, u32 count, u8 size, u8 port, u16, u32 length, u32; then the data, padded to 8. */
+/** QueuedWrite of native/core/vcpu_thread.h: u64 address, u32 count, u8 size, u8 port, u16, u32 length, u32; then the data, padded to 8 bytes. */
 const queuedHead = 24
 
 function* queuedExits(bytes: Uint8Array): Generator<IoOutExit | MmioExit> {
@@ -80,7 +80,7 @@ const handled: readonly (Exit['reason'] | 'memory')[] = [...knownReasons, 'memor
 
 type Handler = (exit: Exit | MemoryError) => unknown
 
-/** Each handler as it is now: what the caller's object has later does not count. */
+/** Takes each handler as it is now. Later changes of the caller's object have no effect. */
 function handlersIn(given: ExitHandlers): Map<string, Handler> {
   const handlers = new Map<string, Handler>()
   checkOptions('handlers', given, handled)
@@ -96,9 +96,9 @@ function handlersIn(given: ExitHandlers): Map<string, Handler> {
 
 const isPromise = (value: unknown): value is PromiseLike<unknown> => typeof (value as PromiseLike<unknown> | undefined)?.then === 'function'
 
-/** @internal one start() of a vCPU, to its end. Everything here happens in the event loop; the thread itself only runs when told. */
+/** @internal One start() of a vCPU, to its end. Everything here happens in the event loop; the thread itself only runs when told. */
 export class VcpuThread {
-  /** Settles when the run is over. */
+  /** A promise that settles when the run is over. */
   readonly ended: Promise<RunEnd>
   readonly #runs: Runs
   readonly #handlers: ReadonlyMap<string, Handler>
@@ -106,9 +106,9 @@ export class VcpuThread {
   readonly #signal: AbortSignal | undefined
   readonly #queues: boolean
   #wanted: VcpuState = 'running'
-  // Whether the thread was told to go, and its exit, and what the guest did before it, was not taken and told yet.
+  // Whether the thread was told to go, and its exit, with what the guest did before it, was not yet taken and delivered.
   #inGuest = false
-  // What a handler of queued writes threw: the run ends with it, once what the guest had written is delivered.
+  // The error that a handler of queued writes threw. The run ends with it after the guest's earlier writes are delivered.
   #failure: { error: unknown } | undefined
   #over = false
   #waiting: (() => void)[] = []
@@ -126,9 +126,9 @@ export class VcpuThread {
     this.#handlers = handlersIn(handlers)
     if (signal !== undefined && typeof signal?.throwIfAborted !== 'function') throw argumentError('signal', signal, 'an AbortSignal')
     signal?.throwIfAborted()
-    // In the async context of start(), which a thread-safe function keeps for itself only before Node 24.
+    // Binds to the async context of start(). A thread-safe function keeps that context for itself only before Node 24.
     const arrived = AsyncResource.bind(() => this.#arrived(), 'KvmVcpuThread')
-    // Read once: a list may be another the next time.
+    // The list is read once, since a second read could give another one.
     const ranges = rangeWords(queued)
     const runner = native.startThread(id, ranges, arrived)
     if (typeof runner === 'number') throw runs.failure(runner)
@@ -149,7 +149,7 @@ export class VcpuThread {
     return this.#wanted === 'parked' && !this.#inGuest ? 'parked' : 'running'
   }
 
-  /** Resolves when the guest is out, or the run over. */
+  /** Resolves when the guest is out, or the run is over. */
   async pause(): Promise<void> {
     if (this.#wanted === 'running') this.#wanted = 'parked'
     await this.#leave()
@@ -158,7 +158,7 @@ export class VcpuThread {
     this.#wanted = 'running'
     for (const go of this.#waiting.splice(0)) go()
   }
-  /** What a handler that is at work has put into its exit by now is the answer with which a later run goes on. */
+  /** Stops the run. What a handler in progress has put into its exit by now is the answer with which a later run goes on. */
   stop(): void {
     this.#wanted = 'stopped'
     if (this.#inGuest) this.#runner.callBack()
@@ -170,7 +170,7 @@ export class VcpuThread {
   unref(): void {
     this.#runner.unref()
   }
-  /** At once, without what handlers still have to say: the VM is closed. */
+  /** Ends the run at once, without the answers that handlers still owe, because the VM is closed. */
   end(): void {
     if (!this.#over) this.#finish(() => this.#resolve({ reason: 'stopped' }))
   }
@@ -201,13 +201,13 @@ export class VcpuThread {
     })
   }
 
-  // The run ends with the first error; the guest may be on its way still, and what it writes until it is out is told as after stop().
+  // The run ends with the first error. The guest may still be running, and its writes until it leaves are delivered as after stop().
   #fail(error: unknown): void {
     this.#failure ??= { error }
     this.stop()
   }
 
-  /** On into the guest, or what else is wanted. */
+  /** Lets the guest go on, or does what else was asked for. */
   #proceed(): void {
     if (this.#over) return
     if (this.#wanted === 'stopped') this.#end({ reason: 'stopped' })
@@ -225,7 +225,7 @@ export class VcpuThread {
     if (!isOut || this.#over) return
     if (this.#failure === undefined) this.#handle(this.#runner.take(this.#runs.area()) as number)
     else {
-      // The exit is for the next run.
+      // The next run begins with this exit.
       this.#out()
       this.#proceed()
     }
@@ -236,8 +236,8 @@ export class VcpuThread {
     for (const left of this.#left.splice(0)) left()
   }
 
-  // What KVM had coalesced by then comes first: it may be older. The guest does not write them again, so that each is delivered, whatever
-  // the handler of another throws, until one of them closes the vCPU.
+  // The writes that KVM had coalesced by then come first, as they may be older. The guest does not repeat them. So each is delivered even if the
+  // handler of another one throws, until one of the handlers closes the vCPU.
   #deliverQueued(): void {
     const queued = this.#runner.takeQueued()
     if (queued.length > 0) this.#runs.drain()
@@ -270,7 +270,7 @@ export class VcpuThread {
     }
   }
 
-  // What the guest did before the exit is told first, and by then the exit is read: a handler may run other vCPUs.
+  // What the guest did before the exit is delivered first. The exit is read before that, since a handler may run other vCPUs.
   #tell(result: number): Exit | MemoryError | undefined {
     try {
       return this.#exitOf(result)
@@ -279,7 +279,7 @@ export class VcpuThread {
     }
   }
 
-  /** Undefined where there is nothing to tell: pause() or stop() called the vCPU back, or a kick came from somebody who does not listen. */
+  /** Returns undefined if there is nothing to report: pause() or stop() called the vCPU back, or somebody who does not listen kicked it. */
   #exitOf(result: number): Exit | MemoryError | undefined {
     if (result >= 0) return this.#withMemory(this.#runs.read(result))
     const errno = errnoName(result)
@@ -289,7 +289,7 @@ export class VcpuThread {
     throw this.#runs.failure(result)
   }
 
-  // KVM_EXIT_MEMORY_FAULT is the same failure, told by a kernel that knows where (api.rst 5).
+  // KVM_EXIT_MEMORY_FAULT is the same failure, reported by a kernel that knows the address (api.rst 5).
   #withMemory(exit: Exit): Exit | MemoryError {
     if (exit.reason !== 'memory-fault' || this.#handlers.has('memory-fault') || !this.#handlers.has('memory')) return exit
     return { reason: 'memory', errno: 'EFAULT', gpa: exit.gpa }

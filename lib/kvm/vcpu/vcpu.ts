@@ -24,16 +24,16 @@ import type { ExitHandlers, RunEnd, StartOptions, VcpuState } from './thread.js'
 export let makeVcpu: (parts: VcpuParts) => Vcpu
 
 /**
- * A vCPU. Made by {@link Vm.createVcpu}; run by the thread that calls run(), or by a thread of its own.
+ * A vCPU. {@link Vm.createVcpu} makes it. The thread that calls run() runs it, or a thread of its own does after start().
  * @example
  * using vcpu = vm.createVcpu().enter('real', { ip: 0x1000 })
  * const exit = vcpu.run({ timeoutMs: 1000 })
  * if (exit.reason === 'io-out') console.log(exit.port, exit.data)
  */
 export class Vcpu implements Disposable {
-  /** Its number: the APIC id. */
+  /** The vCPU's number, which is its APIC id. */
   readonly id: number
-  /** The VM that it belongs to. */
+  /** The VM that the vCPU belongs to. */
   readonly vm: VcpuHost
   readonly registers: VcpuRegisters
   readonly cpuid: VcpuCpuid
@@ -41,9 +41,9 @@ export class Vcpu implements Disposable {
   readonly events: VcpuEvents
   readonly lapic: VcpuLapic
   readonly debug: VcpuDebug
-  /** Registers shared through the run page instead of by ioctl (KVM_CAP_SYNC_REGS). */
+  /** The registers shared through the run page instead of read by ioctl (KVM_CAP_SYNC_REGS). */
   readonly syncRegisters: SyncRegisters
-  /** Counters of this vCPU: KVM_GET_STATS_FD. */
+  /** The counters of this vCPU: KVM_GET_STATS_FD. */
   readonly stats: Statistics
   readonly #native: NativeVcpu
   readonly #handle: VcpuHandle
@@ -74,16 +74,16 @@ export class Vcpu implements Disposable {
     this.stats = makeStatistics(parts.native, handle)
   }
 
-  /** Whether close() was called. Any other use then throws `closed`. */
+  /** Whether close() was called. Every other call then throws `closed`. */
   get closed(): boolean {
     return this.#handle.closed
   }
 
   /**
-   * Runs the guest on this thread until an exit: KVM_RUN (api.rst 4.10). Signals that have nothing to do with the guest do not end it.
-   * The exit's object, and its `data`, belong to the vCPU: they hold until the next run(). In a Worker, worker.terminate() ends it.
-   * @throws KvmError `memory` when the host memory behind a slot cannot be accessed, `busy` when another thread runs this vCPU, `state` when it
-   * has a thread of its own, or when a handler that a run() of it called, of coalesced writes, runs it before that run() has told its exit
+   * Runs the guest on this thread until an exit: KVM_RUN (api.rst 4.10). Signals that do not concern the guest do not end the run. The exit's object
+   * and its `data` belong to the vCPU and are valid until the next run(). In a Worker, worker.terminate() ends the run.
+   * @throws KvmError `memory` if the host memory behind a slot cannot be accessed; `busy` if another thread runs this vCPU; `state` if the vCPU has a
+   * thread of its own, or if a handler of coalesced writes runs it while the run() that called the handler has not returned its exit yet
    */
   run(options?: RunOptions): Exit {
     const timeoutMs = options === undefined ? -1 : limitOf(options)
@@ -92,10 +92,10 @@ export class Vcpu implements Disposable {
   }
 
   /**
-   * Completes the exit that run() or start() gave, with its answer, and lets the guest go no further: its registers and memory are then those
-   * between two instructions, or two rounds of a string instruction, as they are to be read or saved. Completing may make another exit, which is
-   * returned, to be answered and finished in turn: the write after a device's read, or the rest of an access. Nothing pending is no error.
-   * @throws KvmError as run()
+   * Completes the exit that run() or start() gave, with its answer, and lets the guest go no further. Its registers and memory are then those between
+   * two instructions, or between two rounds of a string instruction, and can be read or saved. Completing may cause another exit, which is returned:
+   * the write after a device's read, or the rest of an access. Answer it and finish it in turn. If nothing is pending, the call does nothing.
+   * @throws KvmError as run() does
    * @example
    * for (let exit = vcpu.finishExit(); exit; exit = vcpu.finishExit()) answer(exit)
    * const registers = vcpu.registers.get()
@@ -107,10 +107,10 @@ export class Vcpu implements Disposable {
   }
 
   /**
-   * Runs the guest on a thread of its own, and calls a handler of this thread for each exit; the guest waits for it, and for the promise it may
-   * return. The exit's object holds until then. An exit without a handler ends the run and is what the promise gives; it rejects
-   * with what a handler throws. Either way the vCPU is then stopped, and can be started again where it was.
-   * @throws KvmError `state` when it is started, `busy` when another thread runs it, `argument`
+   * Runs the guest on a thread of its own, and calls a handler on this thread for each exit. The guest waits for the handler, and for the promise
+   * that it may return. The exit's object is valid until then. An exit without a handler ends the run, and the returned promise resolves to that
+   * exit. If a handler throws, the promise rejects with its error. In both cases the vCPU is then stopped, and can be started again where it was.
+   * @throws KvmError `state` if it is already started, `busy` if another thread runs it, `argument`
    * @example
    * const vcpu = vm.createVcpu().enter('real', { ip: 0x1000 })
    * const end = await vcpu.start({ 'io-out': ({ port, data }) => console.log(port, data) })
@@ -120,54 +120,54 @@ export class Vcpu implements Disposable {
     return this.#started.begin(handlers, options)
   }
 
-  /** What start(), pause(), resume() and stop() made of it. A run() in progress on another thread does not show here. */
+  /** The state that start(), pause(), resume() and stop() gave the vCPU. A run() in progress on another thread does not show here. */
   get state(): VcpuState {
     return this.#started.state
   }
 
-  /** Resolves when the guest is out; handlers in progress go on, and the guest waits for resume(). @throws KvmError `state` when stopped */
+  /** Resolves when the guest is out. Handlers in progress go on, and the guest waits for resume(). @throws KvmError `state` if it is stopped */
   pause(): Promise<void> {
     return this.#started.pause()
   }
-  /** On into the guest after pause(). @throws KvmError `state` when not parked */
+  /** Lets the guest go on after pause(). @throws KvmError `state` if it is not parked */
   resume(): void {
     this.#started.resume()
   }
-  /** Ends the run that start() began, with `{ reason: 'stopped' }`, and resolves when it is over. Does nothing when stopped. */
+  /** Ends the run that start() began with `{ reason: 'stopped' }`, and resolves when it is over. It does nothing if the vCPU is stopped. */
   stop(): Promise<void> {
     return this.#started.stop()
   }
-  /** Whether a started vCPU keeps the process alive, as it does at first. */
+  /** Makes a started vCPU keep the process alive, which is the default. */
   ref(): this {
     this.#started.ref()
     return this
   }
-  /** The opposite of ref(). */
+  /** Lets the process end although the vCPU is started. */
   unref(): this {
     this.#started.unref()
     return this
   }
 
-  /** Ends the run in progress on whatever thread, or else the next one, with `{ reason: 'interrupted' }`. */
+  /** Ends the run in progress on any thread, or else the next one, with `{ reason: 'interrupted' }`. */
   kick(): void {
     this.#handle.checkOpen()
     this.#native.kick()
   }
 
   /**
-   * Which signals are blocked while this vCPU is in KVM_RUN, in place of the thread's own mask: KVM_SET_SIGNAL_MASK (api.rst 4.17). The signal
-   * by which kick() and time limits work stays open, whatever is asked.
-   * @param blocked numbers of signal(7)
+   * Sets the signals that are blocked while this vCPU is in KVM_RUN, instead of the thread's own mask: KVM_SET_SIGNAL_MASK (api.rst 4.17). The signal
+   * that kick() and time limits use is never blocked.
+   * @param blocked numbers of signals (signal(7))
    */
   setSignalMask(blocked: Iterable<number>): void {
     setSignalMask(this.#handle, blocked)
   }
 
   /**
-   * Puts the vCPU into a processor mode, ready to run at `ip`, whatever it did before: control registers, segments and descriptor tables are as
-   * after power-on but for what the mode needs, and what waited to be delivered is gone, as is an exit that stop() left for the next run.
-   * Other registers are kept. A vCPU without CPUID gets one that has long mode, and little else. Returns the vCPU.
-   * @throws KvmError `argument`; `no-memslot` where the tables of long mode would lie; `state` when CPUID has no long mode
+   * Puts the vCPU into a processor mode, ready to run at `ip`, whatever it did before. Control registers, segments and descriptor tables are as after
+   * power-on, except for what the mode needs. Events that wait to be delivered are dropped, and so is an exit that stop() left for the next run.
+   * Other registers keep their values. If the vCPU has no CPUID, it gets one that has long mode and little else. Returns the vCPU.
+   * @throws KvmError `argument`; `no-memslot` if no memslot covers the tables of long mode; `state` if its CPUID lacks long mode
    */
   enter<M extends Mode>(mode: M, options: ModeOptions[M]): this {
     this.#handle.checkOpen()
@@ -188,11 +188,11 @@ export class Vcpu implements Disposable {
     return this
   }
 
-  /** Ends what start() began, and closes the descriptor; a second call does nothing. */
+  /** Ends what start() began, and closes the descriptor. A second call does nothing. */
   close(): void {
     takeEach([() => this.#started.end(), () => this.stats.close(), () => this.#native.close()])
   }
-  /** close(), at the end of a `using` block. */
+  /** Calls close() at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
   }

@@ -1,4 +1,4 @@
-/** What a VM closes with itself. */
+/** The objects that a VM closes together with itself. */
 import { KvmError } from '../../abi/errors.js'
 import type { Handle } from '../../abi/ioctls.js'
 
@@ -7,7 +7,7 @@ export interface Closable {
   close(): void
 }
 
-/** @internal What was made of a VM and is open: closing the VM ends it. */
+/** @internal The open objects that were made from a VM. Closing the VM ends them. */
 export class Belongings {
   readonly #handle: Handle
   readonly #open = new Set<Closable>()
@@ -17,13 +17,13 @@ export class Belongings {
     this.#handle = handle
   }
 
-  /** For what close() ends: it calls listeners and handlers, who may still look at the VM, but add nothing to it. */
+  /** Refuses new objects while close() is in progress: it calls listeners and handlers, which may still look at the VM but add nothing to it. */
   checkOpen(): void {
     this.#handle.checkOpen()
     if (this.closing) throw new KvmError('closed', `${this.#handle.name} is being closed`)
   }
 
-  /** @param make gets what the thing calls when it is closed by itself */
+  /** @param make gets the function that the object calls when it is closed by itself */
   keep<T extends Closable>(make: (onClose: () => void) => T): T {
     this.checkOpen()
     const made = make(() => this.#open.delete(made))
@@ -31,7 +31,7 @@ export class Belongings {
     return made
   }
 
-  /** One step for each, of which none keeps the others from being taken. */
+  /** Returns one step for each object, so that a step that fails does not prevent the others. */
   closeEach(): (() => void)[] {
     return [...this.#open].map((one) => () => one.close())
   }

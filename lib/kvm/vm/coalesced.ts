@@ -1,4 +1,4 @@
-/** Writes that KVM queues instead of leaving the guest: KVM_REGISTER_COALESCED_MMIO (api.rst 4.116). */
+/** Writes that KVM queues, so that the guest need not leave for each: KVM_REGISTER_COALESCED_MMIO (api.rst 4.116). */
 import { AsyncResource } from 'node:async_hooks'
 import type { Gpa } from '../../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOptions, checkSize, hexRange, pageSize } from '../../abi/arguments.js'
@@ -9,13 +9,13 @@ import { checkOurs, ours } from '../../abi/internal.js'
 import type { Causes, Handle } from '../../abi/ioctls.js'
 import type { NativeVm } from '../../abi/native.js'
 
-/** A range for {@link Vm.coalesce}: ports, or guest-physical addresses, from the first on. */
+/** A range for {@link Vm.coalesce}, of ports or of guest-physical addresses. */
 export interface CoalescedRange {
-  /** The first I/O port; or else `gpa`. */
+  /** The first I/O port. Give this or `gpa`. */
   port?: number
   /** The first guest-physical address, outside every memslot. */
   gpa?: Gpa
-  /** How many ports or bytes. */
+  /** The number of ports or bytes. */
   size: number
 }
 
@@ -23,19 +23,19 @@ export interface CoalescedRange {
 export interface CoalescedWrite {
   /** The port, or the guest-physical address. */
   address: number
-  /** The bytes written, copied. */
+  /** A copy of the written bytes. */
   data: Uint8Array
 }
 
 /**
- * Takes the writes of one range, oldest first. It may run other vCPUs, open and close ranges, and drain: what waits is handed on before that
- * goes on, each write once and in the guest's order. It is called in the async context in which coalesce() was.
+ * Takes the writes of one range, oldest first. It may run other vCPUs, open and close ranges, and drain. Waiting writes are delivered before such a
+ * call goes on, each once and in the guest's order. It is called in the async context of coalesce().
  */
 export type CoalescedHandler = (writes: readonly CoalescedWrite[]) => void
 
 let makeZone: (table: Coalescing) => CoalescedZone
 
-/** A registered range. Made by {@link Vm.coalesce}. */
+/** A registered range. {@link Vm.coalesce} makes it. */
 export class CoalescedZone implements Disposable {
   readonly #table: Coalescing
 
@@ -48,16 +48,16 @@ export class CoalescedZone implements Disposable {
     this.#table = table
   }
 
-  /** Delivers now what waits, of every range that this Worker has of the VM: for a guest that goes long without an exit. */
+  /** Delivers now the writes that wait, for every range that this Worker has of the VM. Use it for a guest that runs long without an exit. */
   drain(): void {
     this.#table.drain()
   }
 
-  /** What waits is delivered; from now on each write is an exit. A second call does nothing. */
+  /** Delivers the writes that wait. From now on each write is an exit. A second call does nothing. */
   close(): void {
     this.#table.remove(this)
   }
-  /** close(), at the end of a `using` block. */
+  /** Calls close() at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
   }
@@ -65,28 +65,28 @@ export class CoalescedZone implements Disposable {
 
 const causes: Causes = { ENOSPC: 'a bus of a VM has room for 1000 devices, and it is full' }
 
-/** What is behind a zone. */
+/** What a zone consists of. */
 interface Registered {
   zone: CoalescedZone
   request: kvm_coalesced_mmio_zone
   handler: CoalescedHandler
 }
 
-/** Writes of one range that follow on each other. */
+/** Consecutive writes to one range. */
 interface Batch {
   handler: CoalescedHandler
   writes: CoalescedWrite[]
 }
 
-/** @internal this environment's ranges of one VM. The ring is one for all vCPUs: what any of them wrote there comes with the next drain. */
+/** @internal The ranges of one VM in this environment. All vCPUs share one ring: a drain delivers what any of them wrote there. */
 export class Coalescing {
   readonly #vm: NativeVm
   readonly #handle: Handle
   readonly #zones: Registered[] = []
-  // As many as the ring, which is the rest of its page, can hold.
+  // The ring is the rest of its page, so this array can hold all its entries.
   readonly #entries = new Uint8Array(pageSize - kvm_coalesced_mmio_ring.size)
-  // What was taken out of the ring and no handler was called with yet, oldest first. A handler may run a vCPU, close a range or drain, each of
-  // which hands on all that waits before it goes on: so nothing is overtaken, whichever drain() is the one that hands it on.
+  // The writes that were taken from the ring and not yet given to a handler, oldest first. A handler may run a vCPU, close a range or drain. Each of
+  // these first delivers all writes that wait, so the order stays right, whichever drain() delivers them.
   readonly #waiting: Batch[] = []
 
   constructor(vm: NativeVm, handle: Handle) {
@@ -100,12 +100,12 @@ export class Coalescing {
     if (typeof handler !== 'function') throw argumentError('handler', typeof handler, 'a function')
     const addr = port === undefined ? checkAddress('gpa', gpa) : checkInteger('port', port, 0, 0xffff)
     const request = new kvm_coalesced_mmio_zone({ addr, size: checkSize('size', size), pio: port === undefined ? 0 : 1 })
-    // Before KVM is asked, for it looks at the function's properties.
+    // Comes before KVM is asked, because bind() reads properties of the function.
     const bound = AsyncResource.bind(handler, 'KvmCoalescedZone')
     const asked = `coalescing ${port === undefined ? 'gpa' : 'port'} ${hexRange(addr, size)}`
     const result = this.#vm.coalesce(request.bytes)
     if (errnoName(result) === 'EEXIST')
-      throw new KvmError('overlap', `${asked}: it overlaps a coalesced range of this VM, of this thread or another's`)
+      throw new KvmError('overlap', `${asked}: the range overlaps a coalesced range of this VM, in this thread or another`)
     if (result < 0) throw this.#handle.refused(KVM_REGISTER_COALESCED_MMIO, result, asked, causes)
     const zone = makeZone(this)
     this.#zones.push({ zone, request, handler: bound })
@@ -120,13 +120,13 @@ export class Coalescing {
     this.#handOn()
   }
 
-  /** Every write that waits, in the guest's order: those of one range that follow on each other come in one call. */
+  /** Delivers every write that waits, in the guest's order. Consecutive writes to one range come in one call. */
   drain(): void {
     this.#sort(this.#vm.drainCoalesced(this.#entries))
     this.#handOn()
   }
 
-  // What was moved out of the ring goes to its owners before any handler runs.
+  // The writes moved out of the ring are assigned to their owners before any handler runs.
   #sort(count: number): void {
     let owner: Registered | undefined
     let writes: CoalescedWrite[] = []
@@ -140,7 +140,7 @@ export class Coalescing {
     }
   }
 
-  // The exit that made this call must still reach its own caller: what a handler throws goes where a listener's error would.
+  // The exit that led to this call must still reach its caller. So a handler's error is thrown later, as a listener's error would be.
   #handOn(): void {
     for (let batch = this.#waiting.shift(); batch; batch = this.#waiting.shift())
       try {

@@ -1,4 +1,4 @@
-/** A VM's memory as its guest addresses it. */
+/** The memory of a VM, by the addresses that its guest uses. */
 import type { Gpa } from '../../abi/addresses.js'
 import { checkAddress, checkBytes, checkInteger, hex } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
@@ -33,9 +33,9 @@ export class GuestMemory {
   }
 
   /**
-   * A copy of guest memory, across memslots.
-   * @param length bytes
-   * @throws KvmError `no-memslot` where no slot covers an address, `memory` where the host's memory behind one cannot be read
+   * Returns a copy of guest memory, which may span memslots.
+   * @param length the number of bytes
+   * @throws KvmError `no-memslot` if no slot covers an address, `memory` if the host memory behind one cannot be read
    */
   read(gpa: Gpa, length: number): Uint8Array {
     const bytes = zeroed(checkInteger('length', length, 0, 2 ** 32))
@@ -44,7 +44,7 @@ export class GuestMemory {
   }
 
   /**
-   * Copies bytes into guest memory, across memslots; nothing is written unless all of it has a memslot.
+   * Copies bytes into guest memory, which may span memslots. Nothing is written unless memslots cover all of it.
    * @throws KvmError `no-memslot`, `memory`
    */
   write(gpa: Gpa, bytes: Uint8Array): void {
@@ -58,7 +58,7 @@ export class GuestMemory {
     checkAddress('gpa', gpa)
     for (let done = 0; done < length; ) {
       const slot = this.#memslots.lookup(gpa + done)
-      if (!slot) throw new KvmError('no-memslot', `no memslot at gpa ${hex(gpa + done)}: nothing to read or write there`, { gpa: gpa + done })
+      if (!slot) throw new KvmError('no-memslot', `no memslot at gpa ${hex(gpa + done)}, so there is nothing to read or write`, { gpa: gpa + done })
       const within = gpa + done - slot.gpa
       const size = Math.min(length - done, slot.size - within)
       visit(slot, slot.offset + within, done, size)

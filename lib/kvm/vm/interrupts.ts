@@ -1,4 +1,4 @@
-/** Interrupts with the controllers in the kernel (api.rst 4.24 to 4.26, 4.52, 4.70): what a VMM's devices raise. */
+/** Interrupts that a VMM's devices raise, with the interrupt controllers in the kernel (api.rst 4.24 to 4.26, 4.52, 4.70). */
 import { checkBoolean, checkInteger, checkList, checkOneOf, checkOptions } from '../../abi/arguments.js'
 import {
   KVM_IRQ_ROUTING_IRQCHIP,
@@ -26,16 +26,16 @@ import { type Irqfd, type IrqfdOptions, makeIrqfd } from './irqfd.js'
 
 /** A message-signalled interrupt (Intel SDM volume 3, 12.11). */
 export interface MsiMessage {
-  /** Where a device would write: 0xfee00000 and the destination's APIC id at bit 12. */
+  /** The address that a device would write to: 0xfee00000, with the destination's APIC id from bit 12 on. */
   address: number
-  /** The vector in the low byte. */
+  /** The data that a device would write, with the vector in the low byte. */
   data: number
 }
 
-/** Where a global system interrupt leads. */
+/** The destination of a global system interrupt. */
 export type GsiRoute = { gsi: number; irqchip: 'pic-master' | 'pic-slave' | 'ioapic'; pin: number } | { gsi: number; msi: MsiMessage }
 
-/** @internal what the interrupts of a VM need of it */
+/** @internal The parts of a VM that its interrupts need. */
 export interface InterruptsParts {
   handle: Handle
   capabilities: Capabilities
@@ -47,17 +47,17 @@ export let makeInterrupts: (parts: InterruptsParts) => VmInterrupts
 
 const irqchips = { 'pic-master': KVM_IRQCHIP_PIC_MASTER, 'pic-slave': KVM_IRQCHIP_PIC_SLAVE, ioapic: KVM_IRQCHIP_IOAPIC }
 const irqchipNames = Object.keys(irqchips) as (keyof typeof irqchips)[]
-const noIrqchip = 'the VM has no interrupt controllers in the kernel; createIrqchip() comes before the first vCPU'
+const noIrqchip = 'the VM has no interrupt controllers in the kernel; call createIrqchip() before the first vCPU is made'
 const u32 = (name: string, value: unknown) => checkInteger(name, value, 0, 0xffff_ffff)
 
-// Each errno with the one reason for which the kernel gives it (arch/x86/kvm/x86.c, irq_comm.c).
-const irqchipCauses: Causes = { EEXIST: 'the VM has them already', EINVAL: 'they must be made before the first vCPU' }
-const pitCauses: Causes = { EEXIST: 'the VM has it already', ENOENT: 'it needs createIrqchip() first' }
+// For each errno, the only reason for which the kernel gives it (arch/x86/kvm/x86.c, irq_comm.c).
+const irqchipCauses: Causes = { EEXIST: 'the VM already has them', EINVAL: 'they must be made before the first vCPU' }
+const pitCauses: Causes = { EEXIST: 'the VM already has it', ENOENT: 'call createIrqchip() first' }
 const lineCauses: Causes = { ENXIO: noIrqchip }
 const msiCauses: Causes = { EINVAL: noIrqchip }
 
 /**
- * The interrupt controllers of a VM, and what leads to them: {@link Vm.interrupts}.
+ * The interrupt controllers of a VM, and the ways to raise an interrupt: {@link Vm.interrupts}.
  * @example
  * using machine = kvm.createVm()
  * machine.interrupts.createIrqchip()
@@ -76,16 +76,16 @@ export class VmInterrupts {
   }
 
   /**
-   * Interrupt controllers in the kernel: two PICs, an IOAPIC and a local APIC for each vCPU (KVM_CREATE_IRQCHIP). They come before the first
-   * vCPU. From then on HLT waits for an interrupt inside run() instead of being an exit.
+   * Creates the interrupt controllers in the kernel: two PICs, an IOAPIC and a local APIC for each vCPU (KVM_CREATE_IRQCHIP). Call it before the
+   * first vCPU is made. From then on HLT waits for an interrupt inside run() and is no exit.
    */
   createIrqchip(): void {
     this.#parts.handle.plain(KVM_CREATE_IRQCHIP, 'creating the interrupt controllers', undefined, irqchipCauses)
   }
 
   /**
-   * The programmable interval timer in the kernel, at ports 0x40 to 0x43, on GSI 0 (KVM_CREATE_PIT2). It comes after createIrqchip().
-   * @param options `speaker`: port 0x61 too
+   * Creates the programmable interval timer in the kernel, at ports 0x40 to 0x43, on GSI 0 (KVM_CREATE_PIT2). Call it after createIrqchip().
+   * @param options `speaker` adds port 0x61
    */
   createPit(options: { speaker?: boolean } = {}): void {
     const { speaker = false } = checkOptions('options', options, ['speaker'])
@@ -99,14 +99,14 @@ export class VmInterrupts {
     this.#parts.handle.plain(KVM_IRQ_LINE, `setting GSI ${gsi}`, bytes, lineCauses)
   }
 
-  /** Sends a message-signalled interrupt: KVM_SIGNAL_MSI. It is false when no vCPU takes it. */
+  /** Sends a message-signalled interrupt: KVM_SIGNAL_MSI. Returns false if no vCPU takes it. */
   signalMsi(message: MsiMessage): boolean {
     const { address, data } = checkOptions('message', message, ['address', 'data'])
     const { bytes } = new kvm_msi({ ...splitAddress(address), data: u32('data', data) })
     return this.#parts.handle.plain(KVM_SIGNAL_MSI, 'sending a message-signalled interrupt', bytes, msiCauses) > 0
   }
 
-  /** Replaces the whole table of where interrupts lead: KVM_SET_GSI_ROUTING. At first GSIs 0 to 23 are the PICs' and the IOAPIC's pins. */
+  /** Replaces the whole table of interrupt destinations: KVM_SET_GSI_ROUTING. At first GSIs 0 to 23 are the pins of the PICs and the IOAPIC. */
   setRouting(routes: Iterable<GsiRoute>): void {
     const entries = checkList('routes', routes).map((route, place) => routeEntry(`routes[${place}]`, route))
     this.#parts.handle.list(KVM_SET_GSI_ROUTING, kvm_irq_routing_entry, entries, `routing ${entries.length} interrupts`, {
@@ -114,13 +114,13 @@ export class VmInterrupts {
     })
   }
 
-  /** An interrupt line that any thread raises without stopping the guest: KVM_IRQFD. */
+  /** Makes an interrupt line that any thread can raise without stopping the guest: KVM_IRQFD. */
   irqfd(options: IrqfdOptions): Irqfd {
     const causes = { EINVAL: () => this.#missing() ?? this.#tooHigh([options.gsi]) }
     return this.#parts.belongings.keep((onClose) => makeIrqfd(this.#parts.handle, options, causes, onClose))
   }
 
-  // Reading a controller changes nothing, and fails with ENXIO where there is none (api.rst 4.26).
+  // Reading a controller changes nothing, and fails with ENXIO if there is none (api.rst 4.26).
   #missing(): string | undefined {
     return this.#parts.handle.send(KVM_GET_IRQCHIP, new kvm_irqchip().bytes) < 0 ? noIrqchip : undefined
   }

@@ -1,4 +1,4 @@
-/** Writes of the guest that become events instead of exits: KVM_IOEVENTFD (api.rst 4.59). */
+/** Guest writes that become events instead of exits: KVM_IOEVENTFD (api.rst 4.59). */
 import type { Gpa } from '../../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOptions, hex } from '../../abi/arguments.js'
 import { making } from '../../abi/exhausted.js'
@@ -10,20 +10,20 @@ import type { Causes, Handle } from '../../abi/ioctls.js'
 import type { NativeRegistration, NativeVm } from '../../abi/native.js'
 import { createEventfd, Eventfd, listen, unlisten } from '../eventfd.js'
 
-/** The options of {@link Vm.ioeventfd}: a port or a GPA, and how wide the write must be. */
+/** The options of {@link Vm.ioeventfd}: a port or a GPA, and the width of the write. */
 export interface IoEventfdOptions {
-  /** An I/O port; or else `gpa`. */
+  /** An I/O port. Give this or `gpa`. */
   port?: number
   /** A guest-physical address outside every memslot. */
   gpa?: Gpa
-  /** Bytes of the write: 1, 2, 4 or 8; any width if 0 or absent (KVM_CAP_IOEVENTFD_ANY_LENGTH). */
+  /** The bytes of the write: 1, 2, 4 or 8. If it is 0 or absent, any width counts (KVM_CAP_IOEVENTFD_ANY_LENGTH). */
   size?: 0 | 1 | 2 | 4 | 8
-  /** Only writes of this value. */
+  /** The value to wait for. If it is absent, every write counts. */
   datamatch?: bigint
 }
 
 const causes: Causes = {
-  EEXIST: 'there is one at this address, with this size and value',
+  EEXIST: 'the VM already has an ioeventfd at this address, with this size and value',
   ENOSPC: 'a bus of a VM has room for 1000 devices, and it is full'
 }
 
@@ -33,7 +33,7 @@ function requestOf(options: IoEventfdOptions, fd: number): kvm_ioeventfd {
   if (![0, 1, 2, 4, 8].includes(size)) throw argumentError('size', size, '1, 2, 4, 8, or 0 for any')
   if (datamatch !== undefined && typeof datamatch !== 'bigint') throw argumentError('datamatch', datamatch, 'a bigint')
   if (datamatch !== undefined && size === 0) throw argumentError('datamatch', datamatch, 'given together with a size')
-  // KVM compares the whole number with what was written: a wider one would never match.
+  // KVM compares all bits of the value with the written ones, so a value wider than the write would never match.
   if (datamatch !== undefined && BigInt.asUintN(8 * size, datamatch) !== datamatch)
     throw argumentError('datamatch', datamatch, `a bigint of ${size} bytes, from 0 on`)
   const addr = port === undefined ? checkAddress('gpa', gpa) : checkInteger('port', port, 0, 0xffff)
@@ -50,7 +50,7 @@ function requestOf(options: IoEventfdOptions, fd: number): kvm_ioeventfd {
 export let makeIoEventfd: (vm: NativeVm, handle: Handle, options: IoEventfdOptions, onClose: () => void) => IoEventfd
 
 /**
- * A doorbell of the guest: its write there is counted by KVM, and heard in the event loop. Made by {@link Vm.ioeventfd}.
+ * A doorbell for the guest. KVM counts the guest's writes to it, and the event loop gets the counts. {@link Vm.ioeventfd} makes it.
  * @example
  * using doorbell = vm.ioeventfd({ port: 0x10, size: 1 })
  * doorbell.on('event', (count) => console.log(`rung ${count} times`))
@@ -69,7 +69,7 @@ export class IoEventfd extends Eventfd {
     try {
       const request = requestOf(options, eventfd.fd)
       listen(this, eventfd)
-      // Last: from here on the guest's writes are no exits.
+      // This step comes last: from here on the guest's writes are no exits.
       const made = making(() => vm.ioeventfd(request.bytes))
       if (typeof made === 'number') throw handle.refused(KVM_IOEVENTFD, made, `making an ioeventfd at ${hex(request.addr)}`, causes, { ...options })
       this.#registration = made
@@ -81,12 +81,12 @@ export class IoEventfd extends Eventfd {
     }
   }
 
-  /** Whether close() was called, here or on the VM. */
+  /** Whether close() was called, on this object or on the VM. */
   get closed(): boolean {
     return this.#registration.fd < 0
   }
 
-  /** The guest's writes are exits again. A second call does nothing. */
+  /** Closes the doorbell: the guest's writes are exits again. A second call does nothing. */
   override close(): void {
     if (this.closed) return
     this.#registration.close()

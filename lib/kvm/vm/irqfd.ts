@@ -11,9 +11,11 @@ import { createEventfd, Eventfd, listen, signalEventfd, unlisten } from '../even
 
 /** The options of {@link VmInterrupts.irqfd}. */
 export interface IrqfdOptions {
-  /** The global system interrupt it raises: where that leads, setRouting() says. */
+  /** The global system interrupt that it raises. setRouting() decides where that leads. */
   gsi: number
-  /** A level-triggered line: KVM lowers it at the guest's end of interrupt, and `'event'` says so, for a device that still wants it. */
+  /**
+   * Whether the line is level-triggered. KVM lowers it at the guest's end of interrupt and emits `'event'`, for a device that must raise it again.
+   */
   resample?: boolean
 }
 
@@ -21,8 +23,8 @@ export interface IrqfdOptions {
 export let makeIrqfd: (handle: Handle, options: IrqfdOptions, causes: Causes, onClose: () => void) => Irqfd
 
 /**
- * A device's interrupt line that any thread of the process can raise without a vCPU leaving the guest: KVM_IRQFD. Made by
- * {@link VmInterrupts.irqfd}.
+ * A device's interrupt line. Any thread of the process can raise it without making a vCPU leave the guest: KVM_IRQFD. {@link VmInterrupts.irqfd}
+ * makes it.
  * @example
  * using machine = kvm.createVm()
  * machine.interrupts.createIrqchip()
@@ -57,7 +59,7 @@ export class Irqfd extends Eventfd {
         flags: resample ? KVM_IRQFD_FLAG_RESAMPLE : 0,
         resamplefd: this.#resample?.fd ?? 0
       })
-      // Last: from here on the line is raised.
+      // This step comes last: from here on the line can be raised.
       handle.plain(KVM_IRQFD, `making an irqfd for GSI ${gsi}`, this.#assignment.bytes, causes)
     } catch (error) {
       unlisten(this)
@@ -67,22 +69,22 @@ export class Irqfd extends Eventfd {
     }
   }
 
-  /** Whether close() was called, here or on the VM. */
+  /** Whether close() was called, on this object or on the VM. */
   get closed(): boolean {
     return this.#eventfd.fd < 0
   }
 
-  /** Raises the interrupt. Raised twice before the guest takes it, it comes once. */
+  /** Raises the interrupt. If it is raised twice before the guest takes it, the guest gets it once. */
   trigger(): void {
     if (this.closed) throw new KvmError('closed', `the irqfd of GSI ${this.gsi} is closed`)
     signalEventfd(this.#eventfd)
   }
 
-  /** The line is nobody's any more. A second call does nothing. */
+  /** Releases the line. A second call does nothing. */
   override close(): void {
     if (this.closed) return
     this.#assignment.flags = KVM_IRQFD_FLAG_DEASSIGN
-    // Of a VM that is closed KVM has taken it back already.
+    // If the VM is closed, KVM has already released the line.
     if (!this.#handle.closed) this.#handle.send(KVM_IRQFD, this.#assignment.bytes)
     this.#eventfd.close()
     this.#resample?.close()

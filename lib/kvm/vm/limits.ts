@@ -1,25 +1,25 @@
-/** What the host allows a VM. */
+/** The limits that the host sets for a VM. */
 import { guestPhysicalLimit } from '../../memory/guest-physical.js'
 import type { Capabilities } from '../capabilities.js'
 
-/** What the host allows a VM. */
+/** The limits that the host sets for a VM. */
 export interface VmLimits {
   memslots: number
   vcpus: number
-  /** Ids lie below this. */
+  /** Every vCPU id is below this. */
   vcpuIds: number
-  /** Bytes of a vCPU's shared pages. */
+  /** The size of a vCPU's shared pages in bytes. */
   runPageSize: number
   /** The first guest-physical address that no memslot may reach. */
   readonly guestPhysicalLimit: number
 }
 
-// It is the host's, and reading it takes files of /proc and /sys.
+// The value is the same for all VMs of the host, and computing it reads files of /proc and /sys.
 let guestPhysical: number | undefined
 
 /** @internal */
 export function limitsOf(capabilities: Capabilities, runPageSize: number): VmLimits {
-  // Where there is no maximum, it is 4 (api.rst 4.7).
+  // If KVM reports no maximum, it is 4 (api.rst 4.7).
   return {
     memslots: capabilities.check('NR_MEMSLOTS'),
     vcpus: capabilities.check('MAX_VCPUS') || 4,

@@ -10,12 +10,12 @@ import { makeVcpu, type Vcpu } from '../vcpu/vcpu.js'
 import type { VmLimits } from './limits.js'
 
 const causes: Causes = {
-  EEXIST: 'the id is taken; ids are not used again within a VM',
-  // Of the add-on, before it asks the kernel.
-  ENOSPC: 'no real-time signal is free by which runs could be ended'
+  EEXIST: 'the id is taken; a VM never uses an id again',
+  // The add-on gives this before it asks the kernel.
+  ENOSPC: 'no real-time signal is free, and the library needs one to end runs'
 }
 
-/** @internal Those that this environment created or found, by id. */
+/** @internal The vCPUs that this environment created or found, by id. */
 export class Vcpus {
   readonly #native: NativeVm
   readonly #handle: Handle
@@ -36,7 +36,7 @@ export class Vcpus {
     return this.#known
   }
 
-  /** @param id the next one that is free if absent */
+  /** @param id if absent, the next free one */
   create(id?: number): Vcpu {
     return id === undefined ? this.#create(this.#known.size, true) : this.#create(checkInteger('id', id), false)
   }
@@ -47,7 +47,7 @@ export class Vcpus {
       throw new KvmError('limit', `vCPU ${id}: this host allows ${vcpus} vCPUs a VM, with ids below ${vcpuIds}`, { vcpus, vcpuIds, argument: 'id' })
     const vcpu = making(() => this.#native.createVcpu(id))
     if (typeof vcpu !== 'number') return this.#hold(vcpu, id)
-    // Another environment may have made it.
+    // Another environment may have created it.
     if (errnoName(vcpu) === 'EEXIST' && orNext) return this.#create(id + 1, true)
     throw this.#handle.refused(KVM_CREATE_VCPU, vcpu, `creating vCPU ${id}`, causes)
   }
@@ -58,7 +58,7 @@ export class Vcpus {
     return made
   }
 
-  /** @throws KvmError `argument` when no environment has it open */
+  /** @throws KvmError `argument` if no environment has it open */
   find(id: number): Vcpu {
     const known = this.#known.get(checkInteger('id', id, 0, 2 ** 32 - 1))
     if (known && !known.closed) return known

@@ -20,18 +20,19 @@ import { prepareVm } from './prepare.js'
 import { tokenOf, type VmToken, vmOf } from './share.js'
 import { Vcpus } from './vcpus.js'
 
-/** @internal a VM that nobody has yet */
+/** @internal Makes a VM from a native one that no Vm has yet. */
 export let makeVm: (vm: NativeVm) => Vm
 
 /**
- * The descriptor of a VM, and whether its end has begun: what whoever observes it needs beyond what it offers everybody. Undefined for what is no Vm.
+ * Returns what an observer of a VM needs beyond the public members: its descriptor, and whether its end has begun. Returns undefined for a value
+ * that is no Vm.
  * @internal
  * @throws KvmError `closed`
  */
 export let observedOf: (vm: unknown) => { fd: number; isClosing: () => boolean } | undefined
 
 /**
- * A virtual machine. Made by {@link Kvm.createVm}.
+ * A virtual machine. {@link Kvm.createVm} makes it.
  * @example
  * using vm = kvm.createVm()
  * vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(2 * MiB) })
@@ -42,7 +43,7 @@ export class Vm implements VcpuHost, Disposable {
   readonly memory: GuestMemory
   readonly interrupts: VmInterrupts
   readonly capabilities: VmCapabilities
-  /** Counters of the VM, without privilege: KVM_GET_STATS_FD. */
+  /** The counters of the VM, which need no privilege: KVM_GET_STATS_FD. */
   readonly stats: Statistics
   readonly limits: VmLimits
   readonly #native: NativeVm
@@ -80,7 +81,7 @@ export class Vm implements VcpuHost, Disposable {
     this.#vcpus = new Vcpus(vm, handle, this.limits, this, this.#queues)
   }
 
-  /** Whether close() was called. Any other use then throws `closed`. */
+  /** Whether close() was called. Every other call then throws `closed`. */
   get closed(): boolean {
     return this.#handle.closed
   }
@@ -90,9 +91,9 @@ export class Vm implements VcpuHost, Disposable {
   }
 
   /**
-   * A new vCPU: KVM_CREATE_VCPU.
-   * @param id its APIC id; the next free one if absent. An id cannot be used twice, even after close
-   * @throws KvmError `limit` when the host allows no more
+   * Creates a vCPU: KVM_CREATE_VCPU.
+   * @param id its APIC id; the default is the next free one. An id cannot be used twice, even after close()
+   * @throws KvmError `limit` if the host allows no more
    */
   createVcpu(id?: number): Vcpu {
     this.#belongings.checkOpen()
@@ -100,8 +101,8 @@ export class Vm implements VcpuHost, Disposable {
   }
 
   /**
-   * The vCPU of that number, whichever environment created it. It stays open as long as one of them has not closed it.
-   * @throws KvmError `argument` when there is none
+   * Returns the vCPU with that number, whichever environment created it. A vCPU stays open until every environment that has it has closed it.
+   * @throws KvmError `argument` if there is none
    */
   vcpu(id: number): Vcpu {
     this.#belongings.checkOpen()
@@ -109,8 +110,9 @@ export class Vm implements VcpuHost, Disposable {
   }
 
   /**
-   * What another Worker of this process attaches the VM by: post it there. One token serves one attach(). It holds the VM, even when nothing else
-   * does, until it is attached, the VM is closed by the environment that created it, or the environment that called share() ends.
+   * Returns a token: post it to another Worker of this process, which passes it to attach(). One token serves one attach(). The token keeps the VM
+   * open, even if nothing else does, until it is attached, or the environment that created the VM closes it, or the environment that called share()
+   * ends.
    * @example
    * const { port1 } = new MessageChannel()
    * port1.postMessage(vm.share())
@@ -121,9 +123,9 @@ export class Vm implements VcpuHost, Disposable {
   }
 
   /**
-   * The same VM in another Worker: its memslots with their mappings, and its vCPUs by {@link Vm.vcpu}. To close it lets go of it; when the
-   * environment that created the VM closes it, it is closed for all.
-   * @throws KvmError `argument` for what is no token, or was used; `closed`
+   * Attaches a VM in another Worker: its memslots with their mappings, and its vCPUs by {@link Vm.vcpu}. Its close() only releases this Worker's
+   * hold; when the environment that created the VM closes it, the VM is closed for all.
+   * @throws KvmError `argument` for a value that is no token, or a token that was used; `closed`
    * @example
    * using same = Vm.attach(vm.share())
    * same.memslots.length === vm.memslots.length   // true
@@ -133,22 +135,22 @@ export class Vm implements VcpuHost, Disposable {
   }
 
   /**
-   * Memory that only the guest reaches, for memslots of this VM: KVM_CREATE_GUEST_MEMFD.
-   * @throws KvmError `unavailable` on kernels and VM types without it
+   * Creates memory that only the guest reaches, for memslots of this VM: KVM_CREATE_GUEST_MEMFD.
+   * @throws KvmError `unavailable` on kernels and VM types that lack it
    */
   createGuestMemfd(options: GuestMemfdOptions): GuestMemfd {
     return createGuestMemfd(this.#native, this.#handle, options)
   }
 
-  /** A place whose writes become events of the event loop instead of exits: KVM_IOEVENTFD. */
+  /** Makes an address whose writes become events in the event loop instead of exits: KVM_IOEVENTFD. */
   ioeventfd(options: IoEventfdOptions): IoEventfd {
     return this.#belongings.keep((onClose) => makeIoEventfd(this.#native, this.#handle, options, onClose))
   }
 
   /**
-   * Queues the guest's writes to a range instead of leaving the guest for each (KVM_REGISTER_COALESCED_MMIO). The handler gets them before
-   * run() returns its next exit, or a started vCPU's is told; a full queue is an exit, that of the write which found no room. The queue is one for
-   * the VM: what was written while another Worker ran the vCPU stays in it until this one's next exit or {@link CoalescedZone.drain}.
+   * Queues the guest's writes to a range, so that the guest need not leave for each (KVM_REGISTER_COALESCED_MMIO). The handler gets them before run()
+   * returns its next exit, or before a handler of a started vCPU gets its exit. If the queue is full, the next write is an exit. A VM has one queue:
+   * writes made while another Worker ran the vCPU stay in it until this Worker's next exit or {@link CoalescedZone.drain}.
    * @throws KvmError `argument`, `closed`, `overlap` with a coalesced range of this Worker or another, `ioctl`
    * @example
    * using zone = vm.coalesce({ port: 0x3f8, size: 1 }, (writes) => console.log(writes.length))
@@ -159,7 +161,7 @@ export class Vm implements VcpuHost, Disposable {
   }
 
   /**
-   * Begins to log which pages change, of all memslots: by the guest, and by this library.
+   * Begins to log the pages that change in all memslots, whether the guest or this library writes them.
    * @throws KvmError `in-use` while another log is open, `unavailable`, `ioctl` for a ring once there are vCPUs
    */
   dirtyLog(options: DirtyLogOptions = {}): DirtyLog {
@@ -171,10 +173,9 @@ export class Vm implements VcpuHost, Disposable {
   }
 
   /**
-   * Closes the vCPUs and the VM; its memslots let go of their memory. Started vCPUs are stopped, and where this environment
-   * created the VM, runs of other Workers end with a `closed` error, and its memslots are gone for them, too. Coalesced writes that wait
-   * are delivered first. All of it is closed, also when something of it cannot be closed properly; that is thrown afterwards. A second call
-   * does nothing.
+   * Closes the vCPUs and the VM; its memslots release their memory. Started vCPUs are stopped. If this environment created the VM, runs in other
+   * Workers end with a `closed` error, and the memslots are gone for these Workers, too. Coalesced writes that wait are delivered first. Everything
+   * is closed, even if closing one part fails; the error is thrown afterwards. A second call does nothing.
    * @throws KvmError `state` inside a transaction of its memslots
    */
   close(): void {
@@ -191,7 +192,7 @@ export class Vm implements VcpuHost, Disposable {
       () => tableOf(this.memslots).released()
     ])
   }
-  /** close(), at the end of a `using` block. */
+  /** Calls close() at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
   }

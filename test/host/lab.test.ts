@@ -57,10 +57,7 @@ const left = () => readdirSync('/proc').filter((name) => /^\d+$/.test(name) && p
 
 function start(args: string[], env: NodeJS.ProcessEnv = {}, before: readonly string[] = []): { child: ChildProcess; ended: Promise<Ended> } {
   const [first, ...more] = [...before, process.execPath, commandLine, 'lab', ...args] as [string, ...string[]]
-  const child = spawn(first, more, {
-    env: { ...process.env, TMPDIR: scratch, ...env },
-    stdio: ['ignore', 'pipe', 'pipe']
-  })
+  const child = spawn(first, more, { env: { ...process.env, TMPDIR: scratch, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
   const out: Buffer[] = []
   const err: Buffer[] = []
   child.stdout.on('data', (data: Buffer) => out.push(data))

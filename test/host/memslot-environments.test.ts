@@ -1,7 +1,6 @@
 // Several environments change one VM's memslots. Two Vm objects for one VM are two environments, and take turns where a test wants that.
 
 import { spawnSync } from 'node:child_process'
-import { setImmediate as turn } from 'node:timers/promises'
 import { type DirtyLogMode, KiB, type KvmErrorCode, Mapping, type Memslot, MiB, Vm } from 'node-kvm'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { built, library } from '../support/built.js'
@@ -286,58 +285,6 @@ describe('the end of a VM', () => {
     expect(theirs.deleted).toBe(true)
     expect(slot.deleted).toBe(false)
     checkedError(() => ram.close(), 'in-use')
-  })
-})
-
-describe('a token', () => {
-  test('holds its VM until it is attached', async () => {
-    const ram = page()
-    ram.write(0, new Uint8Array([7]))
-    const token = (() => {
-      const dropped = kvm.createVm()
-      dropped.memslots.create({ gpa: here, mapping: ram })
-      return dropped.share()
-    })()
-    // Collected objects are released in a later turn.
-    for (let round = 0; round < 10; round++) {
-      globalThis.gc?.()
-      await turn()
-    }
-    const attached = Vm.attach(token)
-    expect(attached.memory.read(here, 1)).toEqual(new Uint8Array([7]))
-    attached.close()
-  })
-
-  test('holds no VM that was closed by who created it, and says so', () => {
-    const ram = page()
-    const closed = kvm.createVm()
-    closed.memslots.create({ gpa: 0, mapping: ram })
-    const token = closed.share()
-    closed.close()
-    ram.close()
-    expect(checkedError(() => Vm.attach(token), 'closed').message).toContain('was closed')
-  })
-
-  test('holds its VM no longer than the Worker that shared it lives', async () => {
-    const sharer = worker(`
-      globalThis.made = library.Kvm.open().createVm()
-      parentPort.postMessage([made.share(), made.share()])
-      parentPort.once('message', () => process.exit())`)
-    sharer.postMessage(vm.share())
-    const [first, second] = await answer(sharer)
-    const held = Vm.attach(first)
-    expect(held.memslots.length).toBe(0)
-    held.close()
-    await sharer.terminate()
-    expect(checkedError(() => Vm.attach(second), 'closed').message).toContain('ended')
-  })
-
-  test('cannot be guessed from others', () => {
-    const tokens = Array.from({ length: 64 }, () => vm.share().nodeKvmVm)
-    const set = tokens.map((token) => token.toString(2).replaceAll('0', '').length).reduce((sum, bits) => sum + bits)
-    expect(new Set(tokens).size).toBe(tokens.length)
-    // These are 4096 random bits, so the limit is 12 standard deviations.
-    expect(Math.abs(set - 2048)).toBeLessThan(12 * 32)
   })
 })
 

@@ -9,7 +9,8 @@ import { Guest } from 'node-kvm/testing'
 import { afterAll, describe, expect, type TestContext, test } from 'vitest'
 import { needsKvm, needsRoot } from '../support/needs.js'
 import { inLab, skip } from '../support/skip.js'
-import { base, defaultMemory, Impossible, makeFolder, type Place, removeFolder, type Stimulus, stimuli, tally } from '../support/stimuli.js'
+import { base, defaultMemory, Impossible, makeFolder, type Place, removeFolder, type Stimulus, stimuli } from '../support/stimuli.js'
+import { tally } from '../support/tally.js'
 import { needsTracing, ofKind, tellsViolations } from '../support/tracing.js'
 
 type Counts = Record<string, number>

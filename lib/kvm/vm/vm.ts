@@ -24,11 +24,7 @@ import { Vcpus } from './vcpus.js'
 /** @internal Makes a VM from a native one that no Vm has yet. */
 export let makeVm: (vm: NativeVm) => Vm
 
-/**
- * Returns what an observer of a VM needs beyond the public members: its descriptor, and whether its end has begun. Returns undefined for a value
- * that is no Vm, and throws `closed` for a VM that is.
- * @internal
- */
+/** @internal Returns what an observer of a VM needs beyond its public members. Returns undefined for a value that is no Vm, and throws `closed`. */
 export let observedOf: (vm: unknown) => { fd: number; isClosing: () => boolean } | undefined
 
 /**

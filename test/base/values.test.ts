@@ -1,26 +1,9 @@
 import { CpuidEntry, Mapping, Registers, Segment, SpecialRegisters, type Vcpu } from 'node-kvm'
 import { translate } from 'node-kvm/observe'
 import { describe, expect, test } from 'vitest'
+import { address, array, bits, bytes, type Field, type Fields, i8, i16, i32, i64, u8, u16, u32, u64 } from '../../lib/abi/fields.js'
 import * as structures from '../../lib/abi/generated/structures.js'
-import {
-  address,
-  array,
-  bits,
-  bytes,
-  type Field,
-  type Fields,
-  i8,
-  i16,
-  i32,
-  i64,
-  Struct,
-  type StructType,
-  struct,
-  u8,
-  u16,
-  u32,
-  u64
-} from '../../lib/abi/struct.js'
+import { Struct, type StructType, struct } from '../../lib/abi/struct.js'
 import { checkedError } from '../support/errors.js'
 import { skipInLab } from '../support/skip.js'
 import { kvm, vm } from '../support/vm.js'

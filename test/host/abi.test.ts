@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, type TestContext, test } from 'vitest'
+import type { Field, Fields } from '../../lib/abi/fields.js'
 import { capabilities } from '../../lib/abi/generated/capabilities.js'
 import * as constants from '../../lib/abi/generated/constants.js'
 import { exitReasons } from '../../lib/abi/generated/exits.js'
@@ -10,7 +11,7 @@ import { cpuidFeatures, msrs, processorExits } from '../../lib/abi/generated/nam
 import * as requests from '../../lib/abi/generated/requests.js'
 import * as structures from '../../lib/abi/generated/structures.js'
 import type { Ioctl } from '../../lib/abi/ioctl.js'
-import { type Field, type Fields, Struct, type StructType } from '../../lib/abi/struct.js'
+import { Struct, type StructType } from '../../lib/abi/struct.js'
 import { skip } from '../support/skip.js'
 
 const schemas = Object.values(structures) as unknown as StructType<Fields>[]

@@ -86,7 +86,7 @@ test('a vCPU that runs gives no statistics the first time: the trace opens, says
   const ended = vcpu.start({}).catch(() => {})
   await untilRunning(vcpu)
   using recording = trace(vm, { kinds: ['statistics'] })
-  expect(recording.missing).toEqual([expect.stringContaining('told from the first drain on that finds it at rest')])
+  expect(recording.missing).toEqual([expect.stringContaining('reported from the first drain on that finds it stopped')])
   const ofVcpu = () => recording.drain().filter((event) => event.kind === 'statistics' && event.of.includes('vcpu'))
   expect(ofVcpu()).toEqual([])
   await vcpu.pause()

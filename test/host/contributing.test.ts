@@ -1,6 +1,6 @@
 /**
- * A stranger adds an ioctl, an exit or an event by CONTRIBUTING.md alone: the blocks of a recipe are put where the sentences before them say, in a
- * copy of the checkout, and its commands are run there. When the library has a recipe's example one day, the recipe needs another.
+ * A stranger can add an ioctl, an exit or an event by CONTRIBUTING.md alone: the test puts the blocks of a recipe where the sentences before them
+ * say, in a copy of the checkout, and runs the recipe's commands there. If the library itself gets a recipe's example one day, the recipe needs another.
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
@@ -12,7 +12,7 @@ import { needsKvm, needsTracepoints } from '../support/needs.js'
 import { patience } from '../support/patience.js'
 import { skip } from '../support/skip.js'
 
-/** A block of the recipe, and where it goes: beside a line of the file, or, where no line is named, into a new file. */
+/** A block of the recipe, and its place: beside a line of the file, or, if no line is named, in a new file. */
 interface Step {
   file: string
   side?: 'above' | 'below'
@@ -29,10 +29,10 @@ function recipe(name: string): { steps: Step[]; commands: string[]; blocks: numb
   const commands = [...text.matchAll(/^```sh\n(.*?)^```$/gms)].flatMap(([, lines = '']) => lines.trim().split('\n'))
   return { steps, commands, blocks: text.match(/^```\w+$/gm)?.length ?? 0 }
 }
-// One after the other in one copy: the commands of the last build and lint all.
+// The recipes follow one another in one copy: the commands of the last one build and lint all of them.
 const recipes = ['an exit', 'a trace event', 'an ioctl']
 
-/** Why the copy could not be built, if so. */
+/** Why the copy cannot be built; undefined if it can. */
 const unbuildable = ['g++', 'make'].some((program) => spawnSync(program, ['--version']).error)
   ? 'there is no g++ or no make here, to build the add-on'
   : existsSync('build/Makefile')
@@ -46,11 +46,11 @@ beforeAll(() => {
 })
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-/** All of the checkout but its history, its dependencies, which are linked to, and what others than node-gyp and tsc have built. */
+/** Copies the checkout without its history and without files that other tools than node-gyp and tsc have built; links to its dependencies. */
 function copyCheckout(): void {
   const source = resolve('.')
   const isLeft = (path: string) => /^(\.git|node_modules|prebuilds|build-.*)$/.test(relative(source, path))
-  // make compiles what is newer than its object.
+  // The times are kept, because make compiles each file that is newer than its object.
   cpSync(source, copy, { recursive: true, preserveTimestamps: true, filter: (path) => !isLeft(path) })
   symlinkSync(join(source, 'node_modules'), join(copy, 'node_modules'))
 }
@@ -73,10 +73,10 @@ function take({ file, side, line, text }: Step): void {
 
 /** @returns what a command printed in the copy */
 async function run(program: string, ...words: string[]): Promise<string> {
-  // The copy has an add-on of its own, and no sanitizer knows of it.
+  // The copy has an add-on of its own, which was not built for a sanitizer.
   const { NODE_KVM_ADDON: _, LD_PRELOAD: __, ...inherited } = process.env
   const env = { ...inherited, npm_config_cache: join(folder, 'npm') }
-  // A process group of its own, so that nothing is left of a command that hangs.
+  // The command has a process group of its own, so that nothing is left of it if it hangs.
   const child = spawn(program, words, { cwd: copy, env, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
   const limit = setTimeout(() => process.kill(-(child.pid as number), 'SIGKILL'), patience)
   let output = ''
@@ -87,7 +87,7 @@ async function run(program: string, ...words: string[]): Promise<string> {
   return output
 }
 
-/** What the recipe promises of its method, whether or not the recipe's own test looks for it. */
+/** Checks what the recipe promises of its method, whether or not the recipe's own test checks it. */
 const program = `
   import { Kvm, KvmError } from './dist/lib/index.js'
   const kvm = Kvm.open()

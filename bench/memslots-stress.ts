@@ -158,7 +158,7 @@ function work({ token, words }: Given): void {
 async function main(): Promise<void> {
   const { values } = parseArgs({ options: { seconds: { type: 'string', default: '30' } } })
   const seconds = Number(values.seconds)
-  if (!(seconds > 0)) throw new Error('--seconds takes a number above 0')
+  if (!(seconds > 0)) throw new Error('--seconds must be a number above 0')
   const vm = Kvm.open().createVm()
   const words = new Int32Array(new SharedArrayBuffer(8))
   const crew = Array.from(

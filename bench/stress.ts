@@ -10,7 +10,7 @@ import { programs, sweeper } from './guests.js'
 
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '30' } } })
 const seconds = Number(values.seconds)
-if (!(seconds > 0)) throw new Error('--seconds takes a number above 0')
+if (!(seconds > 0)) throw new Error('--seconds must be a number above 0')
 
 const result = {
   moves: 0,

@@ -35,6 +35,6 @@ const faults: Record<string, () => void> = {
 export function plant(name: string | undefined): void {
   if (name === undefined) return
   const fault = faults[name]
-  if (!fault) throw new Error(`NODE_KVM_FUZZ_PLANT is one of ${Object.keys(faults).join(', ')}`)
+  if (!fault) throw new Error(`NODE_KVM_FUZZ_PLANT must be one of ${Object.keys(faults).join(', ')}`)
   fault()
 }

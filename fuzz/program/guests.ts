@@ -161,6 +161,6 @@ export function judgeLedger(vm: Vm | undefined): void {
     }
     if (reason !== 'hlt' || !isReliable(script)) continue
     for (const [value, port] of writes)
-      if (!told.has(value) && !swallowed.has(port)) report('wrong', `a write of ${value} to port ${port} was told nobody`)
+      if (!told.has(value) && !swallowed.has(port)) report('wrong', `a write of ${value} to port ${port} was never told`)
   }
 }

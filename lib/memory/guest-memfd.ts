@@ -43,11 +43,10 @@ export function checkOpen(memfd: GuestMemfd): void {
 }
 
 function checkedFlags(options: GuestMemfdOptions): number {
-  const named = (Object.keys(flagsByName) as FlagName[]).reduce(
-    (flags, name) => flags | (checkBoolean(name, options[name] ?? false) ? flagsByName[name] : 0),
-    0
-  )
-  return (named | checkInteger('flags', options.flags ?? 0, 0, 2 ** 31 - 1)) >>> 0
+  const { mmap = false, initShared = false, flags = 0 } = options
+  const named = Object.entries({ mmap, initShared }) as [FlagName, boolean][]
+  const bits = named.reduce((sum, [name, wanted]) => sum | (checkBoolean(name, wanted) ? flagsByName[name] : 0), 0)
+  return (bits | checkInteger('flags', flags, 0, 2 ** 31 - 1)) >>> 0
 }
 
 /** Finds out from KVM's capabilities whether it makes any guest_memfd for this VM, and with which flags. */

@@ -92,7 +92,7 @@ export class Mapping implements Disposable {
 
   static #map(request: RegionOptions, options: MappingOptions): Mapping {
     const { address, fixed = false, populate = false, hugePages } = options
-    for (const [name, value] of Object.entries({ fixed, populate, hugePages: hugePages ?? false })) checkBoolean(name, value)
+    for (const [name, value] of Object.entries({ fixed, populate, hugePages: hugePages === undefined ? false : hugePages })) checkBoolean(name, value)
     if (address !== undefined) checkAddress('address', address, pageSize)
     // Root may map the page at 0. But no buffer can be there, and a read through a null pointer would no longer fault.
     if (fixed && address === 0) throw argumentError('address', address, 'above 0')
@@ -110,8 +110,8 @@ export class Mapping implements Disposable {
    * @throws KvmError `argument` or `memory`
    */
   static anonymous(size: number, options: AnonymousOptions = {}): Mapping {
-    checkOptions('options', options, [...commonOptions, 'noReserve'])
-    const noReserve = checkBoolean('noReserve', options.noReserve ?? false)
+    const { noReserve = false } = checkOptions('options', options, [...commonOptions, 'noReserve'])
+    checkBoolean('noReserve', noReserve)
     return Mapping.#map({ kind: 'anonymous', size: checkSize('size', size, pageSize), noReserve }, options)
   }
 
@@ -123,8 +123,8 @@ export class Mapping implements Disposable {
 
   /** Maps pages of the huge page pool (Documentation/admin-guide/mm/hugetlbpage.rst). */
   static hugetlb(size: number, options: HugetlbOptions = {}): Mapping {
-    checkOptions('options', options, [...commonOptions, 'hugePageSize'])
-    const hugePageSize = checkInteger('hugePageSize', options.hugePageSize ?? 2 * MiB, pageSize)
+    const { hugePageSize = 2 * MiB } = checkOptions('options', options, [...commonOptions, 'hugePageSize'])
+    checkInteger('hugePageSize', hugePageSize, pageSize)
     if (!Number.isInteger(Math.log2(hugePageSize))) throw argumentError('hugePageSize', hugePageSize, 'a power of two')
     return Mapping.#map({ kind: 'hugetlb', size: checkSize('size', size, hugePageSize), hugePageSize }, options)
   }
@@ -133,10 +133,9 @@ export class Mapping implements Disposable {
   static file(path: string, size: number, options: FileOptions = {}): Mapping {
     checkOptions('options', options, [...commonOptions, 'offset', 'shared', 'readonly'])
     if (typeof path !== 'string') throw argumentError('path', path, 'a string')
-    const { shared = false, readonly = false } = options
-    checkBoolean('shared', shared)
-    checkBoolean('readonly', readonly)
-    const offset = checkAddress('offset', options.offset ?? 0, pageSize)
+    const { shared = false, readonly = false, offset = 0 } = options
+    for (const [name, value] of Object.entries({ shared, readonly })) checkBoolean(name, value)
+    checkAddress('offset', offset, pageSize)
     checkSize('size', size, pageSize)
     const fd = openBackingFile(path, readonly || !shared ? 'r' : 'r+', 'to map it')
     try {
@@ -244,7 +243,7 @@ export class Mapping implements Disposable {
     this.#range(offset, length, step)
     if (length === 0) throw argumentError('length', length, 'above 0')
     if (content !== undefined && checkBytes('content', content).byteLength !== length)
-      throw argumentError('content', `${content.byteLength} bytes`, `${length} bytes, the length remapped`)
+      throw argumentError('content', content, `${length} bytes, the length remapped`)
     this.#change('remap', offset, length, () => this.#region.remap(offset, length, content ?? null))
   }
 

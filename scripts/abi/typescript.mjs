@@ -13,9 +13,9 @@ const unsigned = { 1: 'u8', 2: 'u16', 4: 'u32', 8: 'u64' }
 const signed = { 1: 'i8', 2: 'i16', 4: 'i32', 8: 'i64' }
 const isByte = (type) => type.kind === 'integer' && type.size === 1
 
-/** Expressions of lib/abi/struct.ts; the module imports those that it uses. */
+/** Expressions of structures and of their fields. The module imports those of lib/abi/fields.ts that it uses. */
 class Expressions {
-  used = new Set(['struct', 'type StructOf'])
+  used = new Set()
 
   #use(name) {
     this.used.add(name)
@@ -60,7 +60,11 @@ export function structures(records) {
     const { name } = record
     return `export const ${name} = ${expressions.struct(record, name)}\nexport type ${name} = StructOf<typeof ${name}>\n`
   })
-  return `import { ${[...expressions.used].sort().join(', ')} } from '../struct.js'\n\n${text.join('\n')}`
+  const imports = [
+    `import { ${[...expressions.used].sort().join(', ')} } from '../fields.js'`,
+    `import { struct, type StructOf } from '../struct.js'`
+  ]
+  return `${imports.join('\n')}\n\n${text.join('\n')}`
 }
 
 /** @param requests name, number and, if there is one, the argument's C type */

@@ -14,7 +14,7 @@ import { untilRunning } from '../support/running.js'
 import { inLab, skip, skipWhereSlow } from '../support/skip.js'
 import { kvm, vm } from '../support/vm.js'
 
-/** With interrupts on, for Bochs: see vcpu.test.ts. */
+/** Interrupts are on because of Bochs: see vcpu.test.ts. */
 const endless = 'sti; 1: jmp 1b'
 
 function guest(source: string, target = vm): Vcpu {
@@ -303,7 +303,7 @@ describe('queued writes', () => {
       },
       { queued: [{ port: 0x3f8 }] }
     )
-    // All is written, and the exit there, before the event loop comes to look.
+    // Everything is written, and the exit is there, before the event loop comes to look.
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, inLab ? 2000 : 100)
     await expect(running).rejects.toThrow('of the handler')
     expect(seen).toEqual([9, 8, 7, 6, 5, 4, 3, 2, 1])
@@ -330,7 +330,7 @@ describe('queued writes', () => {
   })
 })
 
-/** A process of its own, with `vcpu` running a guest that never exits: how it ended, and what it said. */
+/** Runs a separate process in which `vcpu` runs a guest that never exits, and returns how the process ended and its output. */
 async function processWithVcpu(then: string): Promise<{ status: number | null; signal: string | null; stdout: string }> {
   const source = `
     import { Kvm, Mapping } from ${library}
@@ -409,7 +409,7 @@ test('an application processor begins with INIT and SIPI within one start()', as
   const ram = Mapping.anonymous(2 * MiB)
   vm.memslots.create({ gpa: 0, mapping: ram })
   ram.write(0x1000, assemble('mov $65, %al; out %al, $0x10; 1: jmp 1b', { mode: 'real', at: 0x1000 }))
-  // Intel SDM volume 3, 10.4.4: the local APIC on, INIT to all others, then SIPI with vector 1.
+  // Intel SDM volume 3, 10.4.4: turn the local APIC on, send INIT to all others, then SIPI with vector 1.
   const boot = 'movl $0x1ff, 0xfee000f0; movl $0xc4500, 0xfee00300; mov $1000, %ecx; 1: loop 1b; movl $0xc4601, 0xfee00300; out %al, $0x11; 2: jmp 2b'
   ram.write(0x3000, assemble(boot, { mode: 'protected', at: 0x3000 }))
   const first = vm.createVcpu().enter('protected', { ip: 0x3000 })
@@ -429,7 +429,7 @@ describe('memory that the host cannot give', () => {
     page.protect('none')
     const faults: MemoryError[] = []
     const { vcpu } = g
-    // Comes back with the error, or where the kernel tells more with that exit; the guest is at its access.
+    // The read returns the error or, where the kernel reports more with that exit, throws; the guest is at its access.
     try {
       expect(g.read(0x20_0000)).toMatchObject({ reason: 'failed', exit: { reason: 'memory-fault' } })
     } catch (error) {

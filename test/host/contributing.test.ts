@@ -124,6 +124,7 @@ test.for(recipes)('the recipe for %s leads there', async (name, context) => {
   for (const step of steps) take(step)
   for (const command of commands) await run('/bin/sh', '-c', command)
   if (name !== 'an ioctl') return
+  for (const told of ['fuzz/api.ts', 'CHANGELOG.md']) expect(readFileSync(join(copy, told), 'utf8')).toContain('interrupts.setBootProcessor')
   const [uninitialized, runnable] = [1, 0]
   expect(JSON.parse(await run(process.execPath, '--input-type=module', '-e', program))).toEqual({
     states: [uninitialized, runnable],

@@ -13,7 +13,7 @@ export function isRunning(vcpu: Vcpu): boolean {
   }
 }
 
-/** Waits for that: with one processor it may come late. */
+/** Waits until another thread does; with one processor it may come late. */
 export async function untilRunning(vcpu: Vcpu): Promise<void> {
   for (const end = Date.now() + patience; Date.now() < end; await sleep(1)) if (isRunning(vcpu)) return
   throw new Error(`vCPU ${vcpu.id} was never seen running`)

@@ -89,7 +89,7 @@ export function copyBytes(argument: string, value: unknown, length: number): Uin
   return new Uint8Array(source)
 }
 
-/** The first bytes of memory, in place. It must not become smaller: whoever reads there later would have nothing. */
+/** Returns the first bytes of memory, in place. The memory must not become smaller, since a later read would find nothing there. */
 export function bytesWithin(argument: string, value: unknown, length: number): Uint8Array {
   const memory = checkBytes(argument, value)
   const buffer = bufferOf.call(memory)
@@ -108,14 +108,14 @@ export function checkList<T>(argument: string, value: Iterable<T>, most = 65_536
       list.push(item)
     }
   } catch (error) {
-    // Of what only looks like an iterable, or has lost its memory.
+    // The value only looks like an iterable, or has lost its memory.
     if (!(error instanceof TypeError)) throw error
     throw new KvmError('argument', `${argument} is no list: ${error.message}`, { argument, value, cause: error })
   }
   return list
 }
 
-/** Whether its values have names: those of a list, a map or bytes would be overlooked. */
+/** Whether the values of an object have names. The values of a list, a map or bytes have none, and would be overlooked. */
 export const hasNames = (value: unknown): value is object =>
   typeof value === 'object' && value !== null && !(Symbol.iterator in value) && !ArrayBuffer.isView(value)
 

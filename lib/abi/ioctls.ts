@@ -38,7 +38,7 @@ export class Handle {
     if (this.closed) throw this.closedError()
   }
 
-  /** What console.log() shows of what is used by this handle. */
+  /** Returns what console.log() shows for an object that uses this handle. */
   shown(name: string, parts: ShownParts = { of: this.name }): string {
     return shown(name, { ...parts, closed: this.closed })
   }

@@ -1,4 +1,4 @@
-/** The add-on, and the types of what it exports. Only the rooms abi, memory, kvm and translation import this. */
+/** The add-on, and the types of what it exports. Only the rooms abi, memory, kvm and observe import this. */
 import { isMainThread } from 'node:worker_threads'
 import { loadAddon } from './addon.js'
 import type { LeafColumns, PageColumns, SlotColumns } from './columns.js'

@@ -69,7 +69,7 @@ export interface StructType<F extends Fields> extends Field<StructInstance<F>> {
   /** The arrays that may follow the structure in memory: their element types, by C name. They are neither fields nor part of the size. */
   readonly flexible: Fields
   new (values?: Some<F>): StructInstance<F>
-  /** Lays an instance over memory, which must be as large at least, and in a buffer that cannot be resized. */
+  /** Lays an instance over memory. The memory must be at least as large, and its buffer must not be resizable. */
   over(memory: Uint8Array): StructInstance<F>
   /** Writes fields by name. If one value does not fit, nothing is written. */
   assign(target: StructInstance<F>, name: string, values: Some<F>): void

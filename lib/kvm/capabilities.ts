@@ -46,7 +46,7 @@ export class Capabilities {
     return this.#handle.plain(KVM_CHECK_EXTENSION, `asking for the capability ${capability}`, number)
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return this.#handle.shown('Capabilities')
   }
@@ -79,7 +79,7 @@ export class VmCapabilities extends Capabilities {
     })
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   override [inspect.custom](): string {
     return this.#handle.shown('VmCapabilities')
   }

@@ -97,7 +97,7 @@ export class Kvm implements Disposable {
     this.close()
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return this.#handle.shown('Kvm', {})
   }

@@ -145,7 +145,7 @@ export class Statistics implements Disposable {
     this.close()
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return shown('Statistics', { of: this.#handle.name, closed: this.#closed || this.#handle.closed })
   }

@@ -1,5 +1,5 @@
 /**
- * Finds the pages that changed since the last look, whoever changed them. KVM's dirty log (api.rst 4.8, 4.117, 8.29) has the writes of the guest.
+ * Finds the pages that changed since the last look, by the guest or by this library. KVM's dirty log (api.rst 4.8, 4.117, 8.29) has the writes of the guest.
  * It does not see the writes of this library, so the library keeps a log of these itself.
  */
 

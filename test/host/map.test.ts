@@ -208,7 +208,7 @@ describe('other namespaces and less privilege', () => {
       child.kill()`
     const [own, page, other, unseen] = outputOf(program, { shell: 'exec unshare --pid --fork --kill-child "$0" "$@"' })
     expect(own).toBe('anonymous true pagemap true')
-    expect(page).toMatch(/^unavailable \| .*\/proc is that of another PID namespace/)
+    expect(page).toMatch(/^unavailable \| .*\/proc belongs to another PID namespace/)
     expect(other).toMatch(/^argument \| .*runs no VM/)
     expect(unseen).toBe('VMs of processes outside of this PID namespace are not seen: run it outside (a container: start it with --pid=host)')
   })
@@ -224,8 +224,8 @@ describe('other namespaces and less privilege', () => {
     const [other, unseen] = outputOf(program, {
       shell: 'exec unshare --pid --fork --kill-child setpriv --bounding-set=-bpf,-perfmon,-sys_admin "$0" "$@"'
     })
-    expect(other).toMatch(/^unavailable \| .*is not seen: \/proc is that of another PID namespace/)
-    expect(unseen).toContain('VMs of other processes are not seen: /proc is that of another PID namespace')
+    expect(other).toMatch(/^unavailable \| .*is not seen: \/proc belongs to another PID namespace/)
+    expect(unseen).toContain('VMs of other processes are not seen: /proc belongs to another PID namespace')
   })
 
   test('root without CAP_BPF and CAP_PERFMON is told so, and sees who runs VMs', async (context) => {

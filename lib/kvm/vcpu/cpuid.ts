@@ -76,7 +76,7 @@ export class VcpuCpuid {
     }
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return this.#handle.shown('VcpuCpuid')
   }

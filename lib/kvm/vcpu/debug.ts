@@ -49,7 +49,7 @@ export class VcpuDebug {
     return value
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return this.#handle.shown('VcpuDebug')
   }

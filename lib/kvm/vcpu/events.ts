@@ -94,7 +94,7 @@ export class VcpuEvents {
     this.#runs.requestInterruptWindow(checkBoolean('wanted', wanted))
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return this.#handle.shown('VcpuEvents')
   }

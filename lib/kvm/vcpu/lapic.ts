@@ -45,7 +45,7 @@ export class VcpuLapic {
     })
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return this.#handle.shown('VcpuLapic')
   }

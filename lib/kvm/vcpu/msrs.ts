@@ -64,7 +64,7 @@ export class VcpuMsrs {
     return answered
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return this.#handle.shown('VcpuMsrs')
   }

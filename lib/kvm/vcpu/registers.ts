@@ -63,7 +63,7 @@ export class VcpuRegisters {
     this.#handle.set(KVM_SET_FPU, Fpu, 'writing its FPU', values, () => this.getFpu())
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return this.#handle.shown('VcpuRegisters')
   }

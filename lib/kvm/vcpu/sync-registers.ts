@@ -89,7 +89,7 @@ export class SyncRegisters {
     this.#write(offsetOf('sregs'), new SpecialRegisters(value))
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return this.#handle.shown('SyncRegisters')
   }

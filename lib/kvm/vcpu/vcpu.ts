@@ -191,7 +191,7 @@ export class Vcpu implements Disposable {
     this.close()
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return this.#handle.shown('Vcpu', { id: this.id, state: this.state })
   }

@@ -66,7 +66,7 @@ export class CoalescedZone implements Disposable {
     this.close()
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return shown('CoalescedZone', this.#range)
   }

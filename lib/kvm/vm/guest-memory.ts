@@ -67,7 +67,7 @@ export class GuestMemory {
     }
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return this.#handle.shown('GuestMemory')
   }

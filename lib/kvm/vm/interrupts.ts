@@ -135,7 +135,7 @@ export class VmInterrupts {
     return wrong === undefined ? undefined : `GSI ${wrong} is too high; this host has GSIs below ${most}`
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return this.#parts.handle.shown('VmInterrupts')
   }

@@ -98,7 +98,7 @@ export class IoEventfd extends Eventfd {
     super.close()
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return shown('IoEventfd', { at: this.#at, closed: this.closed })
   }

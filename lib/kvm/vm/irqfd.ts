@@ -93,7 +93,7 @@ export class Irqfd extends Eventfd {
     super.close()
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return shown('Irqfd', { gsi: this.gsi, closed: this.closed })
   }

@@ -188,7 +188,7 @@ export class Vm implements VcpuHost, Disposable {
     this.close()
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return this.#handle.shown('Vm', { vcpus: this.vcpus.size, memslots: this.memslots.length })
   }

@@ -103,8 +103,8 @@ function checkEvent(event: TraceEvent): TraceEvent {
 }
 
 /**
- * Tells the story of a trace. Each event without a cause, and each access of the guest to a dropped page, begins a paragraph: what it led to, and how
- * long after. Consecutive paragraphs that differ only in addresses are told once, with their number.
+ * Tells the story of a trace. Each event without a cause, and each access of the guest to a dropped page, begins a paragraph. The paragraph lists the
+ * events that it led to, and how long after it they came. Consecutive paragraphs that differ only in addresses appear once, with their number.
  * @example
  * using recording = trace(vm)
  * vm.memslots.create({ gpa: 0xa000, mapping: page }).move(0xe000)

@@ -1,4 +1,5 @@
-// The same work in C, nanoseconds an operation: as a program of its own, and (IN_NODE) as a function inside the Node process.
+// Does the same work in C and prints nanoseconds for each operation: as a separate program, and (IN_NODE) as a function inside the Node
+// process.
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <stdint.h>
@@ -53,7 +54,7 @@ static void Finish(void) {
   close(kvm);
 }
 
-// What the first exits of a VM cost is not sought here.
+// The cost of a VM's first exits is not measured.
 static void Exits(long count) {
   volatile unsigned sum = 0;
   for (long round = 0; round < count; ++round) {
@@ -91,7 +92,7 @@ static double Registers(long count) {
   return (Now() - start) / count;
 }
 
-// Create, move and delete one slot, with `present` others there.
+// Creates, moves and deletes one slot, while `present` others are there.
 static void Changes(long count, long present) {
   const uint64_t free_gpa = (uint64_t)present * 2 * kPage;
   for (long round = 0; round < count; ++round) {
@@ -109,7 +110,7 @@ static double Slots(long count, long present) {
   return (Now() - start) / count;
 }
 
-// 1 GiB each way, in pieces of 1 MiB; an operation is one pass over all of it.
+// Copies 1 GiB, in pieces of 1 MiB; an operation is one pass over all of it.
 static double Memory(int write) {
   const size_t size = 1 << 30, piece = 1 << 20;
   char *guest = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -153,7 +154,7 @@ static double Measure(const char *scenario, long count, long present) {
 }
 
 #ifdef IN_NODE
-// The same loops inside the Node process: what is left between these and ours is the library's, not the process's.
+// The same loops run inside the Node process: the remaining difference to node-kvm is the library's, not the process's.
 #include <node_api.h>
 
 static napi_value Call(napi_env env, napi_callback_info info) {

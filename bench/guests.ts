@@ -1,12 +1,12 @@
 import { longModeTablesSize, Mapping, MiB, type Vcpu, type Vm } from 'node-kvm'
 import { assemble } from 'node-kvm/testing'
 
-/** Clear of what tests map; the tables of long mode reach 4 GiB. */
+/** This is clear of the addresses that tests map; the tables of long mode reach 4 GiB. */
 const base = 0xc000_0000
 
 /**
- * A vCPU in long mode at CPL 3, where every lane runs natively: all programs of a VM lie in one slot, their vCPUs share the tables there.
- * Each program begins with the registers given.
+ * Returns vCPUs in long mode at CPL 3, where every lane runs natively. All programs of a VM lie in one slot, whose page tables their vCPUs share.
+ * Each program begins with the given registers.
  */
 export function programs(vm: Vm, sources: readonly { source: string; registers?: Record<string, bigint> }[]): Vcpu[] {
   const mapping = Mapping.anonymous(2 * MiB)
@@ -20,7 +20,7 @@ export function programs(vm: Vm, sources: readonly { source: string; registers?:
   })
 }
 
-/** A vCPU in real mode that writes port 0x10 for ever: the cheapest of exits, where what is done about it shows most. */
+/** A vCPU in real mode that writes port 0x10 for ever. This is the cheapest exit, so the cost of handling it shows most. */
 export function writesAPort(vm: Vm): Vcpu {
   const ram = Mapping.anonymous(2 * MiB)
   vm.memslots.create({ gpa: 0, mapping: ram })
@@ -28,14 +28,14 @@ export function writesAPort(vm: Vm): Vcpu {
   return vm.createVcpu().enter('real', { ip: 0x1000 })
 }
 
-/** Reads the word at rdi for ever; one that is neither rbx nor rdx goes out at port 0x11. r9 counts the readings. */
+/** Reads the word at rdi for ever, and writes any word that is neither rbx nor rdx to port 0x11. r9 counts the readings. */
 export const reader = `
   1: mov (%rdi), %rax; inc %r9
      cmp %rbx, %rax; je 1b
      cmp %rdx, %rax; je 1b
      out %eax, $0x11; jmp 1b`
 
-/** As {@link reader}, of the words at r8, r8 + r10 and so on up to rsi. */
+/** Like {@link reader}, but reads the words at r8, r8 + r10 and so on up to rsi. */
 export const sweeper = `
   1: mov %r8, %rdi
   2: mov (%rdi), %rax; inc %r9

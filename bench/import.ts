@@ -1,4 +1,5 @@
-// How long `import('node-kvm')` takes, of this checkout and of other ones, in interleaved rounds of processes of their own. Prints; asserts nothing.
+// Measures how long `import('node-kvm')` takes, for this checkout and others, in interleaved rounds of separate processes. It prints and asserts
+// nothing.
 // usage: node dist/bench/import.js [OTHER CHECKOUT, BUILT]... : the last column is the ratio to the first of them
 import { spawnSync } from 'node:child_process'
 import { join, resolve } from 'node:path'

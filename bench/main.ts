@@ -1,4 +1,4 @@
-// node-kvm against C, in interleaved rounds of one run: medians and their ratio. Prints; asserts nothing.
+// Compares node-kvm with C, in interleaved rounds of one run: medians and their ratio. It prints and asserts nothing.
 import { execFileSync, spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -16,9 +16,9 @@ const median = (values: number[]) => values.slice().sort((a, b) => a - b)[values
 interface Scenario {
   name: string
   arguments: [scenario: string, count: number, present: number]
-  /** Short pieces, so many times the rounds: where a few nanoseconds are sought, the machine drifts within a long one. */
+  /** Splits each round into so many short pieces. Where a few nanoseconds matter, the machine would drift within a long piece. */
   pieces?: number
-  /** Nanoseconds an operation. */
+  /** Returns nanoseconds for each operation. */
   measure(count: number, present: number): number
 }
 
@@ -44,7 +44,7 @@ function exits(vcpu: Vcpu, count: number): void {
   if (sum !== 0x10 * count) throw new Error(`the guest wrote something else: ${sum}`)
 }
 
-/** The VM stays for all rounds, as in C: what its first exits cost is not sought here. */
+/** The VM stays for all rounds, as in C: the cost of its first exits is not measured. */
 function onOneVm(measureOn: (vm: Vm) => (count: number) => number): (count: number) => number {
   let measure: ((count: number) => number) | undefined
   return (count) => (measure ??= measureOn(Kvm.open().createVm()))(count)
@@ -55,7 +55,10 @@ const pio = onOneVm((vm) => {
   return (count) => time(count, () => exits(vcpu, count))
 })
 
-/** Bytes that the heap grows by in an exit: 0 but for what the runtime does beside. No collection falls in between: they would show as a fall. */
+/**
+ * The bytes by which the heap grows in an exit: 0, except for what the runtime does meanwhile. No collection happens in between, since it would show
+ * as a fall.
+ */
 function heapPerExit(count: number): number {
   const growth = (exits: number) => {
     const before = process.memoryUsage().heapUsed
@@ -79,12 +82,12 @@ const registers = onOneVm((vm) => {
     })
 })
 
-/** As in C: what the first changes of a new table cost is not sought. */
+/** As in C, the cost of a new table's first changes is not measured. */
 const warmUp = 500
 
 const slots = (count: number, present: number) =>
   withVm((vm) => {
-    // As in C: KVM asks each vCPU to drop what it has of a slot.
+    // As in C, there is a vCPU: KVM asks each vCPU to drop its translations of a slot.
     vm.createVcpu()
     using mapping = Mapping.anonymous(4 * KiB)
     for (let slot = 0; slot < present; slot++) vm.memslots.create({ gpa: slot * 8 * KiB, mapping })
@@ -100,7 +103,7 @@ const slots = (count: number, present: number) =>
     return time(count, () => change(count))
   })
 
-/** Every slot of a table into the gap behind it and back: one call for each, and one transaction of all, by turns. */
+/** Moves every slot of a table into the gap behind it and back: in turns by one call for each, and by one transaction for all. */
 const transaction = (count: number) =>
   withVm((vm) => {
     using mapping = Mapping.anonymous(4 * KiB)
@@ -147,7 +150,7 @@ function compile(): InNode {
   return require(module)
 }
 
-/** Of `values` against `reference`, round by round, so that a slow moment of the machine weighs on both. */
+/** The ratio of `values` to `reference`, round by round, so that a slow moment of the machine affects both. */
 const ratio = (values: number[], reference: number[]) => median(values.map((value, index) => value / (reference[index] as number)))
 
 function compare({ name, arguments: [scenario, count, present], pieces = 1, measure }: Scenario, inNode: InNode): string {
@@ -167,9 +170,9 @@ function compare({ name, arguments: [scenario, count, present], pieces = 1, meas
 }
 
 /**
- * A change of the memslots sleeps in the kernel until others have let go (synchronize_srcu). On a machine that has nothing else to do the
- * processors sleep, too, and to wake them costs more than the change, now this much and now that: for C alone 84 to 141 microseconds were
- * measured where it is 47 beside a program that keeps a processor awake.
+ * A change of the memslots sleeps in the kernel until others have let go (synchronize_srcu). On a machine that has nothing else to do the processors
+ * sleep, too. Waking them costs more than the change, and by varying amounts: C alone took 84 to 141 microseconds, but 47 beside a program that keeps
+ * a processor awake.
  */
 function besideBusyLoop<T>(work: () => T): T {
   const busy = spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' })

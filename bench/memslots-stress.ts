@@ -1,5 +1,5 @@
-// Four Workers change the same memslots for a while, and the kernel's own table is the judge: npm run stress:memslots [-- --seconds N]. One JSON
-// line; status 1 when a change was lost or made twice, or a table is not the kernel's.
+// Four Workers change the same memslots for a while, and the results are compared with the kernel's own table: npm run stress:memslots [-- --seconds
+// N]. It prints one JSON line; its status is 1 when a change was lost or made twice, or a table differs from the kernel's.
 import { once } from 'node:events'
 import { parseArgs } from 'node:util'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
@@ -10,17 +10,17 @@ const workers = 4
 const places = 24
 const size = 4 * KiB
 
-/** Words that all share: how many Workers wait, and whether they are to wait (1) or to end (2), and not to go on (0). */
+/** Words that all Workers share: how many of them wait; and their order, which is to go on (0), to wait (1) or to end (2). */
 const [waiting, order] = [0, 1]
 
 interface Counts {
   changes: number
   conflicts: number
-  /** Refused because another slot stood there. */
+  /** Changes that were refused because another slot was in the way. */
   overlaps: number
-  /** Changes of slots that only this Worker changes, and that are not as it left them. */
+  /** Slots that only this Worker changes and that were not as it had left them. */
   lost: number
-  /** Slots that a table has twice, or that overlap there. */
+  /** Slots that are twice in a table, or that overlap in it. */
   double: number
 }
 interface Given {
@@ -34,7 +34,7 @@ const random = (below: number) => Math.floor(Math.random() * below)
 const pick = <T>(from: readonly T[]) => from[random(from.length)] as T
 const anyGpa = () => random(places) * size
 
-/** Slots that this Worker alone changes, and others that all do. */
+/** Changes slots that belong to this Worker alone, and slots that all Workers change. */
 class Changes {
   readonly counts: Counts = { changes: 0, conflicts: 0, overlaps: 0, lost: 0, double: 0 }
   readonly #vm: Vm
@@ -46,7 +46,7 @@ class Changes {
     this.#vm = vm
   }
 
-  /** Does it unless it is refused, for a reason that another Worker may give. */
+  /** Makes the change, unless it is refused for a reason that another Worker may have caused. */
   #try(change: () => void): boolean {
     try {
       change()
@@ -88,7 +88,7 @@ class Changes {
     } else this.#moveBoth(own)
   }
 
-  /** Its own and a shared one change places, or neither does. */
+  /** The Worker's own slot and a shared one change places, or neither does. */
   #moveBoth(own: { slot: Memslot; gpa: number }): void {
     const other = this.#shared()
     if (!other) return
@@ -101,7 +101,7 @@ class Changes {
     if (this.#try(exchange)) own.gpa = gpa
   }
 
-  /** One of those that have two pages of memory behind them: so all know each other's. */
+  /** Picks a slot with two pages of memory behind it, so that all Workers know each other's slots. */
   #shared(): Memslot | undefined {
     const shared = [...this.#vm.memslots].filter(({ mapping }) => mapping.size > size)
     return shared.length > 0 ? pick(shared) : undefined
@@ -127,7 +127,7 @@ class Changes {
       )
   }
 
-  /** One change, and at times a look. */
+  /** Makes one change, and at times only looks. */
   next(mapping: Mapping): void {
     if (random(2) === 0) this.#changeOwn()
     else this.#changeShared(mapping)
@@ -145,7 +145,7 @@ function work({ token, words }: Given): void {
       changes.next(shared)
       continue
     }
-    // Each table as it is once nobody changes anything.
+    // This reports each table as it is once nobody changes anything.
     Atomics.add(words, waiting, 1)
     Atomics.notify(words, waiting)
     for (let count = 0; (count = Atomics.load(words, waiting)) < workers; ) Atomics.wait(words, waiting, count)
@@ -158,7 +158,7 @@ function work({ token, words }: Given): void {
 async function main(): Promise<void> {
   const { values } = parseArgs({ options: { seconds: { type: 'string', default: '30' } } })
   const seconds = Number(values.seconds)
-  if (!(seconds > 0)) throw new Error('--seconds takes a number above 0')
+  if (!(seconds > 0)) throw new Error('--seconds must be a number above 0')
   const vm = Kvm.open().createVm()
   const words = new Int32Array(new SharedArrayBuffer(8))
   const crew = Array.from(
@@ -173,7 +173,7 @@ async function main(): Promise<void> {
       console.error(error)
     })
 
-  /** All Workers stop; their tables, this one and the kernel's must be the same. */
+  /** Stops all Workers and compares: their tables, this one and the kernel's must be the same. */
   const compare = async (told: 1 | 2) => {
     const reports = crew.map((worker) => once(worker, 'message').then(([message]) => message as { counts: Counts; rows: string }))
     Atomics.store(words, waiting, 0)

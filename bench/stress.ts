@@ -1,4 +1,5 @@
-// The promises that cost most to break, kept under load for a while: npm run stress [-- --seconds N]. One JSON line; status 1 when one was broken.
+// Puts the most costly promises under load for a while: npm run stress [-- --seconds N]. It prints one JSON line; its status is 1 when a promise was
+// broken.
 import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
@@ -9,7 +10,7 @@ import { programs, sweeper } from './guests.js'
 
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '30' } } })
 const seconds = Number(values.seconds)
-if (!(seconds > 0)) throw new Error('--seconds takes a number above 0')
+if (!(seconds > 0)) throw new Error('--seconds must be a number above 0')
 
 const result = {
   moves: 0,
@@ -21,7 +22,7 @@ const result = {
   vmsClosed: 0,
   leakedDescriptors: 0,
   leakedThreads: 0,
-  /** Bytes; told, since a heap that breathes is no leak. */
+  /** In bytes. It is printed and not judged, since a heap that grows and shrinks is no leak. */
   residentGrowth: 0,
   ok: false
 }
@@ -44,7 +45,7 @@ async function withVm(use: (vm: Vm) => Promise<void>): Promise<void> {
     vm.close()
   }
 }
-/** Does `once` again and again for a share of the time. */
+/** Calls `once` again and again for a share of the time. */
 async function during(share: number, what: string, once: () => Promise<void> | void): Promise<void> {
   const end = Date.now() + seconds * 1000 * share
   for (let told = 0; Date.now() < end; ) {
@@ -59,7 +60,7 @@ async function during(share: number, what: string, once: () => Promise<void> | v
 const pairs = 16
 const stride = 64 * KiB
 
-/** Two guests check every word they read, while slots change places in pairs, all pairs in one transaction. */
+/** Two guests check every word that they read, while slots change places in pairs, all pairs in one transaction. */
 const moves = () =>
   withVm(async (vm) => {
     const slots = Array.from({ length: pairs }, (_, pair) =>
@@ -95,7 +96,7 @@ const moves = () =>
     for (const vcpu of vcpus) if (vcpu.registers.get().r9 === 0n) throw new Error('a guest read nothing')
   })
 
-/** Each at a moment of its own: in the guest, on the way in, on the way out, or before. */
+/** Each kick comes at another moment: in the guest, on the way in, on the way out, or before. */
 const kicks = () =>
   withVm(async (vm) => {
     const [vcpu] = programs(vm, [{ source: '1: jmp 1b' }]) as [Vcpu]
@@ -147,7 +148,7 @@ async function closeWhileRunning(): Promise<void> {
   result.vmsClosed++
 }
 
-// What the first of each leaves for good, as the watcher of Workers' loops, is no leak.
+// The first Worker leaves some things for good, such as the thread that watches Workers' event loops. That is no leak.
 await terminateWorker()
 await closeWhileRunning()
 globalThis.gc?.()

@@ -1,5 +1,5 @@
-// The yardstick of bench/tables.ts: all three tables of a process's VM, or its memslots, into plain arrays, by the BPF program and the
-// reader that the add-on uses, without JavaScript. Prints the nanoseconds of each round; loading the program is not in them.
+// The reference for bench/tables.ts: it reads all three tables of a process's VM, or its memslots, into plain arrays, by the same BPF
+// program and reader as the add-on, without JavaScript. It prints the nanoseconds of each round; they do not include loading the program.
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,7 +44,7 @@ int64_t Now() {
   return now.tv_sec * int64_t{1000000000} + now.tv_nsec;
 }
 
-// How many rows there were.
+// Returns the number of rows.
 size_t Read(const TableRequest& request) {
   std::vector<SlotRange> ranges;
   std::unique_ptr<Leaves> leaves;
@@ -78,7 +78,7 @@ size_t Read(const TableRequest& request) {
 
 int main(int count, char** words) {
   if (count != 4) return 2;
-  // What was freed stays with the process, so that a round does not pay for getting it from the kernel again.
+  // Freed memory stays with the process, so that a round does not pay for getting it from the kernel again.
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   TableRequest request;

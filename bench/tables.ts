@@ -1,4 +1,4 @@
-// Reading another process's VM against the same walk in C++, in interleaved rounds of one run. Prints; asserts nothing.
+// Compares reading another process's VM with the same walk in C++, in interleaved rounds of one run. It prints and asserts nothing.
 import { execFileSync, spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -14,7 +14,7 @@ const program = join(folder, 'tables')
 const median = (values: number[]) => values.slice().sort((a, b) => a - b)[values.length >> 1] as number
 const milliseconds = (values: number[]) => (median(values) / 1e6).toFixed(2).padStart(10)
 
-/** A VM of another process, in the state that these instructions bring it to. */
+/** A VM of another process, in the state that these instructions produce. */
 async function target(...instructions: object[]): Promise<{ pid: number; end(): void }> {
   const child = spawn(process.execPath, ['test/support/target.mjs'], { stdio: ['pipe', 'pipe', 'inherit'] })
   const answers = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
@@ -32,7 +32,7 @@ function time(work: () => unknown): number {
   return Number(process.hrtime.bigint() - start)
 }
 
-/** As C++ has them in arrays at the end: each is looked at. */
+/** Looks at every slot, because C++ has them all in arrays at the end. */
 function everySlot(pid: number): number {
   const { memslots, memory } = hostVms({ pid })[0]!
   return memory > 0 ? memslots.length : 0

@@ -1,5 +1,5 @@
-// What vCPUs beside Node are measured against, as functions inside the Node process: two threads that hand an eventfd to and fro through
-// libuv, two threads that spin, and two vCPUs run without the library.
+// The reference for vCPUs beside Node, as functions inside the Node process: two threads that pass an eventfd to and fro through libuv, two
+// threads that spin, and two vCPUs that run without the library.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -93,7 +93,7 @@ static napi_value PingPong(napi_env env, napi_callback_info info) {
   return promise;
 }
 
-// Two threads that do nothing but run.
+// Two threads that do nothing but spin.
 static volatile int spinning;
 static pthread_t spinners[2];
 static void *Spin(void *unused) {
@@ -111,7 +111,7 @@ static napi_value SetSpinning(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-// The vCPUs of a VM that the library made, each run on a thread of C; a kick takes one out, and it goes in again at once.
+// The vCPUs of a VM that the library made, each run by a thread of C. A kick takes a vCPU out, and it enters again at once.
 static int vm, run_size;
 static struct {
   int fd;
@@ -141,7 +141,7 @@ static void SetSlot(uint32_t slot, uint64_t gpa, uint64_t size, char *memory) {
   Require(ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region) == 0, "KVM_SET_USER_MEMORY_REGION");
 }
 
-// The descriptors of the VM and of two vCPUs.
+// Takes the descriptors of the VM and of two vCPUs.
 static napi_value StartVcpus(napi_env env, napi_callback_info info) {
   size_t count = 3;
   napi_value arguments[3];
@@ -174,7 +174,7 @@ static napi_value StopVcpus(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-// Nanoseconds for two kicks and the two ioctls.
+// Returns nanoseconds for two kicks and the two ioctls.
 static napi_value Rebind(napi_env env, napi_callback_info info) {
   size_t argument_count = 1;
   napi_value argument, result;
@@ -182,7 +182,7 @@ static napi_value Rebind(napi_env env, napi_callback_info info) {
   napi_get_cb_info(env, info, &argument_count, &argument, NULL, NULL);
   napi_get_value_int64(env, argument, &count);
   char *memory = mmap(NULL, 2 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  // A number that the library is far from giving.
+  // The library never gets to this slot's number.
   const uint32_t slot = 1000;
   SetSlot(slot, 0x100000, 4096, memory);
   const double start = Now();

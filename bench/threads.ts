@@ -1,4 +1,4 @@
-// vCPUs beside Node against threads beside Node, in interleaved rounds of one run: medians and their ratio. Prints; asserts nothing.
+// Compares vCPUs beside Node with threads beside Node, in interleaved rounds of one run: medians and their ratio. It prints and asserts nothing.
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs'
@@ -11,12 +11,12 @@ import { KiB, Kvm, Mapping, type Vcpu, type Vm } from 'node-kvm'
 import { programs, writesAPort } from './guests.js'
 
 interface Baseline {
-  /** Nanoseconds a round. */
+  /** Returns nanoseconds for each round. */
   pingPong(count: number): Promise<number>
   setSpinning(on: boolean): void
   startVcpus(vm: number, one: number, other: number): void
   stopVcpus(): void
-  /** Nanoseconds a rebind under them. */
+  /** Returns nanoseconds for a rebind under them. */
   rebind(count: number): number
 }
 
@@ -28,7 +28,7 @@ const spin = '1: jmp 1b'
 
 function compile(): Baseline {
   const headers = [join(dirname(process.execPath), '../include/node'), '/usr/include/node'].find((place) => existsSync(join(place, 'uv.h')))
-  if (headers === undefined) throw new Error('the headers of libuv are not there; install the development files of this Node')
+  if (headers === undefined) throw new Error('the headers of libuv are missing; install the development files of this Node')
   const module = join(folder, 'threads.node')
   execFileSync('gcc', ['-O2', '-shared', '-fPIC', '-pthread', `-I${headers}`, '-o', module, 'bench/threads.c'], { stdio: 'inherit' })
   return createRequire(import.meta.url)(module)
@@ -40,7 +40,7 @@ async function withVm<T>(use: (vm: Vm) => Promise<T>): Promise<T> {
   return await use(vm)
 }
 
-/** Nanoseconds for each of `count` port writes that a handler takes. */
+/** Returns nanoseconds for each of `count` port writes that a handler takes. */
 const exits = (count: number) =>
   withVm(async (vm) => {
     const vcpu = writesAPort(vm)
@@ -86,7 +86,7 @@ const inWorker = (count: number) =>
 
 const twoSpinning = (vm: Vm) => programs(vm, [{ source: spin }, { source: spin }])
 
-/** Beside two vCPUs that spin, each on a thread of the library's. */
+/** Measures beside two vCPUs that spin, each on a thread of the library. */
 const besideVcpus = <T>(use: (vm: Vm) => T | Promise<T>) =>
   withVm(async (vm) => {
     const vcpus = twoSpinning(vm)
@@ -97,7 +97,7 @@ const besideVcpus = <T>(use: (vm: Vm) => T | Promise<T>) =>
     await Promise.all(ended)
     return found
   })
-/** The same guests in the same VM, run by threads of C. */
+/** Measures beside the same guests in the same VM, which threads of C run. */
 const besideVcpusOfC = <T>(baseline: Baseline, use: () => T | Promise<T>) =>
   withVm(async (vm) => {
     twoSpinning(vm)
@@ -117,7 +117,7 @@ const linkOf = (path: string) => {
     return ''
   }
 }
-/** Of the one VM that is open: `kvm-vm`, `kvm-vcpu:0` and so on. */
+/** Finds a descriptor of the only VM that is open: `kvm-vm`, `kvm-vcpu:0` and so on. */
 function descriptorOf(name: string): number {
   const found = readdirSync('/proc/self/fd').find((fd) => linkOf(`/proc/self/fd/${fd}`) === `anon_inode:${name}`)
   if (found === undefined) throw new Error(`no descriptor of ${name}`)
@@ -132,7 +132,7 @@ function rebinds(vm: Vm, count: number): number {
   return Number(process.hrtime.bigint() - start) / count
 }
 
-/** Nanoseconds by which timers of a millisecond are late, in the 99th of a hundred. */
+/** Returns the nanoseconds by which timers of a millisecond are late, as the 99th percentile. */
 async function lateness(count: number): Promise<number> {
   const late: number[] = []
   for (let timer = 0; timer < count; timer++) {

@@ -1,5 +1,5 @@
-// What vm.trace() is measured against: the same rings read in C, and the text of trace_pipe. Follows process PID until its standard input
-// ends, then prints events, lost, nanoseconds spent on them.
+// The reference for vm.trace(): it reads the same rings in C, or the text of trace_pipe. It follows process PID until its standard input
+// ends, then prints events, lost events, and the nanoseconds that it spent on them.
 //   trace ring PID RINGSIZE EVENT[:FILTER]...     trace pipe PID EVENT...
 #define _GNU_SOURCE
 #include <errno.h>
@@ -37,7 +37,7 @@ static uint64_t Now(void) {
   return (uint64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-// Only here: nobody else sees the mount.
+// The mount is visible to this process alone.
 static char tracefs[] = "/tmp/node-kvm-bench-XXXXXX";
 static void MountTracefs(void) {
   if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) Die("a mount namespace");
@@ -88,7 +88,7 @@ static void Parse(const char* name) {
   }
 }
 
-static uint64_t sum;  // of every field, so that reading them is not left out
+static uint64_t sum;  // the sum of every field, so that the compiler cannot leave out reading them
 static void Decode(const char* raw) {
   uint16_t id;
   memcpy(&id, raw, sizeof id);

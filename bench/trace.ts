@@ -1,4 +1,4 @@
-// Tracing a storm of first touches, against C that reads the same rings and against trace_pipe, in interleaved rounds of one run. Prints;
+// Traces a storm of first touches, and compares with C that reads the same rings and with trace_pipe, in interleaved rounds of one run. It prints and
 // asserts nothing.
 import { execFileSync, spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -19,7 +19,7 @@ const program = join(folder, 'trace')
 const median = (values: number[]) => values.slice().sort((a, b) => a - b)[values.length >> 1] as number
 const tdp = describeHost().tdpMmu
 
-// The same tracepoints and filters that these kinds open.
+// The tracepoints and filters are the same as those that these kinds open.
 const kinds: TraceKind[] = tdp ? ['violation', 'spte-set', 'spte-change'] : ['spte-set']
 const filtered = tdp
   ? [
@@ -37,7 +37,7 @@ const guest = Guest.create(vm)
 const memory = Mapping.anonymous(pages * 4 * KiB, { hugePages: false })
 vm.memslots.create({ gpa: base, mapping: memory })
 
-/** Nanoseconds a page. The pages are the page of zeros, so that the storm is KVM's work and not the allocator's. */
+/** Returns nanoseconds for each page. All pages are the page of zeros, so that KVM causes the work of the storm, and not the allocator. */
 function storm(): number {
   memory.advise('dontneed')
   const start = process.hrtime.bigint()
@@ -47,13 +47,13 @@ function storm(): number {
 
 interface Result {
   perPage: number
-  /** Of one event, read and decoded. */
+  /** The cost of one event that is read and decoded. */
   perEvent: number
   events: number
   lost: number
 }
 
-/** Nanoseconds of an event by all threads of the process: what other programs on the machine take does not count. */
+/** Nanoseconds for each event, by all threads of the process: other programs on the machine do not count. */
 const processorTime: number[] = []
 function ours(): Result {
   using recording = trace(vm, { kinds, ringSize })
@@ -89,7 +89,7 @@ const line = (name: string, all: Result[]) => {
   const rate = of('events') === 0 ? '-' : (1e3 / of('perEvent')).toFixed(2)
   return `${name.padEnd(20)} ${of('perPage').toFixed(0).padStart(12)} ${String(of('events')).padStart(10)} ${String(of('lost')).padStart(8)} ${rate.padStart(22)}`
 }
-/** Of two kinds of storm, round by round. */
+/** The ratio of two kinds of storm, round by round. */
 const ratio = (one: Result[], two: Result[], part: keyof Result) => median(one.map((result, round) => result[part] / (two[round] as Result)[part]))
 
 try {

@@ -1,5 +1,5 @@
-// Memory that comes when it is touched: a guest adds up a table that lies in a file, of which only the pages it reads are loaded; then one
-// whose pages JavaScript makes up on the way.
+// Memory whose pages are brought in when they are touched. A guest adds up a table in a file, of which only the pages that it reads are loaded.
+// Then it adds up a table whose pages JavaScript makes on demand.
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -10,7 +10,7 @@ const pageSize = 4096
 const pages = 512
 
 const folder = mkdtempSync(join(tmpdir(), 'node-kvm-demand-paging-'))
-// On exit, so that it also goes where a page service is refused.
+// The folder is removed on exit, so that it is also removed if the page service is refused.
 process.on('exit', () => rmSync(folder, { recursive: true }))
 const file = join(folder, 'table')
 const table = new BigUint64Array((pages * pageSize) / 8)
@@ -31,16 +31,16 @@ function sum(gpa: number, wanted: number[]): bigint {
   return total
 }
 
-// A native thread reads the file: nothing here has to run meanwhile.
+// A native thread reads the file, so no JavaScript has to run meanwhile.
 using fromFile = Mapping.anonymous(pages * pageSize)
 using loader = fromFile.onMissing({ file })
 vm.memslots.create({ gpa: 16 * MiB, mapping: fromFile })
 console.log(`from the file: ${sum(16 * MiB, [1, 2, 3, 400])}, ${loader.served} of ${pages} pages loaded`)
-// The library's own reads load what they need, too.
+// A read by the library itself also loads the pages that it needs.
 fromFile.read(10 * pageSize, pageSize)
 console.log(`after a read by the host: ${loader.served} pages`)
 
-// A function gives the pages: run() is interrupted to ask it.
+// A function gives the pages: run() is interrupted to call it.
 using madeUp = Mapping.anonymous(pages * pageSize)
 using maker = madeUp.onMissing(({ offset }) => {
   const page = new BigUint64Array(pageSize / 8)

@@ -1,4 +1,4 @@
-// Which pages did the guest write? KVM keeps a bitmap for a slot that asks for it; reading it starts the next round.
+// Which pages did the guest write? KVM keeps a bitmap for a slot that asks for one. Reading the bitmap begins the next round.
 import { KiB, Kvm, Mapping, MiB } from 'node-kvm'
 import { Guest } from 'node-kvm/testing'
 

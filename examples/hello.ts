@@ -1,4 +1,4 @@
-// Sixteen bits, one port: the smallest guest that says something.
+// The smallest guest that says something: 16-bit code that writes to one port.
 import { Kvm, Mapping, MiB } from 'node-kvm'
 import { assemble } from 'node-kvm/testing'
 

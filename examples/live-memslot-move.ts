@@ -1,4 +1,4 @@
-// Memory changes under a guest that never stops reading: bare moves let it see MMIO for moments, a transaction does not.
+// Memory changes under a guest that never stops reading. During bare moves it sees MMIO for moments; during a transaction it does not.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { KiB, Kvm, longModeTablesSize, Mapping, MiB } from 'node-kvm'
 import { assemble } from 'node-kvm/testing'
@@ -8,7 +8,7 @@ using vm = kvm.createVm()
 using low = Mapping.anonymous(2 * MiB)
 vm.memslots.create({ gpa: 0, mapping: low })
 const at = longModeTablesSize()
-// Counts its readings in r9; any word that is neither of the two goes out at port 0x11.
+// The guest counts its reads in r9. It sends every word that is neither of the two to port 0x11.
 const source = '1: mov (%rdi), %rax; inc %r9; cmp %rbx, %rax; je 1b; cmp %rdx, %rax; je 1b; out %al, $0x11; jmp 1b'
 low.write(at, assemble(source, { mode: 'long', at }))
 

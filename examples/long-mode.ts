@@ -1,4 +1,4 @@
-// 64-bit code at CPL 3: on hardware and on a software KVM it runs natively, and every page it touches goes through the second stage.
+// 64-bit code at CPL 3. It runs natively on hardware and on a software KVM, and every page that it touches goes through the second stage.
 import { Kvm, longModeTablesSize, Mapping, MiB } from 'node-kvm'
 import { assemble } from 'node-kvm/testing'
 

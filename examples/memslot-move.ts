@@ -1,4 +1,4 @@
-// A memslot moves to another guest address; then other memory is put behind it. The guest sees both at its next access.
+// A memslot moves to another guest address. Then other memory is put behind it. The guest sees each change at its next access.
 import { KiB, Kvm, Mapping } from 'node-kvm'
 import { Guest } from 'node-kvm/testing'
 

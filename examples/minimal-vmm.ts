@@ -1,4 +1,4 @@
-// A machine with a serial console and a power switch: it greets, echoes a line in capitals, and switches itself off.
+// A machine with a serial console and a power switch. It greets, echoes a line in capitals, and switches itself off.
 import { type Exit, Kvm, Mapping, MiB } from 'node-kvm'
 import { assemble } from 'node-kvm/testing'
 
@@ -35,7 +35,7 @@ const firmware = `
 greeting: .asciz "minimal-vmm: ready\\n"
 `
 
-/** Answers one exit; false when the guest switched the machine off. */
+/** Answers one exit. Returns false if the guest switched the machine off. */
 function serve(exit: Exit, console: { next: number }): boolean {
   if (exit.reason === 'io-out' && exit.port === serialData) process.stdout.write(exit.data)
   else if (exit.reason === 'io-in' && exit.port === serialStatus) exit.data[0] = console.next < input.length ? 0x21 : 0x20

@@ -1,4 +1,4 @@
-// A device of one register, where no memslot lies: each access is an exit, answered in place.
+// A device with one register, at an address without a memslot. Each access is an exit, which is answered in place.
 import { Kvm, longModeTablesSize, Mapping, MiB } from 'node-kvm'
 import { assemble } from 'node-kvm/testing'
 
@@ -9,7 +9,7 @@ using vm = kvm.createVm()
 using ram = Mapping.anonymous(2 * MiB)
 vm.memslots.create({ gpa: 0, mapping: ram })
 const code = longModeTablesSize()
-// Adds 5 to the counter twice and hands back what it then holds.
+// The guest adds 5 to the counter twice, and keeps the value that the counter then has.
 const source = `
     mov $${counterRegister}, %ebx
     movl $5, (%rbx)

@@ -1,4 +1,4 @@
-// Live migration's other half: the guest goes on at its new place at once, and each page follows when it is first touched there, while the
+// The second way to migrate a live VM. The guest goes on at its new place at once, and each page follows when the guest first touches it there. The
 // vCPU runs on a thread of its own.
 import { Kvm, longModeTablesSize, Mapping, MiB, type Vm } from 'node-kvm'
 import { assemble } from 'node-kvm/testing'
@@ -8,7 +8,7 @@ const size = 4 * MiB
 const pageSize = 4096
 const pages = size / pageSize
 
-// At CPL 3: adds up the first word of each page, tells the sum, and goes through them again.
+// At CPL 3 the guest adds up the first word of each page, reports the sum, and goes through the pages again.
 const code = `
 start:
     xor %eax, %eax
@@ -42,7 +42,7 @@ const first = vcpu.run({ timeoutMs: 60_000 })
 const expected = first.reason === 'io-out' ? sumOf(first.data) : Number.NaN
 console.log(`at the old place the sum is ${expected}`)
 
-// Registers go first, memory when it is asked for.
+// The registers go first. Memory follows on demand.
 const arrived = Mapping.anonymous(size)
 using paging = arrived.onMissing(async ({ offset }) => memory.read(offset, pageSize))
 using target = machine(arrived)

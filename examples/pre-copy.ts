@@ -1,5 +1,5 @@
-// Live migration's first half: copy the memory of a guest that goes on writing it, round by round, until little is left; then stop, copy
-// the rest, and go on from the copy.
+// The first way to migrate a live VM. While the guest goes on writing its memory, copy the changed pages round by round until few are left. Then stop
+// the guest, copy the rest, and go on from the copy.
 import { Kvm, longModeTablesSize, Mapping, MiB, type Vm } from 'node-kvm'
 import { assemble } from 'node-kvm/testing'
 
@@ -8,7 +8,7 @@ const size = 8 * MiB
 const enough = 16
 const pageSize = 4096
 
-// At CPL 3: add one to each of the first 64 words, a page apart, and for each round through them to one word further up.
+// At CPL 3 the guest adds one to each of the first 64 words, a page apart, and after each round to one word further up.
 const code = `
 start:
     mov $64, %ecx
@@ -42,14 +42,14 @@ using vcpu = source.createVcpu().enter('long', { ip, ring: 3, tables: base })
 const copy = Mapping.anonymous(size)
 using log = source.dirtyLog()
 
-/** Copies what changed since the last call; how many pages that was. */
+/** Copies the pages that changed since the last call, and returns how many. */
 function copyDirty(): number {
   const ranges = log.collect().filter(({ gpa }) => gpa < size)
   for (const range of ranges) copy.write(range.gpa, source.memory.read(range.gpa, range.size))
   return ranges.reduce((pages, range) => pages + range.size / pageSize, 0)
 }
 
-// The first round is all of memory. The guest runs less and less in between, as a migration would slow it down.
+// The first round copies all of memory. The guest runs for a shorter time in each round, as if a migration slowed it down.
 let milliseconds = 16
 for (let left = copyDirty(); left > enough && milliseconds > 0.01; left = copyDirty()) {
   vcpu.run({ timeoutMs: milliseconds })
@@ -59,7 +59,7 @@ copyDirty()
 const same = Buffer.compare(copy.read(0, size), source.memory.read(0, size)) === 0
 console.log(`the copy ${same ? 'equals' : 'differs from'} the memory`)
 
-// The second machine goes on where the first stopped.
+// The second machine goes on where the first one stopped.
 using target = machine(copy)
 using successor = target.createVcpu().enter('long', { ip, ring: 3, tables: base })
 successor.registers.set(vcpu.registers.get())

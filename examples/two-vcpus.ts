@@ -1,4 +1,4 @@
-// Two vCPUs on threads of their own count in one word of guest memory, by a locked instruction, while this thread's timers go on.
+// Two vCPUs on threads of their own count in one word of guest memory with a locked instruction, while the timers of this thread go on.
 import { KiB, Kvm, longModeTablesSize, Mapping, MiB } from 'node-kvm'
 import { assemble } from 'node-kvm/testing'
 

@@ -1,12 +1,12 @@
-/** The public API: which calls there are, of what, with which arguments. */
+/** Describes the public API: its calls, the objects on which they are made, and their arguments. */
 import fc from 'fast-check'
 import { type Arguments, oneOf, reference, type TextArbitrary } from './arguments.js'
 import type { Kind } from './sequence.js'
 
 export interface Call {
-  /** Whose method it is; absent for a function, or a static method, of that name. */
+  /** The kind of object that has the method; absent for a function or a static method of that name. */
   of?: Kind
-  /** `read` for a method, `memory.read` for one of a facet, `get buffer` for a getter, `set label` for a setter. */
+  /** `read` for a method, `memory.read` for a method of a facet, `get buffer` for a getter, `set label` for a setter. */
   name: string
   arguments?: TextArbitrary[]
   makes?: Kind
@@ -19,7 +19,7 @@ const disturbs = (what = '@self'): [string, string] => ['', `; disturb(${what})`
 const undoes: [string, string] = ['undone(@self, () => ', '); disturb(@self)']
 const hears: [string, string] = ['hear(@self, ', ')']
 
-/** The class of each kind of object: whether a package has a method is looked up in it. */
+/** The class of each kind of object: a package has a method if its class has it. */
 export const classes: Partial<Record<Kind, string>> = {
   kvm: 'Kvm',
   vm: 'Vm',
@@ -134,7 +134,7 @@ function slotCalls(a: Arguments): Call[] {
   ]
 }
 
-/** What observes a VM: dirty logs, statistics, traces, tables. */
+/** The calls that observe a VM: dirty logs, statistics, traces, tables. */
 function observingCalls(a: Arguments): Call[] {
   const of = 'vm'
   const vm = a.mostly(reference('vm'))
@@ -222,7 +222,7 @@ function vmCalls(a: Arguments): Call[] {
 function vcpuCalls(a: Arguments): Call[] {
   const of = 'vcpu'
   const registers = a.options({}, { rax: a.big, rip: a.big, rflags: a.big, rsp: a.big })
-  // Without a limit a guest may run for ever, and rightly.
+  // Without a limit, a guest may rightly run for ever.
   const timeout = oneOf(
     '{ timeoutMs: 0 }',
     '{ timeoutMs: 1 }',

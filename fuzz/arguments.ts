@@ -1,4 +1,4 @@
-/** Arguments as source text: mostly such that a call works, now and then such that it should not. */
+/** Makes arguments as source text: mostly arguments with which a call works, now and then arguments with which it should not. */
 import fc from 'fast-check'
 import type { Command, Kind, Text } from './sequence.js'
 
@@ -39,7 +39,7 @@ const otherKinds = [
 ]
 
 /**
- * Arbitraries of arguments, by what they are for.
+ * Arbitraries of arguments, by their purpose.
  * @param body what callbacks, getters and conversions do when they are called
  */
 export function argumentsOf(body: fc.Arbitrary<readonly Command[]>) {
@@ -62,7 +62,7 @@ export function argumentsOf(body: fc.Arbitrary<readonly Command[]>) {
     fc.oneof({ weight: 11, arbitrary: valid }, { weight: 1, arbitrary: other })
   const small = mostly(oneOf('1', '2', '4', '0', '7'), oneOf('NaN', '-1', '0.5', '65', "'1'", 'null', '2 ** 31', '1n'))
 
-  /** An object of options: some of the optional ones, now and then by a getter that does something, or one that is no plain object. */
+  /** An object with some of the optional options. Now and then one option is a getter that does something, or the object is not a plain one. */
   const options = (required: Record<string, TextArbitrary>, optional: Record<string, TextArbitrary> = {}): TextArbitrary => {
     const fields = fc.record({ ...required, ...optional }, { requiredKeys: Object.keys(required) })
     const form = fc.oneof(

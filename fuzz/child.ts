@@ -1,4 +1,7 @@
-/** A child of the fuzzer: runs programs, a line of JSON each, and answers each with a line. What it finds is in its log, and outlives it. */
+/**
+ * A child of the fuzzer: it runs programs, each of which is a line of JSON, and answers each with a line. Its findings are in its log, which outlives
+ * it.
+ */
 import { createInterface } from 'node:readline'
 import { plant } from './planted.js'
 import { journal, judgeError, report } from './program/attempt.js'
@@ -13,7 +16,7 @@ process.on('uncaughtException', (error) => judgeError(error, 'a turn of its own'
 const own = (of: object | undefined) => (of ? Object.getOwnPropertyNames(of) : [])
 const inherited = (of: object) => own(Object.getPrototypeOf(of))
 
-/** What an object has in its fields, and what these can do: `Vm.memslots.create`. */
+/** Names the facets in an object's fields with their methods: `Vm.memslots.create`. */
 function facets(name: string, made: object): string[] {
   return Object.entries(made).flatMap(([field, value]) => [
     `${name}.${field}`,
@@ -23,7 +26,7 @@ function facets(name: string, made: object): string[] {
   ])
 }
 
-/** Classes, their methods, and functions: so that what an older package lacks is not asked of it. */
+/** Names the classes, their methods and the functions, so that programs do not ask an older package for methods that it lacks. */
 function contents(): string[] {
   const named = Object.entries(everything).flatMap(([name, value]) => {
     if (typeof value !== 'function') return [name]

@@ -1,4 +1,4 @@
-/** The processes in which programs run, and who watches that they end. */
+/** The processes in which programs run, and the watch over their ends. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, fstatSync, ftruncateSync, openSync, readdirSync, readFileSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
@@ -10,13 +10,13 @@ export interface Finding {
   what: string
   /** The text of the call. */
   call: string
-  /** By a clock that does not know what the process got of a processor: believed once it is seen again. */
+  /** Set if a clock decided, which does not know how much of a processor the process got: such a finding is believed once it is seen again. */
   byClock?: boolean
 }
 export interface Outcome {
   calls: number
   findings: Finding[]
-  /** What is held at the end and was not before: a leak, if it grows each time. */
+  /** Resources that are held at the end and were not before: a leak, if it grows each time. */
   left: Record<string, number>
   /** Whether the child is gone. */
   ended: boolean
@@ -26,16 +26,16 @@ interface Answer {
   left: Record<string, number>
 }
 
-/** What happened, without numbers. */
+/** A finding's description, without numbers. */
 export function gistOf({ kind, what }: Finding): string {
   const gist = what.replace(/0x[0-9a-f]+|\d+n?/g, 'N').replace(/\s+/g, ' ')
   return `${kind}: ${gist.slice(0, 160)}`
 }
 
-/** By what a finding is known when a smaller program shows it again: what happened, without numbers, and in which method. */
+/** The signature by which a finding is recognized when a smaller program shows it again: its description without numbers, and the method. */
 export function signatureOf(finding: Finding): string {
   const [method = ''] = /\.[\w.]+/.exec(finding.call) ?? []
-  // An untyped error's place says more than which call led there.
+  // The place of an untyped error says more than the call that led there.
   return finding.kind === 'untyped' ? gistOf(finding) : `${gistOf(finding)} ${method}`
 }
 
@@ -48,7 +48,7 @@ function removeGroup(pid: number | undefined): void {
   }
 }
 
-/** A finding: no call came after this one. */
+/** The finding that no call came after this one. */
 export const hangIn = (call: string, seconds: number): Finding => ({ kind: 'hang', what: `no call returned for ${seconds} s`, call })
 
 /** The limits that are in force after these reports. */
@@ -69,7 +69,7 @@ function timeOf(pid: number): { used: number; runnable: boolean } {
       sum.runnable ||= fields[0] === 'R'
     }
   } catch {
-    // It ended, or a thread of it.
+    // The process ended, or one of its threads did.
   }
   return sum
 }
@@ -83,7 +83,7 @@ export class Child {
   readonly #hangSeconds: number
   #closed: Promise<void> | undefined
   #errors = ''
-  /** The names of the classes, methods and functions that the package has. */
+  /** The names of the package's classes, methods and functions. */
   contents: ReadonlySet<string> = new Set()
   programs: string[] = []
 
@@ -119,13 +119,13 @@ export class Child {
     return child
   }
 
-  /** Reads its log: the reports, and the text of the last call. */
+  /** Reads the child's log: the reports, and the text of the last call. */
   #takeLog(): { lines: string[]; last: string } {
     const lines = readFileSync(this.#logPath, 'utf8').split('\n').filter(Boolean)
     return { lines: lines.filter((line) => line.startsWith('{')), last: lines.findLast((line) => line.startsWith('.'))?.slice(1) ?? '' }
   }
 
-  /** Resolves with `hang` when it has made no call for too long. Time for which it had to wait for a processor is not counted. */
+  /** Resolves with `hang` when the child has made no call for too long. Time in which it waited for a processor is not counted. */
   async #watch(signal: AbortSignal, isKnown: (call: string) => boolean): Promise<'hang' | 'stopped'> {
     const tick = 0.25
     const pid = this.#process.pid as number
@@ -145,7 +145,7 @@ export class Child {
     return 'stopped'
   }
 
-  /** @param isKnown whether a call is known to hang: it is not waited for as long as another */
+  /** @param isKnown whether a call is known to hang: the wait for such a call is shorter */
   async run(program: string, isKnown: (call: string) => boolean = () => false): Promise<Outcome> {
     this.programs.push(program)
     ftruncateSync(this.#log)
@@ -164,7 +164,7 @@ export class Child {
     const lacking = limitsIn(reports)
     if (ending === undefined) {
       const { calls, left } = JSON.parse((await line).value as string) as Answer
-      // What comes to lack something for good has no part in another program.
+      // A child that lacks something for good runs no further program.
       if (lacking.size > 0) await this.end()
       return { calls, findings, left, ended: lacking.size > 0 }
     }
@@ -177,18 +177,18 @@ export class Child {
     return { calls: 1, findings, left: {}, ended: true }
   }
 
-  /** V8 ends a process whose address space is limited, by whichever of its threads, where it finds none for itself. */
+  /** V8 ends a process whose address space is limited, on any of its threads, if it gets none for itself. */
   #isOutOfMemory(): boolean {
     return /out of memory|\bOOM\b/i.test(this.#errors)
   }
 
-  /** The lines of its standard error that say why it ended. */
+  /** The lines of the child's standard error that say why it ended. */
   #tellingErrors(): string {
     const lines = this.#errors.split('\n').filter((line) => /terminate called|what\(\)|FATAL|ERROR:|SUMMARY:|#\d+ .*node_kvm|assert/i.test(line))
     return lines.slice(0, 12).join('\n')
   }
 
-  /** Ends it, once. */
+  /** Ends the child, once. */
   end(): Promise<void> {
     this.#process.kill('SIGKILL')
     return (this.#closed ??= this.#ended.then(() => closeSync(this.#log)))

@@ -1,14 +1,14 @@
-/** Which commands programs are made of, and how often each comes. */
+/** The commands of which programs are made, and how often each comes. */
 import fc from 'fast-check'
 import { type Call, callsOf, classes } from './api.js'
 import { type Arguments, argumentsOf } from './arguments.js'
 import { always, beginnings, type Commands, compositionsOf, every, index, orders, plain, topOf, type Weighted, withFault } from './compositions.js'
 import type { Command, Fault, Kind, Text } from './sequence.js'
 
-/** Whether the package that is examined has a class, method or function of this name: `Vm.share`, `hostVms`. */
+/** Whether the package under test has a class, method or function of this name: `Vm.share`, `hostVms`. */
 export type Has = (name: string) => boolean
 
-/** The C functions that the add-on calls, each with the errors it may fail with. */
+/** The C functions that the add-on calls, each with the errors with which it may fail. */
 const failing = {
   pthread_create: ['EAGAIN'],
   mmap: ['ENOMEM', 'EAGAIN'],
@@ -48,7 +48,7 @@ const faults: fc.Arbitrary<Fault | undefined> = fc.oneof(
 
 const join = (texts: Text[]): Text => texts.flatMap((text, at) => (at === 0 ? text : [', ', ...text]))
 
-/** The expression of a call of `self`. */
+/** The expression of a call on `self`. */
 function expressionOf({ name }: Call, self: string | undefined, given: Text): Text {
   const [verb, property] = name.split(' ') as [string, string | undefined]
   if (property === undefined) return [`${self === undefined ? '' : `${self}.`}${name}(`, ...given, ')']
@@ -72,11 +72,11 @@ function callOf(call: Call): fc.Arbitrary<readonly Command[]> {
   })
 }
 
-/** Puts the object in the place of `@self` in commands of a callback, too. */
+/** Puts the object in the place of `@self`, also in the commands of a callback. */
 const withSelf = (commands: readonly Command[], put: (text: string) => string): readonly Command[] =>
   commands.map((command) => ({ ...command, text: command.text.map((piece) => (typeof piece === 'string' ? put(piece) : withSelf(piece, put))) }))
 
-/** A method of one kind, on an object of another: `Vm.prototype.close.call(mapping0)`. */
+/** Calls a method of one kind on an object of another: `Vm.prototype.close.call(mapping0)`. */
 function onOther(call: Call, kinds: Kind[]): fc.Arbitrary<readonly Command[]> {
   const owner = classes[call.of as Kind] as string
   return fc.tuple(fc.constantFrom(...kinds), index, fc.tuple(...(call.arguments ?? [])), fc.nat(2)).map(([other, on, given, form]) => {
@@ -90,7 +90,7 @@ function onOther(call: Call, kinds: Kind[]): fc.Arbitrary<readonly Command[]> {
   })
 }
 
-/** The calls that change most for others: callbacks make them more often. */
+/** The calls that affect others most; callbacks make them more often. */
 const lively = /^(run|start|stop|kick|close|drain|memslots\.create|move|rebind|delete|resize|onMissing|populate)$/
 
 interface Known {
@@ -131,9 +131,9 @@ function callsWith(body: Commands, has: Has): Known {
   }
 }
 
-/** Everything that needs no await, where callbacks do `body`, and transactions what is theirs. */
+/** Everything that needs no await: callbacks do `body`, and transactions their own commands. */
 function level({ a, all, lively, slots, staged }: Known, body: Commands): { any: Commands; callback: Commands } {
-  // What a Worker does to the slots meanwhile, too.
+  // A Worker may change the slots meanwhile, too.
   const meanwhile = { weight: 6, arbitrary: orders(every(slots), 2) }
   const inTransaction = fc.array(every([...staged, ...slots, meanwhile, { weight: 6, arbitrary: body }]), { maxLength: 4 }).map((list) => list.flat())
   const commands = [...all, ...compositionsOf(a, { transaction: inTransaction, writes: body }, faults)]
@@ -141,7 +141,7 @@ function level({ a, all, lively, slots, staged }: Known, body: Commands): { any:
   return { any: every(commands), callback }
 }
 
-/** Programs: lists of commands, each of which may stand for several. */
+/** Programs: lists of items, each of which may consist of several commands. */
 export function programs(has: Has): fc.Arbitrary<readonly (readonly Command[])[]> {
   const nothing: Commands = fc.constant([])
   const innermost = level(callsWith(nothing, has), nothing)

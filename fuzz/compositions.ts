@@ -6,11 +6,11 @@ import type { Command, Fault } from './sequence.js'
 export type Commands = fc.Arbitrary<readonly Command[]>
 export type Weighted = { weight: number; arbitrary: Commands }
 
-/** Commands for what callbacks do. */
+/** The commands that callbacks run. */
 export interface Bodies {
-  /** In a transaction's callback. */
+  /** The commands of a transaction's callback. */
   transaction: Commands
-  /** In a handler of a guest's writes. */
+  /** The commands of a handler for a guest's writes. */
   writes: Commands
 }
 
@@ -31,7 +31,7 @@ export const machine = always(
 
 const places = fc.constantFrom('0x10000', '0x10000', '0x20000', '0x30000', '0x1000')
 
-/** Memory whose pages come when they are touched, where guests touch it. */
+/** Memory that guests touch, and whose pages come when they are touched. */
 function servedMemory(a: Arguments): Commands {
   const native = fc.constant(['{ content: new Uint8Array(4096).fill(7) }'] as const)
   const origin = fc.oneof({ weight: 3, arbitrary: a.pageContent }, { weight: 1, arbitrary: native })
@@ -58,7 +58,7 @@ function guest(a: Arguments): Commands {
               how: 'call',
               around: ['hear(@vcpu:last, ', ')']
             } as const,
-            // Long enough for the guest to come to where it waits for this thread.
+            // This gives the guest enough time to reach the access for which it waits for this thread.
             ...(blocks ? [plain('block(30)')] : [])
           ]
         : [])
@@ -73,7 +73,7 @@ function coalesced(body: Commands, faults: fc.Arbitrary<Fault | undefined>): Com
   const writes = fc.oneof({ weight: 2, arbitrary: body }, { weight: 1, arbitrary: runs })
   const ends = fc.constantFrom('', '', '', '', 'throw planted()')
   const zone = fc.tuple(fc.constantFrom('0x10', '0x11', '0x12'), fc.constantFrom(1, 1, 3), writes, ends, faults)
-  // Several: what was written to one comes in the same turn as what was written to others.
+  // There are several ranges, because writes to one of them come in the same turn as writes to the others.
   return fc.tuple(index, fc.array(zone, { minLength: 1, maxLength: 3 })).map(([vm, zones]) =>
     zones.map(
       ([port, size, body, end, fault]): Command => ({
@@ -114,7 +114,7 @@ function ioeventfds(a: Arguments, faults: fc.Arbitrary<Fault | undefined>): Weig
   ]
 }
 
-/** A trace that somebody, or two, ask for all that comes. */
+/** A trace from which one iterator, or two, ask for all events. */
 const followedTrace: Commands = fc
   .tuple(index, fc.integer({ min: 1, max: 2 }))
   .map(([vm, times]): readonly Command[] => [
@@ -122,7 +122,7 @@ const followedTrace: Commands = fc
     ...Array.from({ length: times }, () => plain('iterate(@trace:last)'))
   ])
 
-/** Of memory that nothing else touches. */
+/** Copies to and from memory that nothing else touches. */
 const copies: Commands = fc
   .tuple(index, fc.constantFrom('0', '4096'), fc.boolean())
   .map(([value, offset, isLive]) => [
@@ -132,11 +132,11 @@ const copies: Commands = fc
 
 /** Compositions that do not wait for the event loop. */
 export function compositionsOf(a: Arguments, bodies: Bodies, faults: fc.Arbitrary<Fault | undefined>): Weighted[] {
-  // Of a VM that was lost no handler can tell whose writes it heard.
-  // No page service: its handler lives until close() with what it names, and in these programs it names everything.
+  // A lost VM is disturbed first, because no handler can tell whose writes it heard.
+  // Page services are not lost: a service's handler lives until close() with everything that it names, and in these programs it names everything.
   const lost = fc.constantFrom('mapping', 'vm', 'vcpu', 'log', 'slot', 'trace', 'ioeventfd')
   return [
-    // Few: where there are many VMs, little of what a program does meets.
+    // These are few: with many VMs, the calls of a program rarely affect each other.
     { weight: 4, arbitrary: machine },
     { weight: 16, arbitrary: index.map((vm) => [makesVcpu(vm), plain('emit(@vcpu:last)')]) },
     { weight: 3, arbitrary: followedTrace },
@@ -167,22 +167,22 @@ const order = (how: 'plain' | 'awaited', head: string, body: readonly Command[],
   worker: true
 })
 
-/** A Worker is told to do something, and it is done before the next step here. */
+/** Tells a Worker to do something, which is done before the next step here. */
 export const orders = (inner: Commands, most: number): Commands =>
   fc
     .tuple(index, fc.array(inner, { minLength: 1, maxLength: most }))
     .map(([crew, body]) => [order('plain', `tell(@crew:${crew}, `, body.flat(), ')')])
 
-// What a Worker knows of the table that it got.
+// The Worker looks up what it knows of the table that it got.
 const lookups = ['0', '0x10000'].map((gpa): Command => ({ text: [`@vm:0.memslots.lookup(${gpa})`], how: 'call', makes: 'slot' }))
 
-/** A Worker with the same VM, which is told something at once. */
+/** A Worker with the same VM, which gets its first order at once. */
 const withWorker = (vm: string, body: readonly Command[]): readonly Command[] => [
   { text: [`startWorker(@vm:${vm}, workerFile); disturb(@vm:${vm})`], how: 'awaited', makes: 'crew' },
   order('plain', 'tell(@crew:last, ', [...lookups, ...body], ')')
 ]
 
-/** How a program may begin: a VM with memory, and perhaps a Worker that has it too. */
+/** The beginning of a program: a VM with memory, and perhaps a Worker that has the VM, too. */
 export const beginnings: Commands = fc.oneof(
   { weight: 1, arbitrary: always() },
   { weight: 4, arbitrary: machine },

@@ -1,4 +1,4 @@
-/** npm run fuzz -- --seconds N [--seed S] [--sequences N] [--package DIR]: see docs/fuzz.md. */
+/** npm run fuzz -- --seconds N [--seed S] [--sequences N] [--package DIR]: docs/fuzz.md describes it. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -31,12 +31,12 @@ const number = (name: (typeof numbers)[number], otherwise: number) => {
   return text === undefined ? otherwise : Number(text)
 }
 const seed = number('seed', Math.floor(Math.random() * 2 ** 31))
-if (seed >= 2 ** 31) refuse(`--seed is below ${2 ** 31}`)
+if (seed >= 2 ** 31) refuse(`--seed must be below ${2 ** 31}`)
 const seconds = number('seconds', values.sequences === undefined ? 60 : Number.POSITIVE_INFINITY)
 
 const sequences = number('sequences', Number.POSITIVE_INFINITY)
 const jobs = number('jobs', availableParallelism())
-if (jobs < 1 || jobs > 64) refuse('--jobs is 1 to 64')
+if (jobs < 1 || jobs > 64) refuse('--jobs must be 1 to 64')
 const [hangSeconds, shrinkMilliseconds] = [number('hang-seconds', 10), number('shrink-seconds', 20) * 1000]
 
 let interrupted = false
@@ -45,7 +45,7 @@ const interrupt = () => {
   interrupted = true
   void search?.stop()
 }
-// Before there is anything to be left behind.
+// This comes before anything is made that an interrupt could leave behind.
 process.on('SIGINT', interrupt)
 process.on('SIGTERM', interrupt)
 
@@ -70,11 +70,11 @@ search = new Search(
 
 function tell({ finding, program, alone, seed }: Found): void {
   const heading = [`${finding.kind}, with --seed ${seed} --sequences 1: ${finding.what}`, `in ${finding.call.slice(0, 200)}`]
-  if (!alone) heading.push('It was seen once, after other programs in one process; by itself this one did not show it again.')
+  if (!alone) heading.push('It was seen once, after other programs in the same process; this program by itself did not show it again.')
   console.error(`\n${print(program, heading)}`)
 }
 
-// A signal that came while the shim was compiled arrives in a turn of its own.
+// A signal that came while the shim was compiled arrives in a later turn.
 await new Promise((resolve) => setImmediate(resolve))
 if (interrupted) await search.stop()
 const shown = process.stderr.isTTY

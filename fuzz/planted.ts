@@ -1,4 +1,4 @@
-/** Faults that the library does not have, for the test that the fuzzer would find them. */
+/** Plants faults that the library does not have, for the test that the fuzzer would find them. */
 import { Kvm, type Library, Mapping, Memslot } from './program/library.js'
 
 const faults: Record<string, () => void> = {
@@ -35,6 +35,6 @@ const faults: Record<string, () => void> = {
 export function plant(name: string | undefined): void {
   if (name === undefined) return
   const fault = faults[name]
-  if (!fault) throw new Error(`NODE_KVM_FUZZ_PLANT is one of ${Object.keys(faults).join(', ')}`)
+  if (!fault) throw new Error(`NODE_KVM_FUZZ_PLANT must be one of ${Object.keys(faults).join(', ')}`)
   fault()
 }

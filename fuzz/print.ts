@@ -1,4 +1,4 @@
-/** A program that shows a fault, as text that runs by itself. */
+/** Prints a program that shows a fault, as text that runs by itself. */
 import { doors, everything } from './program/library.js'
 import { helpers } from './program/names.js'
 
@@ -11,13 +11,13 @@ const modules: Record<string, readonly string[]> = {
   'node:vm': ['runInNewContext', 'runInThisContext'],
   'node:worker_threads': ['isMainThread', 'parentPort', 'Worker', 'workerData']
 }
-/** As a name of its own: behind a dot it is a property, but behind the three of a spread it is not. */
+/** Whether the text uses the name as a name: behind a dot it is a property, but behind the three dots of a spread it is not. */
 const mentions = (text: string, name: string) => new RegExp(`(?<!\\w|(?<!\\.)\\.)${name}\\b`).test(text)
 
 const importOf = (from: string, names: readonly string[]) => (names.length > 0 ? [`import { ${names.join(', ')} } from '${from}'`] : [])
 const importOfAll = ['const everything = {}', ...Object.keys(doors).map((door) => `Object.assign(everything, await import('${door}'))`)]
 
-/** The fuzzer's own functions that a text calls, and those that they call. */
+/** The fuzzer's own functions that a text calls, and those that they call in turn. */
 function needed(text: string): Map<string, string> {
   const found = new Map<string, string>()
   for (const pending = [text]; pending.length > 0; ) {

@@ -1,18 +1,18 @@
-/** What a run has found so far, for all who search at a time. */
+/** The findings of a run so far, which all parallel searchers share. */
 import { type Finding, gistOf, signatureOf } from './children.js'
 import { Searcher } from './searcher.js'
 
 export interface Options {
   seed: number
-  /** Ends after so many programs, or milliseconds. */
+  /** The run ends after so many programs, or milliseconds. */
   sequences: number
   milliseconds: number
-  /** How many programs run at a time, in processes of their own. */
+  /** How many programs run at a time, in separate processes. */
   jobs: number
   folder: string
   environment: Record<string, string>
   hangSeconds: number
-  /** How long a program may be run again and again to make it smaller. */
+  /** For how long a program may be run again and again to make it smaller. */
   shrinkMilliseconds: number
 }
 
@@ -20,14 +20,14 @@ export interface Options {
 export interface Found {
   finding: Finding
   program: string
-  /** Whether the first program that showed it shows it in a process of its own. */
+  /** Whether the first program that showed the fault also shows it in a process of its own. */
   alone: boolean
   seed: number
 }
 
 type Counts = Record<Finding['kind'], number>
 
-/** What is wrong in the end may have several causes: so many programs that show it are made smaller, and those that differ are told. */
+/** A wrong state at the end may have several causes. So up to this many programs that show it are made smaller, and those that differ are told. */
 const looksAtWrong = 8
 
 export class Search {
@@ -65,13 +65,13 @@ export class Search {
     await Promise.all(this.#searchers.map((searcher) => searcher.run()))
   }
 
-  /** Ends it soon: the processes are gone at once. */
+  /** Ends the run soon: the processes are ended at once. */
   async stop(): Promise<void> {
     this.#stopped = true
     await Promise.all(this.#searchers.map((searcher) => searcher.end()))
   }
 
-  /** The seed of the next program, or nothing once the run is over. */
+  /** The seed of the next program, or undefined once the run is over. */
   next(): number | undefined {
     if (this.#stopped || this.#begun >= this.options.sequences || Date.now() >= this.#end) return undefined
     return (this.options.seed + this.#begun++) | 0
@@ -80,12 +80,12 @@ export class Search {
   isKnown(finding: Finding): boolean {
     return this.#known.has(signatureOf(finding))
   }
-  /** Whether something like it was made smaller before. */
+  /** Whether a program with a similar finding was made smaller before. */
   isLikeAnother(finding: Finding): boolean {
     return this.#gists.has(gistOf(finding))
   }
 
-  /** Whether it is worth a close look. From here on others that find the same only count it; `forget` takes that back. */
+  /** Whether the finding is worth a close look. From now on other programs that find the same only count it; `forget` takes that back. */
   claim(finding: Finding): boolean {
     const signature = signatureOf(finding)
     const looks = this.#known.get(signature) ?? 0
@@ -100,15 +100,15 @@ export class Search {
     else this.#known.delete(signature)
   }
 
-  /** How long its program may be made smaller. */
+  /** For how long the finding's program may be made smaller. */
   shrinkMillisecondsFor(finding: Finding): number {
-    // An untyped error says by its place what it is, and of a crash like others in another call there are programs: less will do.
+    // Less time will do if the place of an untyped error already says what it is, or if there are programs for a similar crash in another call.
     const share = this.isLikeAnother(finding) && finding.kind !== 'wrong' ? 10 : finding.kind === 'untyped' ? 4 : 1
     this.#gists.add(gistOf(finding))
     return this.options.shrinkMilliseconds / share
   }
 
-  /** Tells of it, unless a program was told before that does the same with the same end. */
+  /** Tells of a fault, unless an earlier program made the same calls and ended in the same way. */
   tell(found: Found): void {
     const skeleton = `${signatureOf(found.finding)} ${skeletonOf(found.program)}`
     if (this.#skeletons.has(skeleton)) return
@@ -118,5 +118,5 @@ export class Search {
   }
 }
 
-/** What a program does, by which objects and methods: two of one skeleton show the same. */
+/** A program's objects and methods: two programs with the same skeleton show the same. */
 const skeletonOf = (program: string): string => [...new Set(program.match(/\b(?:[a-z]+\d+\.\w+|tell|endAt)\b/g))].sort().join(' ')

@@ -1,4 +1,4 @@
-/** Generates programs, runs them one after the other, and makes each that shows something new as small as it gets. */
+/** Generates programs, runs them one after the other, and makes each program that shows something new as small as possible. */
 import fc from 'fast-check'
 import { Child, type Finding, hangIn, type Outcome, signatureOf } from './children.js'
 import { type Has, programs } from './commands.js'
@@ -7,7 +7,7 @@ import { type Command, programOf } from './sequence.js'
 
 type Program = readonly (readonly Command[])[]
 
-/** Programs that one process runs before the next: what is left in it is judged, and then forgotten. */
+/** How many programs one process runs before it is replaced: what is left in it is judged, and then forgotten. */
 const programsOfAChild = 60
 
 export class Searcher {
@@ -33,12 +33,12 @@ export class Searcher {
     }
   }
 
-  /** Ends every process of its. */
+  /** Ends every process of this searcher. */
   async end(): Promise<void> {
     await Promise.all([...this.#all].map((child) => child.end()))
   }
 
-  /** One program, and if it shows something new, smaller ones of the same kind. */
+  /** Runs one program and, if it shows something new, smaller programs of the same kind. */
   async #look(arbitrary: fc.Arbitrary<Program>, seed: number): Promise<void> {
     let found: Found | undefined
     let end = 0
@@ -61,7 +61,7 @@ export class Searcher {
     if (found) this.#search.tell(found)
   }
 
-  /** Whether a smaller program shows the same. As long as the process lives, one serves all of them. */
+  /** Whether a smaller program shows the same finding. One process serves all of them as long as it lives. */
   async #again(program: string, finding: Finding): Promise<boolean> {
     if (finding.kind === 'leak') return this.#leaks(program)
     this.#second ??= await this.#start()
@@ -86,7 +86,7 @@ export class Searcher {
     if (child) this.#all.delete(child)
   }
 
-  /** Runs a program beside others; what it shows is counted, and if it is new, told. */
+  /** Runs a program in a process that ran others before; counts its findings, and returns a new one. */
   async #first(text: string): Promise<{ finding: Finding; alone: boolean } | undefined> {
     const search = this.#search
     const child = await this.#current()
@@ -100,19 +100,19 @@ export class Searcher {
     let fresh: { finding: Finding; alone: boolean } | undefined
     for (const finding of found) {
       const isNew = search.claim(finding)
-      // Of several like it the first is looked at closely.
+      // Of several similar findings, only the first is looked at closely.
       const times = search.isLikeAnother(finding) && finding.kind === 'crash' ? 1 : 3
       const alone = isNew && (finding.kind === 'leak' || (await this.#alone(text, finding, times)))
       const isBelieved = !finding.byClock || !isNew || alone
       if (isBelieved) search.counts[finding.kind]++
-      // Of several that are new one is told; another will be met again.
+      // Of several new findings, one is told; the others will be met again.
       if (isNew && (!isBelieved || fresh)) search.forget(finding)
       else if (isNew) fresh = { finding, alone }
     }
     return fresh
   }
 
-  /** Whether a program shows something in a process of its own: more than once, since threads take their turns as they come. */
+  /** Whether a program shows a finding in a process of its own. It runs more than once, since the order of threads varies. */
   async #alone(text: string, finding: Finding, times: number): Promise<boolean> {
     for (let tries = 0; tries < times && !this.#search.stopped; tries++) {
       const { findings } = await this.#fresh((child) => child.run(text))
@@ -121,7 +121,7 @@ export class Searcher {
     return false
   }
 
-  /** Whether more is left each time that it runs. */
+  /** Whether more is left each time the program runs. */
   async #leaks(text: string): Promise<boolean> {
     const lefts = await this.#fresh(async (child) => {
       const all: Outcome[] = []
@@ -143,7 +143,7 @@ export class Searcher {
 
 const leakOf = ({ left }: Outcome): Finding => ({ kind: 'leak', what: `left behind each time: ${Object.keys(left).sort().join(', ')}`, call: '' })
 
-/** An older package is only asked for what it has. */
+/** Programs ask an older package only for the calls that it has. */
 const hasOf =
   (contents: ReadonlySet<string>): Has =>
   (name) =>

@@ -1,4 +1,4 @@
-/** Programs as data: what is generated, kept as JSON, shrunk, and made into the text that runs. */
+/** Programs as data: they are generated, kept as JSON, shrunk, and turned into the text that runs. */
 
 /** The kinds of objects that commands make and use. */
 export type Kind =
@@ -24,10 +24,10 @@ export type Kind =
   | 'registers'
   | 'crew'
 
-/** Source text, in which `@vm:3` stands for one of the VMs made before, and commands for what a callback does. */
+/** Source text, in which `@vm:3` stands for one of the VMs made before, and a list of commands for the body of a callback. */
 export type Text = readonly (string | readonly Command[])[]
 
-/** What is scarce while a call is made. */
+/** The resource that is scarce while a call is made. */
 export type Fault =
   | { lack: 'descriptors'; free: number }
   | { lack: 'threads' }
@@ -36,9 +36,9 @@ export type Fault =
   | { lack: 'call'; name: string; nth: number; errno: string }
 
 export interface Command {
-  /** An expression, or where it is awaited or plain, a statement of the program's own helpers. */
+  /** An expression; or, if `how` is awaited or plain, a statement that uses the program's own helpers. */
   text: Text
-  /** `call`: one call of the library. `other`: the same on an object of another kind. `plain`, `awaited`: the helpers' own. */
+  /** `call`: one call of the library. `other`: the same on an object of another kind. `plain`, `awaited`: calls of the helpers. */
   how: 'call' | 'other' | 'plain' | 'awaited'
   makes?: Kind
   fault?: Fault
@@ -66,7 +66,7 @@ const closable: readonly Kind[] = [
   'token'
 ]
 
-/** The names that a program, or a Worker in it, has for what it made. */
+/** The names that a program, or a Worker in it, has for the objects that it made. */
 class Scope {
   readonly names = new Map<Kind, string[]>()
   readonly workers = new Map<string, Scope>()
@@ -98,7 +98,10 @@ class Scope {
 
 const indent = (lines: readonly string[]) => lines.map((line) => `  ${line.replaceAll('\n', '\n  ')}`)
 
-/** Puts names in the place of `@vm:3`, a VM that was made before, and `@new:vm`, one that is made here. Tells also which names are used, and whether one is missing. */
+/**
+ * Replaces `@vm:3` by the name of a VM that was made before, and `@new:vm` by the name of one that is made here. Also returns which names are used,
+ * and whether one is missing.
+ */
 function named(text: string, scope: Scope): { text: string; used: string[]; lacks: boolean } {
   const found = { text: '', used: [] as string[], lacks: false }
   found.text = text.replace(/@(\w+):(\w+)/g, (_, kind: string, index: string) => {
@@ -141,7 +144,7 @@ function underFault(fault: Fault | undefined, attempt: string): string {
 function lineOf(command: Command, scope: Scope): string | undefined {
   const used = new Set<string>()
   if (command.worker) return orderOf(command, scope)
-  // Before callbacks make others: what is around is of the objects that there are.
+  // This comes before the callbacks make other objects: the text around is about the objects that exist now.
   const [before, after] = (command.around ?? ['', '']).map((part) => named(part, scope).text) as [string, string]
   const text = joined(command.text, scope, used)
   if (text === undefined) return undefined
@@ -156,7 +159,7 @@ function lineOf(command: Command, scope: Scope): string | undefined {
   return command.makes ? `${scope.declare(command.makes)} = ${call}` : call
 }
 
-/** An order to a Worker: a script whose variables are there for the next order, too. */
+/** An order to a Worker: a script whose variables remain for the next order. */
 function orderOf({ text, how }: Command, scope: Scope): string | undefined {
   const [head, body, tail] = text as [string, readonly Command[], string]
   const { text: start, used } = named(head, scope)

@@ -1,6 +1,6 @@
 /*
- * Fails the n-th call of a C function that node_kvm.node makes, and no other: V8 and libuv must not notice. Loaded by LD_PRELOAD; what is
- * to fail is written by the program under test into the file that NODE_KVM_FUZZ_SHIM names, which is mapped here.
+ * Fails the n-th call of a C function that node_kvm.node makes, and no other, since V8 and libuv must not notice. LD_PRELOAD loads it. The
+ * program under test writes the order into the file that NODE_KVM_FUZZ_SHIM names, which is mapped here.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -30,7 +30,7 @@ struct order {
 
 static struct order none;
 static struct order *order = &none;
-/* backtrace() may itself call what is interposed. */
+/* backtrace() itself may call an interposed function. */
 static __thread int looking;
 
 __attribute__((constructor)) static void prepare(void) {
@@ -45,7 +45,7 @@ __attribute__((constructor)) static void prepare(void) {
   if (at != MAP_FAILED) order = at;
 }
 
-/* Between the add-on and here may be the C++ library (std::thread, operator new) and AddressSanitizer. */
+/* Between the add-on and this file may be the C++ library (std::thread, operator new) and AddressSanitizer. */
 static int by_the_addon(void) {
   void *frames[12];
   int count = backtrace(frames, 12);
@@ -77,8 +77,8 @@ static void *real(const char *name, void **known) {
   return at;
 }
 
-/* Defined by another C name, since the headers declare some as variadic. `symbol` is what the linker knows it by, `name` what an order
- * calls it; `fail` is what it does with `error`. */
+/* The function has another name in C, since the headers declare some as variadic. The linker knows it by `symbol`, and an order by `name`;
+ * `fail` is the statement that it runs with `error`. */
 #define INTERPOSE(type, symbol, name, fail, parameters, arguments) \
   type failing_##symbol parameters __asm__(#symbol);               \
   type failing_##symbol parameters {                               \
@@ -92,7 +92,7 @@ static void *real(const char *name, void **known) {
     errno = error;             \
     return (type)(intptr_t)-1; \
   }
-/* Of a variadic one all six words are handed on, as syscall(2) takes them. */
+/* A variadic function passes on all six words, as syscall(2) takes them. */
 #define WORDS long a, long b, long c, long d, long e, long f
 
 INTERPOSE(int, pthread_create, "pthread_create", return error,

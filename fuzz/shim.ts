@@ -4,9 +4,9 @@ import { truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-/** What a child needs in its environment to use the shim; nothing where there is no C compiler, and then nothing fails at the n-th call. */
+/** The environment that a child needs to use the shim. It is empty where there is no C compiler, and then no n-th call fails. */
 export function buildShim(folder: string): Record<string, string> {
-  // The source is no part of what tsc puts into dist.
+  // tsc does not copy the source into dist.
   const source = fileURLToPath(new URL('../../fuzz/shim.c', import.meta.url))
   const library = join(folder, 'shim.so')
   const { status, stderr, error } = spawnSync(process.env['CC'] ?? 'cc', ['-O2', '-shared', '-fPIC', '-fno-builtin', '-o', library, source, '-ldl'], {
@@ -14,7 +14,7 @@ export function buildShim(folder: string): Record<string, string> {
     shell: (process.env['CC'] ?? '').includes(' ')
   })
   if (status !== 0) {
-    console.error(`fuzz: no shim, so that no C function fails at its n-th call: ${error?.message ?? stderr}`)
+    console.error(`fuzz: there is no shim, so no C function fails at its n-th call: ${error?.message ?? stderr}`)
     return {}
   }
   const orders = join(folder, 'orders')

@@ -29,6 +29,6 @@ export async function follow(machine: Machine, screen: GuestConsole, { limit, un
     if (stage !== before && stage === 'running') onRunning?.()
     if (stage !== before && (stage === 'ended' || stage === 'dead')) giveUp = Date.now() + lingerMs[stage]
     if (Date.now() > giveUp) return
-    if (Date.now() > deadline) throw new LabError(`the limit of ${limit} seconds is over (--timeout sets another)`, outOfTime)
+    if (Date.now() > deadline) throw new LabError(`the limit of ${limit} seconds is over (--timeout sets another limit)`, outOfTime)
   }
 }

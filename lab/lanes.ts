@@ -41,12 +41,12 @@ export const kernels: readonly Kernel[] = [
 
 export function findLane(name: string): Lane {
   const lane = lanes.find((one) => one.name === name)
-  if (!lane) throw new LabError(`there is no lane '${name}'; there are ${lanes.map((one) => one.name).join(', ')}`, 2)
+  if (!lane) throw new LabError(`there is no lane '${name}'; the lanes are ${lanes.map((one) => one.name).join(', ')}`, 2)
   return lane
 }
 
 export function findKernel(version: string): Kernel {
   const kernel = kernels.find((one) => one.version === version)
-  if (!kernel) throw new LabError(`there is no kernel '${version}'; there are ${kernels.map((one) => one.version).join(', ')}`, 2)
+  if (!kernel) throw new LabError(`there is no kernel '${version}'; the kernels are ${kernels.map((one) => one.version).join(', ')}`, 2)
   return kernel
 }

@@ -1,6 +1,6 @@
 /**
- * Bochs can be told to save its state only through its screen. The only screen that can be controlled from here listens on every address of its
- * machine, without a password. So Bochs gets a network of its own (network_namespaces(7)), which nobody else is on.
+ * Bochs can be told to save its state only through its screen, and its only screen listens on every address of its machine, without a password. So
+ * Bochs gets a network of its own (network_namespaces(7)), which nobody else is on.
  */
 import { spawn } from 'node:child_process'
 import { connect } from 'node:net'

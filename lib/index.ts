@@ -49,15 +49,8 @@ export { Vm } from './kvm/vm/vm.js'
 export { DemandPaging, type FaultHandler, type PageContent, type PageFault, type PageSource } from './memory/demand-paging.js'
 export { DirtyLog, type DirtyLogMode, type DirtyLogOptions, type DirtyRange } from './memory/dirty-log.js'
 export { GuestMemfd, type GuestMemfdOptions } from './memory/guest-memfd.js'
-export {
-  type Advice,
-  type AnonymousOptions,
-  type FileOptions,
-  type HugetlbOptions,
-  Mapping,
-  type MappingOptions,
-  type Protection
-} from './memory/mapping.js'
+export { Mapping } from './memory/mapping.js'
+export type { Advice, AnonymousOptions, FileOptions, HugetlbOptions, MappingOptions, Protection } from './memory/mapping-options.js'
 export { Memslot } from './memory/memslot.js'
 export { Memslots } from './memory/memslots.js'
 export type { MemslotChange, MemslotFlags, MemslotOptions } from './memory/placement.js'

@@ -1,4 +1,4 @@
-// Wall times of the lab, from images that are there: nothing is asserted here.
+// Measures wall times of the lab, with images that are there already. Nothing is asserted here.
 import { spawnSync } from 'node:child_process'
 
 const node = (...args) => {

@@ -1,6 +1,6 @@
-// Compiles native/observe/bpf/tables.bpf.c and keeps what its loader needs in native/observe/bpf/tables.skeleton.h, so that users need neither clang nor
-// libbpf. With --check nothing is written: the committed header must be that of the committed source, and, where this very compiler made
-// it, be what it makes again.
+// Compiles native/observe/bpf/tables.bpf.c and keeps what its loader needs in native/observe/bpf/tables.skeleton.h, so that users need neither clang
+// nor libbpf. With --check it writes nothing: the committed header must come from the committed source, and, if this very compiler made it, compiling
+// again must give the same header.
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -46,7 +46,8 @@ function makeHeader() {
   const folder = mkdtempSync(join(tmpdir(), 'node-kvm-bpf-'))
   try {
     const object = join(folder, 'tables.o')
-    // The multiarch folder has <asm/types.h>, which the BPF target does not search by itself; the prefix map keeps this folder's name out.
+    // The multiarch folder has <asm/types.h>, which the compiler does not find by itself for the BPF target. The prefix map keeps this folder's name
+    // out of the result.
     run('clang', [
       '-O2',
       '-g',
@@ -93,16 +94,19 @@ inline constexpr char kLoaderInstructions[] = "${instructions[2]}";
 }
 
 if (!process.argv.includes('--check')) {
-  if (!compilers()) fail('clang and bpftool are needed (apt-get install clang bpftool libbpf-dev)')
+  if (!compilers()) fail('this script needs clang and bpftool (apt-get install clang bpftool libbpf-dev)')
   writeFileSync(header, makeHeader())
   console.log(`${header} written`)
 } else {
   const committed = readFileSync(header, 'utf8')
-  if (!committed.includes(`// Source: sha256 ${sourceHash()}\n`)) fail(`${header} is not of this ${sources.join(' and ')}: npm run build:bpf`)
+  if (!committed.includes(`// Source: sha256 ${sourceHash()}\n`))
+    fail(`${header} was not made from this ${sources.join(' and ')}: run npm run build:bpf`)
   const here = compilers()
   const there = /^\/\/ Made by: (.*)$/m.exec(committed)?.[1]
   if (here !== there)
-    console.log(`ok: of this source; not compiled again, as it was made by ${there}, and here is ${here ?? 'no clang with bpftool'}`)
-  else if (makeHeader() !== committed) fail(`${header} is not what ${here} makes of the source: npm run build:bpf`)
-  else console.log(`ok: of this source, and the same when compiled again by ${here}`)
+    console.log(
+      `ok: the header was made from this source. It was not compiled again, because ${there} made it, and this machine has ${here ?? 'no clang with bpftool'}`
+    )
+  else if (makeHeader() !== committed) fail(`${header} is not what ${here} makes of the source: run npm run build:bpf`)
+  else console.log(`ok: the header was made from this source, and ${here} makes the same again`)
 }

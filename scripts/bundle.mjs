@@ -1,5 +1,5 @@
-// One file for each door of the package, and one for what they share: Node takes longer to find and compile the many small files that tsc
-// makes than to run what is in them. Types stay where tsc puts them, as do the files of the command line.
+// Makes one file for each door of the package, and one for the code that they share: Node takes longer to find and compile the many small files that
+// tsc makes than to run them. The types and the files of the command line stay where tsc puts them.
 import { rmSync } from 'node:fs'
 import { rolldown } from 'rolldown'
 

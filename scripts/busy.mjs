@@ -1,5 +1,5 @@
-// Runs a command beside one busy loop for each processor, as often as it says: node scripts/busy.mjs 3 npx vitest run
-// What fails here and not alone depends on time.
+// Runs a command beside one busy loop for each processor, as many times as the first argument says: node scripts/busy.mjs 3 npx vitest run
+// If a test fails here and not alone, it depends on time.
 import { spawn } from 'node:child_process'
 import { availableParallelism } from 'node:os'
 

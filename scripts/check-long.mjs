@@ -1,11 +1,12 @@
-// What takes too long for every run: benchmarks, and the same promises as in the tests kept for minutes. Prints all of it; status 1 when a
-// promise was broken. A benchmark prints, it does not judge. Run it on a quiet machine: npm run check:long [-- WORD], only steps whose name has the word.
+// Runs everything that takes too long for every change: benchmarks, and the tests' promises, kept for minutes. It prints all output; its status is 1
+// when a promise was broken. A benchmark prints and does not judge. Run it on a quiet machine: npm run check:long [-- WORD], where WORD selects the
+// steps with that word in their names.
 import { spawn } from 'node:child_process'
 
 const npm = (script, ...args) => ['npm', 'run', '--silent', script, ...(args.length ? ['--', ...args] : [])]
 const node = (...args) => [process.execPath, ...args]
 
-/** Programs of test/faults for longer: their last line is JSON, in which these are 0. */
+/** Programs of test/faults, run for longer: their last line is JSON, in which these counts must be 0. */
 const faults = [
   ['exits told once, with pages served: two million', node('test/faults/exits-while-serving.mjs', '2000000'), ['twice', 'lost', 'other']],
   ["exits told once, under a stranger's signals", node('test/faults/exits-under-signals.mjs', '30'), ['wrong', 'other']]

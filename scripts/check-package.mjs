@@ -1,4 +1,5 @@
-// The tarball as a user gets it: installed into an empty folder, once with the prebuild, once without scripts and compiled by the doctor's command.
+// Tests the tarball as a user gets it: it is installed into an empty folder, once with the prebuild, and once without scripts, when the doctor's
+// command compiles it.
 import { spawnSync } from 'node:child_process'
 import { cpSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -10,14 +11,17 @@ function run(command, args, options = {}) {
   return stdout
 }
 
-/** With scripts, or as those get it who allow none: then the doctor says which command builds the add-on, and it is run. */
+/**
+ * Installs the tarball with scripts, or as a user gets it who allows no scripts: then the doctor names the command that builds the add-on, and that
+ * command is run.
+ */
 function install(tarball, folder, withScripts) {
   writeFileSync(join(folder, 'package.json'), '{ "private": true }')
   run('npm', ['install', '--no-audit', '--no-fund', ...(withScripts ? [] : ['--ignore-scripts']), tarball], { cwd: folder })
   const { findings, ok } = diagnose(folder)
   if (!findings[0].ok) {
     console.log(`doctor: ${findings[0].detail}\n  $ ${findings[0].remedy}`)
-    if (ok || findings.length < 5) throw new Error('without the add-on the doctor finds what it cannot know, or too little')
+    if (ok || findings.length < 5) throw new Error('without the add-on the doctor reports success, or too few findings')
     run('sh', ['-c', findings[0].remedy], { cwd: tmpdir() })
   }
   const program =
@@ -36,7 +40,7 @@ function diagnose(folder) {
 
 const scratch = mkdtempSync(join(tmpdir(), 'node-kvm-package-'))
 try {
-  // In a copy: prebuildify cleans the build that the checkout runs with.
+  // This works on a copy, because prebuildify cleans the build that the checkout uses.
   const copy = join(scratch, 'package')
   const leftOut = ['node_modules', '.git', 'build', 'build-asan', 'build-tsan', 'prebuilds']
   cpSync('.', copy, { recursive: true, filter: (path) => !leftOut.includes(basename(path)) })
@@ -48,8 +52,8 @@ try {
     const folder = mkdtempSync(join(scratch, 'install-'))
     install(tarball, folder, withPrebuild)
     const built = readdirSync(join(folder, 'node_modules/node-kvm')).includes('build')
-    if (built === withPrebuild) throw new Error(withPrebuild ? 'compiled although a prebuild fits' : 'nothing was compiled')
-    console.log(`ok: installs ${withPrebuild ? 'with the prebuild' : 'without scripts, and by the command that the doctor names'}`)
+    if (built === withPrebuild) throw new Error(withPrebuild ? 'the add-on was compiled although a prebuild fits' : 'nothing was compiled')
+    console.log(`ok: the package installs ${withPrebuild ? 'with the prebuild' : 'without scripts, and then by the command that the doctor names'}`)
   }
 } finally {
   rmSync(scratch, { recursive: true, force: true })

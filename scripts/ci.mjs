@@ -1,4 +1,4 @@
-// Everything that must hold, each step even when an earlier one failed; the last line counts.
+// Checks everything that must hold. Each step runs even when an earlier one failed; the last line counts the results.
 import { spawn } from 'node:child_process'
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -6,14 +6,14 @@ import { join } from 'node:path'
 import { base, laneSuite, readReport, reporters, secondStage, slowest, table } from './suites.mjs'
 
 const scratch = mkdtempSync(join(tmpdir(), 'node-kvm-ci-'))
-// The ordinary user's report lies in there, in a folder of its own.
+// The ordinary user's report lies in a folder within this one.
 chmodSync(scratch, 0o711)
 const total = { passed: 0, failed: 0, skipped: 0 }
 const suites = []
 const started = Date.now()
 const seconds = () => Math.round((Date.now() - started) / 1000)
 
-/** @returns the exit status, null after a signal; and what it printed, which is shown as a whole since two run at a time. */
+/** @returns the exit status, which is null after a signal; and the output, which is shown as a whole because two commands run at a time */
 function run(command, args, env = {}) {
   return new Promise((resolve) => {
     const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } })
@@ -58,7 +58,7 @@ function count(suite) {
   )
 }
 
-/** Steps that must not run beside each other, one after the other; then what anybody may take. */
+/** Runs `own` steps, which must not run beside each other, one after the other; then takes steps from those that both queues share. */
 async function inOrder(own, shared) {
   for (const next of own) await next()
   for (let next = shared.shift(); next; next = shared.shift()) await next()
@@ -69,15 +69,15 @@ const npm = (script, ...args) => ['npm', ['run', '--silent', script, ...args]]
 const walkthrough = (lane, kernel) => step(`walkthrough in ${lane} ${kernel}`, ...cli('walkthrough', '--json', '--lane', lane, '--kernel', kernel))
 
 const vitest = (...args) => ['node_modules/vitest/vitest.mjs', 'run', ...args]
-/** Who scripts/pretend.sh becomes. */
+/** The user that scripts/pretend.sh becomes. */
 const nobody = 65534
 const pretend = (kind) => ['scripts/pretend.sh', [kind, process.execPath, ...vitest(base)]]
 
-/** The oldest and the newest Node that the package supports; `npm run check:long` has those between. */
+/** The oldest and the newest Node that the package supports; `npm run check:long` tests those between. */
 const nodes = [20, 26].filter((version) => version !== Number(process.versions.node.split('.')[0]))
 
-// Each changes settings of this host's kernel (tracefs, ksm) or looks at every VM of it. The first is the whole suite, and builds what the
-// others run; they repeat its base.
+// Each of these steps changes settings of this host's kernel (tracefs, ksm) or looks at every VM of the host. The first is the whole suite, and
+// builds what the others run; they repeat its base.
 const here = [
   suite('here', 'npm', ['test', '--']),
   step('walkthrough', 'npm', ['start', '--silent', '--', '--json']),
@@ -85,12 +85,12 @@ const here = [
   suite('without /dev/kvm', ...pretend('without-kvm')),
   step('build with AddressSanitizer', ...npm('build:asan')),
   suite('under AddressSanitizer', ...npm('test:asan', '--', base)),
-  // The same programs each time, so that what fails is the change's doing; `npm run check:long` has others.
+  // The seed is fixed, so that the programs are the same each time and a failure comes from the change; `npm run check:long` runs other programs.
   step('fuzz under AddressSanitizer', ...npm('fuzz:asan', '--', '--seconds', '60', '--seed', '1')),
   ...nodes.map((version) => suite(`on node ${version}`, 'scripts/on-node.sh', [String(version), ...vitest(base)])),
   step('stress', ...npm('stress', '--', '--seconds', '10'))
 ]
-// The machines of the lab have one processor each. The other kernel of AMD's than of Intel's; `npm run check:long` has the first.
+// The lab's machines have one processor each. AMD's lane has the other kernel than Intel's; `npm run check:long` swaps them.
 const lab = [inLane('ept', '6.1', [base, secondStage]), inLane('npt', '6.12', [base])]
 const shared = [
   step('native stress under ThreadSanitizer', ...npm('test:tsan')),

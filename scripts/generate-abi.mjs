@@ -1,8 +1,7 @@
-// The ABI of KVM for TypeScript and C++, from the pinned headers (scripts/abi/pins.mjs):
-//   node scripts/generate-abi.mjs                      writes it
-//   node scripts/generate-abi.mjs --check              the committed files must be those of this generator, and, where the headers are at
-//                                                      hand, what it makes again
-//   node scripts/generate-abi.mjs --check --download   the same, with the headers downloaded where they are not at hand
+// Generates the ABI of KVM for TypeScript and C++ from the pinned headers (scripts/abi/pins.mjs).
+//   - node scripts/generate-abi.mjs writes the files.
+//   - With --check, the committed files must come from this generator; and, if the headers are at hand, generating again must give the same files.
+//   - With --check --download, headers that are not at hand are downloaded first.
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -25,13 +24,13 @@ function fail(message) {
   process.exit(1)
 }
 
-/** The lines that say what a file was made from, and the hash by which an edit by hand shows. */
+/** The lines that say what a file was made from, with the hash that exposes an edit by hand. */
 const head = (body) => `// Made by npm run generate:abi from ${packages.map(({ name, version }) => `${name} ${version}`).join(' and ')}. Do not edit.
 // Generator: sha256 ${generator}
 // Below: sha256 ${sha256(body)}
 `
 
-/** The files that cannot have come from this generator as they are. */
+/** The names of the files that this generator cannot have written as they are. */
 function stale(names) {
   return names.filter((name) => {
     const text = readFileSync(join(root, name), 'utf8')
@@ -47,7 +46,7 @@ const names = [
 ]
 
 async function make({ mayDownload }) {
-  if (!existsSync(join(root, 'dist/lab/packages.js'))) throw new Unavailable('the package is not built, whose lab downloads them')
+  if (!existsSync(join(root, 'dist/lab/packages.js'))) throw new Unavailable('the package is not built, and its lab downloads the headers')
   const { unpacked } = await import('./abi/packages.mjs')
   const bodies = generate(await unpacked({ mayDownload }))
   return new Map(names.map((name, index) => [name, head(bodies[index]) + bodies[index]]))
@@ -55,16 +54,17 @@ async function make({ mayDownload }) {
 
 async function check({ mayDownload }) {
   const wrong = stale(names)
-  if (wrong.length > 0) fail(`${wrong.join(', ')}: not made by this generator, or edited since; npm run generate:abi`)
-  if (!programsAreHere()) return console.log('ok: of this generator; not made again, as gcc 12 or newer and bpftool are not here')
+  if (wrong.length > 0) fail(`${wrong.join(', ')}: this generator did not make them, or they were edited since; run npm run generate:abi`)
+  if (!programsAreHere())
+    return console.log('ok: the files come from this generator. They were not made again, because gcc 12 or newer and bpftool are not here')
   const made = await make({ mayDownload }).catch((error) => {
     if (error instanceof Unavailable) return error
     throw error
   })
-  if (made instanceof Unavailable) return console.log(`ok: of this generator; not made again, as ${made.message}`)
+  if (made instanceof Unavailable) return console.log(`ok: the files come from this generator. They were not made again, because ${made.message}`)
   const different = names.filter((name) => made.get(name) !== readFileSync(join(root, name), 'utf8'))
-  if (different.length > 0) fail(`${different.join(', ')}: not what the headers give; npm run generate:abi`)
-  console.log('ok: of this generator, and the same when made again')
+  if (different.length > 0) fail(`${different.join(', ')}: the headers give something else; run npm run generate:abi`)
+  console.log('ok: the files come from this generator, and are the same when made again')
 }
 
 const mayDownload = process.argv.includes('--download')

@@ -1,6 +1,6 @@
 import { existsSync, readdirSync } from 'node:fs'
 
-/** The files of some folders, not of those below them, whose names match. */
+/** Returns the files in some folders, but not in folders below them, whose names match. */
 export function globSync(folders, pattern) {
   return folders.filter(existsSync).flatMap((folder) =>
     readdirSync(folder)

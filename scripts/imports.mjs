@@ -1,10 +1,11 @@
-// Reads which file imports which, of lib, lab and native, and says what docs/architecture.md forbids: an import of a room that stands above, a
-// circle of files, and a door that leads where its name does not say. Type-only imports count: whoever reads a file has to know what it names.
+// Reads which file of lib, lab and native imports which, and reports what docs/architecture.md forbids: an import of a room that stands above, a
+// circle of files, and a door that leads to a room that its name does not promise. Type-only imports count: a reader of a file has to know what the
+// file names.
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import ts from 'typescript'
 
-/** What each room may import beside itself. */
+/** The rooms that each room may import beside itself. */
 const below = { 'lib/abi': [], lab: [] }
 below['lib/x86'] = ['lib/abi']
 below['lib/memory'] = ['lib/x86', ...below['lib/x86']]
@@ -17,7 +18,7 @@ below['native/core'] = []
 below['native/observe'] = ['native/core']
 below['native/napi'] = ['native/core', 'native/observe']
 
-/** The doors of the package, and the rooms that each may lead to, however far behind it. */
+/** The doors of the package, and the rooms to which each may lead, directly or through other files. */
 const doors = {
   'lib/index.ts': ['lib/kvm', ...below['lib/kvm']],
   'lib/observe/index.ts': ['lib/observe', ...below['lib/observe']],
@@ -25,7 +26,7 @@ const doors = {
   'lib/walkthrough/index.ts': ['lib/walkthrough', ...below['lib/walkthrough']]
 }
 
-/** Headers by which C++ knows of JavaScript. */
+/** The headers through which C++ code uses JavaScript. */
 const headersOfJavaScript = ['napi.h', 'node_api.h', 'js_native_api.h', 'uv.h', 'v8.h']
 
 const root = process.argv[2] ?? '.'
@@ -40,7 +41,7 @@ const filesIn = (folder, ends) =>
 
 const roomOf = (file) => Object.keys(below).find((room) => file.startsWith(`${room}/`))
 
-/** The file that a TypeScript file names, or null for one of another package. */
+/** The file that a TypeScript file imports by this name, or null if it belongs to another package. */
 function sourceOf(file, name) {
   if (name === 'node-kvm') return 'lib/index.ts'
   if (name.startsWith('node-kvm/')) return `lib/${name.slice('node-kvm/'.length)}/index.ts`
@@ -52,7 +53,7 @@ function importsOf(file) {
   return [...new Set(names.map((name) => sourceOf(file, name)).filter((name) => name !== null))]
 }
 
-/** What a C or C++ file includes: another file of the tree, or what the compiler brings. */
+/** The files that a C or C++ file includes: files of the tree, or headers of the system. */
 function includesOf(file) {
   const lines = textOf(file).split('\n')
   const named = lines.filter((line) => line.startsWith('#include')).map((line) => line.split(/["<>]/)[1] ?? '')
@@ -66,7 +67,7 @@ const graph = new Map([
     .map((file) => [file, includesOf(file)])
 ])
 
-/** The way from a file to another that satisfies `isEnd`, both included; null where there is none. */
+/** The shortest way from a file to another one that satisfies `isEnd`, both included; null if there is none. */
 function wayFrom(start, isEnd) {
   const cameFrom = new Map()
   for (const queue = [start]; queue.length > 0; ) {
@@ -93,12 +94,12 @@ function* wrongArrows() {
       if (room && named && named !== room && !below[room].includes(named))
         yield `${file} imports ${other}, but ${room} must not know ${named}: ${below[room].length > 0 ? `it stands on ${below[room].join(', ')} alone` : 'it stands on no other room'}.`
       if ((room === 'native/core' || room === 'native/observe') && headersOfJavaScript.includes(other))
-        yield `${file} includes ${other}, but ${room} must know nothing of JavaScript: what needs it belongs to native/napi.`
+        yield `${file} includes ${other}, but ${room} must know nothing of JavaScript: code that needs it belongs to native/napi.`
     }
   }
 }
 
-/** Each circle once, at its shortest from its first file on. */
+/** Yields each circle once, at its shortest from its first file on. */
 function* circles() {
   const told = new Set()
   for (const file of graph.keys()) {
@@ -106,7 +107,7 @@ function* circles() {
     const way = wayFrom(file, (next) => next === file)
     if (!way) continue
     for (const each of way) told.add(each)
-    yield `${way.join(' imports ')}: that is a circle. What both sides need belongs to a file of its own, or is handed in by whoever knows both.`
+    yield `${way.join(' imports ')}: that is a circle. Move the code that both sides need to a file of its own, or let a caller that knows both sides pass it in.`
   }
 }
 

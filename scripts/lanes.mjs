@@ -1,4 +1,4 @@
-// The tests of the lanes in some of them: node scripts/lanes.mjs ept npt:6.12
+// Runs the lanes' tests in some of the lanes: node scripts/lanes.mjs ept npt:6.12
 import { base, laneSuite, secondStage, slowest, table } from './suites.mjs'
 
 const wanted = process.argv.slice(2).map((word) => word.split(':'))

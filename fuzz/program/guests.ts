@@ -1,4 +1,4 @@
-/** Guests of a few instructions in real mode, and the ledger of what they wrote: each write is told once. */
+/** Guests of a few instructions in real mode, and the ledger of their writes: each write must be told once. */
 import { attempt, report } from './attempt.js'
 import type { Library } from './library.js'
 
@@ -17,9 +17,9 @@ export interface Script {
 }
 export interface Ledger {
   scripts: Script[]
-  /** How many guests there were: each has a place of its own for its code. */
+  /** How many guests there were: each has a separate place for its code. */
   guests: number
-  /** Ports whose writes go elsewhere: to an ioeventfd. */
+  /** Ports whose writes go to an ioeventfd instead. */
   swallowed: Set<number>
 }
 
@@ -30,7 +30,9 @@ export function ledgerOf(vm: Library.VcpuHost): Ledger {
   return ledger
 }
 
-/** Notes that something was done to these objects, to registers, memory or a slot, by which a guest may write otherwise than its script says. */
+/**
+ * Notes that something was done to these objects (to registers, memory or a slot) after which a guest may write something else than its script says.
+ */
 export function disturb(...all: unknown[]): void {
   const disturbed = ((globalThis as { nodeKvmDisturbed?: WeakSet<object> }).nodeKvmDisturbed ??= new WeakSet())
   for (const one of all) if (typeof one === 'object' && one !== null) disturbed.add(one)
@@ -52,7 +54,7 @@ export function enterCode(vcpu: Vcpu, code: number[]): number | undefined {
   return entered && ip
 }
 
-/** 1: hlt; jmp 1b. A handler may let the guest go on, and behind its code lies another's. */
+/** 1: hlt; jmp 1b. It is a loop because a handler may let the guest go on, and another guest's code follows. */
 export function halt(): number[] {
   return [0xf4, 0xeb, 0xfd]
 }
@@ -61,11 +63,11 @@ export function halt(): number[] {
 export function emit(vcpu: Vcpu | undefined): void {
   if (!vcpu) return
   const ledger = ledgerOf(vcpu.vm)
-  // Of one that had another script nobody knows where in it it was.
+  // If the vCPU had another script, nobody knows how far it got in it.
   disturb(...ledger.scripts.filter((script) => script.vcpu === vcpu))
   const first = ledger.scripts.length * 6
   if (first + 6 > 256) return
-  // Each script begins at another port: where one's write stands in another's place, a handler gets what is not its own.
+  // Each script begins at another port, so that a handler gets a foreign write if one script's write takes another's place.
   const writes = new Map([0, 1, 2, 3, 4, 5].map((n) => [first + n, 0x10 + ((ledger.scripts.length + n) % 3)]))
   // mov $value, %al; out %al, $port
   const code = [...[...writes].flatMap(([value, port]) => [0xb0, value, 0xe6, port]), ...halt()]
@@ -73,7 +75,7 @@ export function emit(vcpu: Vcpu | undefined): void {
   if (ip !== undefined) ledger.scripts.push({ vcpu, code: new Uint8Array(code), ip, writes, told: new Map() })
 }
 
-/** Prepares a guest that touches memory at an address: by itself, or by an instruction that KVM emulates. */
+/** Prepares a guest that touches memory at an address, either directly or by an instruction that KVM emulates. */
 export function run(vcpu: Vcpu | undefined, how: 'spin' | 'read' | 'write' | 'outs' | 'count' | 'halt', at: number): void {
   if (!vcpu) return
   const segment = (at >> 4) & 0xffff
@@ -94,7 +96,7 @@ export function run(vcpu: Vcpu | undefined, how: 'spin' | 'read' | 'write' | 'ou
   enterCode(vcpu, codes[how])
 }
 
-/** Notes an exit that was told, by run(), by a handler, or by the end of a started run. */
+/** Notes an exit that run(), a handler, or the end of a started run told. */
 export function hear<T extends Exit | Promise<Exit | undefined>>(vcpu: Vcpu | undefined, told: T | undefined): T | undefined {
   if (!vcpu || told === undefined) return told
   if (told instanceof Promise)
@@ -109,7 +111,7 @@ export function hear<T extends Exit | Promise<Exit | undefined>>(vcpu: Vcpu | un
   return told
 }
 
-/** Of a coalesced range: its handler gets the writes to it, and no others. */
+/** Notes the writes that a coalesced range's handler got: it must get those to its range, and no others. */
 export function hearRange(vm: Vm | undefined, writes: readonly { address: number; data: Uint8Array }[], port: number, size: number): void {
   for (const { address } of writes)
     if (address < port || address >= port + size) report('wrong', `a handler of ${size} ports from ${port} on got a write to ${address}`)
@@ -129,7 +131,7 @@ export function hearWrites(vm: Library.VcpuHost | undefined, writes: readonly { 
     }
 }
 
-/** Whether the guest did what its script says, as far as it got: nobody changed its code, or let it go elsewhere. */
+/** Whether the guest did what its script says, as far as it got: nobody changed its code or sent it elsewhere. */
 export function isReliable(script: Script): boolean {
   const { vcpu, ip, code } = script
   const slot = vcpu.vm.closed ? undefined : vcpu.vm.memslots.lookup(ip)
@@ -141,7 +143,7 @@ export function isReliable(script: Script): boolean {
   }
 }
 
-/** Lets the guests of the ledger run to their end; then each write was told, but those that an ioeventfd took. */
+/** Lets the ledger's guests run to their end; then each write must have been told, except those that an ioeventfd took. */
 export function judgeLedger(vm: Vm | undefined): void {
   if (!vm || vm.closed) return
   const { scripts, swallowed } = ledgerOf(vm)
@@ -159,6 +161,6 @@ export function judgeLedger(vm: Vm | undefined): void {
     }
     if (reason !== 'hlt' || !isReliable(script)) continue
     for (const [value, port] of writes)
-      if (!told.has(value) && !swallowed.has(port)) report('wrong', `a write of ${value} to port ${port} was told nobody`)
+      if (!told.has(value) && !swallowed.has(port)) report('wrong', `a write of ${value} to port ${port} was never told`)
   }
 }

@@ -1,4 +1,7 @@
-/** What must hold after a program: the kernel's table is the library's, memory is what was written, promises settle, nothing is left. */
+/**
+ * Judges what must hold after a program: the kernel's table is the library's, memory has the bytes that were written, promises settle, nothing is
+ * left.
+ */
 import { readdirSync, readlinkSync } from 'node:fs'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { tables } from 'node-kvm/observe'
@@ -24,7 +27,7 @@ export function judgeTable(vm: Library.Vm | undefined, when: string): void {
     report('wrong', `memslots ${when} are not those of the kernel`, `library [${own.join('; ')}], kernel [${kernel.join('; ')}]`)
 }
 
-/** What becomes of reading a byte of a mapping, and of writing it back. */
+/** Says what happens when a byte of a mapping is read, and when it is written back. */
 export function probe(mapping: Mapping | undefined): string {
   const answerOf = (call: () => void) => {
     try {
@@ -39,7 +42,7 @@ export function probe(mapping: Mapping | undefined): string {
   return [answerOf(() => void (byte = mapping.read(0, 1))), answerOf(() => mapping.write(0, byte))].join()
 }
 
-/** A call that fails leaves a mapping as it was. */
+/** Judges that a call that fails leaves a mapping as it was. */
 export function undone<T>(mapping: Mapping | undefined, call: () => T): T | undefined {
   const before = probe(mapping)
   const result = call()
@@ -50,13 +53,13 @@ export function undone<T>(mapping: Mapping | undefined, call: () => T): T | unde
   return result
 }
 
-/** Some of the mapping's memory itself, where it has a live buffer. */
+/** Some of the mapping's memory itself, if it has a live buffer. */
 export function live(mapping: Mapping | undefined): Uint8Array | undefined {
   const memory = attempt(() => mapping?.buffer, mapping)
   return memory && new Uint8Array(memory, 1, Math.min(5000, memory.byteLength - 1))
 }
 
-/** Judges that what was written is read. */
+/** Judges that the bytes that were written are read. */
 export function judgeCopy(mapping: Mapping | undefined, offset: number, bytes: Uint8Array | undefined): void {
   if (!mapping || !bytes) return
   const wanted = bytes.slice()
@@ -64,10 +67,10 @@ export function judgeCopy(mapping: Mapping | undefined, offset: number, bytes: U
     mapping.write(offset, bytes)
     return mapping.read(offset, wanted.length)
   })
-  if (written && Buffer.compare(written, wanted) !== 0) report('wrong', `${wanted.length} bytes written at ${offset} are read as others`)
+  if (written && Buffer.compare(written, wanted) !== 0) report('wrong', `${wanted.length} bytes written at ${offset} are read as other bytes`)
 }
 
-/** Every promise that the library gave comes to an end once all is closed. */
+/** Judges that every promise of the library settles once everything is closed. */
 export async function judgePromises(): Promise<void> {
   const { pending } = journal()
   for (let waited = 0; waited < 120 && pending.size > 0; waited++) {
@@ -78,7 +81,7 @@ export async function judgePromises(): Promise<void> {
   pending.clear()
 }
 
-/** Descriptors and threads of this process that the library could have left. */
+/** The descriptors and threads of this process that the library could have left. */
 export function held(): Record<string, number> {
   const counts: Record<string, number> = {}
   for (const fd of readdirSync('/proc/self/fd')) {
@@ -86,14 +89,14 @@ export function held(): Record<string, number> {
       const name = readlinkSync(`/proc/self/fd/${fd}`).replace(/\d+/g, '')
       if (/kvm|perf|event|userfault|bpf|memfd|socket/.test(name)) counts[name] = (counts[name] ?? 0) + 1
     } catch {
-      // It was the listing's own.
+      // This descriptor was the listing's own.
     }
   }
   counts['threads'] = readdirSync('/proc/self/task').length
   return counts
 }
 
-/** What is held beyond `before` once nothing is in use and what was dropped has been collected. */
+/** Returns what is held beyond `before` once nothing is in use and lost objects have been collected. */
 export async function judgeLeaks(before: Record<string, number>): Promise<Record<string, number>> {
   const more = () => Object.entries(held()).filter(([name, count]) => count > (before[name] ?? 0))
   for (let tries = 0; tries < 12 && more().length > 0; tries++) {
@@ -118,7 +121,7 @@ export async function judge(vms: (Library.Vm | undefined)[], crews: Parameters<t
     judgeTable(vm, 'at the end')
     judgeLedger(vm)
   }
-  // Twice: a memslot holds a mapping until its VM is closed.
+  // This runs twice, because a memslot holds a mapping until its VM is closed.
   const all = [...closable, ...journal().kept.splice(0)]
   for (const one of [...all].reverse().concat(all)) if (one !== undefined) attempt(() => closableOf(one).close())
   await nextTurn()

@@ -1,4 +1,4 @@
-/** The library that is examined: the build of this checkout, or of another one. */
+/** The library under test: the build of this checkout, or of another one. */
 import { readFileSync } from 'node:fs'
 import type * as Library from 'node-kvm'
 import type * as Observe from 'node-kvm/observe'
@@ -11,7 +11,7 @@ export type * as Library from 'node-kvm'
 const other = process.env['NODE_KVM_FUZZ_PACKAGE']
 const exported = other && (JSON.parse(readFileSync(new URL('package.json', other), 'utf8')).exports as Record<string, { default?: string }>)
 
-/** What a door gives. Another build may lack it: then it gives nothing. */
+/** The exports of a door. Another build may lack the door; then there are none. */
 async function open<Door>(name: string): Promise<Door> {
   if (!exported) return (await import(name)) as Door
   const path = exported[name.replace('node-kvm', '.')]?.default
@@ -23,7 +23,7 @@ const observe = await open<typeof Observe>('node-kvm/observe')
 const testing = await open<typeof Testing>('node-kvm/testing')
 const walkthrough = await open<typeof Walkthrough>('node-kvm/walkthrough')
 
-/** What each door exports, by name. */
+/** The exports of each door, by name. */
 export const doors: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   'node-kvm': core,
   'node-kvm/observe': observe,

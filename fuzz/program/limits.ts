@@ -1,4 +1,4 @@
-/** Calls of the library with too little of something. Each limit is there for the call alone. */
+/** Makes calls of the library with too little of some resource. Each limit is in force for the call alone. */
 import { execFileSync } from 'node:child_process'
 import { closeSync, mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync, writeSync } from 'node:fs'
 import { constants } from 'node:os'
@@ -21,8 +21,8 @@ export function withDescriptors<T>(free: number, call: () => T): T {
 }
 
 /**
- * Makes a call under a limit that is taken back after it. What the parent hears: of a Worker that was ended in between, and where the limit
- * could not be taken back, the process goes on with little, and runs no other program.
+ * Makes a call under a limit that is removed after it. The parent is told, for two reasons: a Worker may be ended in between; and if the limit could
+ * not be removed, the process goes on with too little, and runs no other program.
  */
 export function within<T>(limit: string, set: () => void, unset: () => void, call: () => T): T {
   report('lacking', limit)
@@ -39,12 +39,12 @@ export function within<T>(limit: string, set: () => void, unset: () => void, cal
       unset()
       report('enough', limit)
     } catch {
-      // It has been said what is lacking.
+      // The parent has been told already what is lacking.
     }
   }
 }
 
-/** Makes a call that can start no thread, where this process may make a cgroup with the pids controller; elsewhere an ordinary call. */
+/** Makes a call that can start no thread, if this process may make a cgroup with the pids controller; otherwise an ordinary call. */
 export function withoutThreads<T>(call: () => T): T {
   const cgroups = '/sys/fs/cgroup/pids'
   const group = `${cgroups}/node-kvm-fuzz-${process.pid}`
@@ -60,7 +60,9 @@ export function withoutThreads<T>(call: () => T): T {
   return within('threads', set, unset, call)
 }
 
-/** Makes a call under a soft limit, which prlimit(1) sets and takes back; where it cannot, as under another limit, without it. */
+/**
+ * Makes a call under a soft limit, which prlimit(1) sets and removes. Where it cannot, for example under another limit, the call is made without it.
+ */
 export function withLimit<T>(option: string, value: () => number, call: () => T): T {
   const set = (to: number | string) => void execFileSync('prlimit', ['--pid', String(process.pid), `--${option}=${to}:`])
   return within(
@@ -71,7 +73,7 @@ export function withLimit<T>(option: string, value: () => number, call: () => T)
   )
 }
 
-/** Makes a call with room for so many more bytes of address space. V8 needs some itself, and ends the process where it finds none. */
+/** Makes a call with room for so many more bytes of address space. V8 itself needs some, and ends the process if it gets none. */
 export function withAddressSpace<T>(bytes: number, call: () => T): T {
   return withLimit('as', () => Number(/VmSize:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]) * 1024 + bytes, call)
 }
@@ -96,7 +98,7 @@ export function withFailing<T>(name: string, nth: number, errno: string, call: (
     record.writeInt32LE(words[0] as number, 0)
     record.writeInt32LE(words[1] as number, 4)
     record.write(text, 8, 'latin1')
-    // The countdown last: it is what the shim looks at.
+    // The countdown is written last, because the shim looks at it.
     writeSync(fd, record, 4, 28, 4)
     writeSync(fd, record, 0, 4, 0)
   }

@@ -19,7 +19,7 @@ export const helpers: Readonly<Record<string, (...given: never[]) => unknown>> =
   ...workers
 }
 
-/** The same with what the library exports, and the file that a Worker starts with. */
+/** The same functions with the library's exports, and the file with which a Worker starts. */
 export const names: Readonly<Record<string, unknown>> = {
   ...library.everything,
   everything: library.everything,

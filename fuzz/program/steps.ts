@@ -1,10 +1,10 @@
-/** What programs do beside calling the library. */
+/** The steps of programs that are not calls of the library. */
 import { setTimeout as later, setImmediate as nextTurn } from 'node:timers/promises'
 import { attempt, follow, journal, progress } from './attempt.js'
 import { ledgerOf } from './guests.js'
 import type { Library } from './library.js'
 
-/** The event loop goes round. */
+/** Waits until the event loop has gone round. */
 export async function turn(): Promise<void> {
   progress()
   await nextTurn()
@@ -14,19 +14,19 @@ export async function sleep(milliseconds: number): Promise<void> {
   progress()
   await later(milliseconds)
 }
-/** The event loop does not go round for a while, and vCPUs and Workers get on. */
+/** Blocks the event loop for a while, in which vCPUs and Workers make progress. */
 export function block(milliseconds: number): void {
   progress()
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds)
 }
 
-/** Notes that the guest's writes to that port are no exits from now on. */
+/** Notes that from now on the guest's writes to that port cause no exits. */
 export function swallow<T>(vm: Library.Vm | undefined, port: number, source: T | undefined): T | undefined {
   if (vm && source !== undefined) ledgerOf(vm).swallowed.add(port)
   return source
 }
 
-/** Notes a page service: its handler may name its own mapping, and with that it is never lost. */
+/** Notes a page service. Its handler may name its own mapping, and then the service is never lost. */
 export function keep<T extends { close(): void }>(service: T | undefined): T | undefined {
   if (service) journal().kept.push(service)
   return service
@@ -42,7 +42,7 @@ export function iterate(source: (AsyncIterable<unknown> & { close(): void }) | u
   follow(all(), `for await (... of ${source.constructor.name})`)
 }
 
-/** Changes every other page, so that each is a mapping of its own in the kernel, until that is refused. */
+/** Changes every other page, so that each becomes a separate mapping in the kernel, until that is refused. */
 export function stripe(mapping: Library.Mapping | undefined, way: 'protect' | 'advise' | 'remap'): void {
   const ways = {
     protect: (at: number) => mapping?.protect('r', at, 4096),

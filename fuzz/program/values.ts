@@ -28,19 +28,19 @@ export function sharedBytes(length: number): Uint8Array {
   return new Uint8Array(new SharedArrayBuffer(length))
 }
 
-/** A Uint8Array of another realm is one as well, though not by instanceof. */
+/** A Uint8Array of another realm, which is one as well, though not by instanceof. */
 export function foreign(length: number): Uint8Array {
   return runInNewContext(`new Uint8Array(${length})`)
 }
 
-/** An array that says it is longer than it is. */
+/** An array that claims to be longer than it is. */
 export function lying(length: number): Uint8Array {
   const bytes = new Uint8Array(8)
   for (const name of ['length', 'byteLength']) Object.defineProperty(bytes, name, { value: length })
   return bytes
 }
 
-/** A list whose length changes as it is read. */
+/** A list whose length changes while it is read. */
 export function shrinking(items: unknown[]): unknown[] {
   return new Proxy(items, {
     get(target, name) {

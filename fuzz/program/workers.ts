@@ -1,20 +1,23 @@
-/** Workers, whose steps the main thread orders. */
+/** Workers whose steps the main thread orders. */
 import { setTimeout as later } from 'node:timers/promises'
 import { runInThisContext } from 'node:vm'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { attempt, journal, judgeError, progress } from './attempt.js'
 import { type Library, Vm } from './library.js'
 
-/** A Worker that does what it is told; the shared words say at which step it is, and how many orders it carried out. */
+/** A Worker that follows orders. The shared words say at which step it is, and how many orders it carried out. */
 export interface Crew {
   worker: Worker
   words: Int32Array
   ordered: number
-  /** It ended, or was waited for in vain: waiting each time, a handler that gives it orders would take the program's whole time. */
+  /**
+   * Set once the Worker ended or did not answer in time: if every order waited again, a handler that gives orders would take the program's whole
+   * time.
+   */
   isDeaf: boolean
 }
 
-/** Ends a Worker, unless it is ended already. */
+/** Ends a Worker, unless it has ended already. */
 export async function end(crew: Crew | undefined): Promise<void> {
   if (!crew) return
   progress()
@@ -22,13 +25,13 @@ export async function end(crew: Crew | undefined): Promise<void> {
   await crew.worker.terminate()
 }
 
-/** A Worker with the same VM. */
+/** Starts a Worker with the same VM. */
 export async function startWorker(vm: Library.Vm | undefined, file: URL): Promise<Crew | undefined> {
   const token = attempt(() => vm?.share(), vm)
   if (token === undefined) return undefined
   const words = new Int32Array(new SharedArrayBuffer(16))
   const worker = new Worker(file, { workerData: { token, words } })
-  // Node itself may lack what it begins with, a descriptor for instance.
+  // Node itself may lack what it needs to start, for example a descriptor.
   worker.once('message', () => worker.on('error', (error) => judgeError(error, 'in a Worker')))
   worker.on('error', () => {})
   const crew = { worker, words, ordered: 0, isDeaf: false }
@@ -36,7 +39,7 @@ export async function startWorker(vm: Library.Vm | undefined, file: URL): Promis
   return crew
 }
 
-/** Has a Worker do something, and blocks this thread until that is done; but not for ever, as the Worker may wait for this thread. */
+/** Gives a Worker an order, and blocks this thread until the order is done; but not for ever, as the Worker may wait for this thread. */
 export function tell(crew: Crew | undefined, text: string, waits = true): void {
   if (!crew) return
   const before = Atomics.load(crew.words, 1)
@@ -45,7 +48,7 @@ export function tell(crew: Crew | undefined, text: string, waits = true): void {
   if (waits && !crew.isDeaf) crew.isDeaf = Atomics.wait(crew.words, 1, before, 1000) === 'timed-out'
 }
 
-/** Has a Worker do something, and ends it once it is at that step. */
+/** Gives a Worker an order, and ends it once it is at that step. */
 export async function endAt(crew: Crew | undefined, text: string, step: number): Promise<void> {
   if (!crew) return
   const reached = Atomics.load(crew.words, 0) + step
@@ -55,7 +58,7 @@ export async function endAt(crew: Crew | undefined, text: string, step: number):
   await end(crew)
 }
 
-/** Called by a Worker between its calls. */
+/** A Worker calls this between its calls. */
 export function step(): void {
   const words = (workerData as { words?: Int32Array } | null)?.words
   if (isMainThread || !words) return
@@ -63,14 +66,14 @@ export function step(): void {
   Atomics.notify(words, 0)
 }
 
-/** Lets other Workers come and go, so that stacks and thread-local memory of those that ended are given away again. */
+/** Lets other Workers come and go, so that the stacks and thread-local memory of ended ones are reused. */
 export async function crowd(count: number): Promise<void> {
   const others = Array.from({ length: count }, () => new Worker('', { eval: true }))
   await Promise.all(others.map((other) => new Promise((resolve) => other.once('exit', resolve))))
   progress()
 }
 
-/** Runs in a Worker: carries out orders, whose text may use `names`. */
+/** Runs in a Worker and carries out orders, whose text may use `names`. */
 export function serve(names: Readonly<Record<string, unknown>>): void {
   const { token, words } = workerData as { token: Parameters<typeof Vm.attach>[0]; words: Int32Array }
   const own = attempt(() => Vm.attach(token))
@@ -78,7 +81,7 @@ export function serve(names: Readonly<Record<string, unknown>>): void {
   process.on('uncaughtException', (error) => judgeError(error, 'thrown later in a Worker'))
   parentPort?.on('message', async (text: string) => {
     try {
-      // In the global scope: the next order finds the variables again.
+      // The text runs in the global scope, so that the next order finds the variables again.
       await runInThisContext(text)
     } finally {
       Atomics.add(words, 1, 1)

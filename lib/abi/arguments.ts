@@ -12,8 +12,12 @@ export const GiB = 1024 * MiB
 /** The bytes in a small page. */
 export const pageSize = 4 * KiB
 
-// The getter of the prototype, because an instance may have its own property of that name.
-const byteLengthOf = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8Array.prototype), 'byteLength')?.get as (this: Uint8Array) => number
+// The getters of the prototype, because an instance may have its own properties of these names.
+const getterOf = <K extends 'buffer' | 'byteLength' | 'byteOffset'>(name: K) =>
+  Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8Array.prototype), name)?.get as (this: Uint8Array) => Uint8Array[K]
+const bufferOf = getterOf('buffer')
+const byteLengthOf = getterOf('byteLength')
+const byteOffsetOf = getterOf('byteOffset')
 
 function kindOf(value: unknown): string {
   if (isUint8Array(value)) return `${byteLengthOf.call(value)} bytes`
@@ -85,20 +89,39 @@ export function copyBytes(argument: string, value: unknown, length: number): Uin
   return new Uint8Array(source)
 }
 
+/** The first bytes of memory, in place. It must not become smaller: whoever reads there later would have nothing. */
+export function bytesWithin(argument: string, value: unknown, length: number): Uint8Array {
+  const memory = checkBytes(argument, value)
+  const buffer = bufferOf.call(memory)
+  if (byteLengthOf.call(memory) < length) throw argumentError(argument, memory, `at least ${length} bytes`)
+  if ('resizable' in buffer && buffer.resizable) throw argumentError(argument, memory, 'in a buffer that cannot be resized')
+  return new Uint8Array(buffer, byteOffsetOf.call(memory), length)
+}
+
 /** Copies an iterable into an array. `most` limits the count to one that the kernel's structures can express. */
 export function checkList<T>(argument: string, value: Iterable<T>, most = 65_536): T[] {
   if (typeof value !== 'object' || typeof value?.[Symbol.iterator] !== 'function') throw argumentError(argument, value, 'an array')
   const list: T[] = []
-  for (const item of value) {
-    if (list.length === most) throw argumentError(argument, value, `at most ${most}`)
-    list.push(item)
+  try {
+    for (const item of value) {
+      if (list.length === most) throw argumentError(argument, value, `at most ${most}`)
+      list.push(item)
+    }
+  } catch (error) {
+    // Of what only looks like an iterable, or has lost its memory.
+    if (!(error instanceof TypeError)) throw error
+    throw new KvmError('argument', `${argument} is no list: ${error.message}`, { argument, value, cause: error })
   }
   return list
 }
 
+/** Whether its values have names: those of a list, a map or bytes would be overlooked. */
+export const hasNames = (value: unknown): value is object =>
+  typeof value === 'object' && value !== null && !(Symbol.iterator in value) && !ArrayBuffer.isView(value)
+
 /** Checks an object of options. An unknown name is an error, so that a misspelled option does not pass silently. */
 export function checkOptions<T extends object>(argument: string, value: T, known: readonly (keyof T & string)[]): T {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw argumentError(argument, value, `an object with ${known.join(', ')}`)
+  if (!hasNames(value)) throw argumentError(argument, value, `an object with ${known.join(', ')}`)
   for (const name of Object.keys(value))
     if (!known.includes(name as keyof T & string))
       throw new KvmError('argument', `${argument} has no option '${name}'; there are ${known.join(', ')}`, { argument: name })

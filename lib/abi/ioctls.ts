@@ -5,9 +5,11 @@
 import { argumentError } from './arguments.js'
 import { errnoName, ioctlError, KvmError, type KvmErrorDetails } from './errors.js'
 import { zeroed } from './exhausted.js'
+import type { Fields } from './fields.js'
 import type { Ioctl } from './ioctl.js'
 import type { NativeDescriptor, NativeVcpu } from './native.js'
-import type { Fields, Some, StructInstance, StructType } from './struct.js'
+import type { Some, StructInstance, StructType } from './struct.js'
+import { type ShownParts, shown } from './text.js'
 import { inRun, ioctlVcpu } from './vcpu-calls.js'
 
 /**
@@ -34,6 +36,11 @@ export class Handle {
   /** Refuses a closed handle before work that sends no ioctl: an ioctl of a closed handle fails by itself. */
   checkOpen(): void {
     if (this.closed) throw this.closedError()
+  }
+
+  /** What console.log() shows of what is used by this handle. */
+  shown(name: string, parts: ShownParts = { of: this.name }): string {
+    return shown(name, { ...parts, closed: this.closed })
   }
 
   closedError(): KvmError {

@@ -3,159 +3,11 @@
  * The instance *is* the bytes that go to the ioctl, so reading one register decodes one register.
  */
 import { inspect } from 'node:util'
-import { argumentError, checkBits, checkBytes, checkInteger, copyBytes } from './arguments.js'
+import { argumentError, bytesWithin, checkBits, checkInteger, copyBytes, hasNames } from './arguments.js'
 import { KvmError } from './errors.js'
+import { type ArrayOf, type Field, type Fields, u64, type ValueOf, type ValuesOf } from './fields.js'
 import { hex, visible } from './text.js'
 
-/** How one field lies in memory, and how it is read, checked and written. */
-export interface Field<T> {
-  readonly size: number
-  get(view: DataView, offset: number): T
-  /**
-   * Returns the value if the field can hold it whole; a value that is not a scalar is copied. Everything that a caller gave is checked before
-   * anything is written.
-   * @param name what an error calls the field: `kvm_sregs.gdt.limit`
-   */
-  check(name: string, value: unknown): T
-  /** Writes the value that check() returned. */
-  set(view: DataView, offset: number, value: T): void
-}
-
-type Getter<T> = (view: DataView, offset: number) => T
-type Setter<T> = (view: DataView, offset: number, value: T) => void
-
-function integer(size: number, [least, most]: readonly [number, number], get: Getter<number>, set: Setter<number>): Field<number> {
-  return { size, get, set, check: (name, value) => checkInteger(name, value, least, most) }
-}
-
-export const u8 = integer(
-  1,
-  [0, 0xff],
-  (v, o) => v.getUint8(o),
-  (v, o, x) => v.setUint8(o, x)
-)
-export const u16 = integer(
-  2,
-  [0, 0xffff],
-  (v, o) => v.getUint16(o, true),
-  (v, o, x) => v.setUint16(o, x, true)
-)
-export const u32 = integer(
-  4,
-  [0, 0xffff_ffff],
-  (v, o) => v.getUint32(o, true),
-  (v, o, x) => v.setUint32(o, x, true)
-)
-export const i8 = integer(
-  1,
-  [-(2 ** 7), 2 ** 7 - 1],
-  (v, o) => v.getInt8(o),
-  (v, o, x) => v.setInt8(o, x)
-)
-export const i16 = integer(
-  2,
-  [-(2 ** 15), 2 ** 15 - 1],
-  (v, o) => v.getInt16(o, true),
-  (v, o, x) => v.setInt16(o, x, true)
-)
-export const i32 = integer(
-  4,
-  [-(2 ** 31), 2 ** 31 - 1],
-  (v, o) => v.getInt32(o, true),
-  (v, o, x) => v.setInt32(o, x, true)
-)
-
-/** 64 bits as a bigint, because all of them count in registers, MSRs and SPTEs. */
-export const u64: Field<bigint> = {
-  size: 8,
-  get: (view, offset) => view.getBigUint64(offset, true),
-  check: checkBits,
-  set: (view, offset, value) => view.setBigUint64(offset, value, true)
-}
-export const i64: Field<bigint> = {
-  size: 8,
-  get: (view, offset) => view.getBigInt64(offset, true),
-  check(name, value) {
-    if (typeof value !== 'bigint' || BigInt.asIntN(64, value) !== value) throw argumentError(name, value, 'a bigint from -2^63 to 2^63 - 1')
-    return value
-  },
-  set: (view, offset, value) => view.setBigInt64(offset, value, true)
-}
-
-/** The type of bits(). */
-export interface Bits extends Field<number> {
-  readonly width: number
-}
-
-/** A C bit field: `width` bits, starting at bit `low` of `size` bytes. Writing it leaves the other bits as they are. */
-export function bits(size: number, low: number, width: number): Bits {
-  const mask = 2 ** width - 1
-  const read = (view: DataView, offset: number) => {
-    let all = 0
-    for (let byte = size - 1; byte >= 0; byte--) all = all * 0x100 + view.getUint8(offset + byte)
-    return all
-  }
-  return {
-    size,
-    width,
-    get: (view, offset) => (read(view, offset) >>> low) & mask,
-    check: (name, value) => checkInteger(name, value, 0, mask),
-    set(view, offset, value) {
-      const all = (read(view, offset) & ~(mask << low)) | (value << low)
-      for (let byte = 0; byte < size; byte++) view.setUint8(offset + byte, (all >>> (8 * byte)) & 0xff)
-    }
-  }
-}
-
-/** A 64-bit address or size below 2^53, as a number. */
-export const address = integer(
-  8,
-  [0, Number.MAX_SAFE_INTEGER],
-  (v, o) => {
-    const high = v.getUint32(o + 4, true)
-    // No address gets here: processors have at most 52 address bits.
-    if (high >= 2 ** 21) throw new KvmError('limit', `a field holds ${hex(v.getBigUint64(o, true))}, which is too large for a number`)
-    return v.getUint32(o, true) + high * 2 ** 32
-  },
-  (v, o, x) => {
-    v.setUint32(o, x % 2 ** 32, true)
-    v.setUint32(o + 4, Math.floor(x / 2 ** 32), true)
-  }
-)
-
-/** A run of bytes, read in place: the Uint8Array is a window on the structure. */
-export function bytes(length: number): Field<Uint8Array> {
-  const window = (view: DataView, offset: number) => new Uint8Array(view.buffer, view.byteOffset + offset, length)
-  return {
-    size: length,
-    get: window,
-    check: (name, value) => copyBytes(name, value, length),
-    set: (view, offset, value) => window(view, offset).set(value)
-  }
-}
-
-/** The type of array(). The type of a plain object reads the element's type from it. */
-export interface ArrayOf<F extends Field<any>> extends Field<ValueOf<F>[]> {
-  readonly element: F
-}
-
-/** `length` equal fields. A read gives a new array; a write sets all elements. Elements that are structures or bytes are windows on the memory. */
-export function array<F extends Field<any>>(element: F, length: number): ArrayOf<F> {
-  return {
-    size: element.size * length,
-    element,
-    get: (view, offset) => Array.from({ length }, (_, index) => element.get(view, offset + index * element.size)),
-    check(name, value) {
-      if (!Array.isArray(value) || value.length !== length) throw argumentError(name, value, `an array of ${length}`)
-      return Array.from({ length }, (_, index) => element.check(`${name}[${index}]`, value[index]))
-    },
-    set: (view, offset, value) => value.forEach((item, index) => element.set(view, offset + index * element.size, item))
-  }
-}
-
-export type Fields = Record<string, Field<any>>
-type ValueOf<F> = F extends Field<infer T> ? T : never
-export type ValuesOf<F extends Fields> = { -readonly [K in keyof F]: ValueOf<F[K]> }
 export type StructInstance<F extends Fields> = { toObject(): PlainOf<F> } & Struct & ValuesOf<F>
 
 /** A value for JSON, which has no bigints: 64-bit values become hexadecimal text, as in traces. */
@@ -217,6 +69,7 @@ export interface StructType<F extends Fields> extends Field<StructInstance<F>> {
   /** The arrays that may follow the structure in memory: their element types, by C name. They are neither fields nor part of the size. */
   readonly flexible: Fields
   new (values?: Some<F>): StructInstance<F>
+  /** Lays an instance over memory, which must be as large at least, and in a buffer that cannot be resized. */
   over(memory: Uint8Array): StructInstance<F>
   /** Writes fields by name. If one value does not fit, nothing is written. */
   assign(target: StructInstance<F>, name: string, values: Some<F>): void
@@ -227,8 +80,7 @@ export type StructOf<S> = S extends StructType<infer F> ? StructInstance<F> : ne
 
 /** Checks the fields of a plain object and reads each of them once. */
 function checkFields(fields: Fields, name: string, values: unknown): Map<string, unknown> {
-  if (typeof values !== 'object' || values === null || Array.isArray(values) || ArrayBuffer.isView(values))
-    throw argumentError(name, values, `an object with ${Object.keys(fields).join(', ')}`)
+  if (!hasNames(values)) throw argumentError(name, values, `an object with ${Object.keys(fields).join(', ')}`)
   if (values instanceof Struct) throw argumentError(name, values, 'an instance of its own kind, or a plain object')
   return new Map(
     Object.keys(values).map((key) => {
@@ -274,8 +126,33 @@ function checkAgreement(
   }
 }
 
-/** A checked value for a structure: all bytes of an instance, or some fields. */
-type Checked = Uint8Array | ReadonlyMap<string, unknown>
+type CheckedValues = Uint8Array | ReadonlyMap<string, unknown>
+/** A checked value for a structure: all bytes of an instance, or some fields. Only check() makes one, so that set() never writes what does not fit. */
+class Checked {
+  readonly #schema: unknown
+  readonly #values: CheckedValues
+
+  constructor(schema: unknown, values: CheckedValues) {
+    this.#schema = schema
+    this.#values = values
+  }
+
+  static valuesOf(value: unknown, schema: { structName: string }): CheckedValues {
+    if (typeof value !== 'object' || value === null || !(#schema in value) || value.#schema !== schema)
+      throw argumentError('value', value, `what check() of ${schema.structName} returned`)
+    return value.#values
+  }
+}
+
+/** The bytes of a view in which a structure lies. */
+function windowOn(view: DataView, offset: number, size: number): Uint8Array {
+  try {
+    if (offset + size <= view.byteLength) return new Uint8Array(view.buffer, view.byteOffset + offset, size)
+  } catch {
+    // This is no view, or a view of memory that was transferred away.
+  }
+  throw argumentError('view', view, `a DataView of at least ${size} bytes behind the offset`)
+}
 
 type Viewed = { view: DataView }
 const accessor = (field: Field<any>, offset: number, name: string): PropertyDescriptor & ThisType<Viewed> => ({
@@ -345,6 +222,11 @@ export function struct<F extends Fields>(
     defineAccessors(structName, layout(), Structure.prototype)
     isUsable = true
   }
+  // Calls only the base constructor, which does not copy the memory.
+  const inPlace = (memory: Uint8Array): Structure => {
+    if (!isUsable) makeUsable()
+    return Reflect.construct(Struct, [memory], Structure)
+  }
   class Structure extends Struct {
     static readonly structName = structName
     static readonly size = size
@@ -365,27 +247,28 @@ export function struct<F extends Fields>(
     }
 
     static assign(target: Structure, name: string, values: unknown) {
+      if (!(target instanceof Structure)) throw argumentError('target', target, `an instance for ${structName}`)
       Structure.set(target.view, 0, Structure.check(name, values))
     }
-    // Calls only the base constructor, which does not copy the memory.
     static over(memory: Uint8Array): Structure {
-      if (checkBytes('memory', memory).byteLength < size) throw argumentError('memory', memory.byteLength, `the ${size} bytes of ${structName}`)
-      if (!isUsable) makeUsable()
-      return Reflect.construct(Struct, [memory.subarray(0, size)], Structure)
+      return inPlace(bytesWithin('memory', memory, size))
     }
     static get(view: DataView, offset: number): Structure {
-      return Structure.over(new Uint8Array(view.buffer, view.byteOffset + offset, size))
+      return inPlace(windowOn(view, checkInteger('offset', offset), size))
     }
     static check(name: string, value: unknown): Checked {
-      if (value instanceof Structure) return copyBytes(`${name}.bytes`, value.bytes, size)
+      if (typeof name !== 'string') throw argumentError('name', name, 'a string')
+      if (value instanceof Structure) return new Checked(Structure, copyBytes(`${name}.bytes`, value.bytes, size))
       const checked = checkFields(layout().fields, name, value)
       if (layout().sharesMemory) checkAgreement(Structure, name, checked)
-      return checked
+      return new Checked(Structure, checked)
     }
     static set(view: DataView, offset: number, value: Checked) {
-      if (value instanceof Uint8Array) return new Uint8Array(view.buffer, view.byteOffset + offset, size).set(value)
+      const values = Checked.valuesOf(value, Structure)
+      const window = windowOn(view, checkInteger('offset', offset), size)
+      if (values instanceof Uint8Array) return window.set(values)
       const { fields, offsets } = layout()
-      for (const [key, part] of value) fields[key]?.set(view, offset + (offsets[key] as number), part)
+      for (const [key, part] of values) fields[key]?.set(view, offset + (offsets[key] as number), part)
     }
   }
   return Structure as unknown as StructType<F>

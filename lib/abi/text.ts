@@ -42,10 +42,12 @@ export function json(value: unknown, indent?: number): string {
 /** Quotes a word for a shell's command line if it needs quotes. */
 export const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)
 
+export type ShownParts = Record<string, string | number | boolean | undefined>
+
 /**
  * Makes the text that console.log() shows for an object: its class and main properties, `Mapping { kind: anonymous, hva: 0x1000-0x2000 }`.
  */
-export function shown(name: string, parts: Record<string, string | number | boolean | undefined>): string {
+export function shown(name: string, parts: ShownParts): string {
   const words = Object.entries(parts).flatMap(([part, value]) => {
     if (value === undefined || value === false) return []
     return value === true ? [part] : [`${part}: ${visible(String(value))}`]

@@ -1,52 +1,52 @@
-/** What a command of `node-kvm` is. */
+/** The definition of a `node-kvm` command. */
 import { parseArgs } from 'node:util'
 import { kernels, lanes } from '../../lab/lanes.js'
 
-/** Of one command, as util.parseArgs() takes them. */
+/** The options of a command, in the form of util.parseArgs(). */
 export type Options = Record<string, { type: 'string' | 'boolean'; short?: string }>
 type Values<Config extends Options> = ReturnType<typeof parseArgs<{ options: Config; allowPositionals: true }>>['values']
 
-/** A command line that cannot be run: the message, and how it is used. */
+/** An error for a command line that cannot be run. The usage is printed with its message. */
 export class UsageError extends Error {}
 
-/** A command, with the options that are its own. */
+/** A command with its own options. */
 export interface Command<Config extends Options = Options> {
   usage: string
   options: Config
-  /** Whether it can be run in an emulated machine, by --lane. */
+  /** Whether --lane can run it in an emulated machine. */
   inLanes?: boolean
   /**
-   * @param words what else stands on the command line
-   * @param program what stands behind `--`
+   * @param words the other words of the command line
+   * @param program the words after `--`
    * @returns the exit status
    */
   run(values: Values<Config>, words: string[], program: string[]): number | Promise<number>
 }
 
-/** Types the values by the options. */
+/** Derives the types of the values from the options. */
 export const command = <const Config extends Options>(definition: Command<Config>) => definition as unknown as Command
 
-/** For commands that take options alone. */
+/** Refuses words on the command line, for commands that take only options. */
 export function refuseWords(words: readonly string[], program: readonly string[] = []): void {
   const [first] = [...words, ...program]
   if (first !== undefined) throw new UsageError(`this command takes no '${first}'`)
 }
 
-/** A number as people write addresses and process ids. */
+/** Parses a number in the forms that people use for addresses and process ids. */
 export function parseNumber(name: string, text: string): number {
   const value = /^(0x[0-9a-f]+|\d+)$/i.test(text) ? Number(text) : Number.NaN
   if (!Number.isSafeInteger(value)) throw new UsageError(`--${name} is '${text}'; it must be a number, such as 4711 or 0xa000`)
   return value
 }
 
-/** What the usage of a command says that is known in lanes. */
+/** The part of a command's usage that describes lanes. */
 export const laneUsage = `  --lane LANE    in an emulated machine: ${lanes.map(({ name }) => name).join(', ')} (node-kvm lab --help)
   --kernel K     its kernel: ${kernels.map(({ version }) => version).join(' or ')}`
 
 const laneOptions = { lane: { type: 'string' }, kernel: { type: 'string' } } as const satisfies Options
 const common = { help: { type: 'boolean', short: 'h' } } as const satisfies Options
 
-/** The words of a command line without these options. */
+/** Removes these options from the words of a command line. */
 function without(
   names: readonly string[],
   argv: string[],
@@ -62,7 +62,7 @@ function without(
 
 /**
  * Runs a command line in an emulated machine.
- * @param command `node-kvm`, and what stands behind it
+ * @param command `node-kvm` and the words after it
  * @returns the exit status
  */
 export type LaneRunner = (lane: string, kernel: string | undefined, command: string[]) => Promise<number>

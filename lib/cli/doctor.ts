@@ -1,4 +1,4 @@
-/** `node-kvm doctor`: what this host can do. */
+/** `node-kvm doctor`: shows what this host can do. */
 
 import { json, visible } from '../abi/text.js'
 import { diagnose, type Finding } from '../observe/doctor.js'
@@ -9,7 +9,7 @@ const width = 80
 const nameWidth = 20
 const margin = ' '.repeat(5 + nameWidth)
 
-/** Breaks a text into lines that end before column 80; all but the first begin with `indent`. */
+/** Breaks a text into lines that end before column 80. All but the first begin with `indent`. */
 function wrap(text: string, indent: string): string {
   const lines = ['']
   for (const word of visible(text).split(' ')) {
@@ -20,7 +20,7 @@ function wrap(text: string, indent: string): string {
   return lines.join(`\n${indent}`)
 }
 
-/** A finding as text. Its command stays in one line, left of the margin, so that it can be copied whole. */
+/** Formats a finding. Its command stays on one line, left of the margin, so that it can be copied whole. */
 function describe({ name, ok, detail, remedy, advice, price }: Finding): string {
   const mark = ok ? paint('green', 'yes') : paint('yellow', 'no ')
   const lines = [`${mark}  ${visible(name).padEnd(nameWidth)}${wrap(detail, margin)}`]
@@ -37,7 +37,7 @@ const usage = `usage: node-kvm doctor [--json] [--lane LANE [--kernel K]]
   --json         one JSON document
 ${laneUsage}`
 
-/** Its exit status is 0 when VMs can be made and run. */
+/** Runs the doctor. The exit status is 0 if VMs can be made and run. */
 export const doctor = command({
   usage,
   options: { json: { type: 'boolean' } },

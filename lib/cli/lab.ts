@@ -68,7 +68,7 @@ function seconds(text: string | undefined): number | undefined {
   return text === undefined ? undefined : value
 }
 
-/** 1G as 2^30 bytes. */
+/** Parses a size: 1G means 2^30 bytes. */
 function bytes(text: string | undefined): number | undefined {
   if (text === undefined) return undefined
   const [, digits = '', unit = ''] = /^(\d+)([KMGT]?)$/.exec(text) ?? []
@@ -134,7 +134,7 @@ function list(values: Values): number {
   return 0
 }
 
-/** The exit status of `lab run` is the command's own, or 124 or 125 for the lab's. */
+/** Runs the lab. The exit status of `lab run` is that of the command, or 124 or 125 if the lab itself failed. */
 export const lab = command({
   usage,
   options,

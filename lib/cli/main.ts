@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The command line: find the command, let it parse, run and print; tell what went wrong. */
+/** The command line: finds the command, lets it parse, run and print, and explains errors. */
 import { readFileSync } from 'node:fs'
 import { exhaustion, KvmError } from '../abi/errors.js'
 import { visible, visibleLines } from '../abi/text.js'
@@ -10,7 +10,7 @@ interface Entry {
   load(): Promise<Command>
 }
 
-// Loaded on demand, so that one command does not pay for another.
+// Commands are loaded on demand, so that one does not slow down another.
 const commands: Record<string, Entry> = {
   walkthrough: {
     says: 'replay the KVM thread of October 2020 on a real guest, every step checked',
@@ -60,19 +60,19 @@ async function main([name, ...rest]: string[]): Promise<number> {
   }
 }
 
-/** Prints what people can act on and returns the exit status; what nobody foresaw goes on. */
+/** Prints an error that people can act on, and returns the exit status. Unexpected errors are thrown again. */
 function explain(error: unknown, name: string, command: Command | undefined): number {
   if (error instanceof UsageError) {
     console.error(`node-kvm ${name}: ${visibleLines(error.message)}\n\n${command?.usage}`)
     return 2
   }
-  // The lab's own failures carry their status.
+  // Errors of the lab itself carry their status.
   const status = (error as { status?: unknown }).status
   if (typeof status === 'number') {
     console.error(`node-kvm ${name}: ${visibleLines((error as Error).message)}`)
     return status
   }
-  // Node's own, of a module that it could not open.
+  // Node throws this error for a module that it could not open.
   const known = error instanceof KvmError ? error : exhaustion(`loading ${name}`, String((error as NodeJS.ErrnoException).code))
   if (!known) throw error
   console.error(`node-kvm: ${known.message}`)

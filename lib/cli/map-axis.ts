@@ -1,12 +1,12 @@
-/** A line of addresses that leaves out what nothing uses, and on which nothing that is used is too small to be seen. */
+/** An axis of addresses. It leaves out unused ranges, and shows every used range large enough to be seen. */
 
-/** Addresses from `start` up to `end`. */
+/** The addresses from `start` up to `end`. */
 export interface AddressRange {
   start: number
   end: number
 }
 
-/** One part of the line: where it is drawn, and the addresses it shows. */
+/** One part of the axis: its place in the picture, and the addresses that it shows. */
 export interface Part extends AddressRange {
   from: number
   to: number
@@ -14,16 +14,16 @@ export interface Part extends AddressRange {
 
 export interface Axis {
   parts: Part[]
-  /** Where an address lies. */
+  /** Returns the place of an address. */
   place(address: number): number
 }
 
 const least = 10
 const widestGap = 10
-/** Of more parts the closest are joined. */
+/** The largest number of parts. If there are more, the closest ones are joined. */
 const mostParts = 60
 
-/** What is used, by ascending address; ranges with less between them than `most` are one. */
+/** Joins used ranges, in ascending order, if the gap between them is smaller than `most`. */
 function join(ranges: readonly AddressRange[], most: (last: AddressRange) => number): AddressRange[] {
   const joined: AddressRange[] = []
   for (const { start, end } of ranges) {
@@ -41,7 +41,7 @@ function joinDown(ranges: readonly AddressRange[]): AddressRange[] {
   return joined
 }
 
-/** How wide each is drawn: by its size, but never less than {@link least}. */
+/** Returns the width of each part: in proportion to its size, but at least {@link least}. */
 function widths(sizes: readonly number[], room: number): number[] {
   const small = new Set<number>()
   for (;;) {
@@ -53,7 +53,7 @@ function widths(sizes: readonly number[], room: number): number[] {
   }
 }
 
-/** Lays the ranges between two places on paper. */
+/** Places the ranges between two ends of the picture. */
 export function layAxis(ranges: readonly AddressRange[], left: number, right: number): Axis {
   const joined = joinDown(ranges)
   const gap = joined.length > 1 ? Math.min(widestGap, ((right - left) * 0.2) / (joined.length - 1)) : 0
@@ -76,7 +76,7 @@ export function layAxis(ranges: readonly AddressRange[], left: number, right: nu
   return { parts, place }
 }
 
-/** Something to write, where, and how much it matters. */
+/** A label: its text, its place, and its importance. */
 export interface Label {
   at: number
   width: number
@@ -84,7 +84,7 @@ export interface Label {
   weight: number
 }
 
-/** Those for which there is room before `end`: what matters most comes first. */
+/** Chooses the labels for which there is room before `end`, the most important first. */
 export function fitLabels(labels: readonly Label[], end: number): Label[] {
   const placed: Label[] = []
   for (const label of labels.toSorted((one, other) => other.weight - one.weight))

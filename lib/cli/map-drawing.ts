@@ -1,4 +1,4 @@
-/** `node-kvm map --svg`: guest-physical space against host memory, coloured by page size and state. */
+/** `node-kvm map --svg`: draws guest-physical space and host memory, coloured by page size and state. */
 import { hex, hexRange } from '../abi/arguments.js'
 import { xml } from '../abi/text.js'
 import { hostBits } from '../observe/tables/host-page.js'
@@ -17,7 +17,7 @@ const hostTop = 400
 const pageWidth = right + 30
 const pageHeight = 500
 const letterWidth = 7.25
-/** Of more runs only the largest are joined across, so that a fragmented VM does not become a picture of many megabytes. */
+/** The largest number of runs that are joined across, so that the picture of a fragmented VM does not have many megabytes. Larger runs come first. */
 const mostRibbons = 1500
 const page = levelSize(1)
 
@@ -41,16 +41,16 @@ function stateOf(table: Tables, row: number): State {
   return host & hostBits.swapped ? 'swapped' : 'notMapped'
 }
 
-/** Pages in a row that look alike and lie side by side on both sides. */
+/** Consecutive pages that look alike and are consecutive on both sides. */
 interface Run {
   state: State
   gpa: number
-  /** 0 where it is unknown, or there is none. */
+  /** The HPA, or 0 if it is unknown or there is none. */
   hpa: number
   size: number
 }
 
-/** Of address space 0. */
+/** Returns the runs of address space 0. */
 function runsOf(table: Tables): Run[] {
   const runs: Run[] = []
   for (let row = 0; row < table.gpa.length; row++) {
@@ -65,7 +65,7 @@ function runsOf(table: Tables): Run[] {
   return runs
 }
 
-/** An order of runs alike that prefers no part of the memory (Knuth's multiplicative hash). */
+/** An order for runs of equal size that prefers no part of the memory (Knuth's multiplicative hash). */
 const scattered = ({ gpa }: Run) => Number((BigInt(gpa / page) * 2654435761n) & 0xffff_ffffn)
 
 const text = (x: number, y: number, what: string, style = '') => `<text x="${x.toFixed(1)}" y="${y}"${style && ` ${style}`}>${xml(what)}</text>`
@@ -77,7 +77,7 @@ function box(from: number, to: number, top: number, colour: string, title: strin
   return `<rect ${place} fill="${colour}"><title>${xml(title)}</title></rect>`
 }
 
-/** Boxes side by side of one colour, none narrower than a pixel: of those that share a pixel the first stands for all. */
+/** Draws boxes of one colour side by side, none narrower than a pixel. If several share a pixel, the first one stands for all. */
 function boxes(runs: readonly Run[], axis: Axis, start: (run: Run) => number, top: number): string[] {
   const drawn: string[] = []
   let until = -1
@@ -103,7 +103,7 @@ function ribbon(run: Run, guest: Axis, host: Axis): string {
   return `<polygon points="${points}" fill="${colour}" fill-opacity="0.28" stroke="${colour}" stroke-opacity="0.35" stroke-width="0.5"><title>${xml(describeRun(run))}</title></polygon>`
 }
 
-/** The frames of an axis' parts, with the addresses at which they begin, and the last end, as far as there is room to write them. */
+/** Draws the frames of an axis's parts, and the addresses of their beginnings and of the last end, as far as there is room. */
 function frames(axis: Axis, top: number, labelAt: number): string[] {
   const lines = axis.parts.map(
     ({ from, to, start, end }) =>
@@ -119,7 +119,7 @@ function frames(axis: Axis, top: number, labelAt: number): string[] {
 
 const widthOf = (label: string) => (label.length + 1.5) * letterWidth
 
-/** Which slot is which, above the guest's memory. */
+/** Names the slots above the guest's memory. */
 function slotMarks(slots: readonly TableSlot[], guest: Axis): string[] {
   const labels = slots.map((slot) => {
     const label = `slot ${slot.id}${slot.logDirty ? ' (dirty-logged)' : ''}${slot.readonly ? ' (read-only)' : ''}`
@@ -134,7 +134,7 @@ function slotMarks(slots: readonly TableSlot[], guest: Axis): string[] {
   ]
 }
 
-/** What the colours mean, and how much there is of each; colours that nothing has are left out. */
+/** Explains the colours, and says how much memory has each. Unused colours are left out. */
 function legend(runs: readonly Run[]): string[] {
   const sizes = new Map<State, number>()
   for (const { state, size } of runs) sizes.set(state, (sizes.get(state) ?? 0) + size)
@@ -150,7 +150,7 @@ function legend(runs: readonly Run[]): string[] {
   })
 }
 
-/** @internal `title` and `subtitle` stand above the picture */
+/** @internal Draws the picture; `title` and `subtitle` are written above it. */
 export function drawTables(table: Tables, title: string, subtitle: string): string {
   const runs = runsOf(table)
   const slots = table.slots.filter(({ addressSpace }) => addressSpace === 0)

@@ -1,4 +1,4 @@
-/** `node-kvm map`: the VMs of this host, and their three tables. */
+/** `node-kvm map`: shows the VMs of this host and their three tables. */
 import { writeFileSync } from 'node:fs'
 import { join, parse } from 'node:path'
 import { hex } from '../abi/arguments.js'
@@ -131,7 +131,7 @@ function summaryLines(summary: Summary): string[] {
   ]
 }
 
-/** Columns of numbers as rows of plain objects, for `--json --pages`. */
+/** Turns columns of numbers into rows of plain objects, for `--json --pages`. */
 function pageObjects(table: Tables) {
   return Array.from(table.gpa, (gpa, row) => ({
     gpa,
@@ -162,7 +162,7 @@ async function details(vm: HostVm, options: MapOptions, gpa: number | undefined)
   try {
     return read()
   } catch (error) {
-    // The VM was there when it was listed. That it ended meanwhile takes nothing from the others.
+    // The VM was there when it was listed. If it ended meanwhile, the others are still shown.
     if (!(error instanceof KvmError) || error.code !== 'closed') throw error
     return { vm, translation: undefined, table: undefined, summary: undefined, ended: error.message }
   }
@@ -215,7 +215,7 @@ function list(found: HostVms, asJson: boolean): void {
     )
 }
 
-/** A file for each VM: of several, by their descriptors. */
+/** Writes one file for each VM. If there are several, the files are named by their descriptors. */
 function draw(path: string, all: Details[]): void {
   for (const { vm, table } of all) {
     const { dir, name, ext } = parse(path)
@@ -229,11 +229,11 @@ function draw(path: string, all: Details[]): void {
   }
 }
 
-/** What needs the add-on is loaded here: --help does without it. */
+/** Loads the parts that need the add-on only here, since --help works without it. */
 async function show(options: MapOptions): Promise<number> {
   const wantsOne = options.gpa !== undefined || options.pages || options.summary || options.svg !== undefined
   if (wantsOne && options.pid === undefined) throw new UsageError('--gpa, --pages, --summary and --svg need --pid')
-  // Before anything is looked for.
+  // Parsed before anything is searched for.
   const gpa = options.gpa === undefined ? undefined : parseNumber('gpa', options.gpa)
   const { hostVms } = await import('../observe/tables/host-vms.js')
   const found = hostVms(options.pid === undefined ? {} : { pid: parseNumber('pid', options.pid) })
@@ -253,7 +253,7 @@ async function show(options: MapOptions): Promise<number> {
   return 0
 }
 
-/** Reads and prints; the VMs go on undisturbed. */
+/** Reads and prints. The VMs run on undisturbed. */
 export const map = command({
   usage,
   options,

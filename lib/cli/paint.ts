@@ -1,6 +1,6 @@
 import { styleText } from 'node:util'
 
-/** Colour on a terminal only, and never against NO_COLOR. */
+/** Colours text, but only for a terminal, and not if NO_COLOR is set. */
 export function paint(style: 'bold' | 'dim' | 'green' | 'red' | 'yellow', text: string): string {
   return process.stdout.isTTY && !process.env['NO_COLOR'] ? styleText(style, text) : text
 }

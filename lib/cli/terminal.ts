@@ -1,13 +1,13 @@
-/** Passes on what a guest prints, without letting it act on this machine's terminal. */
+/** Passes on what a guest prints, but does not let it control this machine's terminal. */
 import { StringDecoder } from 'node:string_decoder'
 import { visible } from '../abi/text.js'
 
 const escapeCharacter = '\x1b'
-/** Colours (SGR). The longest that anybody sends has some twenty characters. */
+/** A colour sequence (SGR). The longest in use have about twenty characters. */
 const colour = `${escapeCharacter}\\[[\\d;:]{0,40}`
-/** What a terminal shows without doing anything else. */
+/** The characters that a terminal shows without any other effect. */
 const harmless = new RegExp(`(${colour}m|[\\n\\r\\t])`)
-/** The end of a text that may be the beginning of a colour. */
+/** The end of a text that may be the beginning of a colour sequence. */
 const beginning = new RegExp(`(?:${escapeCharacter}|${colour})$`)
 
 const shown = (text: string) =>
@@ -17,8 +17,8 @@ const shown = (text: string) =>
     .join('')
 
 /**
- * Returns a function that writes to a stream. Where that is a terminal, everything is made visible that would act on it: titles, the clipboard,
- * questions that the terminal answers as if they were typed. Where it is none, it gets every byte as it is.
+ * Returns a function that writes to a stream. If the stream is a terminal, everything that would act on it is made visible: titles, the clipboard,
+ * and queries that the terminal answers as if the user typed. If it is no terminal, it gets every byte unchanged.
  */
 export function writer(stream: NodeJS.WriteStream): (data: Uint8Array) => void {
   if (!stream.isTTY) return (data) => stream.write(data)

@@ -1,4 +1,4 @@
-/** `node-kvm trace`: a program, or a VMM that runs already, and what KVM does for it. */
+/** `node-kvm trace`: shows what KVM does for a program, or for a VMM that already runs. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, existsSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { constants } from 'node:os'
@@ -59,7 +59,7 @@ interface Values {
 }
 
 const intervalMs = 250
-/** Of the time, at most so much goes into reading memslots. */
+/** The largest part of the time that may be spent reading memslots. */
 const readingShare = 0.1
 
 function kindsOf(text: string | undefined): readonly TraceKind[] {
@@ -99,7 +99,7 @@ function openOutput(path: string): number {
   }
 }
 
-/** Where the trace goes. Whoever reads it may leave. */
+/** The destination of the trace. Its reader may leave at any time. */
 class Output implements Disposable {
   readonly #fd: number
   #gone = false
@@ -123,7 +123,7 @@ class Output implements Disposable {
   }
 }
 
-/** What was seen so far. */
+/** Counts the events so far. */
 class Tally {
   readonly counts: Partial<Record<TraceKind, number>> = {}
   readonly processes = new Set<number>()
@@ -141,7 +141,7 @@ class Tally {
   }
 }
 
-/** One changing line on standard error, where that is a terminal. */
+/** One changing line on standard error, if that is a terminal. */
 const progress = {
   shown: process.stderr.isTTY === true,
   say(text: string): void {
@@ -149,9 +149,9 @@ const progress = {
   }
 }
 
-/** The memslots of others, as far as BPF may read them. */
+/** The memslots of other processes, as far as BPF may read them. */
 class OthersMemslots {
-  /** How many at the last reading; or why none were read. */
+  /** How many memslots the last reading found; `why` says why none were read. */
   found = 0
   why: string | undefined
   #notBefore = 0
@@ -185,7 +185,7 @@ function summaryText(tally: Tally, trace: Trace, memslots: OthersMemslots): stri
 }
 
 interface Watched {
-  /** Becomes true when there is nothing more to come. */
+  /** Returns true when there is nothing more to come. */
   ended(): boolean
   isOurs(pid: number, tally: Tally): boolean
 }
@@ -216,7 +216,7 @@ async function follow(trace: Trace, watched: Watched, output: Output, json: bool
   )
 }
 
-/** Calls `stop` at each Ctrl-C while `work` is done. */
+/** Calls `stop` at each Ctrl-C while `work` runs. */
 async function interruptible<T>(stop: (signal: NodeJS.Signals) => void, work: () => Promise<T>): Promise<T> {
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
   for (const signal of signals) process.on(signal, stop)
@@ -227,7 +227,7 @@ async function interruptible<T>(stop: (signal: NodeJS.Signals) => void, work: ()
   }
 }
 
-/** What needs the add-on is loaded here: --help does without it. */
+/** Loads the parts that need the add-on only here, since --help works without it. */
 async function open(subject: { processes: number[]; children?: true }, values: Values): Promise<Trace> {
   const options = traceOptions(values)
   const { Trace } = await import('../observe/trace/trace.js')
@@ -247,10 +247,10 @@ async function tracePid(pid: number, values: Values): Promise<number> {
   return 0
 }
 
-// A zombie runs nothing any more.
+// A zombie no longer runs.
 function isGone(pid: number): boolean {
   try {
-    // Behind the name, which may hold anything, that of a state in another line too.
+    // The state comes after the name, which may contain anything, even something that looks like a state.
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
     return /^[ZX]/.test(stat.slice(stat.lastIndexOf(')') + 2))
   } catch {
@@ -258,12 +258,12 @@ function isGone(pid: number): boolean {
   }
 }
 
-/** The status that a shell would give. */
+/** Returns the status that a shell would give. */
 const statusOf = ({ exitCode, signalCode }: ChildProcess) => exitCode ?? 128 + (signalCode ? constants.signals[signalCode] : 0)
 
 async function traceProgram([name = '', ...args]: string[], values: Values): Promise<number> {
   using output = new Output(values.out)
-  // It begins before the program, which is known by its birth.
+  // The trace begins before the program starts, and knows the program as a child of this process.
   using trace = await open({ processes: [process.pid], children: true }, values)
   const child = spawn(name, args, { stdio: ['inherit', values.out === undefined ? 2 : 'inherit', 'inherit'] })
   const failed = await new Promise<Error | undefined>((resolve) => child.once('spawn', () => resolve(undefined)).once('error', resolve))
@@ -272,7 +272,7 @@ async function traceProgram([name = '', ...args]: string[], values: Values): Pro
     return 127
   }
   let asked = 0
-  // A terminal's Ctrl-C reaches the program, too; who does not listen is ended by the third.
+  // Ctrl-C on a terminal also reaches the program. If the program ignores it, the third one ends the program.
   const stop = (signal: NodeJS.Signals) => {
     asked++
     if (asked > 2) child.kill('SIGKILL')
@@ -286,7 +286,7 @@ async function traceProgram([name = '', ...args]: string[], values: Values): Pro
   return statusOf(child)
 }
 
-/** Ends with the program's status. */
+/** Runs the trace. It ends with the program's exit status. */
 export const trace = command({
   usage,
   options,

@@ -1,4 +1,4 @@
-/** `node-kvm walkthrough`: the six steps, each as the thread prints its tables. */
+/** `node-kvm walkthrough`: prints the six steps, each with the tables as the thread prints them. */
 import { hex } from '../abi/arguments.js'
 import { json, visible } from '../abi/text.js'
 import type { SecondStage } from '../observe/tables/translate.js'
@@ -12,7 +12,7 @@ import { entryWords, stageName, tableLine, tableWidth } from './words.js'
 const table = (...words: Parameters<typeof tableLine>) => `   ${tableLine(...words)}`
 const shortEntry = (entry: SecondStage) => (entry.present ? `${hex(entry.hpa)} ${entry.access}` : 'no entry')
 
-/** The third table at the three moments, so that one sees it go and come. */
+/** Formats the third table's entry at the three moments, so that readers see it go and come back. */
 function courseLine({ before, changed, accessed }: NonNullable<Step['secondStage']>): string {
   const moments = [`before: ${shortEntry(before)}`, `after the change: ${shortEntry(changed)}`, `after the access: ${shortEntry(accessed)}`]
   return `   ${' '.repeat(10)}  ${paint('dim', `${' '.repeat(tableWidth)} ${moments.join('  ->  ')}`)}`
@@ -83,7 +83,7 @@ const usage = `usage: node-kvm walkthrough [--json] [--lane LANE [--kernel K]]
   --json         one JSON document
 ${laneUsage}`
 
-/** Its exit status says whether every check held. */
+/** Runs the walkthrough. The exit status says whether every check passed. */
 export const walkthrough = command({
   usage,
   options: { json: { type: 'boolean' } },
@@ -94,7 +94,7 @@ export const walkthrough = command({
   }
 })
 
-/** What needs the add-on is loaded here: --help does without it. */
+/** Loads the parts that need the add-on only here, since --help works without it. */
 async function replay(asJson: boolean): Promise<number> {
   const { runWalkthrough } = await import('../walkthrough/walkthrough.js')
   if (!asJson) console.log('How a guest-physical address becomes a host-physical one: the three tables of the KVM thread of October 2020.')

@@ -1,11 +1,11 @@
-/** How the commands name sizes, tables and entries. */
+/** Formats sizes, tables and entries for the commands. */
 import { hex } from '../abi/arguments.js'
 import { shorten, visible } from '../abi/text.js'
 import { describeHost, type Mmu } from '../observe/host.js'
 import type { SecondStage } from '../observe/tables/translate.js'
 import { paint } from './paint.js'
 
-/** `2 MiB`: in the largest unit that leaves few digits. */
+/** Formats a size in the largest unit that gives few digits: `2 MiB`. */
 export function bytes(count: number): string {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
   let unit = 0
@@ -16,28 +16,28 @@ export function bytes(count: number): string {
 
 const stageNames: Record<Mmu, string> = { ept: 'EPT', npt: 'NPT', shadow: 'shadow pages', unknown: 'second stage' }
 
-/** What the third table is here. */
+/** Returns the name of the third table on this host. */
 export const stageName = (): string => stageNames[describeHost().mmu]
 
-/** `level 1 (4 KiB) rwx AD`: A and D where the processor noted an access and a write. */
+/** Describes an entry: `level 1 (4 KiB) rwx AD`. A and D mean that the processor recorded an access and a write. */
 export function entryWords({ level, size, access, spte }: SecondStage & { present: true }): string {
   const marks = `${spte.accessed ? 'A' : ''}${spte.dirty ? 'D' : ''}`
   return `level ${level} (${bytes(size)}) ${access}${marks && ` ${marks}`}`
 }
 
 const addressWidth = 14
-/** Of a table's name. */
+/** The width of the column for a table's name. */
 export const tableWidth = 17
 
-/** One of the three tables, in the form of the thread: `GPA -> HVA  memslots  0xa000 -> 0x7f31c2a0b000`; `to` is an address, or why there is none. */
+/** Formats one of the three tables as the thread does: `GPA -> HVA  memslots  0xa000 -> 0x7f31c2a0b000`. `to` is an address, or why there is none. */
 export function tableLine(kind: string, table: string, from: number | null, to: number | string, more = ''): string {
   const target = typeof to === 'number' ? hex(to) : to
   const leads = from === null ? '-' : `${hex(from).padEnd(addressWidth)} -> ${more ? target.padEnd(addressWidth) : target}`
   return `${paint('bold', kind)}  ${table.padEnd(tableWidth)} ${leads}${more && `  ${more}`}`
 }
 
-/** `1 vCPU`, `2 vCPUs` */
+/** Counts things: `1 vCPU`, `2 vCPUs`. */
 export const counted = (count: number, what: string) => `${count} ${what}${count === 1 ? '' : 's'}`
 
-/** Another process's command line, without the folder of its program, for a terminal. */
+/** Returns the command line of another process for a terminal, without the folder of its program. */
 export const commandWords = (command: string, most: number) => shorten(visible(command.replace(/^\S*\/(?=\S)/, '')), most)

@@ -1,4 +1,5 @@
 /** The capabilities of KVM: their names, their values on a host, and the call that turns one on. */
+import { inspect } from 'node:util'
 import { argumentError, checkInteger } from '../abi/arguments.js'
 import { type CapabilityName, capabilities } from '../abi/generated/capabilities.js'
 import { KVM_CHECK_EXTENSION, KVM_ENABLE_CAP } from '../abi/generated/requests.js'
@@ -41,7 +42,13 @@ export class Capabilities {
    * @param capability a name in {@link capabilities}, or the number of a KVM_CAP_
    */
   check(capability: number | CapabilityName): number {
-    return this.#handle.plain(KVM_CHECK_EXTENSION, `asking for the capability ${capability}`, numberOf(capability))
+    const number = numberOf(capability)
+    return this.#handle.plain(KVM_CHECK_EXTENSION, `asking for the capability ${capability}`, number)
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return this.#handle.shown('Capabilities')
   }
 }
 
@@ -70,5 +77,10 @@ export class VmCapabilities extends Capabilities {
     this.#handle.plain(KVM_ENABLE_CAP, `enabling the capability ${capability}`, bytes, {
       EINVAL: () => (this.check(capability) === 0 ? 'this VM lacks it' : undefined)
     })
+  }
+
+  /** What console.log() shows. */
+  override [inspect.custom](): string {
+    return this.#handle.shown('VmCapabilities')
   }
 }

@@ -1,6 +1,7 @@
 /** The system descriptor: /dev/kvm. */
+import { inspect } from 'node:util'
 import { argumentError, checkInteger } from '../abi/arguments.js'
-import { errnoName, exhaustion, KvmError } from '../abi/errors.js'
+import { errnoName, exhaustion, ioctlError, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
 import { KVM_CREATE_VM, KVM_GET_API_VERSION, KVM_GET_SUPPORTED_CPUID } from '../abi/generated/requests.js'
 import { checkOurs, ours } from '../abi/internal.js'
@@ -41,7 +42,7 @@ export class Kvm implements Disposable {
    * @throws KvmError `unavailable` or `permission`, with advice on how to get access; `node-kvm doctor` says more
    */
   static open(path = '/dev/kvm'): Kvm {
-    if (typeof path !== 'string') throw argumentError('path', typeof path, 'a string')
+    if (typeof path !== 'string') throw argumentError('path', path, 'a string')
     const system = making(() => native.open(path, true))
     if (typeof system === 'number') {
       const errno = errnoName(system)
@@ -53,6 +54,7 @@ export class Kvm implements Disposable {
     const version = system.ioctl(KVM_GET_API_VERSION.number)
     if (version !== 12) {
       system.close()
+      if (version < 0 && errnoName(version) !== 'ENOTTY') throw ioctlError(KVM_GET_API_VERSION.name, version, `opening ${path}`, '', { path })
       throw new KvmError('unavailable', `${path} does not speak version 12 of the KVM API (KVM_GET_API_VERSION gave ${version}); is it KVM?`, {
         path
       })
@@ -93,5 +95,10 @@ export class Kvm implements Disposable {
   /** Calls close() at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return this.#handle.shown('Kvm', {})
   }
 }

@@ -1,4 +1,6 @@
 /** KVM's own counters, from the binary statistics descriptor: KVM_GET_STATS_FD (api.rst 4.131). */
+import { inspect } from 'node:util'
+import { argumentError } from '../abi/arguments.js'
 import { errnoText, KvmError } from '../abi/errors.js'
 import { making } from '../abi/exhausted.js'
 import {
@@ -14,6 +16,7 @@ import { kvm_stats_desc, kvm_stats_header } from '../abi/generated/structures.js
 import { checkOurs, ours } from '../abi/internal.js'
 import type { Handle } from '../abi/ioctls.js'
 import type { NativeDescriptor } from '../abi/native.js'
+import { shown } from '../abi/text.js'
 
 const types = ['cumulative', 'instant', 'peak', 'linear-histogram', 'log-histogram'] as const
 const units = ['none', 'bytes', 'seconds', 'cycles', 'boolean'] as const
@@ -121,6 +124,7 @@ export class Statistics implements Disposable {
   /** Returns one value, or undefined if this kernel has no such statistic. */
   read(name: string): number | number[] | undefined
   read(name?: string): Record<string, number | number[]> | number | number[] | undefined {
+    if (name !== undefined && typeof name !== 'string') throw argumentError('name', name, 'a string')
     const { file, descriptors, dataSize, layout } = this.#open()
     if (name === undefined) {
       const data = fill(file, new Uint8Array(dataSize), layout.dataOffset)
@@ -139,6 +143,11 @@ export class Statistics implements Disposable {
   /** Calls close() at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('Statistics', { of: this.#handle.name, closed: this.#closed || this.#handle.closed })
   }
 }
 

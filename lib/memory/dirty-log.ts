@@ -320,9 +320,10 @@ function setManualProtect(handle: Handle, value: bigint): void {
 
 // The newer capability says how entries are published; on x86-64 both behave the same (api.rst 8.29).
 function enableRing({ native, handle, hasVcpus }: DirtyLogHost, entries: number): void {
-  const capability = ringCapabilities.find((number) => handle.send(KVM_CHECK_EXTENSION, number) > 0)
+  const mostBytes = (number: number) => handle.plain(KVM_CHECK_EXTENSION, 'asking for its dirty rings', number)
+  const capability = ringCapabilities.find((number) => mostBytes(number) > 0)
   if (capability === undefined) throw new KvmError('unavailable', 'this host has no dirty ring (KVM_CAP_DIRTY_LOG_RING); use bitmap or manual')
-  const most = handle.send(KVM_CHECK_EXTENSION, capability) / kvm_dirty_gfn.size
+  const most = mostBytes(capability) / kvm_dirty_gfn.size
   if (!Number.isInteger(Math.log2(entries)) || entries > most) throw argumentError('ringEntries', entries, `a power of two up to ${most}`)
   const result = native.enableDirtyRing(capability, entries * kvm_dirty_gfn.size)
   if (result < 0)

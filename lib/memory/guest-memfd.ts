@@ -11,7 +11,8 @@ import { checkOurs, ours } from '../abi/internal.js'
 import type { Handle } from '../abi/ioctls.js'
 import type { NativeDescriptor, NativeVm } from '../abi/native.js'
 import { shown } from '../abi/text.js'
-import { commonOptions, type Mapping, type MappingOptions, mapDescriptor } from './mapping.js'
+import { type Mapping, mapDescriptor } from './mapping.js'
+import { commonOptions, type MappingOptions } from './mapping-options.js'
 
 /** The flags, by the names of the options that set them. */
 const flagsByName = { mmap: GUEST_MEMFD_FLAG_MMAP, initShared: GUEST_MEMFD_FLAG_INIT_SHARED } as const
@@ -42,11 +43,10 @@ export function checkOpen(memfd: GuestMemfd): void {
 }
 
 function checkedFlags(options: GuestMemfdOptions): number {
-  const named = (Object.keys(flagsByName) as FlagName[]).reduce(
-    (flags, name) => flags | (checkBoolean(name, options[name] ?? false) ? flagsByName[name] : 0),
-    0
-  )
-  return (named | checkInteger('flags', options.flags ?? 0, 0, 2 ** 31 - 1)) >>> 0
+  const { mmap = false, initShared = false, flags = 0 } = options
+  const named = Object.entries({ mmap, initShared }) as [FlagName, boolean][]
+  const bits = named.reduce((sum, [name, wanted]) => sum | (checkBoolean(name, wanted) ? flagsByName[name] : 0), 0)
+  return (bits | checkInteger('flags', flags, 0, 2 ** 31 - 1)) >>> 0
 }
 
 /** Finds out from KVM's capabilities whether it makes any guest_memfd for this VM, and with which flags. */

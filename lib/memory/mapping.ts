@@ -20,77 +20,24 @@ import {
 } from '../abi/arguments.js'
 import { errnoName, KvmError } from '../abi/errors.js'
 import { making, zeroed } from '../abi/exhausted.js'
-import * as constants from '../abi/generated/constants.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import { type NativeRegion, native, type RegionOptions } from '../abi/native.js'
 import { shown } from '../abi/text.js'
 import { openBackingFile } from './backing-file.js'
 import { announcing } from './changes.js'
 import { type DemandPaging, dropPaging, type FaultHandler, makePaging, type PageSource, providePages } from './demand-paging.js'
+import {
+  type Advice,
+  type AnonymousOptions,
+  adviceNumbers,
+  commonOptions,
+  type FileOptions,
+  type HugetlbOptions,
+  type MappingOptions,
+  type Protection,
+  protections
+} from './mapping-options.js'
 import { memoryError, notServedHere, unmappedError } from './mapping-refusal.js'
-
-/** The advice of madvise(2), by name. */
-const adviceNumbers = {
-  normal: constants.MADV_NORMAL,
-  random: constants.MADV_RANDOM,
-  sequential: constants.MADV_SEQUENTIAL,
-  willneed: constants.MADV_WILLNEED,
-  dontneed: constants.MADV_DONTNEED,
-  free: constants.MADV_FREE,
-  remove: constants.MADV_REMOVE,
-  mergeable: constants.MADV_MERGEABLE,
-  unmergeable: constants.MADV_UNMERGEABLE,
-  hugepage: constants.MADV_HUGEPAGE,
-  nohugepage: constants.MADV_NOHUGEPAGE,
-  cold: constants.MADV_COLD,
-  pageout: constants.MADV_PAGEOUT,
-  'populate-read': constants.MADV_POPULATE_READ,
-  'populate-write': constants.MADV_POPULATE_WRITE,
-  collapse: constants.MADV_COLLAPSE
-} as const
-/** A piece of advice for madvise(2), by name. */
-export type Advice = keyof typeof adviceNumbers
-
-const protections = { none: 0, r: 1, rw: 3, rx: 5, rwx: 7 } as const
-/** A protection for mprotect(2), by name. */
-export type Protection = keyof typeof protections
-
-/** Options for every kind of mapping. */
-export interface MappingOptions {
-  /** Brings in every page at once, as huge pages if `hugePages` asks for them. If that fails, an error is thrown and nothing is mapped. */
-  populate?: boolean
-  /** Transparent huge pages: true asks for them, false forbids them (MADV_HUGEPAGE, MADV_NOHUGEPAGE). */
-  hugePages?: boolean
-  /** The desired HVA, page-aligned. It is only a hint unless `fixed` is true. */
-  address?: Hva
-  /** Maps exactly at `address`, or throws; it never replaces another mapping (MAP_FIXED_NOREPLACE). */
-  fixed?: boolean
-}
-/** Options for {@link Mapping.anonymous}. */
-export interface AnonymousOptions extends MappingOptions {
-  /**
-   * Reserves no memory for the mapping (MAP_NORESERVE), so that it may be larger than memory and swap together; with vm.overcommit_memory=2 the
-   * kernel ignores this. If a guest or the host then touches more than there is, the kernel's OOM killer ends a process.
-   */
-  noReserve?: boolean
-}
-/** Options for {@link Mapping.hugetlb}. */
-export interface HugetlbOptions extends MappingOptions {
-  /** The bytes in one huge page: 2 MiB (the default) or 1 GiB. */
-  hugePageSize?: number
-}
-/** Options for {@link Mapping.file}. */
-export interface FileOptions extends MappingOptions {
-  /** The offset in the file at which the mapping begins, page-aligned. */
-  offset?: number
-  /** Whether writes go to the file (MAP_SHARED). By default they stay private to this process. */
-  shared?: boolean
-  /** Opens and maps the file read-only. */
-  readonly?: boolean
-}
-
-/** @internal */
-export const commonOptions = ['populate', 'hugePages', 'address', 'fixed'] as const
 
 // The event loop holds the object that serves pages, so that object must not hold the mapping.
 const lostWithPaging = new FinalizationRegistry<DemandPaging>((paging) => dropPaging(paging))
@@ -145,7 +92,7 @@ export class Mapping implements Disposable {
 
   static #map(request: RegionOptions, options: MappingOptions): Mapping {
     const { address, fixed = false, populate = false, hugePages } = options
-    for (const [name, value] of Object.entries({ fixed, populate, hugePages: hugePages ?? false })) checkBoolean(name, value)
+    for (const [name, value] of Object.entries({ fixed, populate, hugePages: hugePages === undefined ? false : hugePages })) checkBoolean(name, value)
     if (address !== undefined) checkAddress('address', address, pageSize)
     // Root may map the page at 0. But no buffer can be there, and a read through a null pointer would no longer fault.
     if (fixed && address === 0) throw argumentError('address', address, 'above 0')
@@ -163,8 +110,8 @@ export class Mapping implements Disposable {
    * @throws KvmError `argument` or `memory`
    */
   static anonymous(size: number, options: AnonymousOptions = {}): Mapping {
-    checkOptions('options', options, [...commonOptions, 'noReserve'])
-    const noReserve = checkBoolean('noReserve', options.noReserve ?? false)
+    const { noReserve = false } = checkOptions('options', options, [...commonOptions, 'noReserve'])
+    checkBoolean('noReserve', noReserve)
     return Mapping.#map({ kind: 'anonymous', size: checkSize('size', size, pageSize), noReserve }, options)
   }
 
@@ -176,8 +123,8 @@ export class Mapping implements Disposable {
 
   /** Maps pages of the huge page pool (Documentation/admin-guide/mm/hugetlbpage.rst). */
   static hugetlb(size: number, options: HugetlbOptions = {}): Mapping {
-    checkOptions('options', options, [...commonOptions, 'hugePageSize'])
-    const hugePageSize = checkInteger('hugePageSize', options.hugePageSize ?? 2 * MiB, pageSize)
+    const { hugePageSize = 2 * MiB } = checkOptions('options', options, [...commonOptions, 'hugePageSize'])
+    checkInteger('hugePageSize', hugePageSize, pageSize)
     if (!Number.isInteger(Math.log2(hugePageSize))) throw argumentError('hugePageSize', hugePageSize, 'a power of two')
     return Mapping.#map({ kind: 'hugetlb', size: checkSize('size', size, hugePageSize), hugePageSize }, options)
   }
@@ -186,10 +133,9 @@ export class Mapping implements Disposable {
   static file(path: string, size: number, options: FileOptions = {}): Mapping {
     checkOptions('options', options, [...commonOptions, 'offset', 'shared', 'readonly'])
     if (typeof path !== 'string') throw argumentError('path', path, 'a string')
-    const { shared = false, readonly = false } = options
-    checkBoolean('shared', shared)
-    checkBoolean('readonly', readonly)
-    const offset = checkAddress('offset', options.offset ?? 0, pageSize)
+    const { shared = false, readonly = false, offset = 0 } = options
+    for (const [name, value] of Object.entries({ shared, readonly })) checkBoolean(name, value)
+    checkAddress('offset', offset, pageSize)
     checkSize('size', size, pageSize)
     const fd = openBackingFile(path, readonly || !shared ? 'r' : 'r+', 'to map it')
     try {
@@ -297,7 +243,7 @@ export class Mapping implements Disposable {
     this.#range(offset, length, step)
     if (length === 0) throw argumentError('length', length, 'above 0')
     if (content !== undefined && checkBytes('content', content).byteLength !== length)
-      throw argumentError('content', `${content.byteLength} bytes`, `${length} bytes, the length remapped`)
+      throw argumentError('content', content, `${length} bytes, the length remapped`)
     this.#change('remap', offset, length, () => this.#region.remap(offset, length, content ?? null))
   }
 

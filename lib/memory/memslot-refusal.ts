@@ -2,8 +2,9 @@
 import { constants } from 'node:os'
 import type { Gpa } from '../abi/addresses.js'
 import { hexRange } from '../abi/arguments.js'
-import { errnoName, ioctlError, KvmError } from '../abi/errors.js'
+import { errnoName, KvmError } from '../abi/errors.js'
 import { KVM_SET_USER_MEMORY_REGION, KVM_SET_USER_MEMORY_REGION2 } from '../abi/generated/requests.js'
+import type { Handle } from '../abi/ioctls.js'
 import { type Asked, brokenRule } from './memslot-rules.js'
 import type { Placement } from './placement.js'
 
@@ -52,6 +53,7 @@ export function conflictError({ id }: { id: number }): KvmError {
 
 /** A change that the kernel refused, with what the table knows of it. */
 export interface RefusedChange extends Omit<Asked, 'after'> {
+  handle: Handle
   slot: { id: number }
   /** null for a deletion. */
   after: Placement | null
@@ -61,15 +63,15 @@ export interface RefusedChange extends Omit<Asked, 'after'> {
 
 /** Makes the error for a table that is open. */
 export function refusedError(change: RefusedChange, { result, errno, present }: Refusal): KvmError {
-  const { slot, after, limit } = change
+  const { handle, slot, after, limit } = change
   if (present && after) return overlapError(after, present)
   if (errno === 'ENOSPC') return new KvmError('limit', `this host allows ${limit} memslots, and all are in use`, { limit })
   const which = slot.id < 0 ? 'a slot' : `slot ${slot.id}`
-  return ioctlError(
-    (after?.guestMemfd ? KVM_SET_USER_MEMORY_REGION2 : KVM_SET_USER_MEMORY_REGION).name,
+  return handle.refused(
+    after?.guestMemfd ? KVM_SET_USER_MEMORY_REGION2 : KVM_SET_USER_MEMORY_REGION,
     result,
     after ? `putting ${which} at gpa ${hexRange(after.gpa, after.size)}` : `deleting ${which}`,
-    whyRefused(change, errno)
+    { [errno]: () => whyRefused(change, errno) }
   )
 }
 

@@ -134,8 +134,11 @@ export class Memslot {
    */
   change(change: MemslotChange): void {
     checkOptions('change', change, ['gpa', 'mapping', 'offset', 'size', 'flags'])
-    checkInteger('flags', change.flags ?? 0, 0, 0xffff_ffff)
-    this.#record.table.change(this, 'change', (now) => checkPlacement({ ...now, ...change }))
+    this.#record.table.change(this, 'change', (now) => {
+      const { gpa = now.gpa, mapping = now.mapping, offset = now.offset, size = now.size, flags = now.flags } = change
+      checkInteger('flags', flags, 0, 0xffff_ffff)
+      return checkPlacement({ ...now, gpa, mapping, offset, size, flags })
+    })
   }
 
   /** Puts other memory at the same GPA. It deletes and creates the slot in a transaction, so a running guest sees the old memory or the new. */
@@ -173,7 +176,7 @@ export class Memslot {
     checkAlive(this)
     checkInteger('firstPage', firstPage, 0, this.size / pageSize - 1)
     if (firstPage % 64 !== 0) throw argumentError('firstPage', firstPage, 'a multiple of 64')
-    if (checkBytes('bitmap', bitmap).byteLength % 8 !== 0) throw argumentError('bitmap', bitmap.byteLength, 'whole 64-bit words')
+    if (checkBytes('bitmap', bitmap).byteLength % 8 !== 0) throw argumentError('bitmap', bitmap, 'whole 64-bit words')
     this.#record.table.clearDirtyLog(this, bitmap, firstPage)
   }
 

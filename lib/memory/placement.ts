@@ -56,7 +56,7 @@ export function placementOf(options: MemslotOptions): Placement {
     (checkBoolean('logDirty', logDirty) ? KVM_MEM_LOG_DIRTY_PAGES : 0) |
     (checkBoolean('readonly', readonly) ? KVM_MEM_READONLY : 0) |
     (guestMemfd ? KVM_MEM_GUEST_MEMFD : 0)
-  const size = options.size ?? restAfter(offset, mapping.size)
+  const { size = restAfter(offset, mapping.size) } = options
   return { gpa, mapping, offset, size, guestMemfd, guestMemfdOffset, flags: (named | checkInteger('flags', flags, 0, 0xffff_ffff)) >>> 0 }
 }
 

@@ -328,7 +328,8 @@ export class SlotTable implements MemslotOwner, Iterable<Memslot> {
     const others = () => this.#index.all().flatMap((other) => (other === slot ? [] : [recordOf(other).placement]))
     const allowsReadonly = () => this.#handle.send(KVM_CHECK_EXTENSION, capabilities.READONLY_MEM) > 0
     const ownsGuestMemfd = after?.guestMemfd === undefined || ownerOf(after.guestMemfd) === this.#vm
-    return refusedError({ slot, before, after, others, ownsGuestMemfd, allowsReadonly, limit: this.limit }, refusal)
+    const { limit } = this
+    return refusedError({ handle: this.#handle, slot, before, after, others, ownsGuestMemfd, allowsReadonly, limit }, refusal)
   }
 }
 

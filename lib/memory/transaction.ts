@@ -2,7 +2,7 @@
 
 import { inspect } from 'node:util'
 import type { Gpa } from '../abi/addresses.js'
-import { checkOptions } from '../abi/arguments.js'
+import { argumentError, checkOptions } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { checkOurs, ours } from '../abi/internal.js'
 import { shown } from '../abi/text.js'
@@ -106,7 +106,7 @@ export class MemslotTransaction {
   }
   #check(slot: Memslot): void {
     this.#alive()
-    if (!(slot instanceof Memslot)) throw new KvmError('argument', `slot is ${typeof slot}; it must be a Memslot`, { argument: 'slot' })
+    if (!(slot instanceof Memslot)) throw argumentError('slot', slot, 'a Memslot')
     if (recordOf(slot).table !== this.#table) throw new KvmError('argument', `memslot ${slot.id} belongs to another VM`, { argument: 'slot' })
     if (this.#staged.get(slot)?.after === null) throw new KvmError('closed', `memslot ${slot.id} is deleted in this transaction`)
     if (!this.#staged.has(slot)) checkAlive(slot)

@@ -1,4 +1,4 @@
-/** What this host can show, and for each thing missing the one command or permission that grants it. */
+/** Finds out what this host can show. For each thing that is missing it names the one command or permission that grants it. */
 import { KvmError } from '../abi/errors.js'
 import type { CapabilityName } from '../abi/generated/capabilities.js'
 import { checkAddon } from './doctor/addon.js'
@@ -13,17 +13,17 @@ import { describeHost, type Host } from './host.js'
 
 export type { Finding } from './doctor/finding.js'
 
-/** What {@link diagnose} found. */
+/** The result of {@link diagnose}. */
 export interface Diagnosis {
   host: Host
-  /** Values of KVM_CHECK_EXTENSION; null when /dev/kvm cannot be opened. */
+  /** The values of KVM_CHECK_EXTENSION, or null if /dev/kvm cannot be opened. */
   capabilities: Record<CapabilityName, number> | null
   findings: Finding[]
-  /** Whether VMs can be made and run. Findings beyond that limit what can be observed. */
+  /** Whether VMs can be made and run. The other findings limit only what can be observed. */
   ok: boolean
 }
 
-/** In the order in which one needs the other. */
+/** The checks, in an order in which each one comes after those that it depends on. */
 const checks: readonly Check[] = [
   checkAddon,
   checkDevice,
@@ -49,7 +49,7 @@ const checks: readonly Check[] = [
   checkLab
 ]
 
-/** Loaded here and not before: the doctor works without the add-on, whose absence is its first finding. */
+/** Loads the probes only when they are needed: the doctor works without the add-on, whose absence is its first finding. */
 async function loadProbes(): Promise<Pick<Situation, 'probes' | 'unloaded'>> {
   try {
     return { probes: await import('./doctor/probes.js'), unloaded: null }
@@ -60,7 +60,7 @@ async function loadProbes(): Promise<Pick<Situation, 'probes' | 'unloaded'>> {
 }
 
 /**
- * Looks at the host, and tries what is harmless to try. Does not throw for what is missing: it says it.
+ * Examines the host, and tries what is harmless to try. It does not throw for what is missing, but reports it.
  * @example
  * const { ok, findings } = await diagnose()
  */
@@ -68,7 +68,7 @@ export async function diagnose(): Promise<Diagnosis> {
   const { probes, unloaded } = await loadProbes()
   const situation: Situation = { host: describeHost(), probes, unloaded, capabilities: probes?.checkExtensions() ?? null }
   const findings: Finding[] = []
-  // One after the other: trials of one thing must not take from another's limits.
+  // One check after the other: what one of them tries must not use up a limit that another one measures.
   for (const check of checks) findings.push(...[(await check(situation)) ?? []].flat())
   const { host, capabilities } = situation
   return { host, capabilities, findings, ok: findings.some(({ name, ok }) => name === 'guests' && ok) }

@@ -1,4 +1,4 @@
-/** What host this is: read from files that need no privilege, each of which may be absent. */
+/** Describes the host from files that need no privilege, each of which may be absent. */
 import { release } from 'node:os'
 import { findMmu, isOn, type Mmu } from '../abi/mmu.js'
 import { readOptional } from '../abi/procfs.js'
@@ -6,21 +6,21 @@ import type { SpteFormat } from '../x86/spte.js'
 
 export type { Mmu }
 
-/** What runs here. */
+/** The kernel, the processor, and how KVM uses them. */
 export interface Host {
   kernel: string
   vendor: string
-  /** `kvm_intel`, `kvm_amd`, or what else serves /dev/kvm. */
+  /** The module that serves /dev/kvm: `kvm_intel`, `kvm_amd` or another; null if there is none. */
   module: string | null
   mmu: Mmu
-  /** KVM's two-dimensional-paging MMU with its own tables (the module parameter tdp_mmu). */
+  /** Whether KVM uses its TDP MMU, which has tables of its own for two-dimensional paging (the module parameter tdp_mmu). */
   tdpMmu: boolean
 }
 
 const vendors: Record<string, string> = { GenuineIntel: 'Intel', AuthenticAMD: 'AMD' }
 
 /**
- * The host's kernel, processor and second stage.
+ * Describes the host's kernel, processor and second stage.
  * @example
  * describeHost().mmu   // 'ept'
  */
@@ -35,5 +35,5 @@ export function describeHost(): Host {
   }
 }
 
-/** How the entries of this host's second stage are laid out. */
+/** Returns the layout of the entries of this host's second stage. */
 export const spteFormat = (): SpteFormat => (findMmu().mmu === 'ept' ? 'ept' : 'x86')

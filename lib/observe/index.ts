@@ -1,5 +1,5 @@
 /**
- * What KVM does with a VM's memory, seen from outside: the three tables of any VM on this host, and a trace of each change of them.
+ * Shows from outside what KVM does with a VM's memory: the three tables of any VM on this host, and a trace of each change in them.
  * @packageDocumentation
  */
 export type { MemslotRow } from '../memory/changes.js'

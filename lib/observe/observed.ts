@@ -1,4 +1,4 @@
-/** What is observed of a VM: its three tables, and what KVM does to them. The VM itself does not know that somebody looks. */
+/** Observes a VM: its three tables, and what KVM does to them. The VM itself does not know that it is observed. */
 import type { Gpa } from '../abi/addresses.js'
 import { argumentError } from '../abi/arguments.js'
 import { observedOf, type Vm } from '../kvm/vm/vm.js'
@@ -9,7 +9,7 @@ import { readTables, type Subject, type TableRange, type Tables } from './tables
 import { type Translation, translateIn } from './tables/translate.js'
 import { Trace, type TraceOptions } from './trace/trace.js'
 
-/** Whatever has the three tables: a VM of this process, one of {@link hostVms}, or a VM of this process as its {@link mirror} shows it. */
+/** An object with the three tables: a VM of this process, one of {@link hostVms}, or a VM of this process as its {@link mirror} shows it. */
 export type HasTables = Vm | HostVm | Mirror
 
 function observed(vm: Vm): { fd: number; isClosing: () => boolean } {
@@ -27,9 +27,9 @@ function subjectOf(vm: HasTables): Subject {
 }
 
 /**
- * Watches what KVM's address translation does for a VM of this process from now on: violations, second-stage changes, MMU-notifier calls.
- * KVM's events tell the process and the thread, not the VM: those of another VM of this process appear among them. Other processes are
- * watched by {@link Trace.of}.
+ * Records from now on what KVM's address translation does for a VM of this process: violations, changes of the second stage, calls of the MMU
+ * notifier. KVM's events name the process and the thread, but not the VM, so events of another VM of this process appear among them. {@link Trace.of}
+ * traces other processes.
  * @throws KvmError `permission` without CAP_PERFMON or root, `unavailable` without tracefs, `closed`
  * @example
  * using recording = trace(vm)
@@ -43,8 +43,8 @@ export function trace(vm: Vm, options?: TraceOptions): Trace {
 }
 
 /**
- * Where a GPA leads, by each of the three tables.
- * @throws KvmError `closed` when the VM is gone, `unavailable` where another process's VM cannot be read, `argument` for what is no address
+ * Translates a GPA by each of the three tables.
+ * @throws KvmError `closed` if the VM is gone, `unavailable` if another process's VM cannot be read, `argument` for a value that is no address
  * @example
  * const { hva, hpa, secondStage, agrees } = translate(vm, 0xa000)
  */
@@ -53,9 +53,9 @@ export function translate(vm: HasTables, gpa: Gpa): Translation {
 }
 
 /**
- * All three tables, as columns.
- * @param range only the GPAs from `gpa` on, `size` bytes; everything if absent
- * @throws KvmError `closed` when the VM is gone, `unavailable` where another process's VM cannot be read
+ * Reads all three tables, as columns.
+ * @param range `size` bytes of GPAs from `gpa` on; the default is everything
+ * @throws KvmError `closed` if the VM is gone, `unavailable` if another process's VM cannot be read
  * @example
  * const { gpa, hpa, level, evidence } = tables(vm)
  */
@@ -64,8 +64,9 @@ export function tables(vm: HasTables, range?: TableRange): Tables {
 }
 
 /**
- * Keeps up the third table of a VM of this process from trace events from now on, for hosts where BPF cannot read it: begin before the guest runs.
- * @throws KvmError `unavailable` where that is not exact (shadow paging), `permission` where tracing is not allowed, `closed`
+ * Keeps a copy of the third table of a VM of this process, which trace events update from now on. It is for hosts where BPF cannot read the table.
+ * Begin before the guest runs.
+ * @throws KvmError `unavailable` where the copy would not be exact (shadow paging), `permission` where tracing is not allowed, `closed`
  */
 export function mirror(vm: Vm): Mirror {
   const { fd } = observed(vm)

@@ -6,12 +6,12 @@ import { quoted } from '../abi/text.js'
 
 export type { LinuxCapability }
 
-/** Empty where there is no /proc; it throws where this process can open no file, as then nobody knows. */
+/** Returns the status file, or '' if there is no /proc. It throws if this process can open no file, since then nobody knows. */
 const status = (): string => readOptional('/proc/self/status') ?? ''
 
 const capabilityNames = Object.keys(capabilityBits) as LinuxCapability[]
 
-/** Whether this process may use it on the host: all that the library asks for counts in the first user namespace alone. */
+/** Whether this process may use a capability on the host: those that the library asks for count only in the first user namespace. */
 export const hasCapability = (capability: LinuxCapability): boolean => holds('CapEff', capability, status()) && !inOwnNamespace('user')
 /** Whether a program that root starts from here could have the capability. */
 export const mayGainCapability = (capability: LinuxCapability): boolean => holds('CapBnd', capability, status())
@@ -22,25 +22,25 @@ export const gainsNothing = (): boolean => numberIn(status(), 'NoNewPrivs') === 
 /** PROC_USER_INIT_INO and PROC_PID_INIT_INO of the kernel: its first namespaces have the same numbers on every host. */
 const firstNamespaces = { user: 'user:[4026531837]', pid: 'pid:[4026531836]' } as const
 
-/** Whether this process is in a namespace that somebody made, and not in the kernel's first. */
+/** Whether this process is in a namespace that somebody made, not in the kernel's first one. */
 export function inOwnNamespace(kind: keyof typeof firstNamespaces): boolean {
   try {
     return readlinkSync(`/proc/self/ns/${kind}`) !== firstNamespaces[kind]
   } catch {
-    // The links of a process that is not dumpable are root's; the map of user ids is everybody's to read.
+    // The namespace links of a process that is not dumpable belong to root. Everybody can read its map of user ids.
     const map = kind === 'user' ? readOptional('/proc/self/uid_map') : null
     return map !== null && map.trim().split(/\s+/).join() !== '0,0,4294967295'
   }
 }
 
-/** The kind of container that this process says it runs in; null outside. */
+/** Returns the kind of container that this process says it runs in, or null outside of containers. */
 export function containerKind(): string | null {
   if (existsSync('/.dockerenv')) return 'docker'
   if (existsSync('/run/.containerenv')) return 'podman'
   return process.env['container'] || readOptional('/run/systemd/container') || null
 }
 
-/** Whether a program of this name is in a folder of PATH, or where only root's PATH leads. */
+/** Whether a program of this name is in a folder of PATH, or in one that only root's PATH has. */
 export function isInstalled(program: string, path = `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`): boolean {
   return path.split(':').some((folder) => {
     try {
@@ -53,8 +53,8 @@ export function isInstalled(program: string, path = `${process.env['PATH'] ?? ''
 }
 
 /**
- * The command, run as root: by sudo, or by su where that is not installed.
- * @param command of any form that a shell takes
+ * Returns the command in a form that runs as root: by sudo, or by su if sudo is not installed.
+ * @param command anything that a shell accepts
  */
 export function asRoot(command: string): string {
   if (process.getuid?.() === 0) return command
@@ -64,8 +64,8 @@ export function asRoot(command: string): string {
 }
 
 /**
- * Opens a shell of this user whose programs have capabilities beyond those that this process has. They are ambient ones: a program that
- * gets its capabilities from its file instead (setcap) is not dumpable, and its own /proc/self belongs to root (proc(5)).
+ * Returns a command that opens a shell of this user whose programs have more capabilities than this process. They are ambient: a program that gets
+ * its capabilities from its file (setcap) instead is not dumpable, and its own /proc/self belongs to root (proc(5)).
  */
 export function shellWith(...wanted: readonly LinuxCapability[]): string {
   const capabilities = capabilityNames.filter((name) => wanted.includes(name) || hasCapability(name)).map((name) => `+${name}`)
@@ -85,6 +85,6 @@ const prices: Partial<Record<LinuxCapability, string>> = {
   ipc_lock: 'lock all of memory',
   sys_admin: 'take over the host: CAP_SYS_ADMIN is nearly root'
 }
-/** What it costs to have such a shell. */
+/** Returns what it costs to have such a shell. */
 export const priceOf = (...capabilities: readonly LinuxCapability[]): string =>
   `every program started from that shell, until you leave it, can ${capabilities.map((name) => prices[name] ?? name).join(', and ')}`

@@ -1,4 +1,4 @@
-/** GNU as for examples and tests: every machine that builds native add-ons has it. */
+/** Runs GNU as for examples and tests. Every machine that builds native add-ons has it. */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -8,11 +8,11 @@ import { exhaustion, KvmError } from '../abi/errors.js'
 import { opening } from '../abi/exhausted.js'
 import type { Mode } from '../kvm/vcpu/modes.js'
 
-/** Of {@link assemble}. */
+/** Options for {@link assemble}. */
 export interface AssembleOptions {
-  /** The processor mode the code runs in. */
+  /** The processor mode in which the code will run. */
   mode: Mode
-  /** The address at which it will lie: labels count from there. */
+  /** The address at which the code will be; labels count from there. */
   at: number
 }
 
@@ -32,12 +32,12 @@ function runTool(tool: 'as' | 'ld', args: string[]): void {
         tool
       })
     )
-  // The messages name a temporary file; what helps is the line and the text.
+  // The messages name a temporary file. Only the line and the text are useful to the caller.
   if (status !== 0) throw new KvmError('assembler', `${tool} refused the source:\n${stderr.replace(/^.*source\.s: ?/gm, '').trim()}`, { tool })
 }
 
 /**
- * Machine code from AT&T assembler; statements end with `;` or a new line.
+ * Makes machine code from AT&T assembler. Statements end with `;` or a new line.
  * @throws KvmError `assembler` with the message of as, or `unavailable` without binutils
  * @example
  * assemble(`mov $0x3f8, %dx; mov $'H', %al; out %al, %dx; hlt`, { mode: 'real', at: 0x1000 })
@@ -50,7 +50,7 @@ export function assemble(source: string, options: AssembleOptions): Uint8Array {
   const folder = opening('making a temporary folder for the assembler', () => mkdtempSync(join(tmpdir(), 'node-kvm-as-')))
   const path = (name: string) => join(folder, name)
   try {
-    // All on the first line, so that the assembler counts lines as the caller does.
+    // The added text and the source begin on one line, so that the assembler counts lines as the caller does.
     opening('writing the source for the assembler', () => writeFileSync(path('source.s'), `${dialect.code}; .global _start; _start: ${source}\n`))
     runTool('as', [dialect.as, '-o', path('object.o'), path('source.s')])
     runTool('ld', ['-m', dialect.ld, '--oformat', 'binary', '-Ttext', hex(at), '-o', path('code'), path('object.o')])

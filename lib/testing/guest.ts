@@ -1,4 +1,4 @@
-/** The guest of the thread: it reads and writes where it is told, and says when it has done so. */
+/** The guest of the thread. It reads and writes at given addresses, and reports when it is done. */
 
 import { inspect } from 'node:util'
 import type { Gpa } from '../abi/addresses.js'
@@ -12,15 +12,15 @@ import type { Vcpu } from '../kvm/vcpu/vcpu.js'
 import { Vm } from '../kvm/vm/vm.js'
 import { Mapping } from '../memory/mapping.js'
 
-/** What became of a guest's access. */
+/** The result of a guest's access. */
 export type Access =
   | { reason: 'done'; value: bigint }
-  /** There is no memslot, or a READONLY one was written. The exit was answered with zeros. */
+  /** No memslot is there, or the access wrote to a READONLY one. The exit was answered with zeros. */
   | { reason: 'mmio'; gpa: Gpa; isWrite: boolean; size: number }
-  /** The guest came to an end another way. */
+  /** The guest ended in another way. */
   | { reason: 'failed'; exit: Exit }
 
-/** @internal `read 0x1111`, or how it ended */
+/** @internal Describes an access: `read 0x1111`, or how it ended. */
 export const describeAccess = (access: Access): string =>
   access.reason === 'done'
     ? `read ${hex(access.value)}`
@@ -28,12 +28,12 @@ export const describeAccess = (access: Access): string =>
       ? `MMIO exit at gpa ${hex(access.gpa)}`
       : `${access.exit.reason} exit`
 
-/** Clear of the low addresses that experiments use, and within the 4 GiB that long mode's tables map. */
+/** A place away from the low addresses that experiments use, and within the 4 GiB that the tables of long mode map. */
 const defaultBase = 0x4000_0000
 const donePort = 0x10
 const timeoutMs = 10_000
 
-// Machine code rather than assembler source, so that a host without GNU as can run a guest. Each ends with `out %al, $0x10`.
+// This is machine code rather than assembler source, so that a host without GNU as can run a guest. Each part ends with `out %al, $0x10`.
 const done = [0xe6, donePort, 0xeb, 0xfe]
 const routines = {
   read: [0x48, 0x8b, 0x07, ...done], // mov (%rdi), %rax
@@ -47,8 +47,8 @@ type Routine = keyof typeof routines
 const routineSpace = 64
 
 /**
- * A vCPU in long mode at CPL 3, where hardware, and software that takes its place, both run natively, so that each access goes
- * through the second stage.
+ * A vCPU in long mode at CPL 3. Hardware runs such code natively, and so does software that emulates the processor, so each access goes through the
+ * second stage.
  * @example
  * const guest = Guest.create(vm)
  * vm.memslots.create({ gpa: 0xa000, mapping: Mapping.anonymous(4 * KiB) })
@@ -68,8 +68,8 @@ export class Guest {
   }
 
   /**
-   * Adds a vCPU, and a memslot of 64 KiB at `base` for its code and tables.
-   * The base is a GPA, page-aligned, below 4 GiB.
+   * Adds a vCPU to the VM, and a memslot of 64 KiB for its code and tables.
+   * @param options `base`: the GPA of that memslot, page-aligned, below 4 GiB
    */
   static create(vm: Vm, options: { base?: number } = {}): Guest {
     if (!(vm instanceof Vm)) throw argumentError('vm', vm, 'a Vm')
@@ -82,18 +82,18 @@ export class Guest {
     return new Guest(ours, vm, vm.createVcpu().enter('long', { ip: code, ring: 3, tables: base }), code)
   }
 
-  /** The guest reads the 64-bit word at `gpa`. */
+  /** Makes the guest read the 64-bit word at `gpa`. */
   read(gpa: Gpa): Access {
     return this.#perform('read', { rdi: BigInt(checkAddress('gpa', gpa)) })
   }
 
-  /** The guest writes a 64-bit word to `gpa`. */
+  /** Makes the guest write a 64-bit word to `gpa`. */
   write(gpa: Gpa, value: bigint): Access {
     if (typeof value !== 'bigint') throw argumentError('value', value, 'a bigint')
     return this.#perform('write', { rdi: BigInt(checkAddress('gpa', gpa)), rsi: BigInt.asUintN(64, value) })
   }
 
-  /** The guest accesses one byte of each page from `gpa` on; writes put `value` there. */
+  /** Makes the guest access one byte of each page from `gpa` on. Writes put `value` there. */
   touch(gpa: Gpa, pages: number, how: 'read' | 'write' = 'read', value = 0): Access {
     checkOneOf('how', how, ['read', 'write'])
     checkInteger('pages', pages, 1)
@@ -118,7 +118,7 @@ export class Guest {
     }
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return shown('Guest', { code: hex(this.#code), vcpu: this.vcpu.id, closed: this.vcpu.closed })
   }

@@ -1,5 +1,5 @@
 /**
- * Guests for tests: machine code from assembler, and a guest that reads and writes where it is told.
+ * Guests for tests: machine code from assembler, and a guest that reads and writes at given addresses.
  * @packageDocumentation
  */
 export { type AssembleOptions, assemble } from './assemble.js'

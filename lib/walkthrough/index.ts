@@ -1,5 +1,5 @@
 /**
- * The KVM thread of October 2020, replayed on a real guest: each step checks what it shows.
+ * Replays the KVM thread of October 2020 on a real guest. Each step checks what it shows.
  * @packageDocumentation
  */
 export type { Check, Step, StepEntries, StepStatistics } from './thread-step.js'

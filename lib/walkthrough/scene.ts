@@ -1,4 +1,4 @@
-/** The machine that the walkthrough plays on, and the eyes that watch it. */
+/** The machine of the walkthrough, and the objects that observe it. */
 
 import type { Gpa, Hpa, Hva } from '../abi/addresses.js'
 import { Kvm } from '../kvm/kvm.js'
@@ -12,7 +12,7 @@ import { ThirdTable } from './third-table.js'
 import type { Checks, Seen, Step, StepStatistics } from './thread-step.js'
 import { type Link, missingLink, Witness } from './witness.js'
 
-/** What a step tells of itself. */
+/** The parts of a step that describe it. */
 type Story = Pick<Step, 'name' | 'did' | 'means' | 'gpa' | 'hva'>
 
 export class Scene implements Disposable {
@@ -37,12 +37,12 @@ export class Scene implements Disposable {
     return [this.thirdTable.note, this.witness.note].filter((note) => note !== undefined)
   }
 
-  /** The physical address behind an HVA, or null where the process may not know it. */
+  /** Returns the physical address behind an HVA, or null if the process may not know it. */
   frame(hva: Hva): Hpa | null {
     return readPagemap(hva)[0]?.hpa ?? null
   }
 
-  /** The third table's entry for a GPA, where it may be read. */
+  /** Returns the third table's entry for a GPA, if it may be read. */
   entryAt(gpa: Gpa): SecondStage | undefined {
     return this.thirdTable.shown ? this.thirdTable.at(gpa).secondStage : undefined
   }
@@ -51,10 +51,10 @@ export class Scene implements Disposable {
   #pfFixed = () => this.#vcpu.stats.read()['pf_fixed'] as number | undefined
 
   /**
-   * Takes the third table and the counters around a step.
-   * @param gpa that the step looks at; `from` is where it looked before a move
-   * @param change what the host does
-   * @param look the guest's next access
+   * Reads the third table and the counters before and after a change, and after the guest's next access.
+   * @param gpa the address that the step observes; `from` is the address before a move
+   * @param change makes the host's change
+   * @param look makes the guest's next access
    */
   watch({ gpa, from = gpa }: { gpa: Gpa; from?: Gpa }, change: () => void, look: () => Access): Seen {
     const counted: StepStatistics = {}
@@ -74,7 +74,7 @@ export class Scene implements Disposable {
     return { access, stats: counted, secondStage: this.thirdTable.shown ? { before, changed, accessed } : null, agrees }
   }
 
-  /** Adds what all steps have in common: whether the tables agree, and whether the events came in the order told. */
+  /** Adds the checks that all steps have: whether the tables agree, and whether the events came in the expected order. */
   finish(story: Story, { access, ...seen }: Seen, checks: Checks, told: readonly Link[]): Step {
     const hpa = story.hva === null ? null : this.frame(story.hva)
     if (hpa !== null) checks.agree(seen.secondStage, seen.agrees, hpa)

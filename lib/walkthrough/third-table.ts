@@ -1,4 +1,4 @@
-/** The third table of this process's VM by whatever means this host allows: read by BPF, or else mirrored from trace events. */
+/** The third table of this process's VM by the means that this host allows: BPF reads it, or else trace events keep a mirror of it. */
 import type { Gpa } from '../abi/addresses.js'
 import { KvmError } from '../abi/errors.js'
 import type { Vm } from '../kvm/vm/vm.js'
@@ -7,12 +7,12 @@ import type { Mirror } from '../observe/tables/mirror.js'
 import type { Translation } from '../observe/tables/translate.js'
 
 export class ThirdTable implements Disposable {
-  /** Why it is not shown, or why it is not read itself. */
+  /** Why the table is not shown, or why it is mirrored and not read. */
   readonly note: string | undefined
   readonly #vm: Vm
   readonly #mirror: Mirror | undefined
 
-  /** To be made before the guest runs: a mirror knows what changed since it began. */
+  /** Make this object before the guest runs: a mirror knows only the changes since it began. */
   constructor(vm: Vm) {
     this.#vm = vm
     const [missing] = translate(vm, 0).evidence.missing.filter((text) => text.startsWith('the second stage'))
@@ -30,7 +30,7 @@ export class ThirdTable implements Disposable {
     return this.note === undefined || this.#mirror !== undefined
   }
 
-  /** Where a GPA leads now. */
+  /** Translates a GPA now. */
   at(gpa: Gpa): Translation {
     return translate(this.#mirror ?? this.#vm, gpa)
   }

@@ -1,25 +1,25 @@
-/** What a step of the walkthrough is, and the things that must hold in it. */
+/** The steps of the walkthrough, and the checks in them. */
 import type { Gpa, Hpa, Hva } from '../abi/addresses.js'
 import { hex } from '../abi/arguments.js'
 import type { SecondStage } from '../observe/tables/translate.js'
 import type { TraceEvent } from '../observe/trace/events.js'
 import { type Access, describeAccess } from '../testing/guest.js'
 
-/** One thing that must hold. */
+/** One statement that must hold. */
 export interface Check {
   name: string
   ok: boolean
-  /** What was seen, where the check failed. */
+  /** What was seen instead, if the check failed. */
   seen?: string
 }
 
-/** Second-stage counters before and after the step: faults that KVM fixed, and pages mapped. Absent where the kernel has no such statistic. */
+/** Second-stage counters before and after the step: faults that KVM fixed, and pages mapped. They are absent if the kernel has no such statistic. */
 export interface StepStatistics {
   pfFixedBefore?: number
   pfFixedAfter?: number
   pages4kBefore?: number
   pages4kAfter?: number
-  /** Right after the host's change, before the guest's next access. */
+  /** The counter right after the host's change, before the guest's next access. */
   pages4kChanged?: number
 }
 
@@ -30,33 +30,33 @@ export interface StepEntries {
   accessed: SecondStage
 }
 
-/** One step: the three tables after it, and what must hold. */
+/** One step: the three tables after it, and the checks. */
 export interface Step {
   name: string
   /** What the step did, in one line. */
   did: string
-  /** What the thread says of it. */
+  /** What the thread says about it. */
   means: string
   gpa: Gpa
-  /** null where no memslot covers the GPA. */
+  /** The HVA, or null if no memslot covers the GPA. */
   hva: Hva | null
-  /** null without the privilege to see frame numbers, or without a page. */
+  /** The HPA, or null without the privilege to see frame numbers, or without a page. */
   hpa: Hpa | null
-  /** What EPT, NPT or the shadow pages themselves held; null where they may not be read, for which {@link Walkthrough.notes} has the reason. */
+  /** The entries of EPT, NPT or the shadow pages, or null if they may not be read; {@link Walkthrough.notes} then has the reason. */
   secondStage: StepEntries | null
-  /** Whether GPA -> HVA -> HPA came to what GPA -> HPA says, after the access; null where one of the two is absent or hidden. */
+  /** Whether both ways lead to the same page after the access: GPA to HVA to HPA, and GPA to HPA. It is null if one of them is absent or hidden. */
   agrees: boolean | null
-  /** What the guest's access came to: the word read, or the exit. */
+  /** The result of the guest's access: the word that was read, or the exit. */
   access: string
   stats: StepStatistics
   checks: Check[]
-  /** What the kernel was seen to do; empty where tracepoints may not be used. */
+  /** The events of the kernel during the step; empty if tracepoints may not be used. */
   events: TraceEvent[]
-  /** Events that were missed. */
+  /** How many events were missed. */
   lost: number
 }
 
-/** What was measured around a step. */
+/** The measurements around a step. */
 export interface Seen extends Pick<Step, 'stats' | 'secondStage' | 'agrees'> {
   access: Access
 }
@@ -78,12 +78,12 @@ export class Checks {
   mmio(name: string, access: Access, gpa: Gpa): void {
     this.add(name, access.reason === 'mmio' && access.gpa === gpa, describeAccess(access))
   }
-  /** Only where the kernel has the statistic. */
+  /** Checks the counter of fixed faults, if the kernel has it. */
   faulted({ stats: { pfFixedBefore, pfFixedAfter } }: Seen): void {
     if (pfFixedBefore !== undefined && pfFixedAfter !== undefined)
       this.add('the access took a fault that KVM fixed: pf_fixed rose', pfFixedAfter > pfFixedBefore, `${pfFixedBefore} -> ${pfFixedAfter}`)
   }
-  /** The entry was there, and the host's change took it away: by the table itself, and by the counter of its pages. */
+  /** Checks that the entry was there, and that the host's change dropped it: by the table itself, and by the counter of its pages. */
   dropped(what: string, seen: Seen): void {
     const { pages4kBefore, pages4kChanged } = seen.stats
     if (seen.secondStage) this.add('the third table had an entry', seen.secondStage.before.present, entryText(seen.secondStage.before))
@@ -91,11 +91,11 @@ export class Checks {
     if (pages4kBefore !== undefined && pages4kChanged !== undefined)
       this.add('pages_4k fell', pages4kChanged < pages4kBefore, `${pages4kBefore} -> ${pages4kChanged}`)
   }
-  /** Only where the third table may be read. */
+  /** Checks that there is no entry, if the third table may be read. */
   absent(name: string, entry: SecondStage | undefined): void {
     if (entry) this.add(name, !entry.present, entryText(entry))
   }
-  /** Only where all three may be read. */
+  /** Checks that the tables agree, if all three may be read. */
   agree(secondStage: StepEntries | null, agrees: boolean | null, hpa: Hpa): void {
     if (!secondStage) return
     this.add(

@@ -1,4 +1,4 @@
-/** The six steps of the thread: what each does to a real guest, and what must follow. */
+/** The six steps of the thread: what each does to a real guest, and what must follow from it. */
 import { hex, KiB, pageSize } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
 import { Mapping } from '../memory/mapping.js'
@@ -16,7 +16,7 @@ const words = { first: 0x1111_1111_1111_1111n, remapped: 0x2222_2222_2222_2222n,
 const pageOf = (word: bigint) => new Uint8Array(new BigUint64Array(pageSize / 8).fill(word).buffer)
 const wordAt = (mapping: Mapping, offset = 0) => new DataView(mapping.read(offset, 8).buffer).getBigUint64(0, true)
 
-/** What makes KVM fill the third table, by its name here. */
+/** The event that makes KVM fill the third table, by its name on this host. */
 const violations: Record<Mmu, string> = {
   ept: 'an EPT violation',
   npt: 'a nested page fault',
@@ -153,7 +153,7 @@ export function noMemslot(scene: Scene, slot: Memslot): Step {
   return scene.finish(story, seen, checks, [links.call('memslot', 'delete'), links.zapped(), links.mmio(movedGpa)])
 }
 
-/** Q2: what the layer between buys. */
+/** Answers the thread's second question: what the layer between GPA and HPA is good for. */
 export function whyNotGpaIsHva(scene: Scene, notes: string[]): Step {
   const checks = new Checks()
   const { guest, vm } = scene
@@ -189,7 +189,7 @@ export function whyNotGpaIsHva(scene: Scene, notes: string[]): Step {
   return scene.finish(story, seen, checks, [links.violated(threadGpa), links.set(threadGpa), links.set(alias)])
 }
 
-/** A page whose GPA and HVA are equal, where mmap gives one. */
+/** Tries a page whose GPA and HVA are equal, if mmap gives one. */
 function identity(scene: Scene, checks: Checks, notes: string[]): void {
   for (let address = 0x1000_0000; address < 0x3000_0000; address += 0x100_0000) {
     try {

@@ -1,6 +1,6 @@
 /**
- * The thread of October 2020, replayed: three tables, and what happens to the third when somebody changes one of the first two.
- * Each step does what the thread describes to a real guest, and checks what follows.
+ * The thread of October 2020, replayed: three tables, and what happens to the third when somebody changes one of the first two. Each step does to a
+ * real guest what the thread describes, and checks what follows from it.
  */
 import { KiB } from '../abi/arguments.js'
 import { Mapping } from '../memory/mapping.js'
@@ -9,7 +9,7 @@ import { Scene } from './scene.js'
 import type { Step } from './thread-step.js'
 import { firstAccess, hvaRemapped, noMemslot, slotMoved, slotRebound, threadGpa, whyNotGpaIsHva } from './thread-steps.js'
 
-/** The whole of it, as `--json` prints it. */
+/** The whole result, as `--json` prints it. */
 export interface Walkthrough {
   host: Host
   steps: Step[]
@@ -20,8 +20,8 @@ export interface Walkthrough {
 
 /**
  * Runs the six steps.
- * @param onStep called after each
- * @throws KvmError when there is no usable /dev/kvm
+ * @param onStep called after each step
+ * @throws KvmError if there is no usable /dev/kvm
  * @example
  * const { ok, steps } = runWalkthrough()
  */

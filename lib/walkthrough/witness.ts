@@ -1,4 +1,4 @@
-/** What the kernel was seen to do during a step of the walkthrough, and whether it came in the order that the thread tells. */
+/** Records what the kernel does during a step of the walkthrough, and checks whether it happens in the order that the thread gives. */
 import type { Gpa } from '../abi/addresses.js'
 import { hex } from '../abi/arguments.js'
 import { KvmError } from '../abi/errors.js'
@@ -8,14 +8,14 @@ import { trace } from '../observe/observed.js'
 import type { TraceEvent } from '../observe/trace/events.js'
 import type { Trace } from '../observe/trace/trace.js'
 
-/** One link of a story: its name, and the event that proves it. */
+/** One link of a story: its name, and a function that recognizes the event that proves it. */
 export type Link = readonly [name: string, proves: (event: TraceEvent) => boolean]
 
 const gfnOf = (gpa: Gpa) => Math.floor(gpa / 4096)
 const hit = (gpas: readonly { gpa: Gpa; size: number }[] | null, gpa: Gpa) =>
   gpas?.some((range) => gpa >= range.gpa && gpa < range.gpa + range.size) ?? false
 
-/** The links that the stories are made of. */
+/** The links from which the stories are made. */
 export const links = {
   call: (kind: 'memslot' | 'mapping', did: string): Link => [`${kind} ${did}`, (event) => event.kind === kind && event.did.startsWith(did)],
   notified: (gpa: Gpa): Link => [`notifier unmap of gpa ${hex(gpa)}`, (event) => event.kind === 'notifier-unmap' && hit(event.gpas, gpa)],
@@ -35,9 +35,9 @@ export const links = {
   mmio: (gpa: Gpa): Link => [`mmio at gpa ${hex(gpa)}`, (event) => event.kind === 'mmio' && event.gpa === gpa]
 }
 
-/** Watches a VM where the host allows it. */
+/** Traces a VM if the host allows it. */
 export class Witness implements Disposable {
-  /** Why nothing is seen, if so. */
+  /** Why no events are seen, if that is so. */
   readonly note: string | undefined
   readonly #trace: Trace | undefined
   readonly #tdp: boolean
@@ -52,14 +52,14 @@ export class Witness implements Disposable {
     }
   }
 
-  /** What happened since the last call. */
+  /** Returns the events since the last call. */
   take(): { events: TraceEvent[]; lost: number } {
     return { events: this.#trace?.drain() ?? [], lost: this.#trace?.lost ?? 0 }
   }
 
   /**
-   * The story as this host can show it: without a two-dimensional-paging MMU there is no event for a violation, nor for one entry's end.
-   * Nothing where events are not seen.
+   * Returns the links of a story that this host can show. Without a two-dimensional-paging MMU there is no event for a violation, nor for the end of
+   * a single entry. If events are not seen, it returns none.
    */
   story(told: readonly Link[]): readonly Link[] {
     if (!this.#trace) return []
@@ -71,7 +71,7 @@ export class Witness implements Disposable {
   }
 }
 
-/** The first link that is missing, or out of order; undefined when all are there. */
+/** Returns the first link that is missing or out of order, or undefined if all are in order. */
 export function missingLink(events: readonly TraceEvent[], story: readonly Link[]): string | undefined {
   let from = 0
   for (const [name, proves] of story) {

@@ -1,4 +1,5 @@
-// Where a thread is, for the threads that would wait for it (userfaults.h), and which threads others wait for. This file uses no N-API.
+// What a thread is doing, for the threads that would wait for it (userfaults.h), and which threads others wait for. This file uses no
+// N-API.
 #pragma once
 
 #include <sys/types.h>
@@ -16,7 +17,7 @@ class ThreadPlace {
  public:
   enum Kind : uint64_t { kElsewhere, kInRun, kInBarrier };
   static ThreadPlace& OfThisThread();
-  // The thread itself writes this. Each value differs from the one before; its two low bits are the kind.
+  // The thread itself writes this. The value is a new number each time; its two low bits are the kind.
   uint64_t value() const { return value_; }
   static Kind KindOf(uint64_t value) { return static_cast<Kind>(value & 3); }
   void Enter(Kind kind) { value_.store((((value_.load(std::memory_order_relaxed) >> 2) + 1) << 2) | kind, std::memory_order_relaxed); }

@@ -14,8 +14,8 @@
 #include <cstring>
 #include <new>
 
-#include "core/linux_abi.h"
 #include "core/run.h"
+#include "core/userfaultfd.h"
 
 namespace node_kvm {
 namespace {
@@ -24,18 +24,6 @@ constexpr size_t kPage = 4096;
 constexpr std::chrono::milliseconds kPatience{50};
 // One mincore(2) looks at this much; it takes a byte for each page.
 constexpr size_t kMostLookedAt = size_t{1} << 30;
-
-// The system call userfaultfd(2) may serve faults that happen in the kernel only with CAP_SYS_PTRACE or vm.unprivileged_userfaultfd; the
-// device, which exists since Linux 6.1, serves them for anyone with the permission to open it.
-int OpenUserfaultfd() {
-  const int fd = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
-  if (fd >= 0) return fd;
-  const int refused = -errno;
-  const OwnedFd device(open("/dev/userfaultfd", O_RDWR | O_CLOEXEC));
-  if (device.get() < 0) return refused;
-  const int made = ioctl(device.get(), kUserfaultfdIocNew, O_CLOEXEC | O_NONBLOCK);
-  return made < 0 ? -errno : made;
-}
 
 }  // namespace
 

@@ -30,7 +30,7 @@ class VmState {
   int ChangeMemslot(Memslots::Change* change, Memslots::Refusal* refusal);
   // Makes all changes while no vCPU is in the guest, or none: the guest sees the table as before or as after.
   int ChangeMemslots(std::vector<Memslots::Change>* changes, Memslots::Refusal* refusal);
-  // The number of the last change, and the rows that changed since the one before.
+  // The number of the last change, and the rows that changed after a given number.
   uint64_t generation() const { return memslots_.generation(); }
   std::vector<Memslots::Row> MemslotsSince(uint64_t* generation);
   // The log of the slot, if it is in the state in which change `computed_from` left it; otherwise ESTALE.

@@ -21,7 +21,7 @@ struct VcpuParts {
   std::shared_ptr<RunPage> page;
 };
 
-// Each environment has its own.
+// Each environment has one object of this class.
 class VcpuCalls {
  public:
   explicit VcpuCalls(Napi::Env env);

@@ -28,7 +28,7 @@ class Vm : public DescriptorWrap<Vm> {
   void Drop() override { LetGo(); }
   void LetGo();
   Napi::Value RunPageSize(const Napi::CallbackInfo& info);
-  Napi::Value MemslotWords(const Napi::CallbackInfo& info);  // this one and the next are in vm_memslots.cc
+  Napi::Value MemslotWords(const Napi::CallbackInfo& info);  // this and the next six are in vm_memslots.cc
   void ChangeMemslot(Napi::Env env, napi_value region);
   Napi::Value ChangeMemslots(const Napi::CallbackInfo& info);
   Napi::Value Generation(const Napi::CallbackInfo& info);

@@ -1,20 +1,20 @@
-// What the C compiler knows of a header: the names of its macros, their values, the argument types of its requests, and how its structures
-// lie in memory. Types and values come from the compiler's debug information (BTF), so that no declaration is parsed here.
+// Asks the C compiler about a header: the names of its macros, their values, the argument types of its requests, and the layout of its structures.
+// Types and values come from the compiler's debug information (BTF), so that no declaration is parsed here.
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-// All types, used or not; errors at the line that expands a macro, not where the macro is defined.
+// These make the compiler describe all types, used or not, and report an error at the line that expands a macro, not where the macro is defined.
 const debugging = ['-gbtf', '-fno-eliminate-unused-debug-types', '-ftrack-macro-expansion=0', '-fno-diagnostics-show-caret', '-w']
 
-/** Whether the programs that generating takes are here: gcc 12 or newer, which writes BTF, and bpftool, which reads it. */
+/** Whether the programs that generating needs are here: gcc 12 or newer, which writes BTF, and bpftool, which reads it. */
 export function programsAreHere() {
   const gcc = spawnSync('gcc', ['-gbtf', '-fsyntax-only', '-xc', '/dev/null'])
   return gcc.status === 0 && spawnSync('bpftool', ['version']).status === 0
 }
 
-/** A translation unit's beginning: where it finds headers, and which it includes. */
+/** The beginning of a translation unit: where it finds headers, and which headers it includes. */
 export class Unit {
   #arguments
   #beginning
@@ -25,7 +25,7 @@ export class Unit {
     this.#beginning = beginning
   }
 
-  /** Names of macros without parameters, with the tokens each stands for, in the preprocessor's words. */
+  /** Returns the names of the macros without parameters, each with the tokens for which it stands, as the preprocessor prints them. */
   macros() {
     const list = (lines) => {
       const { status, stdout, stderr } = spawnSync('gcc', [...this.#arguments, '-E', '-dM', '-xc', '-'], {
@@ -40,7 +40,7 @@ export class Unit {
     return new Map(own.map((line) => [line.slice(0, line.indexOf(' ')), line.slice(line.indexOf(' ') + 1).trim()]))
   }
 
-  /** The types that the compiler makes of the beginning and of those lines that it accepts. */
+  /** Returns the types that the compiler makes of the beginning and of those lines that it accepts. */
   types(lines = [], between = []) {
     const folder = mkdtempSync(join(tmpdir(), 'node-kvm-abi-'))
     try {
@@ -65,9 +65,9 @@ export class Unit {
   }
 
   /**
-   * The macros among `names` that are whole numbers. An enumerator holds 32 bits in this debug information, and bpftool rounds it in JSON from 20
-   * bits on, so each number is told in quarters.
-   * @returns names and values: a number, or a bigint where a number would round it
+   * Returns those of the macros in `names` that are whole numbers. In this debug information an enumerator holds 32 bits, and in JSON bpftool rounds
+   * it from 20 bits on, so each number is passed in quarters.
+   * @returns names and values: a number, or a bigint if a number would round the value
    */
   values(names) {
     const parts = [0, 16, 32, 48]
@@ -84,7 +84,9 @@ export class Unit {
     return new Map(names.filter((name) => found.has(`negative_${name}`)).map((name) => [name, numberOf(name)]))
   }
 
-  /** The macros among `names` that are ioctl requests: those that are types once _IOR and its like stand for their argument's type. */
+  /**
+   * Returns those of the macros in `names` that are ioctl requests: they become types when _IOR and the like are defined as their argument's type.
+   */
   argumentTypes(names) {
     const type = '#define _IOR(group, number, type) type'
     const between = ['_IO', '_IOR', '_IOW', '_IOWR'].flatMap((name) => [

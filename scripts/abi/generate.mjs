@@ -1,4 +1,4 @@
-// From the headers' folder to the bodies of the generated files.
+// Turns the headers' folder into the bodies of the generated files.
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -16,7 +16,7 @@ const without = (prefix, values) => new Map([...values].map(([name, value]) => [
 const capability = 'KVM_CAP_'
 const exit = 'KVM_EXIT_'
 
-/** All that <linux/kvm.h> defines. */
+/** Reads everything that <linux/kvm.h> defines. */
 function readKvm(folders) {
   const unit = new Unit(folders, ['#include <linux/kvm.h>'])
   const names = [...unit.macros().keys()].filter((name) => /^KVM_|^GUEST_MEMFD_|_VECTOR$|^KVMIO$/.test(name))
@@ -33,13 +33,13 @@ const requestsOf = ({ values, argumentsOf }) =>
     return { name, number, size: (number >> 16) & 0x3fff, argument: type && (type.kind === 'STRUCT' ? `struct ${type.name}` : type.name) }
   })
 
-/** Reasons of exits by number; a name that continues another's (KVM_EXIT_IO_IN) is a value in that exit. */
+/** The reasons of exits by number. A name that continues another name (KVM_EXIT_IO_IN) is a value within that exit. */
 function exitReasonsOf(values) {
   const names = [...values.keys()].filter((name) => name.startsWith(exit))
   return only(values, (name) => name.startsWith(exit) && !names.some((other) => name.startsWith(`${other}_`)))
 }
 
-/** Names of the kernel's other headers that the library takes. */
+/** The names that the library takes from the kernel's other headers. */
 function readOthers(folders) {
   const unit = new Unit(
     folders,
@@ -48,7 +48,7 @@ function readOthers(folders) {
   return unit.values([...unit.macros().keys()].filter((name) => /^MADV_|^CAP_[A-Z_]+$|^X86_(CR\d|EFLAGS)_\w+(?<!_BIT)$/.test(name)))
 }
 
-/** Younger than the oldest headers of a distribution: populating and collapsing memory, scanning a pagemap, and some flags. */
+/** These are younger than a distribution's oldest headers: populating and collapsing memory, scanning a pagemap, and some flags. */
 const young = {
   headers: ['<linux/mman.h>', '<linux/fs.h>', '<linux/perf_event.h>', '<linux/userfaultfd.h>'],
   records: ['page_region', 'pm_scan_arg'],
@@ -74,7 +74,7 @@ function readYoung(folders) {
   return additions(inOrderOfUse(new Types(unit.types()).records((name) => young.records.includes(name))), values)
 }
 
-/** Why a processor left its guest: bits of the trace's exit_reason. */
+/** Why a processor left its guest: the values of exit_reason in a trace. */
 function readProcessorExits(folders) {
   const unit = new Unit(
     folders,
@@ -83,13 +83,13 @@ function readProcessorExits(folders) {
   return unit.values([...unit.macros().keys()].filter((name) => /^EXIT_REASON_|^SVM_EXIT_/.test(name)))
 }
 
-/** For MSR_INDEX_H, which is not for user space: the few macros of the kernel's <linux/bits.h>. */
+/** MSR_INDEX_H is not meant for user space; it needs these macros of the kernel's <linux/bits.h>. */
 const bits =
   '#define BIT(n) (1ul << (n))\n#define BIT_ULL(n) (1ull << (n))\n#define GENMASK_ULL(high, low) (((2ull << (high)) - 1) & (~0ull << (low)))'
 
 /**
- * The numbers of MSRs. Only the way it is written tells a number from a bit in the register or a mask of some: a number is plain and
- * hexadecimal, or said by another register's.
+ * The numbers of MSRs. Only the notation tells a number from a bit or a mask of a register: a number is plain and hexadecimal, or refers to another
+ * register's number.
  */
 function readMsrs(unit) {
   const macros = unit.macros()
@@ -100,7 +100,7 @@ function readMsrs(unit) {
 /** The bits of the register that turns long mode on. */
 const readEfer = (unit) => unit.values([...unit.macros().keys()].filter((name) => name.startsWith('EFER_')))
 
-/** What <asm/cpufeature.h> takes from the kernel's other headers; nothing of it reaches the enumeration. */
+/** What <asm/cpufeature.h> needs from the kernel's other headers; none of it reaches the enumeration. */
 const surroundings = `
 #define __KERNEL__
 #define __always_inline inline
@@ -112,7 +112,7 @@ enum { false, true };
 struct cpuinfo_x86 { unsigned x86_capability[64]; };
 extern struct cpuinfo_x86 boot_cpu_data, cpu_info;`
 
-/** CPUID_7_1_EAX: function 7, index 1; CPUID_8000_0008_EBX: function 0x80000008. */
+/** CPUID_7_1_EAX is function 7, index 1; CPUID_8000_0008_EBX is function 0x80000008. */
 function leafOf(word) {
   const [, ...parts] = word.split('_')
   const register = parts.pop().toLowerCase()

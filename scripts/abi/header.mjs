@@ -1,5 +1,5 @@
-// The header for native code: the same structures, requests and constants for a C++ compiler, in place of <linux/kvm.h>, which each
-// distribution has of another age.
+// Writes the header for native code: the same structures, requests and constants for a C++ compiler. It takes the place of <linux/kvm.h>, whose age
+// differs between distributions.
 import { fieldsOf, isFlexible, namedMembers } from './layout.mjs'
 
 const integers = { 1: 'uint8_t', 2: 'uint16_t', 4: 'uint32_t', 8: 'uint64_t' }
@@ -19,7 +19,10 @@ function spelling(type, indent) {
   return type.name ?? `${type.union ? 'union' : 'struct'} {\n${body(type, `${indent}  `)}\n${indent}}`
 }
 
-/** An empty structure has no size in C, and one byte in C++; the arrays that such a one makes room for in the kernel's header stand alone. */
+/**
+ * An empty structure has no size in C, but one byte in C++. In the kernel's header such a structure only makes room for an array, so here the array
+ * stands alone.
+ */
 const body = (record, indent) =>
   record.members
     .flatMap((member) => (member.name === null && isFlexible(member.type) ? namedMembers(member.type, member.offset) : [member]))
@@ -40,10 +43,10 @@ function constant([name, value]) {
   return `inline constexpr ${type} ${name} = ${text};`
 }
 
-/** As this code names constants: a header that has them makes them macros. */
+/** Constants are named as this code names them: in another header they may be macros. */
 const constantName = (name) => `k${name.toLowerCase().replaceAll(/(?:^|_)(\w)/g, (_, letter) => letter.toUpperCase())}`
 
-/** What native code takes of other headers. */
+/** The constants that native code takes from other headers. */
 export const additions = (records, constants) => `// clang-format off
 #pragma once
 

@@ -1,4 +1,4 @@
-// Structures as the debug information tells them, in terms that the writers of TypeScript and C++ share.
+// Structures as the debug information describes them, in terms that the writers of TypeScript and C++ share.
 
 const anonymous = '(anon)'
 
@@ -8,7 +8,7 @@ const anonymous = '(anon)'
  * @typedef {{ name: string | null, offset: number, type: Type, bits?: { low: number, width: number } }} Member offsets are in bytes
  */
 
-/** Reads one compilation's types. */
+/** Reads the types of one compilation. */
 export class Types {
   #byId
   #made = new Map()
@@ -17,7 +17,7 @@ export class Types {
     this.#byId = new Map(types.map((type) => [type.id, type]))
   }
 
-  /** Named structures and unions, by their C names. */
+  /** The named structures and unions, by their C names. */
   records(isWanted) {
     const wanted = [...this.#byId.values()].filter(({ kind, name }) => (kind === 'STRUCT' || kind === 'UNION') && isWanted(name))
     return wanted.map(({ id }) => this.#type(id))
@@ -53,7 +53,7 @@ export class Types {
       case 'UNION':
         return this.#record(type)
       default:
-        throw new Error(`no structure of KVM has held a ${type.kind} so far`)
+        throw new Error(`this generator cannot translate a ${type.kind}, which no structure of KVM has held so far`)
     }
   }
 
@@ -76,11 +76,11 @@ export class Types {
 
 const isEmpty = (type) => type.kind === 'record' && type.members.length === 0
 
-/** Whether it ends a structure without counting for its size: an array without a length, or a union of such. */
+/** Whether the type ends a structure without counting for its size: an array without a length, or a union of such arrays. */
 export const isFlexible = (type) =>
   type.kind === 'array' ? type.length === 0 : type.kind === 'record' && type.size === 0 && type.members.some((member) => isFlexible(member.type))
 
-/** The members as C names them: those of anonymous parts are their holder's. Empty ones are left out. */
+/** The members as C names them: members of anonymous parts count as members of the structure around them. Empty ones are left out. */
 export function namedMembers(record, start = 0) {
   return record.members.flatMap((member) => {
     const offset = start + member.offset
@@ -92,7 +92,7 @@ export function namedMembers(record, start = 0) {
 /** The fields of a structure. */
 export const fieldsOf = (record) => namedMembers(record).filter(({ type }) => !isFlexible(type))
 
-/** Arrays behind a structure, by name, with what they are made of. */
+/** The arrays behind a structure, by name, with the type of their elements. */
 export function flexiblePartsOf(record) {
   return namedMembers(record)
     .filter(({ type }) => isFlexible(type))
@@ -101,7 +101,7 @@ export function flexiblePartsOf(record) {
     )
 }
 
-/** Structures after those that they contain, otherwise by name, so that the order does not depend on the compiler. */
+/** Orders structures after those that they contain, and otherwise by name, so that the order does not depend on the compiler. */
 export function inOrderOfUse(records) {
   const ordered = new Set()
   const visit = (type) => {

@@ -1,6 +1,6 @@
 /**
- * What no header says: which 64-bit fields are addresses or sizes below 2^53, which JavaScript takes as numbers. The rest are bigints, as are the
- * members of kvm_run, whose bytes may be those of another member.
+ * No header says which 64-bit fields are addresses or sizes below 2^53, which JavaScript takes as numbers. They are listed here. All other 64-bit
+ * fields are bigints, as are the members of kvm_run, whose bytes may belong to another member.
  */
 export const addresses = {
   kvm_userspace_memory_region: ['guest_phys_addr', 'memory_size', 'userspace_addr'],

@@ -1,4 +1,4 @@
-// The pinned packages, unpacked in the lab's cache; never installed.
+// The pinned packages, unpacked in the lab's cache and never installed.
 import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -12,7 +12,7 @@ async function download(archives) {
   const offered = await command('apt-cache', ['madison', ...packages.map(({ name }) => name)], { env, from: 'apt' })
   for (const { name, version } of packages)
     if (!offered.split('\n').some((line) => line.includes(name) && line.split('|')[1]?.trim() === version))
-      throw new Unavailable(`the mirror no longer has ${name} ${version}; scripts/abi/pins.mjs can name one of\n${offered}`)
+      throw new Unavailable(`the mirror no longer has ${name} ${version}; change scripts/abi/pins.mjs to one of\n${offered}`)
   await command('apt-get', ['download', '-q', ...packages.map(({ name, version }) => `${name}=${version}`)], { env, cwd: archives, from: 'apt' })
 }
 
@@ -25,13 +25,13 @@ async function unpack(folder) {
     const found = createHash('sha256')
       .update(readFileSync(join(archives, file)))
       .digest('hex')
-    if (found !== sha256) throw new Error(`${file} has the SHA-256 ${found}; ${sha256} is pinned`)
+    if (found !== sha256) throw new Error(`${file} has the SHA-256 ${found}, but scripts/abi/pins.mjs pins ${sha256}`)
     await command('dpkg', ['-x', join(archives, file), join(folder, 'root')])
   }
   rmSync(archives, { recursive: true })
 }
 
-/** The folder of the unpacked packages. */
+/** Returns the folder of the unpacked packages. */
 export async function unpacked({ mayDownload }) {
   const folder = await entry('abi-headers', { packages, form: 1 }, async (path) => {
     if (!mayDownload) throw new Unavailable('the headers were not downloaded before')

@@ -1,15 +1,15 @@
 /**
- * The headers that the ABI is generated from. A package is downloaded by apt, whose signatures say that it is Debian's; its hash says that it
- * is this one. To move to another release: change version and hashes, then npm run generate:abi.
+ * The headers from which the ABI is generated. apt downloads a package, and its signatures prove that the package is Debian's; the hash proves that
+ * it is this one. To move to another release, change the version and the hashes, then run npm run generate:abi.
  */
 export const suite = 'trixie-backports'
 
 const version = '7.3.4-1~bpo13+1'
 
-/** The kernel's interface to user space: <linux/kvm.h> and its like. */
+/** The kernel's interface to user space: <linux/kvm.h> and similar headers. */
 export const userHeaders = { name: 'linux-libc-dev', version, sha256: 'b3a4538fca67081c8606a93f37521d0eb74ac75996a02f3321a6b27f978e10a8' }
 
-/** The kernel's own headers, of which only the names of MSRs and of processor features are taken. */
+/** The kernel's own headers, from which only the names of MSRs and of processor features are taken. */
 export const kernelHeaders = {
   name: 'linux-headers-7.3.4+deb13-common',
   version,
@@ -18,5 +18,5 @@ export const kernelHeaders = {
 
 export const packages = [userHeaders, kernelHeaders]
 
-/** Why the headers are not at hand: the mirror has other versions by now, or nothing may be downloaded. */
+/** Says why the headers are not at hand: the mirror has other versions by now, or nothing may be downloaded. */
 export class Unavailable extends Error {}

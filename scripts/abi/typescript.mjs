@@ -1,11 +1,11 @@
-// The generated TypeScript modules.
+// Writes the generated TypeScript modules.
 import { fieldsOf, flexiblePartsOf } from './layout.mjs'
 import { addresses } from './meaning.mjs'
 
 export const hex = (value) => `0x${value.toString(16)}`
-/** Small numbers as they are counted, others as headers write them. */
+/** Small numbers are written in decimal, others as headers write them. */
 const literal = (value) => (typeof value === 'bigint' ? `${value < 0n ? value : hex(value)}n` : value < 0x100 ? `${value}` : hex(value))
-/** A name as a key, which needs quotes where it begins with a digit. */
+/** A name as a key, which needs quotes if it begins with a digit. */
 const key = (name) => (/^\d/.test(name) ? `'${name}'` : name)
 const entries = (values, write) => [...values].map(([name, value]) => `  ${key(name)}: ${write(value)}`).join(',\n')
 
@@ -13,9 +13,9 @@ const unsigned = { 1: 'u8', 2: 'u16', 4: 'u32', 8: 'u64' }
 const signed = { 1: 'i8', 2: 'i16', 4: 'i32', 8: 'i64' }
 const isByte = (type) => type.kind === 'integer' && type.size === 1
 
-/** Expressions of lib/abi/struct.ts, which the module imports as far as it uses them. */
+/** Expressions of structures and of their fields. The module imports those of lib/abi/fields.ts that it uses. */
 class Expressions {
-  used = new Set(['struct', 'type StructOf'])
+  used = new Set()
 
   #use(name) {
     this.used.add(name)
@@ -60,10 +60,14 @@ export function structures(records) {
     const { name } = record
     return `export const ${name} = ${expressions.struct(record, name)}\nexport type ${name} = StructOf<typeof ${name}>\n`
   })
-  return `import { ${[...expressions.used].sort().join(', ')} } from '../struct.js'\n\n${text.join('\n')}`
+  const imports = [
+    `import { ${[...expressions.used].sort().join(', ')} } from '../fields.js'`,
+    `import { struct, type StructOf } from '../struct.js'`
+  ]
+  return `${imports.join('\n')}\n\n${text.join('\n')}`
 }
 
-/** @param requests name, number and, where there is one, the argument's C type */
+/** @param requests name, number and, if there is one, the argument's C type */
 export const requests = (list) =>
   `import type { Ioctl } from '../ioctl.js'\n\n${list
     .map(({ name, number, size, argument }) => {

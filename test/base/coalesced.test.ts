@@ -10,7 +10,7 @@ import { Uncaught } from '../support/uncaught.js'
 import { kvm, vm } from '../support/vm.js'
 
 const hole = 0xf0000
-// A page for the ring's two indices and entries of 24 bytes, one of which stays free.
+// The ring's page holds two indices and entries of 24 bytes, one of which stays free.
 const capacity = Math.floor((4096 - 8) / 24) - 1
 
 function need(context: TestContext): void {
@@ -26,7 +26,7 @@ function realMode(source: string): Vcpu {
 
 const numbers = (writes: readonly CoalescedWrite[]) => writes.map(({ address, data }) => [address, Buffer.from(data).readUIntLE(0, data.length)])
 
-// Until Linux 6.12 the room was reckoned wrongly while the ring had not wrapped: the write after the 85th exits already (coalesced_mmio_has_room()).
+// Before Linux 6.12 KVM computed the room wrongly until the ring had wrapped: already the write after the 85th exits (coalesced_mmio_has_room()).
 const isExact = kernelIsAtLeast(6, 12)
 
 // Case H01.
@@ -42,7 +42,7 @@ test('the ring holds its size less one, and the next write exits; all arrive, in
   const vcpu = realMode(`xor %ax, %ax; mov $0x3f8, %dx; mov $${total}, %cx; 1: out %ax, %dx; inc %ax; loop 1b; hlt`)
   for (let exit = vcpu.run(); exit.reason !== 'hlt'; exit = vcpu.run()) {
     if (exit.reason !== 'io-out') throw new Error(exit.reason)
-    // What was written before this exit was handed on before it.
+    // Writes from before this exit must have been handed on before it.
     const value = Buffer.from(exit.data).readUInt16LE()
     expect(value).toBe(seen.length)
     seen.push(value)
@@ -94,7 +94,7 @@ test('each write exits once the range has ended, and what waited has arrived', (
   const seen: number[] = []
   const zone = vm.coalesce({ port: 0x10, size: 1 }, (writes) => seen.push(...writes.map(({ data }) => data[0]!)))
   const vcpu = realMode('sti; mov $1, %al; out %al, $0x10; 1: jmp 1b; mov $2, %al; out %al, $0x10; mov $3, %al; out %al, $0x10; hlt')
-  // Nothing has left the guest but the time limit, which Bochs (lane ept) lets end only a guest that has interrupts on.
+  // Nothing but the time limit leaves the guest, and Bochs (lane ept) lets the limit end only a guest that has interrupts on.
   do expect(vcpu.run({ timeoutMs: 50 }).reason).toBe('timeout')
   while (seen.length === 0)
   expect(seen).toEqual([1])
@@ -128,7 +128,7 @@ test('a handler that throws loses neither the exit nor the writes after it', asy
 })
 
 describe('while handlers are called', () => {
-  // The first vCPU writes 1 to 4 to 0x10 and 0x11 by turns, the second 0xee to 0x12.
+  // The first vCPU writes 1 to 4 to 0x10 and 0x11 by turns, the second writes 0xee to 0x12.
   function twoVcpus(): [first: Vcpu, second: Vcpu] {
     const first = realMode(
       'mov $1, %al; out %al, $0x10; inc %al; out %al, $0x11; inc %al; out %al, $0x10; inc %al; out %al, $0x11; out %ax, $0x20; hlt'
@@ -138,7 +138,7 @@ describe('while handlers are called', () => {
     return [first, second]
   }
   const own = ['10=1', '11=2', '10=3', '11=4']
-  /** Ranges of one port each, whose handlers note what they get and then do `once`. */
+  /** Makes ranges of one port each, whose handlers note what they get and then call `once`. */
   function listen(ports: readonly number[], once: () => void): string[] {
     const heard: string[] = []
     let done = false
@@ -240,7 +240,7 @@ describe('while handlers are called', () => {
       refuse()
       expect(other.run().reason).toBe('hlt')
     })
-    // And not from a handler that is called within that one's.
+    // The same holds in a handler that is called within the first one.
     vm.coalesce({ port: 0x11, size: 1 }, refuse)
     const exit = vcpu.run()
     if (exit.reason !== 'io-in') throw new Error(exit.reason)
@@ -320,7 +320,7 @@ test('ranges that are none are refused, and more than a VM has room for', (conte
   ] as const)
     expect(checkedError(() => vm.coalesce(range as never, () => {}), 'argument').argument).toBe(argument)
   expect(checkedError(() => vm.coalesce({ port: 1, size: 1 }, undefined as never), 'argument').argument).toBe('handler')
-  // Each waits for KVM's readers (synchronize_srcu): a thousand take a minute on an emulated machine.
+  // Each change waits for KVM's readers (synchronize_srcu): a thousand changes take a minute on an emulated machine.
   if (!inLab)
     expect(
       checkedError(() => {

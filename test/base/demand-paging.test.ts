@@ -63,7 +63,7 @@ describe('missing pages', () => {
     for (const page of [3, 60, 4]) expect(guest.read(gpa + page * pageSize)).toEqual({ reason: 'done', value: wordOf(page) })
     expect(guest.write(gpa + 9 * pageSize + 8, 5n).reason).toBe('done')
     expect(ram.read(9 * pageSize, 24)).toEqual(new Uint8Array(new BigUint64Array([wordOf(9), 5n, wordOf(9)]).buffer))
-    // Each page once, however often its fault was interrupted.
+    // Each page comes once, however often its fault was interrupted.
     expect(faults.map(({ offset }) => offset / pageSize)).toEqual([3, 60, 4, 9])
     expect(faults[3]!.isWrite).toBe(true)
     expect(paging.served).toBe(4)
@@ -74,7 +74,7 @@ describe('missing pages', () => {
     const faults: number[] = []
     using ram = Mapping.anonymous(64 * pageSize)
     const code = assemble('mov $0x1000, %ax; mov %ax, %ds; mov (0), %bx; movw $7, (0x1008); mov (0x1008), %cx; hlt', { mode: 'real', at: 0x2000 })
-    // And the handler runs another vCPU, whose exits are not to be taken for those of the first.
+    // The handler also runs another vCPU, whose exits must not be taken for those of the first.
     using there = Mapping.anonymous(pageSize)
     there.write(0, assemble('1: out %al, $0x10; jmp 1b', { mode: 'real', at: 0 }))
     const otherVm = kvm.createVm()
@@ -158,7 +158,7 @@ describe('minor faults', () => {
     const pages = 16
     using ram = Mapping.memfd(pages * pageSize)
     for (let page = 0; page < pages; page++) ram.write(page * pageSize, patternOf(page))
-    // Written through this mapping, the pages are mapped: give the mapping back, not the pages.
+    // The pages were written through this mapping, so it maps them: this gives the mapping back, not the pages.
     ram.advise('dontneed')
     const asked: number[] = []
     using paging = minorFaults(context, ram, ({ offset }) => {
@@ -170,7 +170,7 @@ describe('minor faults', () => {
     for (const page of [0, 5, 15]) expect(guest.read(gpa + page * pageSize)).toEqual({ reason: 'done', value: wordOf(page === 5 ? 50 : page) })
     expect(asked).toEqual([0, 5, 15])
     expect(paging.served).toBe(3)
-    // The library looks at the memfd, not at the mapping: no fault, and nothing to wait for.
+    // The library looks at the memfd, not at the mapping, so there is no fault and nothing to wait for.
     expect(ram.read(7 * pageSize, pageSize)).toEqual(patternOf(7))
     ram.write(8 * pageSize, patternOf(80))
     expect(asked).toEqual([0, 5, 15])
@@ -228,7 +228,7 @@ describe('a handler that answers later', () => {
 })
 
 describe('a service that fails', () => {
-  /** The messages of errors that are thrown in a later turn than the one that `work` ends in. */
+  /** The messages of errors that are thrown in a later turn than the one in which `work` ends. */
   async function thrownLater(work: () => unknown): Promise<string[]> {
     using uncaught = new Uncaught()
     await work()
@@ -282,7 +282,7 @@ test('populate() asks only for what is missing, whole runs at a time, and gives 
   })
   await paging.populate(0, 60 * MiB)
   clearInterval(timer)
-  // Each answer brings sixteen pages: those that were there stay.
+  // Each answer brings sixteen pages; pages that were there stay.
   expect(asked).toBeGreaterThan(500)
   expect(asked).toBeLessThan((60 * MiB) / pageSize / 8)
   expect(turns).toBeGreaterThan(0)

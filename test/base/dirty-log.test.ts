@@ -15,13 +15,13 @@ function copyOf(mapping: Mapping, pages: number): Mapping {
 
 // Cases F01 to F03.
 describe.each(modes)('a dirty log with mode %s', (mode) => {
-  // 64 is a word of the bitmap: sizes below, at, and past a border.
+  // The bitmap has words of 64 bits: these sizes are below, at, and past a border.
   test.for([1, 64, 67, 130])('says exactly what a guest wrote to %i pages between two looks', (pages, context) => {
     needsMode(context, kvm, mode)
     vm.memslots.create({ gpa, mapping: Mapping.anonymous(pages * pageSize) })
     using log = vm.dirtyLog({ mode, ringEntries: 4096 })
     const writer = new Writer(vm, gpa, pages)
-    // What was never told of counts as dirty.
+    // Pages that were never reported count as dirty.
     expect(pagesOf(log.collect())).toEqual(Array.from({ length: pages }, (_, page) => page))
     let before = wordsOf(vm, gpa, pages)
     for (let round = 0; round < (inLab ? 10 : 40); round++) {
@@ -30,7 +30,8 @@ describe.each(modes)('a dirty log with mode %s', (mode) => {
       const words = wordsOf(vm, gpa, pages)
       const changed = changedPages(before, words)
       expect(dirty).toEqual(expect.arrayContaining(changed))
-      // A write that faulted, and was interrupted before it was done, is logged now and done in the next round. There is one vCPU.
+      // A write that faulted, and was interrupted before it was done, is logged now and done in the next round. There is one vCPU, so there is at
+      // most one.
       expect(dirty.length - changed.length).toBeLessThanOrEqual(1)
       for (const page of dirty) expect(page).toBeLessThan(pages)
       before = words
@@ -42,7 +43,7 @@ describe.each(modes)('a dirty log with mode %s', (mode) => {
     needsMode(context, kvm, mode)
     const mapping = Mapping.anonymous(256 * pageSize)
     vm.memslots.create({ gpa, mapping, size: 64 * pageSize })
-    // The same memory again, elsewhere.
+    // The same memory is mapped again, elsewhere.
     vm.memslots.create({ gpa: 4 * MiB, mapping, offset: 8 * pageSize, size: 8 * pageSize })
     using log = vm.dirtyLog({ mode })
     log.collect()
@@ -129,14 +130,14 @@ test('a ring that is full is an exit, after which collecting lets the guest go o
   log.collect()
   for (let round = 0; round < 3; round++) {
     expect(writer.run(1_000_000)).toBe('dirty-ring-full')
-    // Without that it stays so.
+    // Without a collect() the ring stays full.
     expect(writer.run(1_000_000)).toBe('dirty-ring-full')
     const dirty = pagesOf(log.collect())
     expect(dirty.length).toBeGreaterThan(0)
     expect(dirty.length).toBeLessThanOrEqual(1024)
     for (const page of dirty) expect(page).toBeLessThan(pages)
   }
-  // Taken over without being told of: nothing of it is lost.
+  // harvest() takes the pages over without reporting them, and none of them is lost.
   expect(writer.run(1_000_000)).toBe('dirty-ring-full')
   log.harvest()
   expect(log.collect().length).toBeGreaterThan(0)

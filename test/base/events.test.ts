@@ -136,7 +136,7 @@ describe('ioeventfd', () => {
     const { value: first } = await next
     const { value: rest } = await counts.next()
     expect(first + rest).toBe(heard)
-    // And once more after close: what came before it.
+    // After close() the loop gets one more count: of the events that came before it.
     const before = heard
     while (heard === before) {
       vcpu.run()
@@ -175,7 +175,7 @@ describe('ioeventfd', () => {
     }
     expect(outcome('doorbell.unref()')).toEqual({ stdout: '', stderr: '', status: 0 })
     expect(outcome('process.exit(3)')).toEqual({ stdout: '', stderr: '', status: 3 })
-    // Starting a process takes many seconds on an emulated machine, and what is left does not depend on it.
+    // Starting a process takes many seconds on an emulated machine, and the remaining checks do not depend on the machine.
     if (inLab) return
     expect(outcome('')).toEqual({ stdout: 'still here\n', stderr: '', status: 0 })
     expect(outcome('doorbell.unref().ref().close()')).toEqual({ stdout: '', stderr: '', status: 0 })
@@ -208,7 +208,7 @@ describe('with the interrupt controllers in the kernel', () => {
   const waiting = `${programPics}; out %al, $0x80; sti; 1: hlt; jmp 1b`
   const answering = (name: number) => `mov $${name}, %al; out %al, $0x81; mov $0x20, %al; out %al, $0xa0; out %al, $0x20; iret`
 
-  /** Runs to the guest's `out` to a port, and says what it wrote. */
+  /** Runs to the guest's `out` to a port, and returns the value that it wrote. */
   function runTo(vcpu: Vcpu, port: number): number | undefined {
     const exit = vcpu.run({ timeoutMs: patience })
     expect(exit).toMatchObject({ reason: 'io-out', port })
@@ -251,7 +251,7 @@ describe('with the interrupt controllers in the kernel', () => {
     expect(runTo(vcpu, 0x81)).toBe(10)
     let told = false
     void ended.then(() => (told = true))
-    // Until the guest has come to tell the interrupt's end to both PICs.
+    // This runs until the guest has signalled the interrupt's end to both PICs.
     for (; !told; await sleep(1)) vcpu.run({ timeoutMs: 20 })
     expect(await ended).toEqual([1])
   })
@@ -288,7 +288,7 @@ describe('with the interrupt controllers in the kernel', () => {
     const vcpu = realMode('sti; 1: hlt; jmp 1b', { vector: 0x40, source: 'mov $64, %al; out %al, $0x81; iret' })
     const lapic = vcpu.lapic.get()
     const view = new DataView(lapic.buffer, lapic.byteOffset)
-    // Spurious-interrupt vector register: enable (Intel SDM volume 3, 12.9).
+    // This sets the enable bit of the spurious-interrupt vector register (Intel SDM volume 3, 12.9).
     view.setUint32(0xf0, 0x1ff, true)
     vcpu.lapic.set(lapic)
     expect(new DataView(vcpu.lapic.get().slice().buffer).getUint32(0xf0, true)).toBe(0x1ff)
@@ -297,7 +297,7 @@ describe('with the interrupt controllers in the kernel', () => {
   })
 
   test('what cannot be done says why', () => {
-    // Linux 6.1 makes a timer that reaches nobody; 6.12 and later refuse.
+    // Linux 6.1 makes a timer whose interrupts reach nothing; 6.12 and later refuse.
     if (kernelIsAtLeast(6, 12)) expect(checkedError(() => vm.interrupts.createPit(), 'ioctl').message).toContain('createIrqchip() first')
     checkedError(() => vm.interrupts.setLine(1, true), 'ioctl')
     // Whether an irqfd that leads nowhere is refused depends on the kernel: Linux 6.1 takes it.

@@ -12,17 +12,17 @@ import { vm } from '../support/vm.js'
 
 const run = (vcpu: Vcpu): Exit => vcpu.run({ timeoutMs: patience })
 
-/** Hands on an exit that must be of this kind. */
+/** Returns an exit that must be of this kind. */
 function as<R extends Exit['reason']>(reason: R, exit: Exit | undefined): Extract<Exit, { reason: R }> {
   expect(exit).toMatchObject({ reason })
   return exit as Extract<Exit, { reason: R }>
 }
 const next = <R extends Exit['reason']>(vcpu: Vcpu, reason: R) => as(reason, run(vcpu))
 
-/** Where real-mode guests find devices: behind their memory. */
+/** Real-mode guests find devices here, behind their memory. */
 const device = 0xf_0000
 const withDevice = (source: string) => realMode(vm, `mov $0xf000, %ax; mov %ax, %ds; ${source}`, device)
-/** Real-mode code whose #GP (vector 13) is told at port 0x99. */
+/** Real-mode code whose #GP (vector 13) is reported at port 0x99. */
 const withFaultHandler = (source: string) => realMode(vm, `movw $fault, 13 * 4; movw $0, 13 * 4 + 2; ${source}; hlt; fault: out %al, $0x99; hlt`)
 
 const userSpaceMsr = 188 // KVM_CAP_X86_USER_SPACE_MSR
@@ -125,7 +125,7 @@ test('a hypercall gives the guest what is assigned to result', (context) => {
   expect(exit.arguments.slice(0, 3)).toEqual([gpa, pages, attributes].map(BigInt))
   for (const wrong of [1, -1n, 2n ** 64n]) expect(checkedError(() => (exit.result = wrong as bigint), 'argument').argument).toBe('result')
   exit.result = 0xffff_ffff_ffff_fff0n
-  // The second is not answered.
+  // The second exit is not answered.
   next(vcpu, 'hypercall')
   expect(run(vcpu)).toEqual({ reason: 'hlt' })
   expect(vcpu.registers.get()).toMatchObject({ rdi: 0xffff_ffff_ffff_fff0n, rsi: 0n })
@@ -325,7 +325,7 @@ describe('finishExit()', () => {
     const vcpu = realMode(vm, 'out %al, $0x10; movb $1, (0x5000); in $0x60, %al; hlt')
     const handlers = {
       'io-out': () => {
-        // Until the guest has left by the exit after this.
+        // This waits until the guest has left by the exit after this one.
         while (vm.memory.read(0x5000, 1)[0] === 0 || isRunning(vcpu));
         throw new Error('of the handler')
       },

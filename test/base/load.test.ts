@@ -17,7 +17,7 @@ function filled(word: bigint, size = 4 * KiB): Mapping {
   return mapping
 }
 
-/** Counts what a guest should not see; its MMIO reads are answered by the word it expects. */
+/** Counts what a guest should not see, and answers its MMIO reads by the word that it expects. */
 class Watch {
   mmio: { gpa: number; isWrite: boolean }[] = []
   wrong = 0
@@ -35,20 +35,20 @@ class Watch {
     }
     this.ended = vcpus.map((vcpu) => vcpu.start(handlers))
   }
-  /** Each guest has begun: where there is one processor, its thread may come late. */
+  /** Waits until each guest has begun: with one processor, a guest's thread may come late. */
   async underway(counter: 'r9' | 'rbx' = 'r9'): Promise<this> {
     for (const vcpu of this.#vcpus)
       for (let done = false; !done; ) {
         await vcpu.pause()
         done = vcpu.registers.get()[counter] > 1n
         vcpu.resume()
-        // Time to get somewhere: a guest that is taken out at each fault makes none.
+        // This gives the guests time to get somewhere: a guest that is taken out at each fault makes no progress.
         await sleep(5)
       }
     return this
   }
 
-  /** Every run ended because it was told to, and the guests did something. */
+  /** Expects that every run ended because it was told to, and that the guests did something. */
   async stop(counter: 'r9' | 'rbx' = 'r9'): Promise<void> {
     for (const vcpu of this.#vcpus) await vcpu.stop()
     for (const end of await Promise.all(this.ended)) expect(end).toEqual({ reason: 'stopped' })
@@ -126,7 +126,7 @@ describe('memory under load', () => {
       mapping.advise('dontneed', offset, 2 * MiB)
       await turn()
     }
-    // All of it was thrown away at least once, and the guest goes on: its next round writes every page anew.
+    // Every page was thrown away at least once, and the guest goes on: its next round writes every page anew.
     mapping.advise('dontneed')
     while (mapping.read(size - 4096, 1)[0] === 0) await turn()
     await watch.stop('rbx')
@@ -172,7 +172,7 @@ describe('memory under load', () => {
   test('the guest reads what the host writes, and the other way round, while it runs', async () => {
     const mapping = Mapping.anonymous(8 * KiB)
     vm.memslots.create({ gpa: here, mapping })
-    // Copies each new value of the first page's word to the second page.
+    // This guest copies each new value of the first page's word to the second page.
     const copier = '1: mov (%rdi), %rax; cmp %rbx, %rax; je 1b; mov %rax, 4096(%rdi); mov %rax, %rbx; inc %r9; jmp 1b'
     const watch = new Watch(programs(vm, [{ source: copier, registers: { rdi: BigInt(here), rbx: 0n } }]))
     const word = (value: number) => new Uint8Array(new BigUint64Array([BigInt(value)]).buffer)

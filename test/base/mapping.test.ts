@@ -41,7 +41,7 @@ describe.each(Object.entries(makers))('%s memory', (_, make) => {
       expect(after.map((frame) => frame !== 0)).toEqual(before.map((frame) => frame !== 0))
       expect(after.filter((frame) => frame !== 0 && before.includes(frame))).toEqual([])
       expect(after.filter((frame) => frame !== 0)).toHaveLength(8)
-      // Not by toEqual(), which takes a second for each such array in an emulated machine.
+      // toEqual() takes a second for each such array in an emulated machine.
       expect(mapping.read(16 * KiB, 32 * KiB).every((byte) => byte === 0)).toBe(true)
     }
   })
@@ -157,7 +157,7 @@ test('hugetlb memory works, or the error says how to get it', (context) => {
 })
 
 test('an address is honoured, and never takes over memory that is mapped', () => {
-  // Which addresses are free differs by run and by sanitizer: the middle of a gap that a large mapping leaves is.
+  // The free addresses differ by run and by sanitizer, but the middle of the gap that a large mapping leaves is free.
   const gap = Mapping.anonymous(1024 * MiB)
   const address = gap.address + 512 * MiB
   gap.close()
@@ -189,7 +189,7 @@ test('a mapping behind a slot outlives its handle, and closing it by name says w
   mapping.close()
 })
 
-/** Kilobytes of huge pages in a mapping, of /proc/self/smaps. */
+/** Kilobytes of huge pages in a mapping, from /proc/self/smaps. */
 function hugeIn({ address }: Mapping): number {
   const smaps = readFileSync('/proc/self/smaps', 'utf8')
   const own = smaps.slice(smaps.indexOf(`${address.toString(16)}-`))
@@ -263,7 +263,7 @@ test('the pages of a large and almost empty memory are found, and remapped each 
   using vm = kvm.createVm()
   const size = 1024 * GiB
   using mapping = Mapping.memfd(size)
-  // Above what is looked at page by page, and near enough for kernels that know no ranges.
+  // Two places lie beyond the 4 GiB below which each page is looked at, but near enough for kernels that know no ranges.
   const places = [0, 4096, 4 * GiB + 8192, 5 * GiB]
   for (const offset of places) mapping.write(offset, new Uint8Array([1]))
   const slots = [0, 600 * GiB].map((offset) => vm.memslots.create({ gpa: offset, mapping, offset, size: 8 * GiB }))

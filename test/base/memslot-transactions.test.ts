@@ -1,4 +1,4 @@
-// What may be done while a transaction is put together, and in which order its changes are made.
+// Tests what may be done while a transaction is put together, and in which order its changes are made.
 import { type DirtyLogMode, KiB, Mapping, type Memslot, type MemslotTransaction, Vm } from 'node-kvm'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { native } from '../../lib/abi/native.js'
@@ -204,7 +204,7 @@ describe('the order of changes', () => {
       expectOneTable(vm, same)
     }
     mapping.close()
-    // States too are as before: no environment is told of a conflict for it.
+    // The slots' states are as before, too: no environment is told of a conflict because of it.
     same.memslots.transaction((tx) => tx.delete(same.memslots.lookup(0) as Memslot))
     slots[1]?.move(0)
     expectOneTable(vm, same)
@@ -255,7 +255,7 @@ test('the add-on refuses numbers that are none, slots that are named twice, and 
   }
   expect(() => bare.changeMemslots(new Uint8Array(64) as never, [region])).toThrow(TypeError)
   expect(() => bare.changeMemslots(new Float64Array(7), [region])).toThrow(TypeError)
-  // Past the region's end, of size 0, without a region, of a slot that is not.
+  // These go past the region's end, have size 0, have no region, or name a slot that does not exist.
   for (const numbers of [created.with(3, 8192), created.with(4, 4096), created.with(3, 0), [0, 1, 0, 4096, 0, 0, -1, 0]])
     expect(make(...numbers)).toBeLessThan(0)
   expect(bare.changeMemslots(new Float64Array(created), [null])).toBeLessThan(0)
@@ -266,7 +266,7 @@ test('the add-on refuses numbers that are none, slots that are named twice, and 
   expect(make(...moved, ...moved)).toBeLessThan(0)
   expect(bare.generation).toBe(1)
   bare.close()
-  // Closed or not, a refusal says which change it is of.
+  // Whether the VM is closed or not, a refusal says which change it concerns.
   const late = new Float64Array(moved)
   expect(bare.changeMemslots(late, [null])).toBeLessThan(0)
   expect([...late.subarray(0, 2)]).toEqual([-1, 0])

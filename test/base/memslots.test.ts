@@ -16,7 +16,7 @@ const page = () => Mapping.anonymous(4 * KiB)
 
 // Case A01.
 test('every slot up to the limit can be created, and one more is refused with the limit named', (context) => {
-  if (inLab?.endsWith('-shadow')) skip(context, 'shadow paging keeps 24 KiB for each slot, in all more than a machine of the lab has')
+  if (inLab?.endsWith('-shadow')) skip(context, 'shadow paging keeps 24 KiB for each slot, which is more in all than a machine of the lab has')
   expect(vm.memslots.limit).toBeGreaterThan(0)
   const mapping = page()
   for (let slot = 0; slot < vm.memslots.limit; slot++) vm.memslots.create({ gpa: slot * 4 * KiB, mapping })
@@ -28,7 +28,7 @@ test('every slot up to the limit can be created, and one more is refused with th
   expect(vm.memslots.create({ gpa: 0x1_0000_0000, mapping }).id).toBe(last.id)
 })
 
-/** Shadow paging always does; with the TDP MMU, kernels before 6.9 make room in the pool all the same (seen: 6.1 does, 6.12 does not). */
+/** Shadow paging always does. With the TDP MMU, kernels before 6.9 also make room in the pool (6.1 was seen to do so, and 6.12 not to). */
 function takesRootFromPool({ tdpMmu, kernel }: Host): boolean {
   const [major, minor] = kernel.split('.').map(Number) as [number, number]
   return !tdpMmu || major < 6 || (major === 6 && minor < 9)
@@ -42,7 +42,7 @@ test('a vCPU without any memslot does not run: it is an internal error, or ENOSP
   vcpu.registers.setSpecial(special)
   vcpu.registers.set({ rip: 0n, rflags: 2n })
   if (takesRootFromPool(describeHost())) {
-    // The pool is sized by the memslots: KVM_RUN itself fails.
+    // The memslots determine the pool's size, so KVM_RUN itself fails.
     const error = checkedError(() => vcpu.run({ timeoutMs: patience }), 'ioctl')
     expect(error.errno).toBe('ENOSPC')
     expect(error.message).toContain('no memslots')
@@ -52,7 +52,7 @@ test('a vCPU without any memslot does not run: it is an internal error, or ENOSP
 // Case A03.
 test('every flag bit that the kernel does not support is EINVAL, and so is one of the second form on the first', () => {
   const mapping = page()
-  // 1 LOG_DIRTY_PAGES, 2 READONLY, 4 GUEST_MEMFD, which is a flag of the second form.
+  // 1 is LOG_DIRTY_PAGES, 2 is READONLY, 4 is GUEST_MEMFD, which is a flag of the second form.
   const unsupported = Array.from({ length: 32 }, (_, bit) => 2 ** bit).filter((flag) => flag > 2)
   expect(unsupported.length).toBe(30)
   for (const flags of unsupported) expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping, flags }), 'ioctl').errno).toBe('EINVAL')
@@ -193,7 +193,7 @@ describe('a guest_memfd', () => {
     const mapping = Mapping.anonymous(64 * KiB)
     expect(checkedError(() => vm.memslots.create({ gpa: 0, mapping, guestMemfd: foreign }), 'ioctl').errno).toBe('EINVAL')
     vm.memslots.create({ gpa: 0, mapping, guestMemfd: own })
-    // EEXIST where the guest addresses overlap too; for the pages alone 6.18 says EINVAL.
+    // The kernel says EEXIST where the guest addresses overlap too; for the pages alone 6.18 says EINVAL.
     expect(['EEXIST', 'EINVAL']).toContain(checkedError(() => vm.memslots.create({ gpa: 0x10_0000, mapping, guestMemfd: own }), 'ioctl').errno)
     expect(checkedError(() => vm.memslots.create({ gpa: 0x20_0000, mapping, guestMemfd: own, guestMemfdOffset: 4 * KiB }), 'argument').argument).toBe(
       'guestMemfdOffset'

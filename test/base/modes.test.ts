@@ -7,7 +7,9 @@ import { vm } from '../support/vm.js'
 
 const tables = 0x1_0000
 const stack = 0x8000
-/** Each reads a device, so that the read can be left unanswered, and tells what it is: `out` of the width of its mode's addresses. */
+/**
+ * Each guest reads a device, so that the read can be left unanswered, and then writes its mode to a port: `out` of the width of its mode's addresses.
+ */
 const guests = {
   real: { at: 0x1000, source: 'mov $0x1234, %ax; mov $0xffff, %bx; mov %bx, %ds; mov %ds:(0x7ff0), %cl; out %al, $1; in $0x60, %al; out %al, $4' },
   protected: { at: 0x2000, source: 'mov $0x1234, %eax; mov 0x80000000, %ecx; push %eax; pop %ebx; out %ax, $2; in $0x60, %al; out %al, $4' },
@@ -35,7 +37,7 @@ function enter(vcpu: Vcpu, name: Name): Vcpu {
 }
 const run = (vcpu: Vcpu): Exit => vcpu.run({ timeoutMs: patience })
 
-/** The guest from its beginning: the device's answer arrives, and the mode is the one that was asked for. */
+/** Runs the guest from its beginning: the device's answer arrives, and the mode is the one that was asked for. */
 function runWhole(vcpu: Vcpu, name: Name): void {
   const read = run(vcpu)
   if (read.reason !== 'mmio') throw new Error(`${name}: ${JSON.stringify({ ...read, data: undefined })}`)
@@ -51,7 +53,7 @@ function runWhole(vcpu: Vcpu, name: Name): void {
   expect(cs.selector & 3).toBe(name === 'long at ring 3' ? 3 : 0)
 }
 
-/** Where the first guest is left. */
+/** The point at which the first guest is left. */
 const befores: Record<string, (vcpu: Vcpu) => void> = {
   'before the first run': () => {},
   'with a read of a device unanswered': (vcpu) => {
@@ -70,7 +72,7 @@ describe.each(Object.entries(befores))('enter() %s', (_, leave) => {
     const vcpu = enter(prepare(), first)
     leave(vcpu)
     runWhole(enter(vcpu, second), second)
-    // And back, which has the state that the second left.
+    // Then it goes back to the first mode, from the state that the second guest left.
     runWhole(enter(vcpu, first), first)
   })
 })
@@ -83,7 +85,7 @@ describe('enter()', () => {
       return special
     }
     const fresh = names.map(state)
-    // Long mode with a table of interrupts, a page fault's address, another task priority, and a non-maskable interrupt that waits.
+    // The vCPU is left in long mode with a table of interrupts, a page fault's address, another task priority, and a pending non-maskable interrupt.
     enter(vcpu, 'long')
     vcpu.registers.setSpecial({ cr2: 0xdead_000n, cr8: 5n, idt: { base: 0x5000n, limit: 0xfff }, fs: { base: 0x1234n }, ldt: { selector: 0x28 } })
     vcpu.events.nmi()
@@ -129,7 +131,7 @@ describe('enter()', () => {
     vcpu.registers.set({ rip: BigInt(guests.real.at), rsp: BigInt(stack), rflags: 2n })
     runWhole(vcpu, 'real')
     runWhole(enter(vcpu, 'protected'), 'protected')
-    // Kernels before 5.16 take one at any time.
+    // Kernels before 5.16 let CPUID be set at any time.
     let refused = false
     try {
       enter(vcpu, 'long')

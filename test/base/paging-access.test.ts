@@ -1,5 +1,5 @@
-// Accesses that KVM makes itself, for a string instruction, which it emulates everywhere: they heed no signal while they wait for a page.
-// The thread that would serve the page runs the vCPU, so that the page is taken from the access first.
+// Tests accesses that KVM itself makes, for a string instruction, which it emulates everywhere: they heed no signal while they wait for a page. The
+// thread that would serve the page runs the vCPU, so the page is first taken from the access.
 
 import { readFileSync } from 'node:fs'
 import { type FaultHandler, KiB, Mapping, MiB, type Vcpu } from 'node-kvm'
@@ -27,7 +27,7 @@ function guestOf(source: string, onMissing: FaultHandler) {
 
 const pause = (milliseconds: number) => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds)
 
-/** What the guest sends to its port, next. */
+/** What the guest sends to its port next. */
 function sent(vcpu: Vcpu): number[] | string {
   const exit = vcpu.run({ timeoutMs: patience })
   return exit.reason === 'io-out' ? [...exit.data] : exit.reason
@@ -74,7 +74,7 @@ describe('an access that KVM makes itself', () => {
     await missing
     vm.close()
     const how = await said
-    // Its page is never answered: what the other tests run would wait for it.
+    // The page is never answered, and the vCPUs of the other tests would wait for it.
     paging.close()
     await runner.terminate()
     expect(how).toBe('closed')
@@ -85,7 +85,7 @@ describe('an access that KVM makes itself', () => {
     const { vcpu } = guestOf(`mov $${lazyGpa}, %si; outsb`, () => pageOf(7))
     const other = vm.createVcpu().enter('real', { ip: 0 })
     const over = other.start({ mmio: () => {}, memory: () => {}, 'io-out': () => {} })
-    // Without a turn of the event loop, in which the page would be served.
+    // The event loop does not turn here, since it would serve the page.
     while (!isRunning(other)) pause(1)
     vm.memslots.create({ gpa: MiB, mapping: Mapping.anonymous(page) }).delete()
     expect([sent(vcpu), sent(vcpu)]).toEqual([[7], 'hlt'])

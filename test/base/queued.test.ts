@@ -4,7 +4,7 @@ import { beforeEach, expect, test } from 'vitest'
 import { skip } from '../support/skip.js'
 import { kvm, vm } from '../support/vm.js'
 
-// The guest writes these to 0x10, where they are queued; then it reads 0x20, which it waits for, writes that to 0x21, and halts.
+// The guest writes these to 0x10, where they are queued. Then it reads 0x20, for which it waits, writes the value to 0x21, and halts.
 const written = [1, 2, 3, 4, 5, 6, 7, 8, 9]
 const doneAt = 0x500
 
@@ -15,7 +15,7 @@ beforeEach(() => {
   ram.write(0x1000, assemble(source, { mode: 'real', at: 0x1000 }))
 })
 
-/** Starts, and comes back when all is queued and nothing was told yet. */
+/** Starts the vCPU, and returns when everything is queued and nothing was told yet. */
 function start(vcpu: Vcpu, handlers: ExitHandlers): Promise<RunEnd> {
   const running = vcpu.start(handlers, { queued: [{ port: 0x10 }] })
   while (vm.memory.read(doneAt, 1)[0] === 0);
@@ -47,7 +47,7 @@ test.each<[string, () => unknown]>([
   await expect(start(vcpu, handlers(true))).rejects.toThrow('of the handler')
   expect(seen.slice(0, 9)).toEqual(written)
   expect(vcpu.state).toBe('stopped')
-  // Whether it was kicked before it read the port or after.
+  // It does not matter whether it was kicked before it read the port or after.
   expect((await vcpu.start(handlers(false))).reason).toBe('hlt')
   expect(seen).toEqual([...written, 'in', 0x77])
 })

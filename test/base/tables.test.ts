@@ -90,7 +90,7 @@ test('a dump of 300 slots that move is whole unless it is told as torn', async (
       continue
     }
     whole++
-    // At any moment the slots that were moved are those up to some place, in the order of the moves: all others stand where they stood.
+    // At any moment the moved slots are the first ones, in the order of the moves, and all others are where they were.
     expect(memslots).toHaveLength(300)
     const away = memslots.map((slot) => first.indexOf(slot.gpa) < 0)
     expect(memslots.every((slot, index) => slot.gpa === first[index] + (away[index] ? 64 * KiB : 0))).toBe(true)
@@ -139,7 +139,7 @@ test('a transparent huge page is at level 2, is split when one page is given bac
   await target.do('touch', { gpa, pages: 512, how: 'read' })
   const second = read()
   const split = diff(first, second).filter(({ kind }) => kind === 'split')
-  // The one page came anew: it is another frame, and of a level below as well.
+  // The one page came anew: it is another frame, and at a lower level, too.
   expect(split.reduce((sum, each) => sum + each.size, 0)).toBe(2 * MiB)
   expect(split[0]).toMatchObject({ gpa, before: { level: 2 }, after: { level: 1 } })
   await target.do('touch', { gpa, pages: 512, how: 'write' })

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
-import { type Exit, KiB, Mapping, type MemoryError, MiB, type Vcpu } from 'node-kvm'
+import { KiB, Mapping, type MemoryError, MiB } from 'node-kvm'
 import { assemble, Guest } from 'node-kvm/testing'
 import { describe, expect, test } from 'vitest'
 import { library } from '../support/built.js'
@@ -10,19 +10,12 @@ import { checkedError } from '../support/errors.js'
 import { kernelIsAtLeast } from '../support/kernel.js'
 import { patience } from '../support/patience.js'
 import { descriptors, threadFiles, threads } from '../support/process.js'
-import { untilRunning } from '../support/running.js'
+import { realModeGuest, untilRunning } from '../support/running.js'
 import { inLab, skip, skipWhereSlow } from '../support/skip.js'
 import { kvm, vm } from '../support/vm.js'
 
-/** With interrupts on, for Bochs: see vcpu.test.ts. */
+/** Interrupts are on because of Bochs: see vcpu.test.ts. */
 const endless = 'sti; 1: jmp 1b'
-
-function guest(source: string, target = vm): Vcpu {
-  const ram = Mapping.anonymous(2 * MiB)
-  target.memslots.create({ gpa: target.memslots.length * 4 * MiB, mapping: ram })
-  ram.write(0x1000, assemble(source, { mode: 'real', at: 0x1000 }))
-  return target.createVcpu().enter('real', { ip: 0x1000 })
-}
 
 async function refused(promise: Promise<unknown>, code: string) {
   await expect(promise).rejects.toMatchObject({ name: 'KvmError', code })
@@ -30,7 +23,7 @@ async function refused(promise: Promise<unknown>, code: string) {
 
 describe('a vCPU on a thread of its own', () => {
   test('calls handlers in the event loop, takes their answers, and ends with the exit that has none', async () => {
-    const vcpu = guest('mov $0x3f8, %dx; mov $65, %al; out %al, %dx; in $0x60, %al; out %al, %dx; hlt')
+    const vcpu = realModeGuest(vm, 'mov $0x3f8, %dx; mov $65, %al; out %al, %dx; in $0x60, %al; out %al, %dx; hlt')
     const seen: unknown[] = []
     const running = vcpu.start({
       'io-out': ({ port, data }) => seen.push([port, data[0]]),
@@ -51,7 +44,7 @@ describe('a vCPU on a thread of its own', () => {
   })
 
   test('lets timers run while the guest never exits, and stops', async () => {
-    const vcpu = guest(endless)
+    const vcpu = realModeGuest(vm, endless)
     const running = vcpu.start({})
     await sleep(20)
     expect(vcpu.state).toBe('running')
@@ -66,7 +59,7 @@ describe('a vCPU on a thread of its own', () => {
       return Number(/se\.slice\s*:\s*(\d+)/.exec(file ?? '')?.[1] ?? skip(context, 'this kernel does not tell the length of turns in /proc'))
     }
     if (!kernelIsAtLeast(6, 12)) skip(context, 'before Linux 6.12 all threads have turns of one length')
-    const vcpu = guest(endless)
+    const vcpu = realModeGuest(vm, endless)
     const running = vcpu.start({})
     await untilRunning(vcpu)
     const [ours, usual] = [sliceOf('kvm-vcpu-0'), sliceOf(readFileSync('/proc/self/comm', 'utf8').trim())]
@@ -76,7 +69,7 @@ describe('a vCPU on a thread of its own', () => {
   })
 
   test('is parked and goes on, and its registers are there while it is parked and refused while it runs', async () => {
-    const vcpu = guest('sti; 1: inc %ebx; jmp 1b')
+    const vcpu = realModeGuest(vm, 'sti; 1: inc %ebx; jmp 1b')
     const running = vcpu.start({})
     await untilRunning(vcpu)
     expect(checkedError(() => vcpu.registers.get(), 'busy').message).toContain('pause()')
@@ -101,7 +94,7 @@ describe('a vCPU on a thread of its own', () => {
   })
 
   test('has its registers inside a handler', async () => {
-    const vcpu = guest('mov $5, %ebx; out %al, $0x10; hlt')
+    const vcpu = realModeGuest(vm, 'mov $5, %ebx; out %al, $0x10; hlt')
     let rbx: bigint | undefined
     await vcpu.start({
       'io-out': () => {
@@ -112,7 +105,7 @@ describe('a vCPU on a thread of its own', () => {
   })
 
   test('says what is illegal in its state', async () => {
-    const vcpu = guest(endless)
+    const vcpu = realModeGuest(vm, endless)
     await refused(vcpu.pause(), 'state')
     checkedError(() => vcpu.resume(), 'state')
     const running = vcpu.start({})
@@ -129,7 +122,7 @@ describe('a vCPU on a thread of its own', () => {
   })
 
   test('is stopped by a handler that throws, whose error reaches the caller, and can be started where it was', async () => {
-    const vcpu = guest('mov $1, %al; out %al, $0x10; mov $2, %al; out %al, $0x10; hlt')
+    const vcpu = realModeGuest(vm, 'mov $1, %al; out %al, $0x10; mov $2, %al; out %al, $0x10; hlt')
     const error = new Error('of the handler')
     await expect(
       vcpu.start({
@@ -144,7 +137,7 @@ describe('a vCPU on a thread of its own', () => {
   })
 
   test('can be paused, stopped and closed though a handler never answers', async () => {
-    const vcpu = guest('1: out %al, $0x10; jmp 1b')
+    const vcpu = realModeGuest(vm, '1: out %al, $0x10; jmp 1b')
     const never = () => new Promise(() => {})
     let calls = 0
     const running = vcpu.start({
@@ -165,7 +158,7 @@ describe('a vCPU on a thread of its own', () => {
   })
 
   test('ends its run at stop() in a handler, and the answer given before counts', async () => {
-    const vcpu = guest('in $0x60, %al; mov %al, %bl; hlt')
+    const vcpu = realModeGuest(vm, 'in $0x60, %al; mov %al, %bl; hlt')
     const end = await vcpu.start({
       'io-in': (exit) => {
         exit.data[0] = 9
@@ -178,7 +171,7 @@ describe('a vCPU on a thread of its own', () => {
   })
 
   test('is ended by an AbortSignal', async () => {
-    const vcpu = guest(endless)
+    const vcpu = realModeGuest(vm, endless)
     const controller = new AbortController()
     const running = vcpu.start({}, { signal: controller.signal })
     await sleep(5)
@@ -189,7 +182,7 @@ describe('a vCPU on a thread of its own', () => {
   })
 
   test('tells a kick to a handler for it, and is harmed by none without', async () => {
-    const vcpu = guest(endless)
+    const vcpu = realModeGuest(vm, endless)
     let kicks = 0
     const running = vcpu.start({ interrupted: () => void kicks++ })
     for (let kick = 1; kick <= 5; kick++) {
@@ -207,7 +200,7 @@ describe('a vCPU on a thread of its own', () => {
   })
 
   test('ends its thread when it is closed, or its VM, while it runs', async () => {
-    const one = guest(endless)
+    const one = realModeGuest(vm, endless)
     const other = vm.createVcpu().enter('real', { ip: 0x1000 })
     const ends = [one.start({}), other.start({})]
     await sleep(5)
@@ -221,7 +214,7 @@ describe('a vCPU on a thread of its own', () => {
   })
 
   test('refuses misspelled options and handlers that are none', () => {
-    const vcpu = guest('hlt')
+    const vcpu = realModeGuest(vm, 'hlt')
     checkedError(() => vcpu.start({}, { signals: 1 } as never), 'argument')
     checkedError(() => vcpu.start(null as never), 'argument')
     expect(checkedError(() => vcpu.start({ hlt: 5 as never }), 'argument').argument).toContain('hlt')
@@ -230,7 +223,7 @@ describe('a vCPU on a thread of its own', () => {
   })
 
   test('takes an object with handle() for a handler', async () => {
-    const vcpu = guest('mov $0xf000, %ax; mov %ax, %ds; mov %eax, (8); hlt')
+    const vcpu = realModeGuest(vm, 'mov $0xf000, %ax; mov %ax, %ds; mov %eax, (8); hlt')
     vm.memslots.lookup(0)?.resize(MiB - 64 * KiB)
     const bus = {
       seen: [] as number[],
@@ -243,94 +236,7 @@ describe('a vCPU on a thread of its own', () => {
   })
 })
 
-describe('queued writes', () => {
-  test('come in order, before any later exit, and without an exit each', async () => {
-    const vcpu = guest('mov $200, %cx; mov $0x3f8, %dx; 1: mov %cl, %al; out %al, %dx; loop 1b; in $0x60, %al; out %al, $0x80; out %al, %dx; hlt')
-    const seen: (number | string)[] = []
-    const end = await vcpu.start(
-      {
-        'io-out': ({ port, data }) => seen.push(port === 0x80 ? 'other' : (data[0] as number)),
-        'io-in': (exit) => {
-          seen.push('in')
-          exit.data[0] = 77
-        }
-      },
-      { queued: [{ port: 0x3f8 }] }
-    )
-    expect(end.reason).toBe('hlt')
-    expect(seen).toEqual([...Array.from({ length: 200 }, (_, index) => 200 - index), 'in', 'other', 77])
-  })
-
-  test('leave the exit after them as it was though their handler runs another vCPU', async () => {
-    const other = guest('1: out %al, $0x21; jmp 1b')
-    const vcpu = vm.createVcpu().enter('real', { ip: 0x1800 })
-    vm.memory.write(0x1800, assemble('out %al, $0x10; out %ax, $0x20; hlt', { mode: 'real', at: 0x1800 }))
-    const seen: unknown[] = []
-    await vcpu.start(
-      {
-        'io-out': ({ port, size }) => {
-          if (port === 0x10) seen.push(other.run())
-          else seen.push([port, size])
-        }
-      },
-      { queued: [{ port: 0x10 }] }
-    )
-    expect(seen).toMatchObject([{ port: 0x21, size: 1 }, [0x20, 2]])
-  })
-
-  test('of MMIO carry their address and data', async () => {
-    const vcpu = guest('mov $0xf000, %ax; mov %ax, %ds; movl $0x11223344, (8); movw $0x5566, (16); hlt')
-    vm.memslots.lookup(0)?.resize(MiB - 64 * KiB)
-    const seen: Exit[] = []
-    const end = await vcpu.start({ mmio: (exit) => void seen.push(exit) }, { queued: [{ gpa: 0xf0000, size: 4096 }] })
-    expect(end.reason).toBe('hlt')
-    expect(seen).toMatchObject([
-      { gpa: 0xf0008, isWrite: true, size: 4, data: new Uint8Array([0x44, 0x33, 0x22, 0x11]) },
-      { gpa: 0xf0010, size: 2, data: new Uint8Array([0x66, 0x55]) }
-    ])
-  })
-
-  test('are all delivered though a handler throws, and the exit after them is there for the next run', async () => {
-    const vcpu = guest('mov $0x3f8, %dx; mov $9, %cx; 1: mov %cl, %al; out %al, %dx; loop 1b; in $0x60, %al; mov %al, %bl; hlt')
-    const seen: number[] = []
-    const running = vcpu.start(
-      {
-        'io-out': ({ data }) => {
-          seen.push(data[0] as number)
-          if (seen.length === 2) throw new Error('of the handler')
-        },
-        'io-in': () => expect.unreachable()
-      },
-      { queued: [{ port: 0x3f8 }] }
-    )
-    // All is written, and the exit there, before the event loop comes to look.
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, inLab ? 2000 : 100)
-    await expect(running).rejects.toThrow('of the handler')
-    expect(seen).toEqual([9, 8, 7, 6, 5, 4, 3, 2, 1])
-    const exit = vcpu.run({ timeoutMs: patience })
-    expect(exit).toMatchObject({ reason: 'io-in', port: 0x60 })
-    if (exit.reason === 'io-in') exit.data[0] = 0x55
-    expect(vcpu.run({ timeoutMs: patience })).toEqual({ reason: 'hlt' })
-    expect(vcpu.registers.get().rbx & 0xffn).toBe(0x55n)
-  })
-
-  test('wait for their listener, who loses nothing, though the guest writes without end', async () => {
-    const vcpu = guest('xor %eax, %eax; 1: out %eax, $0x10; inc %eax; jmp 1b')
-    let next = 0
-    const running = vcpu.start(
-      {
-        'io-out': ({ data }) => {
-          expect(new DataView(data.buffer, data.byteOffset).getUint32(0, true)).toBe(next++)
-          if (next === (inLab ? 300 : 3000)) void vcpu.stop()
-        }
-      },
-      { queued: [{ port: 0x10 }] }
-    )
-    expect(await running).toEqual({ reason: 'stopped' })
-  })
-})
-
-/** A process of its own, with `vcpu` running a guest that never exits: how it ended, and what it said. */
+/** Runs a separate process in which `vcpu` runs a guest that never exits, and returns how the process ended and its output. */
 async function processWithVcpu(then: string): Promise<{ status: number | null; signal: string | null; stdout: string }> {
   const source = `
     import { Kvm, Mapping } from ${library}
@@ -381,7 +287,7 @@ test('VMs that are closed while their vCPUs run leave no thread and no descripto
 })
 
 test('a kick between two runs of start() is not swallowed by stop(): the next run answers it', async () => {
-  const vcpu = guest(endless)
+  const vcpu = realModeGuest(vm, endless)
   const running = vcpu.start({})
   await vcpu.pause()
   vcpu.kick()
@@ -392,7 +298,7 @@ test('a kick between two runs of start() is not swallowed by stop(): the next ru
 })
 
 test('a handler for `interrupted` hears of kicks, and not of pause()', async () => {
-  const vcpu = guest(endless)
+  const vcpu = realModeGuest(vm, endless)
   let kicks = 0
   const running = vcpu.start({ interrupted: () => void kicks++ })
   await untilRunning(vcpu)
@@ -409,7 +315,7 @@ test('an application processor begins with INIT and SIPI within one start()', as
   const ram = Mapping.anonymous(2 * MiB)
   vm.memslots.create({ gpa: 0, mapping: ram })
   ram.write(0x1000, assemble('mov $65, %al; out %al, $0x10; 1: jmp 1b', { mode: 'real', at: 0x1000 }))
-  // Intel SDM volume 3, 10.4.4: the local APIC on, INIT to all others, then SIPI with vector 1.
+  // Intel SDM volume 3, 10.4.4: turn the local APIC on, send INIT to all others, then SIPI with vector 1.
   const boot = 'movl $0x1ff, 0xfee000f0; movl $0xc4500, 0xfee00300; mov $1000, %ecx; 1: loop 1b; movl $0xc4601, 0xfee00300; out %al, $0x11; 2: jmp 2b'
   ram.write(0x3000, assemble(boot, { mode: 'protected', at: 0x3000 }))
   const first = vm.createVcpu().enter('protected', { ip: 0x3000 })
@@ -429,7 +335,7 @@ describe('memory that the host cannot give', () => {
     page.protect('none')
     const faults: MemoryError[] = []
     const { vcpu } = g
-    // Comes back with the error, or where the kernel tells more with that exit; the guest is at its access.
+    // The read returns the error or, where the kernel reports more with that exit, throws; the guest is at its access.
     try {
       expect(g.read(0x20_0000)).toMatchObject({ reason: 'failed', exit: { reason: 'memory-fault' } })
     } catch (error) {

@@ -48,7 +48,7 @@ describe("this process's VM", () => {
     page.write(0, new Uint8Array([1]))
     vm.memslots.create({ gpa: 0xa000, mapping: page })
     guest.write(0xa000, 1n)
-    // Of this page alone: the host may take others away at any time.
+    // This reads only this page, because the host may take others away at any time.
     const read = () => tables(vm, { gpa: 0xa000, size: 4 * KiB })
     const before = read()
     page.protect('r')
@@ -97,7 +97,7 @@ describe("this process's VM", () => {
       expect(at(0x1_a000)).toMatchObject({ agrees: true, slot: { backing: 'memfd' }, host: { present: true, fileOrShared: true, anonymous: false } })
       expect(at(0x2_a000)).toMatchObject({ agrees: true, slot: { backing: 'file', path }, host: { present: true, fileOrShared: true } })
       expect(at(0x3_a000)).toMatchObject({ agrees: null, hpa: null, host: { present: false, swapped: false }, secondStage: { present: false } })
-      // Reading untouched memory brings the page of zeros, unless KVM asks for one that can be written.
+      // Reading untouched memory brings the page of zeros, unless KVM asks for a page that can be written.
       expect(at(0x20_0000)).toMatchObject({ agrees: true, host: { present: true, ksm: false, hugetlb: false } })
     } finally {
       rmSync(folder, { recursive: true })
@@ -130,7 +130,7 @@ describe("this process's VM", () => {
       agrees: null,
       secondStage: { present: false }
     })
-    // Without unrestricted guest (ept=0) KVM has memory of its own further up.
+    // Without unrestricted guest (ept=0) KVM has memory of its own at higher addresses.
     expect(tables(vm, { gpa: 0, size: MiB }).gpa).toHaveLength(0)
     memory.fill(1)
     expect([...tables(vm, { gpa: 0xb000, size: 2 * 4096 }).gpa]).toEqual([0xb000, 0xc000])
@@ -158,7 +158,7 @@ describe('diff', () => {
     spte?: bigint
     mmio?: boolean
   }
-  /** A table of one slot, whose pages from 0 on are these. */
+  /** A table of one slot, with these pages from 0 on. */
   const table = (...rows: Row[]): Tables =>
     ({
       gpa: Float64Array.from(rows, (_, index) => index * 4096),
@@ -265,7 +265,7 @@ describe('the add-on', () => {
 test(`the second stage here is ${describeHost().mmu}`, (context) => {
   if (refused) skip(context, `VMs cannot be read from outside: ${refused}`)
   const guest = Guest.create(vm)
-  // The host may drop every entry at any moment, as KVM's own count then says.
+  // The host may drop every entry at any moment; KVM's own count then says so.
   const look = () => {
     guest.write(0x10_0000, 1n)
     const { leaves } = tables(vm)
@@ -274,13 +274,13 @@ test(`the second stage here is ${describeHost().mmu}`, (context) => {
   }
   let { leaves, mapped } = look()
   for (let looks = 1; mapped === 0 && looks < 5; looks++) ({ leaves, mapped } = look())
-  // TDP MMU entries on EPT and NPT, shadow pages otherwise.
+  // The kinds are TDP MMU entries on EPT and NPT, and shadow pages otherwise.
   const wanted = describeHost().tdpMmu ? [1, 4] : [2, 3, 4]
   expect(leaves.kind.length).toBeGreaterThan(0)
   expect([...leaves.kind].every((kind) => wanted.includes(kind))).toBe(true)
 })
 
-// Each reason has its own words, and says what helps.
+// Each reason has its own message, which says what helps.
 describe('the reasons for which VMs cannot be read', () => {
   const able: ReadingHost = {
     kvmLoaded: true,

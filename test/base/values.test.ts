@@ -1,26 +1,9 @@
 import { CpuidEntry, Mapping, Registers, Segment, SpecialRegisters, type Vcpu } from 'node-kvm'
 import { translate } from 'node-kvm/observe'
 import { describe, expect, test } from 'vitest'
+import { address, array, bits, bytes, type Field, type Fields, i8, i16, i32, i64, u8, u16, u32, u64 } from '../../lib/abi/fields.js'
 import * as structures from '../../lib/abi/generated/structures.js'
-import {
-  address,
-  array,
-  bits,
-  bytes,
-  type Field,
-  type Fields,
-  i8,
-  i16,
-  i32,
-  i64,
-  Struct,
-  type StructType,
-  struct,
-  u8,
-  u16,
-  u32,
-  u64
-} from '../../lib/abi/struct.js'
+import { Struct, type StructType, struct } from '../../lib/abi/struct.js'
 import { checkedError } from '../support/errors.js'
 import { skipInLab } from '../support/skip.js'
 import { kvm, vm } from '../support/vm.js'
@@ -38,7 +21,7 @@ const throwing = {
 
 const noInteger = [-1, 0.5, Number.NaN, Infinity, '1', 1n, undefined, null, true, [1], {}, throwing, Symbol('1')]
 const noBigint = [-1n, 2n ** 64n, 2n ** 1000n, 1, Number.NaN, '1', undefined, null, true, [1n], {}, throwing, Symbol('1')]
-/** For each kind of field: what fits, and what does not. */
+/** Values that fit each kind of field, and values that do not. */
 const scalars = new Map<Field<any>, { fits: unknown[]; not: unknown[] }>([
   [u8, { fits: [0, 0xff], not: [...noInteger, 0x100, 2 ** 32] }],
   [u16, { fits: [0, 0xffff], not: [...noInteger, 0x1_0000, 0x1_2345] }],
@@ -51,7 +34,7 @@ const scalars = new Map<Field<any>, { fits: unknown[]; not: unknown[] }>([
   [u64, { fits: [0n, 2n ** 64n - 1n], not: noBigint }]
 ])
 
-/** What does not fit a field of any kind. */
+/** Values that do not fit a field of any kind. */
 function unfit(field: Field<any>): unknown[] {
   const known = scalars.get(field)
   if (known) return known.not
@@ -200,7 +183,7 @@ describe('members that share memory, as those of a union in C', () => {
     const { argument, message } = checkedError(() => new kvm_irq_level({ irq: 5, status: 6 }), 'argument')
     expect(argument).toBe('kvm_irq_level.status')
     expect(message).toContain('shares memory')
-    // Only the second word differs, and only that of one is given.
+    // Only the second word differs, and only the value of one member is given for it.
     expect(new kvm_irq_routing_entry({ u: { irqchip: { pin: 6 }, msi: { address_lo: 5 } } }).u.msi.toObject()).toMatchObject({
       address_lo: 5,
       address_hi: 6
@@ -316,7 +299,7 @@ describe('structures are values', () => {
     const instance = new Bytes({ data: shared })
     shared.fill(1)
     expect([...instance.data]).toEqual([7, 7, 7, 7])
-    // Not in the library's target, but in every supported Node.js.
+    // This is not in the library's target, but in every supported Node.js.
     const Resizable = ArrayBuffer as unknown as new (length: number, options: object) => ArrayBuffer & { resize(length: number): void }
     const memory = new Resizable(4, { maxByteLength: 8 })
     const window = new Uint8Array(memory)
@@ -345,7 +328,7 @@ describe('structures are values', () => {
 })
 
 test('what is refused does not depend on a mapping', () => {
-  // Sizes of options go through the same checks.
+  // The sizes in options go through the same checks.
   checkedError(() => Mapping.anonymous(4096.5), 'argument')
   checkedError(() => vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(4096), flags: 2 ** 32 }), 'argument')
 })

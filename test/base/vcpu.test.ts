@@ -88,7 +88,7 @@ describe('exits', () => {
     expect(Number(rcx & 3n)).toBe(ring)
   })
 
-  // The shadow host's processor, and others in software, look at the I/O bitmap whatever IOPL says.
+  // The shadow host's processor, and other processors in software, look at the I/O bitmap whatever IOPL says.
   test('code at ring 3 reaches every port', () => {
     const ram = Mapping.anonymous(2 * MiB)
     vm.memslots.create({ gpa: 0, mapping: ram })
@@ -110,7 +110,7 @@ describe('exits', () => {
       return sum
     }
     many(3000)
-    // What the runtime does beside comes and goes; what an exit allocates is there in every round.
+    // The runtime's own allocations come and go; an exit's allocations would show in every round.
     const growth = Array.from({ length: 5 }, () => {
       globalThis.gc?.()
       const before = process.memoryUsage().heapUsed
@@ -147,7 +147,9 @@ describe('exits', () => {
   })
 })
 
-/** With interrupts on: Bochs, the emulated machine of the lane ept, keeps the host's own from ending a guest whose interrupts were never on. */
+/**
+ * Interrupts are on because Bochs, the emulated machine of lane ept, does not let the host's interrupts end a guest whose interrupts were never on.
+ */
 const endless = 'sti; 1: jmp 1b'
 
 describe('a limit in time', () => {

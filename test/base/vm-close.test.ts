@@ -91,7 +91,7 @@ test("a Worker closes what it made of a VM, and ends, after the VM's creator clo
   )
   await once(worker, 'message')
   vm.close()
-  // Both at once: the last message may come together with the end.
+  // Both are awaited at once, because the last message may come together with the end.
   const told = Promise.all([once(worker, 'message'), once(worker, 'exit')])
   worker.postMessage('close')
   expect(await told).toEqual([[[true, true]], [0]])
@@ -100,7 +100,7 @@ test("a Worker closes what it made of a VM, and ends, after the VM's creator clo
 describe('a VM that is dropped with an ioeventfd', () => {
   async function drop(use: (doorbell: IoEventfd) => unknown): Promise<number> {
     using other = kvm.createVm()
-    // The thread that watches comes with the first, and stays.
+    // The thread that watches comes with the first ioeventfd, and stays.
     other.ioeventfd({ port: 1 })
     const before = ownDescriptors()
     for (let made = 0; made < 10; made++) use(kvm.createVm().ioeventfd({ port: 1, size: 1 }))

@@ -23,13 +23,13 @@ test('a VM attached in a Worker has its memslots, memory and vCPUs', async () =>
   const seen = await answer(other)
   expect(seen).toMatchObject({ value: 42, kind: 'memfd', slot: { id: 0, gpa: 0x80_0000, hva: ram.address }, more: 1 })
   expect(ram.read(0x2000, 1)[0]).toBe(42)
-  // This environment's table follows, and so does the object it has.
+  // This environment's table follows, and so do its own objects.
   expect(vm.memslots.toJSON()).toEqual(seen.table)
   expect(vm.memslots.lookup(0x80_0000)?.mapping).toBe(ram)
   const foreign = vm.memslots.lookup(0)
   expect(foreign).toMatchObject({ id: 1, size: 4 * KiB })
   await other.terminate()
-  // Its memory is held by the slot.
+  // The slot holds its memory.
   vm.memory.write(0, new Uint8Array([1]))
   expect(vm.memory.read(0, 1)[0]).toBe(1)
   foreign?.delete()
@@ -91,7 +91,7 @@ test("two Workers run a vCPU each; registers of the other's are refused, kicks a
   expect(await Promise.all(workers.map(answer))).toEqual(['running', 'running'])
   await untilRunning(first)
   await untilRunning(second)
-  // On its way into the guest it is running, too.
+  // A vCPU on its way into the guest counts as running, too.
   await expect.poll(() => vm.memory.read(0x2000, 1)[0]).toBe(1)
   checkedError(() => first.run(), 'busy')
   checkedError(() => first.start({}), 'busy')

@@ -1,5 +1,5 @@
-// A started vCPU waits for a page that its event loop's thread serves, in an access that KVM makes itself, which heeds no signal; that
-// thread ends the vCPU in the way that the argument names.
+// A started vCPU waits for a page that its event loop's thread serves. It waits in an access that KVM itself makes, and that heeds no signal. Then
+// that thread ends the vCPU, in the way that the argument names.
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { Kvm, Mapping, Vm } from '../../dist/lib/index.js'
 import { assemble } from '../../dist/lib/testing/index.js'
@@ -42,7 +42,7 @@ async function endInHandler(how) {
   console.log(how, 'in the handler', (await end).reason)
 }
 
-/** A Worker that is terminated while it does not come to serve, or a process that ends while one runs a vCPU that waits for it. */
+/** Ends a Worker that does not come to serve, or the process while a Worker runs a vCPU that waits for this thread. */
 async function endWorker(role) {
   const token = role === 'runs' ? waitingVcpu().vm.share() : undefined
   const worker = new Worker(new URL(import.meta.url), { workerData: { role, token } })

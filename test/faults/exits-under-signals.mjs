@@ -1,4 +1,4 @@
-// A guest that writes a growing number to a device, while somebody sends the signal by which the library interrupts its own runs.
+// A guest writes a growing number to a device, while another process sends the signal by which the library interrupts its own runs.
 import { spawn } from 'node:child_process'
 import { native } from '../../dist/lib/abi/native.js'
 import { Kvm, Mapping } from '../../dist/lib/index.js'

@@ -1,5 +1,5 @@
-// This thread runs a vCPU that writes a growing number to a device, and serves the pages for which a Worker's vCPU waits meanwhile: each
-// request for one interrupts the run. Counts the exits, as many as the argument says at least.
+// This thread runs a vCPU that writes a growing number to a device. Meanwhile it serves the pages for which a Worker's vCPU waits, and each request
+// for a page interrupts the run. It counts the exits: at least as many as the argument says.
 import { isMainThread, Worker, workerData } from 'node:worker_threads'
 import { Kvm, Mapping, Vm } from '../../dist/lib/index.js'
 import { assemble } from '../../dist/lib/testing/index.js'
@@ -18,7 +18,7 @@ const lazy = Mapping.anonymous(0x8000 * 16)
 vm.memslots.create({ gpa: 0, mapping: ram, size: 0x8000 })
 vm.memslots.create({ gpa: 0x8_0000, mapping: lazy })
 ram.write(0, assemble('mov $0x1000, %ax; mov %ax, %ds; 1: inc %bx; mov %bx, 0; jmp 1b', { mode: 'real', at: 0 }))
-// Touches a page after the other, then begins again.
+// The guest touches one page after the other, then begins again.
 const touch = '1: mov $0x8000, %ax; 2: mov %ax, %ds; mov 0, %bl; out %al, $0x10; add $0x100, %ax; jnz 2b; jmp 1b'
 ram.write(0x200, assemble(touch, { mode: 'real', at: 0x200 }))
 const paging = lazy.onMissing(() => new Uint8Array(4096).fill(7))
@@ -41,7 +41,7 @@ for (let last; seen.exits < wanted || paging.served < 32; ) {
   else if (last !== undefined && value !== ((last + 1) & 0xffff)) seen.lost++
   last = value
   seen.exits++
-  // The Worker's next touches are faults again.
+  // After this the Worker's next touches are faults again.
   if (seen.exits % 5000 === 0) lazy.advise('dontneed')
 }
 console.log(JSON.stringify({ ...seen, served: paging.served }))

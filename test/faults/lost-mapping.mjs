@@ -1,4 +1,4 @@
-// Mappings whose pages JavaScript serves, and whose handles are lost: with a VM that is closed, and without any.
+// Loses the handles of mappings whose pages JavaScript serves: of one with a VM that is closed, and of others without any.
 import { readdirSync, readlinkSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Kvm, Mapping } from '../../dist/lib/index.js'
@@ -30,6 +30,6 @@ if (globalThis.gc) {
     gc()
     await sleep(20)
   }
-  // That of the closed VM may still be held by a register of the interpreter.
+  // A register of the interpreter may still hold the mapping of the closed VM.
   console.log('left', Math.max(0, userfaultfds() - 1))
 }

@@ -1,5 +1,5 @@
-// Calls every function, method and accessor of the add-on with what it is not made for. Who does that has loaded the add-on by its path:
-// errors are all that they may get. Prints what it did; whether it survives is for its caller to see.
+// Calls every function, method and accessor of the add-on with arguments for which it is not made. A program that does so has loaded the add-on by
+// its path, and must get nothing worse than errors. This prints what it did; its caller checks whether it survives.
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
@@ -22,7 +22,7 @@ const errno = { EBADF: 9, EINVAL: 22, E2BIG: 7, EOPNOTSUPP: 95, ESTALE: 116, ENO
 const nameOf = (result) => Object.keys(errno).find((name) => errno[name] === -result) ?? result
 const kinds = ['anonymous', 'memfd', 'hugetlb', 'file', 'other']
 
-/** What gives up everything at its first look. */
+/** An array whose memory was transferred away. */
 function detached() {
   const bytes = new Uint8Array(8192)
   structuredClone(bytes.buffer, { transfer: [bytes.buffer] })
@@ -140,7 +140,7 @@ const others = [
 ]
 const anything = () => (random(3) === 0 ? one(numbers) : random(2) === 0 ? one(arrays)() : one(others)())
 
-/** One object of each class, and what each was made by; undefined where this host has none. */
+/** Makes one object of each class, with the object from which it was made; a member is undefined if this host has none. */
 function makeAll() {
   const kvm = addon.open('/dev/kvm', true)
   const vm = kvm.createVm(0)
@@ -173,7 +173,7 @@ const objectsOf = (made) => Object.entries(made).flatMap(([name, object]) => (ty
 let live = objectsOf(makeAll())
 
 const counts = { calls: 0, threw: 0 }
-/** What it made is let go at once: descriptors are few. */
+/** Results are released at once, because descriptors are few. */
 function letGo(result) {
   for (const name of ['close', 'release', 'end'])
     if (typeof result === 'object' && result !== null && typeof result[name] === 'function') {
@@ -206,7 +206,7 @@ function callWords(name) {
   ])
   attempt(() => addon[name](...Array.from({ length: random(3) }, anything)))
 }
-// Reading all VMs of the host takes its time: this one is called with what is refused.
+// Reading all VMs of the host takes a while, so this function is called only with arguments that it refuses.
 const refusedOnly = { readTables: () => one([undefined, null, 5, {}, { pid: -1 }, throwing()]), loadTables: () => undefined }
 
 const functions = Object.keys(addon).filter((name) => typeof addon[name] === 'function')
@@ -225,11 +225,11 @@ for (let round = 0; round < rounds; round++) {
     attempt(() => object.constructor.call(anything(), anything()))
     attempt(() => Reflect.construct(object.constructor, [anything()], one(live).object.constructor))
     for (const { name, call } of members(object)) {
-      // On what is no object of the class: its prototype, another class's, anything.
+      // The receiver is not an object of the class: it is the prototype, an object of another class, or anything.
       attempt(() => call.call(Object.getPrototypeOf(object)))
       attempt(() => call.apply(one(live.filter((other) => other.object !== object)).object, Array.from({ length: random(6) }, anything)))
       attempt(() => call.apply(anything(), Array.from({ length: random(6) }, anything)))
-      // On its own: what ends it comes once, at the end of the round.
+      // The receiver is the object itself. The methods that end it come once, at the end of the round.
       if (!['close', 'release', 'end', 'abandon'].includes(name))
         for (let time = 0; time < 4; time++) attempt(() => call.apply(object, Array.from({ length: random(6) }, anything)))
     }
@@ -241,7 +241,7 @@ for (let round = 0; round < rounds; round++) {
   live = objectsOf(makeAll())
 }
 
-// What takes away, in the middle of a call, what the call is about.
+// These take away, in the middle of a call, the object of the call.
 const told = {}
 {
   const { Vm: vm, Region: region } = makeAll()
@@ -299,7 +299,7 @@ const told = {}
   letGo(vcpu.startThread(0, ranges, () => {}))
   told.vcpuClosed = vcpu.fd
 }
-// The memory of a vCPU's runs: transferred away it is written to no more, and none is taken that may become smaller.
+// The memory of a vCPU's runs: once it was transferred away, nothing writes to it; and memory that may become smaller is refused.
 {
   const { Vcpu: vcpu } = makeAll()
   const area = new Uint8Array(4608)
@@ -318,7 +318,7 @@ const told = {}
     told.areaResizable = error.name
   }
 }
-// Sizes of counted requests, and requests that are not ioctl()'s.
+// The sizes of counted requests, and requests that do not belong to ioctl().
 {
   const { Vm: vm, Vcpu: vcpu } = makeAll()
   const getCpuid = requests.KVM_GET_CPUID2.number
@@ -339,7 +339,7 @@ const told = {}
   enable.setBigUint64(8, 4096n, true)
   told.address = nameOf(vcpu.ioctl(requests.KVM_ENABLE_CAP.number, new Uint8Array(enable.buffer)))
 
-  // The count is the kernel's to read once more: another thread changes it in between.
+  // The kernel reads the count once more, and another thread changes it in between.
   const shared = new SharedArrayBuffer(8 + 40 * 4)
   const flipping = new Worker(
     `const { workerData } = require('node:worker_threads')

@@ -1,5 +1,5 @@
-// A Worker maps memory whose pages a native thread serves, gives it to this thread's VM, and ends; its stack, with its thread-local
-// memory, is given back to the system by the Workers that come after it.
+// A Worker maps memory whose pages a native thread serves, gives it to this thread's VM, and ends. The Workers that come after it cause its stack,
+// with its thread-local memory, to be given back to the system.
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { Kvm, Mapping, Vm } from '../../dist/lib/index.js'
 import { Guest } from '../../dist/lib/testing/index.js'

@@ -1,11 +1,11 @@
-// The thread that serves a page comes to wait for it outside of a run, in the way that the argument names.
+// The thread that serves a page comes to wait for that page outside of a run, in the way that the argument names.
 import { existsSync, readdirSync, readlinkSync } from 'node:fs'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { Kvm, Mapping, Vm } from '../../dist/lib/index.js'
 
 const pause = (ms) => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms)
 
-/** Reads a page that its handler failed first, and that was made accessible since. */
+/** Reads a page that its handler failed at first, and that was made accessible afterwards. */
 function readFailed() {
   process.on('uncaughtException', () => {})
   let asked = 0
@@ -36,7 +36,7 @@ async function readHole() {
   } catch (error) {
     console.log(error.code)
   }
-  // Once the event loop has served it.
+  // The read succeeds once the event loop has served the page.
   for (;;)
     try {
       console.log(lazy.read(0, 1)[0])
@@ -46,7 +46,7 @@ async function readHole() {
     }
 }
 
-/** Asks for the registers of a vCPU that a Worker asks KVM to translate an address on: its page tables are missing. */
+/** Asks for the registers of a vCPU while a Worker asks KVM to translate an address on it, and the vCPU's page tables are missing. */
 async function waitForCall() {
   const vm = Kvm.open().createVm()
   const lazy = Mapping.anonymous(1 << 20)

@@ -1,4 +1,4 @@
-// One thread starts and stops a vCPU while a Worker runs it whenever it can: each stop() ends its own run, and no run of the Worker.
+// One thread starts and stops a vCPU while a Worker runs it whenever it can: each stop() must end its own run, and no run of the Worker.
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { Kvm, Mapping, Vm } from '../../dist/lib/index.js'
 import { assemble } from '../../dist/lib/testing/index.js'
@@ -13,7 +13,7 @@ if (!isMainThread) {
     } catch (error) {
       if (error.code !== 'busy') ends.add(error.message)
     } finally {
-      // Lets the other begin, too.
+      // This lets the other thread begin, too.
       Atomics.wait(workerData.over, 0, 0, 0.05)
     }
   parentPort.postMessage([...ends])

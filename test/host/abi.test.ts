@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, type TestContext, test } from 'vitest'
+import type { Field, Fields } from '../../lib/abi/fields.js'
 import { capabilities } from '../../lib/abi/generated/capabilities.js'
 import * as constants from '../../lib/abi/generated/constants.js'
 import { exitReasons } from '../../lib/abi/generated/exits.js'
@@ -10,7 +11,7 @@ import { cpuidFeatures, msrs, processorExits } from '../../lib/abi/generated/nam
 import * as requests from '../../lib/abi/generated/requests.js'
 import * as structures from '../../lib/abi/generated/structures.js'
 import type { Ioctl } from '../../lib/abi/ioctl.js'
-import { type Field, type Fields, Struct, type StructType } from '../../lib/abi/struct.js'
+import { Struct, type StructType } from '../../lib/abi/struct.js'
 import { skip } from '../support/skip.js'
 
 const schemas = Object.values(structures) as unknown as StructType<Fields>[]
@@ -28,7 +29,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 interface Place {
   schema: StructType<Fields>
-  /** As C names it: `redirtbl[0].fields.vector`. */
+  /** The path as C writes it: `redirtbl[0].fields.vector`. */
   path: string
   field: Field<unknown>
   offset: number
@@ -36,7 +37,7 @@ interface Place {
   isBits: boolean
 }
 
-/** Every field of a structure, down to those of its parts, in the first element of arrays. */
+/** Every field of a structure, including the fields of its parts, and those in the first element of arrays. */
 function places(schema: StructType<Fields>, part = schema, prefix = '', start = 0): Place[] {
   return Object.entries(part.fields).flatMap(([name, field]) => {
     const offset = start + (part.offsets[name] as number)
@@ -51,7 +52,7 @@ function places(schema: StructType<Fields>, part = schema, prefix = '', start = 
 
 const fields = schemas.flatMap((schema) => places(schema))
 
-/** Prints what the C compiler makes of `names`. A bit field's place shows in the bytes, with all its bits set. */
+/** A program that prints the C compiler's values for `names`. It shows the place of a bit field by the bytes, with all bits of the field set. */
 function program(names: { structs: string[]; fields: Place[]; requests: string[]; numbers: string[] }): string[] {
   return [
     ...['linux/kvm.h', 'linux/mman.h', 'linux/capability.h', 'asm/vmx.h', 'asm/svm.h'].map((name) => `#include <${name}>`),
@@ -73,7 +74,7 @@ function program(names: { structs: string[]; fields: Place[]; requests: string[]
   ]
 }
 
-/** What the compiler says of everything that its header knows; a line that it refuses is about something that its header lacks. */
+/** The compiler's answers about everything that its header knows. If it refuses a line, its header lacks what the line is about. */
 function compile(): { truth: Map<string, string>; lacking: number } | null {
   const path = join(folder, 'abi')
   let lines = program({
@@ -106,7 +107,7 @@ test('the header of this host knows most of the ABI', (context) => {
   const { truth, lacking } = truthOf(context)
   const known = schemas.filter(({ structName }) => truth.has(`sizeof ${structName}`)).length
   const numbered = all.filter(({ name }) => truth.has(`number ${name}`)).length
-  // Those of Linux 6.1, the oldest release that the suite runs on.
+  // Linux 6.1, the oldest release on which the suite runs, has this many.
   expect(known).toBeGreaterThanOrEqual(85)
   expect(numbered).toBeGreaterThanOrEqual(100)
   context.annotate(
@@ -114,7 +115,7 @@ test('the header of this host knows most of the ABI', (context) => {
   )
 })
 
-/** Checks a size. What has fields that an older header lacks may have grown by them. */
+/** Checks a size. A structure with fields that an older header lacks may have grown by them. */
 function expectSize(truth: Map<string, string>, name: string, size: number, told: string | undefined) {
   const hasGrown = fields.some(
     ({ schema, path }) => `${schema.structName}.${path}`.startsWith(`${name}.`) && !truth.has(`${schema.structName}.${path}`)
@@ -156,13 +157,13 @@ test.for(all.map((request) => [request.name, request] as const))('%s has the num
   expect(request.size).toBe((request.number >>> 16) & 0x3fff)
 })
 
-/** What ends a list grows with it, and so does the mask of what a release knows. */
+/** The last number of a list grows with the list, and so does the mask of the bits that a release knows. */
 const grows = (name: string) => /_(NR_MAX|CMD_NR_MAX|VALID_FIELDS|VALID_MASK|VALID_FLAG_MASK|LAST_CAP|MAX)$/.test(name)
 
 test('capabilities, exit reasons and constants have the values of the C macros', (context) => {
   const { truth } = truthOf(context)
   const known = [...numbers].filter(([name]) => truth.has(`number ${name}`))
-  // As many as Linux 6.1 has.
+  // Linux 6.1 has this many.
   expect(known.length).toBeGreaterThan(700)
   const unsigned = (value: number | bigint) => `${BigInt.asUintN(64, BigInt(value))}`
   expect(Object.fromEntries(known.filter(([name]) => !grows(name)).map(([name, value]) => [name, unsigned(value)]))).toEqual(

@@ -1,4 +1,4 @@
-// An address of one space is none of another, says the compiler of test/support/addresses.ts; `npm run lint` compiles that, too.
+// The compiler must refuse an address of one space where another is needed, in test/support/addresses.ts; `npm run lint` compiles that file, too.
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import ts from 'typescript'
@@ -8,7 +8,7 @@ const file = fileURLToPath(new URL('../support/addresses.ts', import.meta.url))
 const { config } = ts.readConfigFile('tsconfig.test.json', ts.sys.readFile)
 const { options } = ts.parseJsonConfigFileContent(config, ts.sys, process.cwd())
 
-/** The compiler's errors in the file, had it this text. */
+/** The compiler's errors in the file, if it had this text. */
 function errorsIn(text: string): string[] {
   const host = ts.createCompilerHost(options)
   const readFile = host.readFile.bind(host)

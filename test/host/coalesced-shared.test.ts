@@ -8,7 +8,7 @@ import { checkedError } from '../support/errors.js'
 import { skip } from '../support/skip.js'
 import { kvm, vm } from '../support/vm.js'
 
-// Who attaches a VM has ranges of its own, be it in the same thread.
+// An environment that attaches a VM has ranges of its own, even in the same thread.
 
 function realMode(context: TestContext, source: string): Vcpu {
   if (kvm.capabilities.check(capabilities.COALESCED_PIO) === 0) skip(context, 'this kernel lacks KVM_CAP_COALESCED_PIO')
@@ -58,7 +58,7 @@ test('one that does not drain takes room, and no write is lost or told twice', (
   for (let exit = vcpu.run(); exit.reason !== 'hlt'; exit = vcpu.run()) {
     if (exit.reason !== 'io-out') throw new Error(exit.reason)
     const value = Buffer.from(exit.data).readUInt16LE()
-    // Our own are in order with the exits of those that found no room.
+    // Our own writes are in order with the exits of those that found no room.
     if (exit.port === 0x10) ours.seen.push(value)
     else exits.push(value)
   }

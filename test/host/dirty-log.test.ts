@@ -31,11 +31,11 @@ describe.each(modes)('a dirty log with mode %s', (mode) => {
       using log = vm.dirtyLog({ mode, ringEntries: 4096 })
       const guest = Guest.create(vm)
       log.collect()
-      /** [slot in order of the GPAs, page] of what is dirty. */
+      /** The dirty pages, as [slot in the order of the GPAs, page]. */
       const dirty = () => log.collect().flatMap((range) => pagesOf([range], 0, 5 * gpa).map((page) => [Math.floor(page / 512), page % 512]))
       const dirtyAfter = (change: () => void) => {
         change()
-        // Without the guest's own pages.
+        // The guest's own pages are left out.
         return dirty().filter(([slot]) => slot! > 0)
       }
       const touch = (at: number) => () => expect(guest.touch(at, 1, 'write', 1).reason).toBe('done')
@@ -54,7 +54,7 @@ describe.each(modes)('a dirty log with mode %s', (mode) => {
       ]
       expect(dirtyAfter(touch(3 * gpa + 6 * pageSize))).toEqual(both)
       expect(dirtyAfter(touch(4 * gpa + 2 * pageSize))).toEqual(both)
-      // By a mapping that stands behind no slot.
+      // This mapping stands behind no slot.
       expect(dirtyAfter(() => another.write(4 * pageSize, new Uint8Array(1)))).toEqual(both)
       expect(dirtyAfter(() => log.mark(4 * gpa + 2 * pageSize, 1))).toEqual(both)
       expect(dirtyAfter(() => {})).toEqual([])
@@ -136,7 +136,7 @@ describe.each(modes)('a dirty log with mode %s', (mode) => {
     using other = Vm.attach(vm.share())
     const next = vm.memslots.create({ gpa: 2 * gpa, mapping: Mapping.anonymous(pageSize) })
     const theirs = other.memslots.lookup(gpa) as Memslot
-    // The new slot's logging is turned on: the old one was looked at before.
+    // The new slot's logging has been turned on; the old slot was looked at before.
     const unwatch = watchChanges((change) => {
       if (change.of === 'memslot' && change.did === 'flags' && change.after?.id === next.id && theirs.logDirty) theirs.setFlags({ logDirty: false })
     })
@@ -199,7 +199,7 @@ test('signals that come while a ring is handed back lose nothing, and are not ta
   using log = vm.dirtyLog({ mode: 'ring', ringEntries: 4096 })
   const writer = new Writer(vm, gpa, pages)
   log.collect()
-  // V8's profiler sends one to this thread at each interval.
+  // V8's profiler sends this thread a signal at each interval.
   const session = new Session()
   session.connect()
   try {

@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { skip } from '../support/skip.js'
 
-/** The package as `npm install --ignore-scripts` leaves it, without the registry: what is published, and its dependencies beside it. */
+/** The package as `npm install --ignore-scripts` leaves it, without the registry: the published files, and the dependencies beside them. */
 let folder: string
 let installed: string
 beforeAll(() => {
@@ -87,7 +87,7 @@ describe('a native build does not load', () => {
   })
   afterAll(() => rmSync(join(installed, 'build'), { recursive: true }))
 
-  /** Another machine's: e_machine of the ELF header is ARM's. */
+  /** An add-on of another machine: e_machine of the ELF header is that of ARM. */
   const ofAnotherProcessor = () => {
     const file = readFileSync(join('build/Release', 'node_kvm.node'))
     file.writeUInt16LE(183, 18)

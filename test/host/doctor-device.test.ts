@@ -4,10 +4,10 @@ import { beforeEach, describe, expect, test } from 'vitest'
 import { finding, MountNamespace, needsDevice, needsRestricting, nobody, remedyOf } from '../support/restricted.js'
 import { skip } from '../support/skip.js'
 
-/** A group that this machine has no name for, and a device of its own in place of /dev/kvm. */
+/** A group for which this machine has no name, and a separate device in place of /dev/kvm. */
 const group = 64_999
 const device = (owner: string, mode: string) => `mknod kvm c 10 232 && chown ${owner} kvm && chmod ${mode} kvm && mount --bind kvm /dev/kvm`
-/** A copy of /etc, which may be changed, in its place. */
+/** Puts a copy of /etc, which may be changed, in place of /etc. */
 const kvmGroup = (members = '') => `mkdir etc && cp -a /etc/. etc/ && echo 'kvm:x:${group}:${members}' >> etc/group && mount --bind etc /etc`
 const member = [...nobody.slice(0, 3), '--regid', '65534', '--groups', String(group)]
 
@@ -90,8 +90,8 @@ describe('a device that this user may not open', () => {
   })
 })
 
-/** A root without what marks a container, with files of /proc that say what other machines' say. Nothing of this can be mended by a command that
- * a test may run: modules, firmware, hypervisors. What the doctor says of each is all that is looked at. */
+/** A root without the marks of a container, with files of /proc that say what other machines' files say. No command that a test may run can change
+ * this: it concerns modules, firmware, hypervisors. So the test checks only what the doctor says of each. */
 describe('a device that is not there', () => {
   beforeEach(needsRestricting)
   const withoutMarks =

@@ -17,10 +17,10 @@ import {
 } from '../support/restricted.js'
 import { skip } from '../support/skip.js'
 
-/** What is not ok, of these. */
+/** The names, among these, whose findings are not ok. */
 const missing = ({ findings }: Diagnosis, among: string[]) => findings.filter(({ name, ok }) => !ok && among.includes(name)).map(({ name }) => name)
 const openDevice = 'mknod kvm c 10 232 && chmod 666 kvm && mount --bind kvm /dev/kvm'
-/** Where the kernel has that device, it is another file: one way less to a userfaultfd. */
+/** If the kernel has that device, another file takes its place, so that there is one way less to a userfaultfd. */
 const withoutPagingDevice = '{ test ! -e /dev/userfaultfd || mount --bind /dev/null /dev/userfaultfd; }'
 const pagingDevice = 'cp -a /dev/userfaultfd . && chown 0:0 userfaultfd && chmod 600 userfaultfd && mount --bind userfaultfd /dev/userfaultfd'
 const privileged = ['tracepoints by perf', 'BPF', 'pagemap frames', 'userfaultfd']
@@ -34,7 +34,7 @@ test('every finding says what was found, and one that is not ok says what to do'
   expect(ok).toBe(findings.find(({ name }) => name === 'guests')?.ok)
   expect(capabilities === null).toBe(!findings.find(({ name }) => name === '/dev/kvm')?.ok)
   if (host.mmu !== 'shadow' || !capabilities || capabilities.PRE_FAULT_MEMORY) return
-  // No newer kernel brings what only EPT and NPT have.
+  // A newer kernel does not bring what only EPT and NPT have.
   const found = findings.find(({ name }) => name === 'capabilities')
   expect(found).toMatchObject({ ok: false, detail: expect.stringContaining('PRE_FAULT_MEMORY needs EPT or NPT') })
 })
@@ -66,7 +66,7 @@ describe('in a child from which something was taken', () => {
       expect({ name, price, detail }).toMatchObject({ name, price: expect.stringMatching(/^every program started from that shell/) })
       const inside = host.doctorInShellOf(remedyOf(before, name))
       expect(finding(inside, name)).toMatchObject({ ok: true })
-      // What a file's capabilities take away: /proc/self is this user's own.
+      // Capabilities of a file would take this away; here /proc/self still belongs to the user.
       expect(finding(inside, '/proc/self')).toMatchObject({ ok: true })
       expect(inside.ok).toBe(true)
     }
@@ -104,7 +104,7 @@ describe('in a child from which something was taken', () => {
       expect(finding(host.doctorInShellOf(remedyOf(between, 'tracepoints by perf')), 'tracepoints by perf')).toMatchObject({ ok: true })
       expect(host.truthful(nobodyWith('perfmon'))).toMatchObject({ ok: true })
     } finally {
-      // Its options are of the one tracefs that the host has.
+      // The options belong to the only tracefs that the host has.
       host.shell(
         'grep -q " /sys/kernel/tracing tracefs" /proc/mounts || mount -t tracefs tracefs /sys/kernel/tracing; mount -o remount,gid=0,mode=700 /sys/kernel/tracing'
       )
@@ -114,7 +114,7 @@ describe('in a child from which something was taken', () => {
 
   test('tracefs is not ok where everybody sees its folders and root alone reads its formats', async () => {
     using host = await MountNamespace.with(openDevice)
-    // The options are of the one tracefs that the host has.
+    // The options belong to the only tracefs that the host has.
     const mounted = 'grep -q " /sys/kernel/tracing tracefs" /proc/mounts || mount -t tracefs tracefs /sys/kernel/tracing'
     const remount = (options: string) => host.shell(`${mounted}; mount -o remount,${options} /sys/kernel/tracing`)
     try {
@@ -129,7 +129,7 @@ describe('in a child from which something was taken', () => {
     }
   })
 
-  // What a kernel was built or booted with no command changes: what is said is all that is looked at.
+  // No command can change how a kernel was built or booted, so the test checks only what the doctor says.
   test.for([
     ['BTF', 'mount -t tmpfs tmpfs /sys/kernel/btf', 'the kernel has no BTF', 'CONFIG_DEBUG_INFO_BTF'],
     [
@@ -171,7 +171,7 @@ describe('in a child from which something was taken', () => {
   })
 
   test('remedies are commands of sudo where that is installed', async () => {
-    // It runs what follows, as sudo does for root.
+    // This sudo runs the command that follows, as sudo does for root.
     const sudo = `mkdir bin && printf '#!/bin/sh\\n[ "$1" = -E ] && shift\\nexec "$@"\\n' > bin/sudo && chmod 755 bin/sudo`
     using host = await MountNamespace.with(`mknod kvm c 10 232 && chmod 600 kvm && mount --bind kvm /dev/kvm && ${sudo}`)
     const withSudo = ['env', `PATH=${host.folder}/bin:${process.env['PATH']}`]
@@ -233,7 +233,7 @@ describe('in a child from which something was taken', () => {
     const node = `${host.folder}/node`
     host.shell(`cp ${process.execPath} ${node}`)
     if (host.run(['setcap', 'cap_bpf,cap_perfmon+ep', node]).status !== 0) return skip(context, 'no setcap here, or no file system for it')
-    // By a shell in between: setpriv itself has the capabilities that the file would give, and its child gains none.
+    // A shell stands in between: setpriv itself has the capabilities that the file would give, and its child gains none.
     const who = [...nobody, 'sh', '-c', `exec ${node} "$@"`]
     const before = JSON.parse(host.run([...who, ...doctorWords]).stdout)
     expect(finding(before, '/proc/self').detail).toMatch(/^EACCES: this process is not dumpable.*capabilities from its file/)
@@ -295,14 +295,14 @@ describe('limits of the shell', () => {
       expect({ ...found, remedy: found.remedy }).toMatchObject({ ok: false, advice: expect.stringContaining('--ulimit nofile='), remedy: undefined })
       return
     }
-    // What the user would paste; here root's shell runs it, as it needs no password.
+    // The user would paste this; here root's shell runs it, because it needs no password.
     const remedy = (found.remedy as string).replace(/^su -p -s \/bin\/sh -c "(.*)"$/, '$1').replace(/^sudo /, '')
     expect(finding(JSON.parse(host.run(limited(remedy)).stdout), 'open files')).toMatchObject({ ok: true })
   })
 
   test('too few files even to load what would look give one line', async () => {
     using host = await MountNamespace.with(openDevice)
-    // How many Node needs to come to where doctor is loaded, its version says: the first that are too few.
+    // The version of Node determines how many files it needs to come to where the doctor is loaded: this finds the first number that is too small.
     const run = (files: number) => host.run(['prlimit', `--nofile=${files}:${files}`, ...doctorWords])
     let files = 31
     let outcome = run(files)
@@ -317,7 +317,7 @@ describe('limits of the shell', () => {
 
   test('threads that run out are told with a remedy that gives more', async () => {
     using host = await MountNamespace.with(openDevice)
-    // Of the user, not of the process: somebody whose other processes do not count.
+    // The limit applies to the user, not to the process; this user has no other processes that count.
     const somebody = ['setpriv', '--reuid', '64998', '--regid', '64998', '--clear-groups']
     const limited = (remedy = ':') => [...somebody, 'prlimit', '--nproc=40:', 'sh', '-c', `${remedy} && exec "$@"`, 'sh', ...doctorWords]
     const before: Diagnosis = JSON.parse(host.run(limited()).stdout)
@@ -337,7 +337,7 @@ describe('limits of the shell', () => {
       expect(finding(before, 'threads').detail).toMatch(/^the cgroup .*\/pids\/node-kvm-doctor-test may make \d+ more/)
       host.shell(remedyOf(before, 'threads'))
       expect(finding(host.truthful(there), 'threads')).toMatchObject({ ok: true })
-      // The limits of those above count as well.
+      // The limits of the cgroups above count as well.
       host.shell(`mkdir ${cgroup}/below && echo 50 > ${cgroup}/pids.max`)
       const below = ['sh', '-c', `echo $$ > ${cgroup}/below/cgroup.procs && exec "$@"`, 'sh', ...nobody]
       const { detail } = finding(host.doctor(below), 'threads')

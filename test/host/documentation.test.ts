@@ -8,7 +8,7 @@ import { everything } from '../support/doors.js'
 import { skip, withoutGuestMemfd } from '../support/skip.js'
 import { kvm, vm } from '../support/vm.js'
 
-/** The examples of the doc comments, and the README's programs: what people copy must run. */
+/** The examples of the doc comments, and the README's programs: people copy them, so they must run. */
 function examples(): [name: string, source: string][] {
   const found: [string, string][] = []
   for (const path of readdirSync('lib', { recursive: true, encoding: 'utf8' })
@@ -21,14 +21,14 @@ function examples(): [name: string, source: string][] {
   return found
 }
 
-/** The names an example may use without making them. */
+/** The names that an example may use without making them. */
 function context(): Record<string, unknown> {
   const code = assemble('hlt', { mode: 'real', at: 0x1000 })
   const ram = Mapping.anonymous(64 * KiB)
   ram.write(0x1000, code)
   return {
     ...everything,
-    // The VMs of other tests end at any moment, and their tables with them.
+    // The VMs of other tests may end at any moment, and their tables with them.
     hostVms: () => hostVms({ pid: process.pid }),
     kvm,
     vm,
@@ -68,7 +68,7 @@ for (const [name, source] of all)
     try {
       await run(source, context())
     } catch (error) {
-      // Some trace, or read other VMs; and most users may not.
+      // Some examples trace, or read other VMs, which most users may not do.
       if (error instanceof KvmError && ['permission', 'unavailable'].includes(error.code) && process.getuid?.() !== 0) skip(task, error.message)
       throw error
     }

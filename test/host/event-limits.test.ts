@@ -7,7 +7,7 @@ import { skip } from '../support/skip.js'
 
 beforeEach(needsKvm)
 
-/** The lines that a program of its own prints, each as JSON. */
+/** The lines that a separate process prints, each as JSON. */
 function run(program: string, limits = ':'): unknown[] {
   const { stdout, stderr, status } = spawnSync('/bin/sh', ['-c', `${limits}; exec "$0" --input-type=module -e "$1"`, process.execPath, program], {
     encoding: 'utf8',
@@ -24,7 +24,7 @@ const prologue = `
   import { Kvm, Mapping } from ${library}
   import { closeSync, openSync, readdirSync } from 'node:fs'
   import { spawnSync } from 'node:child_process'
-  // Held, so that nothing is lost that could be collected instead.
+  // These are held, so that no lost object could be collected instead.
   const kvm = Kvm.open(), vm = kvm.createVm(), ram = Mapping.anonymous(65536)
   vm.memslots.create({ gpa: 0, mapping: ram })
   ram.write(0, new Uint8Array([0xe6, 0x10, 0xf4])) // out %al, $0x10; hlt
@@ -51,7 +51,7 @@ test('ioeventfd() and irqfd() that run out of descriptors in the middle leave th
     for (const free of [0, 1, 2, 3, 4, 5, 2, 3]) say(...with_(free, () => vm.ioeventfd({ port: 0x10, size: 1 })))
     for (let free = 0; free <= 3; free++) say(...with_(free, () => vm.interrupts.irqfd({ gsi: 5, resample: true })))
     const again = vm.ioeventfd({ port: 0x10, size: 1 })
-    // Halted in the kernel, which has the interrupt controllers: no exit of the write's comes first.
+    // The guest halts in the kernel, which has the interrupt controllers, and the write causes no exit before that.
     say(vcpu.enter('real', { ip: 0 }).run({ timeoutMs: 20 }).reason)
     again.close()
     vm.close()
@@ -61,12 +61,13 @@ test('ioeventfd() and irqfd() that run out of descriptors in the middle leave th
   const failed = [['limit', 'EMFILE', expect.stringContaining('ulimit -n')], 0, 'io-out']
   expect(told).toEqual([
     ['begin'],
-    // An eventfd; of the watcher, which stays from then on, an epoll, an eventfd and two ends of a socket; a duplicate for it. Then the one for KVM.
+    // These are needed: an eventfd; for the watcher, which stays from then on, an epoll, an eventfd and two ends of a socket; a duplicate for the
+    // watcher; then one for KVM.
     ...[failed, failed, failed, failed, failed],
     [failed[0], 4, 'io-out'],
     failed,
     ['made', 0, 'io-out'],
-    // Two eventfds and a duplicate.
+    // These are needed: two eventfds and a duplicate.
     ...[failed, failed, failed],
     ['made', 0, 'io-out'],
     ['timeout']

@@ -10,7 +10,7 @@ import { knownReasons } from '../../lib/kvm/vcpu/rare-exits.js'
 
 type Page = Some<(typeof kvm_run)['fields']>
 
-/** What is made of a run page that KVM left with this reason. */
+/** The exit that the reader makes of a run page that KVM left with this reason. */
 function exitOf(number: number, page: Page): { exit: Exit; page: kvm_run; reader: ExitReader } {
   const reader = new ExitReader()
   reader.area.set(new kvm_run({ exit_reason: number, ...page }).bytes.subarray(0, kvm_run.offsets.kvm_valid_regs))
@@ -170,12 +170,12 @@ describe('an answer', () => {
     ;(exit as unknown as Answered)[field] = value
     expect((exit as unknown as Answered)[field]).toBe(value)
     expect(where(page)).toBe(held)
-    // The next exit, of the same kind.
+    // The next exit is of the same kind.
     const next = reader.read(exitReasons[name]) as unknown as Answered
     next[field] = typeof value === 'boolean' ? false : 0n
     ;(exit as unknown as Answered)[field] = value
     expect(where(page)).toBe(before)
-    // One of a device, which has an object already.
+    // The next exit is of a device, which has an object already.
     page.exit_reason = exitReasons.IO
     reader.read(exitReasons.IO)
     next[field] = value

@@ -1,4 +1,6 @@
-/** A C function that the add-on calls fails at its n-th call: the error is the library's, nothing is left of what was begun, the process lives. */
+/**
+ * A C function that the add-on calls fails at its n-th call: the library reports the error, nothing is left of what was begun, and the process lives.
+ */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -9,7 +11,7 @@ import { needsKvm } from '../support/needs.js'
 import { skip } from '../support/skip.js'
 
 const limits = importable('fuzz/program/limits.js')
-/** What each makes is closed afterwards, where nothing fails. */
+/** Whatever a call makes is closed afterwards, when no function fails. */
 const calls: Record<string, string> = {
   'kvm.createVm()': 'kvm.createVm()',
   'vm.createVcpu()': 'vm.createVcpu()',
@@ -77,6 +79,6 @@ test.for(Object.entries(calls))('%s fails whole, at whichever call of the system
     env: { ...process.env, ...shim }
   })
   const refusal = /^true (permission|unavailable)\n$/.exec(stdout)
-  if (refusal) skip(context, `${name} takes a permission that this process has not, or a kernel that this is not`)
+  if (refusal) skip(context, `${name} needs a permission that this process lacks, or another kernel`)
   expect({ stdout, stderr, status, signal }).toEqual({ stdout: 'true undefined\n', stderr: '', status: 0, signal: null })
 })

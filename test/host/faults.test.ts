@@ -6,7 +6,7 @@ import { skip } from '../support/skip.js'
 
 beforeEach(needsKvm)
 
-/** What each prints as it ends by itself, without a word on standard error. */
+/** The output of each program, which ends by itself and writes nothing to standard error. */
 const said = (stdout: string, status = 0) => ({ status, signal: null, stdout, stderr: '' })
 
 describe('a vCPU that waits for a page is closed by the thread that serves it', () => {

@@ -1,4 +1,4 @@
-/** The fuzzer finds nothing in a few programs of a known seed, and would find each kind of fault that there can be. */
+/** The fuzzer finds nothing in a few programs of a known seed, and would find each kind of fault. */
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -87,7 +87,7 @@ describe('a planted fault is found, and its program printed', () => {
     symlinkSync(fileURLToPath(new URL('../..', import.meta.url)), join(scratch, 'node_modules/node-kvm'))
     writeFileSync(join(scratch, 'found.mjs'), stderr.slice(stderr.indexOf('// crash')))
     const child = spawn(process.execPath, [join(scratch, 'found.mjs')], { stdio: 'inherit' })
-    // The fault is in the fuzzer alone.
+    // The fault was planted in the fuzzer, so the printed program ends well.
     expect(await once(child, 'close')).toEqual([0, null])
   })
 })

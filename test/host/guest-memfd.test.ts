@@ -1,4 +1,4 @@
-/** Memory of a guest behind a file of KVM's. */
+/** Guest memory behind a file of KVM. */
 import { readFileSync } from 'node:fs'
 import { capabilities, KiB, Mapping, MiB } from 'node-kvm'
 import { Guest } from 'node-kvm/testing'
@@ -8,7 +8,7 @@ import { skip } from '../support/skip.js'
 import { vm } from '../support/vm.js'
 
 const size = 64 * MiB
-/** Pages that the kernel keeps from being reclaimed: those of guest_memfds are. */
+/** The number of bytes that the kernel does not reclaim; the pages of guest_memfds are among them. */
 const unevictable = () => Number(/^Unevictable:\s+(\d+)/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1]) * KiB
 
 beforeEach((context) => {

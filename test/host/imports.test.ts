@@ -1,4 +1,4 @@
-/** What scripts/imports.mjs refuses, each kind in a scratch tree of a few files; that the tree itself is in order is a part of `npm run lint`. */
+/** What scripts/imports.mjs refuses: each kind is tested in a scratch tree of a few files. `npm run lint` checks that the real tree is in order. */
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -10,7 +10,7 @@ const script = fileURLToPath(new URL('../../scripts/imports.mjs', import.meta.ur
 const scratch = mkdtempSync(join(tmpdir(), 'node-kvm-imports-'))
 afterAll(() => rmSync(scratch, { recursive: true, force: true }))
 
-/** Nothing is wrong with it: a comment and a text that look like imports are none. */
+/** Nothing is wrong with this tree: a comment and a text that look like imports are none. */
 const sound = {
   'lib/index.ts': "export { Vm } from './kvm/vm.js'",
   'lib/abi/errors.ts': "export const text = \"import '../kvm/vm.js'\"\n// import '../observe/index.js'",

@@ -37,7 +37,7 @@ afterEach(() => {
   if (scratch) rmSync(scratch, { recursive: true, force: true })
 })
 
-/** A folder with something in it that nobody may lose. */
+/** A folder with content that must not be lost. */
 function precious(name = 'precious'): string {
   const folder = join(scratch, name)
   mkdirSync(join(folder, 'below'), { recursive: true })
@@ -67,7 +67,7 @@ describe('removing', () => {
     const shared = join(scratch, 'shared')
     mkdirSync(join(shared, 'tree', 'below'), { recursive: true })
     writeFileSync(join(shared, 'tree', 'below', 'file'), 'to go')
-    // Where others may write, they may rename what is ours.
+    // Where other users may write, they may also rename our folder.
     for (const path of [scratch, shared]) chmodSync(path, 0o777)
     const asStranger = asRoot ? ['--reuid', String(stranger), '--regid', String(stranger), '--clear-groups'] : []
     const names = Object.getOwnPropertyDescriptor(Folder.prototype, 'names')?.get as () => Buffer[]
@@ -129,7 +129,7 @@ describe('the folder of the lab', () => {
     expect(cacheFolder()).toBe(join(scratch, '.cache/node-kvm/lab'))
   })
 
-  /** The command line, as another user where that is possible. */
+  /** The command line, run as another user where that is possible. */
   const labAs = (user: number, cache: NodeJS.ProcessEnv) => {
     const [program, ...words] = asRoot ? ['setpriv', '--reuid', String(user), '--regid', String(user), '--clear-groups'] : ['env']
     const main = fileURLToPath(new URL('../../dist/lib/cli/main.js', import.meta.url))
@@ -172,7 +172,7 @@ describe('the folder of the lab', () => {
       await expect(async () => runScratch()).rejects.toThrow(`${path} belongs to user ${stranger}`)
       chownSync(path, 0, 0)
     }
-    // What the stranger has put there before: a link, with names as of runs behind it.
+    // The stranger has put this there before: a link to a folder with names like those of runs.
     rmSync(join(scratch, 'cache', 'runs'), { recursive: true })
     renameSync(kept, join(scratch, 'run-precious'))
     chownSync(scratch, stranger, stranger)
@@ -207,7 +207,7 @@ describe('a folder that is in use', () => {
     expect(readdirSync(parent)).toEqual([])
   })
 
-  // Ends itself at the n-th call that opens, closes or changes something, or makes the entry.
+  // This process ends itself at the n-th call that opens, closes or changes something, or makes the entry.
   const maker = `
     import fs from 'node:fs'
     import { syncBuiltinESMExports } from 'node:module'
@@ -247,7 +247,7 @@ describe('a folder that is in use', () => {
       progress.emit('end')
       const path = await finished
       expect(readFileSync(join(path, 'file'), 'utf8')).toBe('whole')
-      // What the killed one left goes when the entry is made the next time.
+      // Files of the killed process go when the entry is made the next time.
       rmSync(join(path, 'file'))
       await entry('thing', 1, async (again) => writeFileSync(join(again, 'file'), 'again'))
       expect(readdirSync(cacheFolder())).toEqual([path.slice(cacheFolder().length + 1)])

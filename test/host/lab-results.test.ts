@@ -27,7 +27,7 @@ let scratch: string
 let out: string
 beforeEach(() => {
   scratch = mkdtempSync(join(tmpdir(), 'node-kvm-results-'))
-  // What names such as ../../x would reach from DIR/results.
+  // Names such as ../../x would reach this folder from DIR/results.
   mkdirSync(join(scratch, 'victim'))
   writeFileSync(join(scratch, 'x'), 'untouched')
   writeFileSync(join(scratch, 'victim', 'file'), 'untouched')
@@ -36,7 +36,7 @@ beforeEach(() => {
 })
 afterEach(() => scratch && rmSync(scratch, { recursive: true, force: true }))
 
-/** Everything below a folder, with kind, mode, size and time, but for DIR. */
+/** Everything below a folder except DIR, with kind, mode, size and time. */
 function inventory(folder = scratch): string[] {
   return readdirSync(folder).flatMap((name) => {
     const path = join(folder, name)
@@ -47,7 +47,7 @@ function inventory(folder = scratch): string[] {
   })
 }
 
-/** Gathers the results; outside DIR nothing is made or changed. */
+/** Gathers the results, and expects that nothing outside DIR is made or changed. */
 async function gather(disk: HostileDisk, limit?: number) {
   const before = inventory()
   const left = await copyFromDisk(disk.image, 'results', out, limit)
@@ -158,7 +158,7 @@ describe('the results of a guest', () => {
       { name: 'before', inode: good },
       { name: 'after', inode: good }
     ])
-    // An entry that is longer than its block.
+    // This entry is longer than its block.
     disk.patchContent('results/cut', Buffer.from([0, 0, 0, 0, 0xff, 0xff, 4, 0]))
     const u32 = (value: number) => Buffer.from(Uint32Array.of(value).buffer)
     disk.patchInode('results/outside', 40 + 12 + 8, u32(0xfffffff0))
@@ -232,7 +232,7 @@ describe('the results of a guest', () => {
     symlinkSync(join(scratch, 'victim'), result())
     await expect(copyFromDisk(disk.image, 'results', out)).rejects.toThrow('is not an empty folder')
     expect(readlinkSync(result())).toBe(join(scratch, 'victim'))
-    // A run must not find out at its end that a link is in the place of its results.
+    // A run must not find out only at its end that a link is in the place of its results.
     mkdirSync(join(scratch, 'nothing'))
     for (const target of ['nothing', 'nowhere']) {
       rmSync(result())
@@ -251,12 +251,12 @@ test('the status is read from the same disk', async () => {
   expect(await status()).toBeNull()
   disk.debugfs('set_inode_field status size 8', 'set_inode_field status mode 0120644')
   expect(await status()).toBeNull()
-  // The magic number of the file system.
+  // The magic number of the file system is overwritten.
   disk.write(1024 + 56, Buffer.alloc(2))
   await expect(status()).rejects.toThrow('the disk that the guest left cannot be read: there is no file system')
 })
 
-/** Numbers from a seed: mulberry32. */
+/** Random numbers from a seed, by mulberry32. */
 function random(seed: number): (below: number) => number {
   let state = seed
   return (below) => {
@@ -273,14 +273,14 @@ test('whatever bytes of a disk are changed, reading it ends with results or an e
       mkdirSync(join(results, name), { recursive: true })
       writeFileSync(join(results, name, 'file'), 'x'.repeat(6000))
     }
-    // So many holes that the tree of extents needs a block of its own.
+    // There are so many holes that the tree of extents needs a separate block.
     const fd = openSync(join(results, 'holes'), 'w')
     for (let index = 0; index < 12; index++) writeSync(fd, 'x', 8192 * index)
     closeSync(fd)
     symlinkSync('one', join(results, 'link'))
   })
   const whole = disk.read()
-  // Where something stands, but for bitmaps and what is in the files: the superblock, the descriptors of groups, inodes, folders and extents.
+  // The places that hold something other than bitmaps and the files' content: the superblock, the descriptors of groups, inodes, folders and extents.
   const places: [number[], number[], number[]] = [[], [], []]
   for (let at = 1024; at < whole.length; at += 16)
     if (whole.subarray(at, at + 16).some((byte) => byte !== 0 && byte !== 0x78 && byte !== 0xff)) places[Math.min(2, at >> 12)]?.push(at)

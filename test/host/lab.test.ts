@@ -25,7 +25,7 @@ import { commandLine } from '../support/built.js'
 import { patience } from '../support/patience.js'
 import { skip } from '../support/skip.js'
 
-/** For machines that are emulated, on a machine that may be busy. */
+/** The time limit for emulated machines on a machine that may be busy. */
 const limit = String(patience / 1000)
 
 let scratch: string
@@ -43,7 +43,7 @@ interface Ended {
   stderr: string
 }
 
-/** A file about a process; nothing where the process has ended. */
+/** A file about a process; empty if the process has ended. */
 function procfs(pid: string, name: string): string {
   try {
     return readFileSync(`/proc/${pid}/${name}`, 'utf8')
@@ -52,15 +52,12 @@ function procfs(pid: string, name: string): string {
   }
 }
 
-/** Processes that were started for a run of this test: they have its TMPDIR. */
+/** The processes that were started for a run of this test, which have its TMPDIR. */
 const left = () => readdirSync('/proc').filter((name) => /^\d+$/.test(name) && procfs(name, 'environ').split('\0').includes(`TMPDIR=${scratch}`))
 
 function start(args: string[], env: NodeJS.ProcessEnv = {}, before: readonly string[] = []): { child: ChildProcess; ended: Promise<Ended> } {
   const [first, ...more] = [...before, process.execPath, commandLine, 'lab', ...args] as [string, ...string[]]
-  const child = spawn(first, more, {
-    env: { ...process.env, TMPDIR: scratch, ...env },
-    stdio: ['ignore', 'pipe', 'pipe']
-  })
+  const child = spawn(first, more, { env: { ...process.env, TMPDIR: scratch, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
   const out: Buffer[] = []
   const err: Buffer[] = []
   child.stdout.on('data', (data: Buffer) => out.push(data))
@@ -71,14 +68,14 @@ function start(args: string[], env: NodeJS.ProcessEnv = {}, before: readonly str
   return { child, ended }
 }
 
-/** Runs the lab to its end; whatever came of it, it leaves no process and no folder. */
+/** Runs the lab to its end, and expects that it leaves no process and no folder, whatever happened. */
 async function lab(args: string[], env: NodeJS.ProcessEnv = {}): Promise<Ended> {
   const ended = await start(args, env).ended
   await expectNothingLeft(env['NODE_KVM_LAB_CACHE'])
   return ended
 }
 
-/** Folders of runs, and of entries half made, whose lock nobody has: others may be at work in the same cache. */
+/** The folders of runs, and of half-made entries, whose lock nobody holds: other processes may be at work in the same cache. */
 async function abandoned(cache: string): Promise<string[]> {
   const runs = join(cache, runsName)
   const inUse = readdirSync(cache).filter((name) => name.includes(making))
@@ -101,8 +98,8 @@ const inNpt = (...command: string[]) => lab(['run', 'npt', '--timeout', limit, '
 
 describe('a command line that cannot be run', () => {
   test.each([
-    [['run', 'epd', '--', 'true'], "there is no lane 'epd'; there are ept, npt, ept-shadow, npt-shadow"],
-    [['run', 'npt', '--kernel', '5.10', '--', 'true'], "there is no kernel '5.10'; there are 6.1, 6.12"],
+    [['run', 'epd', '--', 'true'], "there is no lane 'epd'; the lanes are ept, npt, ept-shadow, npt-shadow"],
+    [['run', 'npt', '--kernel', '5.10', '--', 'true'], "there is no kernel '5.10'; the kernels are 6.1, 6.12"],
     [['run', 'npt'], 'a command is needed after --'],
     [['run'], 'a lane is needed'],
     [['run', 'npt', 'true'], 'the command comes after --: node-kvm lab run npt -- true'],
@@ -234,7 +231,7 @@ async function emulator(child: ChildProcess, name = 'qemu-system'): Promise<numb
   }
 }
 
-/** Inodes of the sockets that listen in the network of a process: proc_pid_net(5), state 0A. */
+/** The inodes of the sockets that listen in the network of a process: proc_pid_net(5), state 0A. */
 const listening = (pid: number | 'self') =>
   ['tcp', 'tcp6'].flatMap((name) =>
     readFileSync(`/proc/${pid}/net/${name}`, 'utf8')
@@ -254,7 +251,7 @@ describe('the screen of a Bochs', () => {
     const { child, ended } = start(['run', 'ept', '--timeout', limit, ...how, '--', 'sh', '-c', 'echo up; sleep 1000'])
     await new Promise((resolve) => child.stdout?.once('data', resolve))
     const pid = await emulator(child, 'bochs-bin')
-    // It listens, and not in this network.
+    // The screen listens, and not in this network.
     const own = listening(pid)
     expect(socketsOf(String(pid)).some((socket) => own.includes(socket))).toBe(true)
     const here = listening('self')
@@ -264,7 +261,7 @@ describe('the screen of a Bochs', () => {
     await expectNothingLeft()
   })
   test('is refused where it cannot be hidden, unless that is asked for', async () => {
-    // An unshare that cannot.
+    // This unshare always fails.
     const bin = join(scratch, 'bin')
     mkdirSync(bin)
     writeFileSync(join(bin, 'unshare'), '#!/bin/sh\necho unshare: it is forbidden >&2; exit 1\n', { mode: 0o755 })
@@ -273,7 +270,7 @@ describe('the screen of a Bochs', () => {
     expect(refused.stderr).toContain('unshare --net: unshare: it is forbidden')
     expect(refused.stderr).toContain('give lab run and lab prepare the option --screen-on-network')
     expect(refused.status).toBe(125)
-    // Here, too, on a network where nobody is.
+    // The screen listens here, too, but on a network without other users.
     const apart = [findProgram('unshare') as string, '--map-root-user', '--net']
     const { ended } = start(['run', 'ept', '--timeout', limit, '--screen-on-network', '--', 'echo', 'it runs'], env, apart)
     expect(await ended).toMatchObject({ status: 0, stdout: Buffer.from('it runs\n') })
@@ -303,7 +300,7 @@ describe('what ends a run from outside', () => {
   })
   test('the death of an emulator is told', async () => {
     const { child, ended } = start(['run', 'npt', '--', 'sh', '-c', 'echo up; sleep 1000'])
-    // Before the command began the run would boot anew.
+    // If the emulator died before the command began, the run would boot anew.
     await new Promise((resolve) => child.stdout?.once('data', resolve))
     process.kill(await emulator(child), 'SIGKILL')
     const { status, stderr } = await ended
@@ -362,7 +359,7 @@ describe('the cache of a run', () => {
     if (previous === undefined) delete process.env['NODE_KVM_LAB_CACHE']
     else process.env['NODE_KVM_LAB_CACHE'] = previous
   })
-  /** A cache of this test's own, with the entries of the real one: links to them, and copies of one kind. */
+  /** A cache for this test: links to the real cache's entries, but copies of the entries of one kind. */
   function borrow(kind: string): string[] {
     const real = previous ?? join(process.env['XDG_CACHE_HOME'] ?? join(process.env['HOME'] as string, '.cache'), 'node-kvm/lab')
     mkdirSync(cacheFolder(), { recursive: true })
@@ -388,7 +385,7 @@ describe('the cache of a run', () => {
     borrow('none')
     expect(await borrowed()).toMatchObject({ status: 0, stderr: expect.stringContaining('once, to save its state') })
     const path = join(cacheFolder(), states()[0] as string, 'machine')
-    // Of the right size and time, so that only the emulator can notice.
+    // The file keeps the right size and time, so that only the emulator can notice.
     const { size, mtime } = statSync(path)
     writeFileSync(path, Buffer.alloc(size, 'no state'))
     utimesSync(path, mtime, mtime)

@@ -41,7 +41,7 @@ test('1,000 VMs that are made and closed leave the same descriptors and the same
   round(1000)
   expect(descriptors()).toBe(before.descriptors)
   await collect()
-  // A leak of the VMs' memory would be a mebibyte each.
+  // A leak of the VMs' memory would be a mebibyte for each VM.
   expect(resident() - before.resident).toBeLessThan(32 * MiB)
 })
 
@@ -125,13 +125,13 @@ describe('what is dropped without close, and collected', () => {
     const round = (count: number) => {
       for (let made = 0; made < count; made++) make(kvm)
     }
-    // The watcher of eventfds, and what else the process makes once.
+    // The first round makes the watcher of eventfds, and whatever else the process makes once.
     round(1)
     await collect()
     const before = { descriptors: descriptors(), threads: threads() }
     const count = 20
     round(count)
-    // What a register or a stack still names may be kept.
+    // An object may be kept because a register or a stack still names it.
     const most = count / 4
     for (let look = 0; look < 50 && (descriptors() - before.descriptors > most || threads() - before.threads > most); look++) {
       await collect()

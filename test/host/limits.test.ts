@@ -1,6 +1,6 @@
 /**
- * What a process may have no more of: the error names the limit, nothing is left of what was begun, the next try works, and the process
- * lives. Each in a process of its own.
+ * A process runs out of some resource: the error names the limit, nothing is left of what was begun, the next try works, and the process lives. Each
+ * test uses a separate process.
  */
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
@@ -26,7 +26,7 @@ describe('mappings', () => {
     'protected in parts': "const m = Mapping.anonymous(GiB), next = (n) => m.protect('r', 2 * n * 4096, 4096)",
     'advised in parts': "const m = Mapping.anonymous(GiB), next = (n) => m.advise('random', 2 * n * 4096, 4096)",
     'remapped in parts': 'const m = Mapping.memfd(GiB), next = (n) => m.remap(2 * n * 4096, 4096)',
-    // Of different policies, so that the kernel does not make one of two neighbours.
+    // They have different policies, so that the kernel does not merge two neighbours into one.
     'mapped one by one': 'const all = [], next = (n) => all.push(Mapping.anonymous(4096, { hugePages: n % 2 === 0 }))'
   }
   test.for(Object.entries(ways))('those that are %s are refused while the process still has room to live', ([, way], context) => {
@@ -91,7 +91,7 @@ describe('threads', () => {
       console.log(...results, attempt())
       process.exit(0)`
     const [output = ''] = outputOf(program)
-    // An eventfd's watcher, once made, is the environment's.
+    // Once it is made, the watcher of eventfds belongs to the environment.
     expect(output).toBe('limit,EAGAIN,true limit,EAGAIN,true 0 worked')
   })
 
@@ -147,7 +147,7 @@ test.for(Object.entries(large))('%s is an error where V8 finds no memory', ([, c
 })
 
 describe('descriptors', () => {
-  /** With from 0 descriptors on free, until it works: each time either nothing is left, or all is done. */
+  /** Makes the call with 0, 1, ... descriptors free, until it works: each time either nothing is left, or everything is done. */
   const stepwise = (setup: string, call: string, after = 'undefined') => `
     const kvm = Kvm.open(), vm = kvm.createVm(), mapping = Mapping.memfd(64 * KiB)
     vm.memslots.create({ gpa: 0, mapping })
@@ -164,7 +164,7 @@ describe('descriptors', () => {
       for (const fd of [...filler, ...rest]) closeSync(fd)
       results.add(result)
       if (result === 'worked') break
-      // The program that reads VMs is the process's: what was loaded stays.
+      // The program that reads VMs belongs to the process: once loaded, it stays.
       if (rest.length !== free && !${/tables|translate|hostVms/.test(call)}) console.log('left open', free - rest.length)
     }
     console.log(...results, ${after})
@@ -195,7 +195,7 @@ describe('descriptors', () => {
       'hostVms()': '1'
     }
     const told = (done as Record<string, string>)[name]
-    // What takes none works at once.
+    // A call that takes no descriptor works at once.
     expect([`limit,EMFILE,true worked ${told}`, `worked ${told}`]).toContain(output)
   })
 
@@ -206,7 +206,7 @@ describe('descriptors', () => {
       console.log(resultOf(() => mapping.remap(0, 4096)))
       for (const fd of filler) closeSync(fd)
       console.log(resultOf(() => mapping.punchHole(0, 4096)))
-      // Another memfd as a whole is one that has holes.
+      // A new memfd in place of the whole old one can have holes again.
       mapping.remap()
       console.log(resultOf(() => mapping.punchHole(0, 4096)))`
     expect(outputOf(program, { shell: 'ulimit -n 256' })).toEqual(['limit,EMFILE,true', 'worked', 'worked'])
@@ -235,7 +235,7 @@ test('lost mappings and VMs are collected as more are made, however many descrip
       vm.createVcpu()
       if (n % 100 === 0) most = Math.max(most, descriptors())
     }
-    // When V8 collects is its own affair: some hundred VMs later, or a thousand. None collected would be nearly 4,000.
+    // V8 decides when it collects: after some hundred VMs, or a thousand. If none were collected, there would be nearly 4,000.
     console.log(most < 3000)`
   expect(outputOf(program, { shell: '{ ulimit -n 8192 || :; } 2> /dev/null' })).toEqual(['true'])
 })

@@ -25,7 +25,7 @@ const folder = mkdtempSync(join(tmpdir(), 'node-kvm-lock-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 const lock = importable('lab/lock.js')
 
-// Writes down when it has the lock and when it lets go. One that stays is killed with the lock.
+// This process records when it gets the lock and when it releases it. A process that stays is killed with the lock.
 const program = `
   const { appendFileSync } = await import('node:fs')
   const { acquire } = await import(${lock})
@@ -43,7 +43,7 @@ const taker = (...args: string[]): ChildProcess =>
 
 test('owners come one after the other, whoever dies with the lock', async () => {
   const [path, log] = [join(folder, 'many.lock'), join(folder, 'log')]
-  // What an owner of the first version left, which waiters took away from under each other.
+  // This is the file of an owner of the lock's first version; waiters of that version took it away from each other.
   writeFileSync(path, '999999999 1')
   const workers = Array.from({ length: 3 }, () => taker(path, log, '20'))
   const ended = workers.map((worker) => once(worker, 'exit'))
@@ -119,7 +119,7 @@ test('a file that is removed and made again has one owner, who knows it', async 
   const first = await owner(path)
   const late = acquire(path)
   await waiting(path)
-  // The waiter has the first file open. Another takes the second one meanwhile.
+  // The waiter has the first file open. Meanwhile another process takes the second one.
   rmSync(path)
   const second = await owner(path)
   const its = statSync(path).ino

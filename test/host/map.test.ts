@@ -19,12 +19,12 @@ import { skip } from '../support/skip.js'
 import { needsAll } from '../support/tables.js'
 import { shareTarget, Target } from '../support/target.js'
 
-/** In a process of its own, as people run it. */
+/** Runs the command in a separate process, as people run it. */
 const spawned = (args: string[], before: string[] = [], options: object = {}) => {
   const [command = '', ...words] = [...before, process.execPath, commandLine, 'map', ...args]
   return spawnSync(command, words, { encoding: 'utf8', timeout: patience, maxBuffer: 2 ** 28, ...options })
 }
-/** Here, for what it prints. */
+/** Runs the command in this process, and returns what it prints. */
 async function printed(...args: string[]): Promise<string> {
   const lines: string[] = []
   const log = vi.spyOn(console, 'log').mockImplementation((text) => lines.push(text))

@@ -1,4 +1,4 @@
-/** Why host memory is not to be had: the cause is looked for, and what was not found out is not said. */
+/** Why host memory cannot be had: the library looks for the cause, and says only what it found out. */
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -15,7 +15,7 @@ import { skip } from '../support/skip.js'
 const folder = mkdtempSync(join(tmpdir(), 'node-kvm-memory-errors-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-/** /proc of a host with 8 GiB, of which half may be committed. */
+/** The /proc of a host with 8 GiB, of which half may be committed. */
 function host(overcommit: number, limits = ''): (path: string) => string {
   const files: Record<string, string> = {
     '/proc/meminfo': 'MemTotal: 8388608 kB\nSwapTotal: 0 kB\nCommitLimit: 4194304 kB\nCommitted_AS: 3145728 kB\n',
@@ -111,7 +111,7 @@ describe('in a process from which something was taken', () => {
     const refuse = compile(context, 'refuse', folder)
     const over = join(folder, 'over')
     mkdirSync(over)
-    // Its device, where there is one, on a file system whose devices do not open.
+    // The device, if there is one, is put on a file system whose devices cannot be opened.
     const device = `mount -t tmpfs -o nodev tmpfs ${over} && cp -a /dev/userfaultfd ${over} && mount --bind ${over}/userfaultfd /dev/userfaultfd`
     const inside = `test ! -e /dev/userfaultfd || { ${device}; }; exec ${refuse} ${systemCalls.userfaultfd} -- "$0" "$@"`
     const [line] = outputOf('console.log(errorOf(() => Mapping.anonymous(4096).onMissing({ content: new Uint8Array(1) })))', {

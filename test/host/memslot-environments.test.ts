@@ -1,7 +1,6 @@
-// One VM's memslots changed from several environments: two Vm objects of one are two such, and take turns where a test wants them to.
+// Several environments change one VM's memslots. Two Vm objects for one VM are two environments, and take turns where a test wants that.
 
 import { spawnSync } from 'node:child_process'
-import { setImmediate as turn } from 'node:timers/promises'
 import { type DirtyLogMode, KiB, type KvmErrorCode, Mapping, type Memslot, MiB, Vm } from 'node-kvm'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { built, library } from '../support/built.js'
@@ -89,7 +88,7 @@ describe('a slot that another environment changed', () => {
       code
     )
     expectOneTable(vm, other)
-    // Made anew from there, it is made.
+    // A transaction that is computed anew, from the present state, is made.
     if (!one.deleted) vm.memslots.transaction((tx) => tx.move(one, 0x7_0000))
     expectOneTable(vm, other)
   })
@@ -106,7 +105,7 @@ describe('a slot that another environment changed', () => {
       'conflict'
     )
     expect(one.gpa).toBe(elsewhere)
-    // What is named to it only then is.
+    // The slot is named to this transaction only after the change, so the transaction is made.
     vm.memslots.transaction((tx) => {
       theirs.move(here)
       expect(vm.memslots.lookup(here)).toBe(one)
@@ -173,7 +172,7 @@ test('a mapping whose handle ended goes when another environment binds its slot 
   vm.memslots.create({ gpa: here, mapping: ram })
   ram[Symbol.dispose]()
   other.memslots.lookup(here)?.rebind(Mapping.anonymous(2 * MiB))
-  // The other's own handle, of the memory that it found in the table.
+  // This is the other environment's own handle, for the memory that it found in the table.
   other.close()
   expect(vm.memslots.length).toBe(1)
   const isHeld = () => {
@@ -289,58 +288,6 @@ describe('the end of a VM', () => {
   })
 })
 
-describe('a token', () => {
-  test('holds its VM until it is attached', async () => {
-    const ram = page()
-    ram.write(0, new Uint8Array([7]))
-    const token = (() => {
-      const dropped = kvm.createVm()
-      dropped.memslots.create({ gpa: here, mapping: ram })
-      return dropped.share()
-    })()
-    // What is collected is let go of in a later turn.
-    for (let round = 0; round < 10; round++) {
-      globalThis.gc?.()
-      await turn()
-    }
-    const attached = Vm.attach(token)
-    expect(attached.memory.read(here, 1)).toEqual(new Uint8Array([7]))
-    attached.close()
-  })
-
-  test('holds no VM that was closed by who created it, and says so', () => {
-    const ram = page()
-    const closed = kvm.createVm()
-    closed.memslots.create({ gpa: 0, mapping: ram })
-    const token = closed.share()
-    closed.close()
-    ram.close()
-    expect(checkedError(() => Vm.attach(token), 'closed').message).toContain('was closed')
-  })
-
-  test('holds its VM no longer than the Worker that shared it lives', async () => {
-    const sharer = worker(`
-      globalThis.made = library.Kvm.open().createVm()
-      parentPort.postMessage([made.share(), made.share()])
-      parentPort.once('message', () => process.exit())`)
-    sharer.postMessage(vm.share())
-    const [first, second] = await answer(sharer)
-    const held = Vm.attach(first)
-    expect(held.memslots.length).toBe(0)
-    held.close()
-    await sharer.terminate()
-    expect(checkedError(() => Vm.attach(second), 'closed').message).toContain('ended')
-  })
-
-  test('cannot be guessed from others', () => {
-    const tokens = Array.from({ length: 64 }, () => vm.share().nodeKvmVm)
-    const set = tokens.map((token) => token.toString(2).replaceAll('0', '').length).reduce((sum, bits) => sum + bits)
-    expect(new Set(tokens).size).toBe(tokens.length)
-    // 4096 random bits: 12 standard deviations.
-    expect(Math.abs(set - 2048)).toBeLessThan(12 * 32)
-  })
-})
-
 test("four Workers change the same memslots: none is lost or doubled, and the tables are the kernel's", () => {
   const program = built('bench/memslots-stress.js')
   const { stdout, stderr, status } = spawnSync(process.execPath, [program, '--seconds', '2'], { encoding: 'utf8', timeout: patience })
@@ -394,8 +341,8 @@ test.for<DirtyLogMode>(['bitmap', 'manual'])('a dirty log (%s) goes on while a W
   expectOneTable(vm)
 })
 
-// What waits for its turn to change the memslots waits, with who has it, for all vCPUs: it must not be waited for itself. Where the guest's access is
-// one that KVM makes, no signal ends the wait for the page.
+// A thread that waits for its turn to change the memslots waits, like the thread whose turn it is, for all vCPUs: so no vCPU may wait for such a
+// thread. If KVM itself makes the guest's access, no signal ends the wait for the page.
 test('a thread that serves pages and waits for another transaction hangs nobody', (context) => {
   using probe = page()
   try {
@@ -428,7 +375,7 @@ test('a thread that serves pages and waits for another transaction hangs nobody'
         ${sourceOf(server)}`)}, { eval: true })
       server.postMessage(vm.share())
       await once(server, 'message')
-      // It serves no page from now on, until it has had its turn.
+      // The server serves no page from now on, until it has had its turn.
       const turn = new Int32Array(new SharedArrayBuffer(4))
       server.postMessage(turn)
       pause()

@@ -1,4 +1,4 @@
-/** Which rule a memslot broke: the kernel says EINVAL to all of them. */
+/** Which rule a memslot broke: the kernel answers EINVAL to all of them. */
 import { CpuidEntry, capabilities, KiB, Mapping, type Memslot } from 'node-kvm'
 import { describe, expect, test } from 'vitest'
 import { guestPhysicalLimit } from '../../lib/memory/guest-physical.js'

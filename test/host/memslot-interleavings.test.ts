@@ -1,6 +1,6 @@
-// The protocol of native/core/memslots.h, in every order of the steps of two environments that make two changes each. What runs is the library's own
-// Memslots; only the add-on's table is a model (support/memslot-table.ts), whose steps are the points at which the other environment may go on.
-// An environment is put back to where it was by running it again from its beginning with the answers that it got.
+// Tests the protocol of native/core/memslots.h in every order of the steps of two environments that make two changes each. It runs the library's own
+// Memslots; only the add-on's table is a model (support/memslot-table.ts). The model's steps are the points at which the other environment may go on.
+// To put an environment back to an earlier point, the test runs it again from its beginning, with the answers that it got.
 import { constants } from 'node:os'
 import { KvmError, type Memslot } from 'node-kvm'
 import { expect, test } from 'vitest'
@@ -18,7 +18,7 @@ const size = 0x1000
 const region = (address: number) => ({ address, size, kind: 'anonymous', slots: 1, release: () => {} }) as unknown as NativeRegion
 const regions = [0x10_0000, 0x20_0000, 0x30_0000].map(region) as [NativeRegion, NativeRegion, NativeRegion]
 
-/** Two slots: 1 at p and 2 at q, by the numbers of their creation. */
+/** Two slots, named by the numbers of their creation: 1 at p and 2 at q. */
 const start = new Table(100)
 for (const [gpa, place] of [
   [p, 0],
@@ -34,7 +34,7 @@ interface Environment {
 }
 type Rows = readonly TableRow[]
 
-/** A change, what it makes of the newest table, and which slots it is about. */
+/** A change, its result on the newest table, and the slots that it concerns. */
 interface Operation {
   make(environment: Environment): void
   result(rows: Rows, environment: Environment): Rows
@@ -110,7 +110,7 @@ const operations = {
 } satisfies Record<string, Operation>
 type Name = keyof typeof operations
 
-/** What a step answered, and when: the number of the last change. */
+/** A step's answer, and its time: the number of the last change. */
 interface Answer {
   value: unknown
   records?: Float64Array
@@ -134,7 +134,7 @@ interface World {
 }
 class Suspended extends Error {}
 
-/** The add-on for one environment: old answers, then so many new ones. */
+/** The add-on for one environment: it gives the old answers, then so many new ones. */
 class Replay {
   readonly fd = 1
   readonly memslotWords = new ArrayBuffer((recordLength + 1) * 8)
@@ -190,7 +190,7 @@ class Replay {
 interface Run {
   replay: Replay
   environment: Environment
-  /** Of each operation: 'made', or the code it was refused with, and its first and last answer. */
+  /** For each operation: 'made', or the code with which it was refused, and its first and last answer. */
   outcomes: { code: string; from: number; to: number }[]
   done: boolean
 }
@@ -222,7 +222,7 @@ function run(by: number, program: readonly Name[], log: readonly Answer[], world
   return result
 }
 
-/** Of what overlapping slots and new ones have no number of their own yet. */
+/** The rows without what cannot be known beforehand: new slots have no number of their own yet. */
 const plain = (rows: Rows, since: number) =>
   rows
     .map(({ created, gpa, size, flags, region }) => [gpa, size, flags, region?.address, created > since ? 'new' : created].join())
@@ -230,7 +230,7 @@ const plain = (rows: Rows, since: number) =>
     .join(' ')
 const overlaps = (rows: Rows) => rows.some((one) => rows.some((other) => one !== other && one.gpa < other.gpa + size && other.gpa < one.gpa + size))
 
-/** Whether an operation's outcome is right, given all that happened: empty, or what is wrong. */
+/** Whether an operation's outcome is right, given all that happened: an empty text, or what is wrong. */
 function faultOf(by: number, index: number, name: Name, { replay: { log }, environment, outcomes }: Run, { made, past, table }: World): string {
   const operation: Operation = operations[name]
   const { code, from, to } = outcomes[index] as Run['outcomes'][number]
@@ -253,7 +253,7 @@ function faultOf(by: number, index: number, name: Name, { replay: { log }, envir
     return new Set(states).size > 1 ? '' : 'a conflict with nobody'
   }
   if (code === 'overlap') return during.some((at) => overlaps(operation.result(rowsAt(at), environment))) ? '' : 'an overlap that never was'
-  // Deleted already: a second deletion, or a change that is refused.
+  // If a slot was deleted already, a second deletion is made, and another change is refused.
   const expected = name.startsWith('delete') ? 'made' : 'closed'
   const lives = numbers.every((number) => number !== undefined && table.rows.some(({ created }) => created === number))
   return code === expected && !lives ? '' : `${code} of nothing`
@@ -273,8 +273,8 @@ function tableFault(by: number, program: readonly Name[], { replay }: Run, world
 }
 
 /**
- * All orders; how many. Of two that differ in which of two steps came first that change nothing, one: nobody sees the difference. So a step that
- * was tried first here is not tried again (`asleep`) until the table has changed.
+ * Tries all orders, and returns their number. If two orders differ only in which of two steps came first, and neither step changes anything, one of
+ * the orders is enough: nobody sees the difference. So a step that was tried first here is not tried again (`asleep`) until the table has changed.
  */
 function explore(programs: readonly [readonly Name[], readonly Name[]]): number {
   let orders = 0
@@ -298,13 +298,13 @@ function explore(programs: readonly [readonly Name[], readonly Name[]]): number 
     }
   }
   const world = { table: start.clone(), made: [], past: new Map([[start.generation, start.rows]]) }
-  // Both know the table when they begin.
+  // Both environments know the table when they begin.
   visit(world, [0, 1].map((by) => run(by, programs[by] as Name[], run(by, [], [], world, Infinity).replay.log, world, 0)) as [Run, Run], [])
   return orders
 }
 
 const names = Object.keys(operations) as Name[]
-/** Two changes each: some, or with NODE_KVM_ALL_ORDERS all that there are (minutes). */
+/** Two changes each: some of them, or with NODE_KVM_ALL_ORDERS all that there are, which takes minutes. */
 const programs: [Name, Name][] = process.env['NODE_KVM_ALL_ORDERS']
   ? names
       .flatMap((one) => names.map((other): [Name, Name] => [one, other]))
@@ -366,7 +366,7 @@ test('the table of the model answers as the add-on does', (context) => {
       answered = words[recordLength] as number
     } else answered = real.changeMemslots(theirs, regions)
     expect(answered).toBe(expected)
-    // Which of several overlaps is told depends on the order of the ioctls.
+    // The order of the ioctls decides which of several overlaps is reported.
     if (alone || expected !== -constants.errno.EEXIST) expect([...theirs]).toEqual([...ours])
     answers.set(expected, (answers.get(expected) ?? 0) + 1)
     const since = random(model.generation + 1)

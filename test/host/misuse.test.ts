@@ -39,7 +39,7 @@ test('what tables() did not return is an argument error wherever tables are take
       checkedError(() => call(value, 0), 'argument')
 })
 
-/** Every kind of value that none of these functions takes, or that only looks like one. */
+/** Every kind of value that none of these functions takes, or that only looks like one that they take. */
 const nonsense = [
   undefined,
   ...junk,
@@ -118,10 +118,10 @@ test('methods of memory that are called with nonsense throw a KvmError and no Ty
         calls[`${name}.${method}, third`] = (value) => call.call(object, first, 4096, value)
       }
     expect(rawErrors(calls, [...nonsense, Symbol('1')])).toEqual([])
-    // A memslot has all that the options of one to be must have, so that some of it was no nonsense.
-    throw new Error('nothing of this is to be done')
+    // A memslot has every property that the options of a new one must have, so some of it was no nonsense.
+    throw new Error('this must not be called')
   }
-  expect(() => vm.memslots.transaction(attempt)).toThrow('nothing of this is to be done')
+  expect(() => vm.memslots.transaction(attempt)).toThrow('this must not be called')
 })
 
 test('arrays, bytes and options of another realm, and options without a prototype, are taken', () => {

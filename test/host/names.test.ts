@@ -1,4 +1,4 @@
-// What a stranger named: a process, its arguments, its files. It may be printed to a terminal, into XML, as JSON.
+// Names that a stranger chose: of a process, its arguments, its files. The library may print them to a terminal, into XML, as JSON.
 
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
@@ -21,10 +21,10 @@ import { Target } from '../support/target.js'
 import { vm } from '../support/vm.js'
 import { malformed } from '../support/xml.js'
 
-/** ESC and OSC sequences, a new line, the C1 form of ESC [, U+2028, a turned line, marks of XML, half of a surrogate pair. */
+/** ESC and OSC sequences, a new line, the C1 form of ESC [, U+2028, a mark that turns text around, marks of XML, half of a surrogate pair. */
 const file = '\x1b[31mEVIL\x1b]0;pwned\x07\n<script>alert(1)<&"\'\u009b2J\u2028\u202egnp.exe\r00400000-00500000 rw-p 00000000 00:00 0 evil'
 const hostile = `${file}\ud800 \ufffe]]>`
-/** What a terminal would act on, or what would hide or turn what stands around it; new lines are the program's own. */
+/** The characters on which a terminal would act, or which would hide or turn the text around them; new lines are the program's own. */
 const acted = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/u
 const actsOn = (text: string) => acted.exec(text.replaceAll('\n', ''))?.[0].codePointAt(0)?.toString(16)
 

@@ -1,4 +1,4 @@
-// Whoever loads the add-on by its path gets errors, whatever they call it with; under AddressSanitizer, too (npm run test:asan).
+// A program that loads the add-on by its path gets errors, whatever arguments it uses; under AddressSanitizer, too (npm run test:asan).
 import { expect, test } from 'vitest'
 import { runFault } from '../support/fault.js'
 import { isOk, needsKvm } from '../support/needs.js'
@@ -8,14 +8,14 @@ test.for([1, 2, 3])('no function of the add-on crashes, whatever its this and it
   const { stdout, stderr, status, signal } = await runFault('native-arguments', [String(seed)])
   expect({ stderr, status, signal }).toEqual({ stderr: '', status: 0, signal: null })
   const { calls, threw, functions, classes, told } = JSON.parse(stdout)
-  // Of the calls many are refused, and some work: else nothing was tried.
+  // Many of the calls are refused, and some work; otherwise nothing was tried.
   expect(functions).toBeGreaterThanOrEqual(18)
-  // Two of them trace, and read the kernel's memory: there are objects of these where the host lets this user.
+  // Two of the classes trace, and read the kernel's memory: their objects exist only where the host lets this user make them.
   expect(classes).toBe(8 + Number(isOk('tracefs') && isOk('tracepoints by perf')) + Number(isOk('BPF')))
   expect(threw).toBeGreaterThan(1000)
   expect(calls - threw).toBeGreaterThan(1000)
   expect(told).toEqual({
-    // Taken away by a getter of an argument, in the middle of the call.
+    // A getter of an argument took these away in the middle of the call.
     recordsTaken: 'TypeError',
     vmClosed: 'EBADF',
     regionReleased: isOk('userfaultfd') ? 'served' : 'refused',
@@ -25,7 +25,7 @@ test.for([1, 2, 3])('no function of the add-on crashes, whatever its this and it
     areaTransferred: 'EINVAL',
     areaTransferredThen: 'EINVAL',
     areaResizable: 'RangeError',
-    // Requests whose number does not say how much the kernel reads and writes, or that carry an address.
+    // These requests have a number that does not say how much the kernel reads and writes, or carry an address.
     cpuidByPlain: 'EOPNOTSUPP',
     cpuidWithoutRoom: 'E2BIG',
     cpuidOverflowing: 'E2BIG',

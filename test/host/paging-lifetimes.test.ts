@@ -34,7 +34,7 @@ describe('lifetimes', () => {
 
   test('a handler that holds its own mapping holds it no longer than until close()', async (context) => {
     needsPaging(context)
-    // Where its maker ends, nothing but the handler is left.
+    // After this function returns, nothing but the handler is left.
     const lost = (() => {
       const ram = Mapping.anonymous(pageSize)
       ram.onMissing(() => (ram.address === 0 ? null : undefined)).close()
@@ -74,7 +74,7 @@ describe('lifetimes', () => {
       expect(await once(worker, 'message')).toEqual(['not-present'])
       await worker.terminate()
     }
-    // What earlier tests left to the collector goes too.
+    // Objects that earlier tests left to the collector go, too.
     const left = () => {
       globalThis.gc?.()
       return threads().filter((name) => name === 'kvm-userfaults')
@@ -112,7 +112,7 @@ test('a service that cannot be had for want of descriptors leaves the mapping as
     })
     const last = paging !== undefined
     paging?.close()
-    // Ordinary memory, and it can be served.
+    // By now this is ordinary memory, and can be served.
     expect(guest.read(gpa)).toEqual({ reason: 'done', value: 0n })
     ram.advise('dontneed')
     using again = ram.onMissing(pattern)

@@ -1,4 +1,4 @@
-// What is native is not to be had from the public API: neither by its declarations, nor by looking into its objects.
+// Native objects cannot be reached from the public API: neither by its declarations, nor by looking into its objects.
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
@@ -67,7 +67,7 @@ function nativeThings(): Set<unknown> {
   return new Set<unknown>([native, ...prototypes, ...methods, ...Object.values(native), machine.memslotWords])
 }
 
-/** An object of each public class, as a program has them, and what leads to them. */
+/** An object of each public class, as a program has them, and the objects that lead to them. */
 function everything(machine: Vm): object[] {
   machine.interrupts.createIrqchip()
   const mapping = Mapping.anonymous(64 * KiB)
@@ -102,7 +102,7 @@ function everything(machine: Vm): object[] {
   ]
 }
 
-/** Not every process may serve faults or trace. */
+/** The objects that can be made here: not every process may serve faults or trace. */
 function privileged(makers: readonly (() => object)[]): object[] {
   return makers.flatMap((make) => {
     try {
@@ -114,7 +114,7 @@ function privileged(makers: readonly (() => object)[]): object[] {
   })
 }
 
-/** All that can be reached: own properties by name and by symbol, those of prototypes, what getters give, and the getters themselves. */
+/** Everything that can be reached: own properties by name and by symbol, those of prototypes, the results of getters, and the getters themselves. */
 function reachable(from: readonly unknown[]): Set<unknown> {
   const seen = new Set<unknown>()
   const waiting: unknown[] = [...from]
@@ -138,7 +138,7 @@ function reachable(from: readonly unknown[]): Set<unknown> {
         try {
           if (get) look(Reflect.get(holder, key, object))
         } catch {
-          // Refused: of another object, or of one that is closed.
+          // The getter refused, because its object is another one, or closed.
         }
       }
     }
@@ -149,7 +149,7 @@ function reachable(from: readonly unknown[]): Set<unknown> {
 test('no way from a public object leads to an object or a function of the add-on', () => {
   const forbidden = nativeThings()
   const all = everything(vm)
-  // The search finds what is there to be found.
+  // The search finds a native object that is there.
   expect(reachable([{ deep: [() => {}, { [Symbol('x')]: native }] }]).has(native)).toBe(true)
   const found = reachable(all)
   expect(found.size).toBeGreaterThan(500)
@@ -174,7 +174,7 @@ test('a clone of a public object has nothing of the add-on', () => {
   expect([...reachable(clones)].filter((value) => forbidden.has(value) || forbidden.has(Object.getPrototypeOf(value)))).toEqual([])
 })
 
-/** What a program may make by new: values, without anything behind them. */
+/** The classes from which a program may make objects by new: values, with nothing behind them. */
 const values: readonly unknown[] = [KvmError, Registers, SpecialRegisters, CpuidEntry, Segment]
 
 test('what holds native state is made by the library alone, and says by whom', () => {
@@ -208,7 +208,7 @@ test('a class that is given another parent does not tell that one what is privat
       Reflect.setPrototypeOf(type, Stranger)
       make()
     } catch {
-      // What such a parent makes is no object of the class.
+      // Such a parent does not make objects of the class.
     } finally {
       Reflect.setPrototypeOf(type, parent)
     }

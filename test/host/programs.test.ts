@@ -33,7 +33,7 @@ const outputs: Record<string, (string | RegExp)[]> = {
   'two-vcpus': ['states: running, running', 'two vCPUs counted to 4000000, in 2048 KiB they share', "the event loop's timers came meanwhile: yes"],
   'live-memslot-move': [
     '100 transactions that swapped two slots: 0 MMIO exits, 0 wrong words',
-    // Whether the guest hits the gap is chance.
+    // It is a matter of chance whether the guest hits the gap.
     /^100 bare moves away and back: (MMIO exits in the gap|no MMIO exit this time), 0 wrong words$/,
     'the guest read all the while: yes'
   ],
@@ -84,7 +84,7 @@ describe('node-kvm walkthrough', () => {
     expect(moved).toMatchObject({ gpa: 0xe000, hva: first.hva })
     expect(rebound.hva).not.toBe(first.hva)
     expect(absent.hva).toBeNull()
-    // Where the third table may be read, it is; where not, a note says why.
+    // If the third table may be read, it is there; if not, a note says why.
     if (result.steps.some((step: { secondStage: unknown }) => step.secondStage === null)) {
       expect(result.notes.join()).toContain('the third table is not shown')
       return

@@ -1,4 +1,4 @@
-// Somebody else's VM: what QEMU's own monitor says of its memory is the truth to compare with.
+// Reads the VM of another program: the answers of QEMU's own monitor about its memory are the truth to compare with.
 
 import { spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -39,7 +39,7 @@ function running(context: TestContext): Qemu {
 
 const number = (text: string | undefined) => Number.parseInt(text ?? '', 16)
 
-/** RAM and ROM of `info mtree -f`: what the guest's processor sees at physical addresses. */
+/** RAM and ROM from `info mtree -f`: the memory that the guest's processor sees at physical addresses. */
 async function memoryOf(monitor: Qemu) {
   const views = (await monitor.monitor('info mtree -f')).split('FlatView')
   const view = views.find((text) => text.includes('AS "memory"')) ?? ''
@@ -110,7 +110,8 @@ test('node-kvm trace --pid shows what its firmware does when it runs again', asy
   child.stdout.setEncoding('utf8').on('data', (part) => (text += part))
   const done = new Promise<number | null>((resolve) => child.once('close', resolve))
   const seen = (kind: string) => text.includes(`"kind":"${kind}"`)
-  // Again and again, as nothing tells when the command begins to listen; with more and more time for the firmware to come to where it shows.
+  // The machine is reset again and again, because nothing tells when the command begins to listen. Each time the firmware gets more time to boot as
+  // far as these events.
   const isSeen = () => seen('spte-set') && seen('pio')
   for (let wait = 1000; !isSeen() && wait < patience; wait *= 2) {
     await monitor.monitor('system_reset')
@@ -123,7 +124,7 @@ test('node-kvm trace --pid shows what its firmware does when it runs again', asy
     .split('\n')
     .map((line) => JSON.parse(line))
   expect(events.at(-1)).toMatchObject({ kind: 'summary' })
-  // As many as there were when they were last read: the firmware lays out its ROM again after a reset.
+  // The number is that of the last reading: the firmware lays out its ROM again after a reset.
   expect(events.at(-1).memslots).toBeGreaterThan(0)
   expect(new Set(events.slice(0, -1).map(({ process }) => process))).toEqual(new Set([monitor.pid]))
   expect(isSeen()).toBe(true)

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { writer } from '../../lib/cli/terminal.js'
 
-/** What arrives at a stream when a guest prints these pieces. */
+/** The text that arrives at a stream when a guest prints these pieces. */
 function printed(isTTY: boolean, ...pieces: (string | Buffer)[]): string {
   const written: Buffer[] = []
   const stream = { isTTY, write: (data: string | Uint8Array) => written.push(Buffer.from(data as Uint8Array)) }

@@ -75,14 +75,14 @@ describe('node-kvm trace of a process that runs already', () => {
     target = await Target.start()
   }
 
-  /** Attaches, calls `work` when events flow, and ends it by `end`. */
+  /** Attaches, calls `work` when events flow, and ends the command by `end`. */
   async function attached(args: string[], work: (child: ChildProcess, seen: () => string) => Promise<void>, end: () => unknown) {
     const child = spawn(process.execPath, [commandLine, 'trace', '--pid', String(target.pid), ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
     let stdout = ''
     child.stdout.setEncoding('utf8').on('data', (text) => (stdout += text))
     const done = new Promise<number | null>((resolve) => child.once('close', resolve))
     await sleep(1)
-    // It has begun when what the guest does shows.
+    // The command has begun when the guest's actions show.
     for (const started = Date.now(); stdout === '' && Date.now() - started < patience; await sleep(50)) await target.do('touchAll')
     await work(child, () => stdout)
     await end()
@@ -98,7 +98,7 @@ describe('node-kvm trace of a process that runs already', () => {
     const { slots } = await target.do('slots', { count: 1, size: 64 * KiB })
     await target.do('guest')
     const isHit = ({ kind, hva, gpas }: any) => kind === 'notifier-unmap' && hva === slots[0].hva + 0x3000 && gpas
-    // Until the command has read the memslots, and told a call with what it hits.
+    // This lasts until the command has read the memslots, and reported a call with the slot that it hits.
     const work = async (_: ChildProcess, seen: () => string) => {
       const told = () => objects(seen().replace(/[^\n]*$/, '')).some(isHit)
       for (const started = Date.now(); !told() && Date.now() - started < patience; await sleep(50)) {

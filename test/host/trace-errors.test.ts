@@ -1,4 +1,4 @@
-/** Why a trace does not open: the cause is looked for, and what was not found out is not said. */
+/** Why a trace does not open: the library looks for the cause, and says only what it found out. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -18,7 +18,7 @@ beforeEach(needsKvm)
 beforeEach(needsTracepoints)
 
 const program = "console.log(errorOf(() => trace(Kvm.open().createVm(), { kinds: ['zap-all'] }).close()))"
-/** Of root without these capabilities, who sees a tracefs as it would be mounted. */
+/** Runs as root without these capabilities, with a tracefs as it would be mounted. */
 const without = (capabilities: string[], limits = ':') => {
   const set = capabilities.map((name) => `-${name}`).join()
   const inside = `mount -t tracefs tracefs /sys/kernel/tracing 2> /dev/null; ${limits}; exec setpriv --bounding-set ${set} --inh-caps ${set} -- "$0" "$@"`
@@ -86,7 +86,7 @@ test('a vCPU that runs gives no statistics the first time: the trace opens, says
   const ended = vcpu.start({}).catch(() => {})
   await untilRunning(vcpu)
   using recording = trace(vm, { kinds: ['statistics'] })
-  expect(recording.missing).toEqual([expect.stringContaining('told from the first drain on that finds it at rest')])
+  expect(recording.missing).toEqual([expect.stringContaining('reported from the first drain on that finds it stopped')])
   const ofVcpu = () => recording.drain().filter((event) => event.kind === 'statistics' && event.of.includes('vcpu'))
   expect(ofVcpu()).toEqual([])
   await vcpu.pause()

@@ -39,7 +39,7 @@ test('what a trace remembers for causes does not hold what was drained', async (
 })
 
 describe('a loop over a trace', () => {
-  // Own calls, which come on every host and lane.
+  // The library's own calls are traced on every host and lane.
   const change = () => vm.memslots.create({ gpa: 0x100_0000, mapping: Mapping.anonymous(4 * KiB) }).delete()
   const two = ['create', 'delete']
   const did = (events: Iterable<TraceEvent>) => ofKind([...events], 'memslot').map((event) => event.did)
@@ -176,7 +176,7 @@ describe('lifetimes', () => {
     expect(tracers()).toBe(1)
     await worker.terminate()
     expect(tracers()).toBe(0)
-    // Ended as the thread is: a moment after.
+    // The trace ends with the thread, a moment later.
     for (let round = 0; round < 100 && ownDescriptors() > before; round++) await sleep(20)
     expect(ownDescriptors()).toBeLessThanOrEqual(before)
   })
@@ -224,13 +224,13 @@ describe('bad input', () => {
       import { Kvm, Mapping } from ${library}
       import { trace } from ${observe}
       import { closeSync, openSync, readdirSync } from 'node:fs'
-      // Held, so that nothing is lost that could be collected instead.
+      // These are held, so that no lost object could be collected instead.
       const kvm = (globalThis.kvm = Kvm.open()), vm = kvm.createVm(), kept = trace(vm, { kinds: ['memslot'] })
       console.log('begin')
       const open = [], fill = () => { try { for (;;) open.push(openSync('/dev/null')) } catch {} }
       const before = () => readdirSync('/proc/self/fd').length
       const count = before()
-      // Enough for a trace without tracepoints, but not for the descriptor of the counters.
+      // This is enough for a trace without tracepoints, but not for the descriptor of the counters.
       for (let free = 0; free < 40; free++) {
         fill()
         for (const fd of open.splice(0, free)) closeSync(fd)

@@ -5,7 +5,7 @@ import { lowField, numberField, parseFormat, rawFields, wideField } from '../../
 import { Recorded, RecordedFault, RecordedRaw } from '../../lib/observe/trace/recorded.js'
 import { type DecodeContext, tracepoints } from '../../lib/observe/trace/tracepoints.js'
 
-/** What is set in a decoded value that was not set in that of 0. */
+/** The members that are set in a decoded value and not in that of 0. */
 function gained(decode: (value: bigint) => object, bit: number): string[] {
   const zero = decode(0n) as Record<string, unknown>
   return Object.entries(decode(1n << BigInt(bit)))
@@ -129,7 +129,7 @@ describe('entries of the second stage, bit by bit', () => {
     expect(decodeSpte(format, 0xffff_ffff_ffff_ffffn, 1).hpa).toBe(0x000f_ffff_ffff_f000)
     for (let bit = 12; bit < 52; bit++) expect(of(format, 1, bit).hpa).toBe(2 ** bit)
   })
-  // Seen in the lab, decoded by hand.
+  // These were seen in the lab, and decoded by hand.
   test.each([
     ['ept', 0x6000000032a3b77n, 1, 'rwx', 0x32a3000],
     ['ept', 0x6000000029e3b77n, 1, 'rwx', 0x29e3000]
@@ -174,7 +174,7 @@ format:
 })
 
 const entry = 0x6000000000a0b77n
-/** Events as a trace makes them, from what differs; a microsecond apart. */
+/** Events as a trace makes them, given only what differs; they are a microsecond apart. */
 function story(...parts: (Partial<TraceEvent> & { kind: TraceEvent['kind'] })[]): TraceEvent[] {
   const causes = new Causes()
   return parts.map((part, index) => {
@@ -332,7 +332,7 @@ describe('guest-virtual addresses and RIP keep all 64 bits', () => {
   const format = parseFormat('kvm/some', text)
 
   function record(fields: Record<string, bigint>): DataView {
-    // The head of a sample (36 bytes), then the fields.
+    // The head of a sample (36 bytes) comes first, then the fields.
     const view = new DataView(new ArrayBuffer(256))
     view.setUint16(6, 200, true)
     for (const [name, value] of Object.entries(fields)) {
@@ -366,7 +366,7 @@ describe('guest-virtual addresses and RIP keep all 64 bits', () => {
     const made = decoded(event, fields)
     expect({ kind: made['kind'], rip: made['rip'] }).toEqual({ kind: expected.kind, rip: expected.rip })
     expect(made).toMatchObject(expected)
-    // As text, in a story, and in JSON.
+    // The value shows as text, in a story, and in JSON.
     expect(String(made)).toContain('0xffffffff81abcdef')
     expect(JSON.parse(JSON.stringify(made))).toMatchObject({ rip: '0xffffffff81abcdef' })
     expect(timeline([made as unknown as TraceEvent])).toContain('0xffffffff81abcdef')

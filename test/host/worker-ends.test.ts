@@ -54,7 +54,7 @@ test('a Worker may start() a vCPU, and its end stops it', async () => {
   other.postMessage(vm.share())
   expect(await answer(other)).toBe('running')
   await untilRunning(vcpu)
-  // On its way into the guest it is running, too.
+  // A vCPU on its way into the guest counts as running, too.
   await expect.poll(() => vm.memory.read(0x2000, 1)[0]).toBe(1)
   await other.terminate()
   expect(vcpu.registers.get().rbx).not.toBe(0n)
@@ -97,12 +97,12 @@ test.each(['await worker.terminate()', 'process.exit() in it', 'an uncaught erro
         // The error may come before the message.
         expect(messages.sort()).toEqual(how.startsWith('an') ? ['attached', 'uncaught'] : ['attached'])
       }
-      // Nothing of it is in the guest any more.
+      // No vCPU of the Worker is in the guest any more.
       expect(other.vcpu(0).registers.get().rip).toBeGreaterThan(0xfffn)
       other.close()
     }
     globalThis.gc?.()
-    // Fewer: what earlier tests left to the collector went meanwhile.
+    // There may be fewer: objects that earlier tests left to the collector may have gone meanwhile.
     expect(descriptors()).toBeLessThanOrEqual(before.descriptors)
     expect(threads().length).toBeLessThanOrEqual(before.threads)
     expect(resident() - before.resident).toBeLessThan(64 * MiB)
@@ -157,7 +157,7 @@ test('a handle that is collected while a Worker runs the guest takes nothing fro
     const other = kvm.createVm()
     spinning(other)
     runner.postMessage(other.share())
-    // Held until the Worker has attached it.
+    // The VM is held until the Worker has attached it.
     return answer(runner).then(() => other.memslots.length)
   }
   expect(await hand()).toBe(1)
@@ -193,7 +193,7 @@ test('transactions of two environments at once keep both tables whole', async ()
   const pairs = (await Promise.all(workers.map(answer))) as { id: number; gpa: number }[][]
   expect(vm.memslots.length).toBe(4)
   for (const { id, gpa } of pairs.flat()) expect(vm.memslots.lookup(gpa)?.id).toBe(id)
-  // An even number of swaps: each is where it began, in the kernel too.
+  // The number of swaps is even: each slot is where it began, in the kernel too.
   expect([...vm.memslots].map(({ gpa }) => vm.memory.read(gpa, 1)[0])).toEqual([1, 2, 1, 2])
   expect(new Set(pairs.flat().map(({ id }) => id)).size).toBe(4)
   await Promise.all(workers.map((each) => each.terminate()))
@@ -210,7 +210,7 @@ test('a Worker that ends between a subscription and the socket for it leaves no 
   await ending('')
   const before = descriptors()
   for (let round = 0; round < 5; round++) await ending('')
-  // The runtime closes what it holds, and what is under that number by then is another's.
+  // The runtime closes the descriptor that it holds; by then the number may belong to another file.
   for (let round = 0; round < 5; round++) await ending("new (require('node:net').Socket)({ fd: listener }).unref()")
   expect(descriptors()).toBe(before)
 })

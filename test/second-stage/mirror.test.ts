@@ -10,7 +10,7 @@ import { checkedError } from '../support/errors.js'
 import { skip } from '../support/skip.js'
 import { kvm, vm } from '../support/vm.js'
 
-/** Entries without what the processor sets by itself. */
+/** Entries without the bits that the processor itself sets. */
 const entriesOf = ({ gpa, hpa, level, addressSpace, kind }: LeafColumns) =>
   Array.from(gpa, (each, row) => ({ gpa: each, hpa: hpa[row], level: level[row], addressSpace: addressSpace[row], kind: kind[row] })).filter(
     (entry) => entry.kind !== 4
@@ -43,7 +43,7 @@ describe('a mirror beside the tables themselves', () => {
       () => page.remap(),
       () => slot.move(0x20_0000),
       () => touch(0x20_0000),
-      // The same frames at the same GPAs, in tables of another root.
+      // The same frames appear at the same GPAs, in tables of another root.
       () => slot.move(0x30_0000),
       () => slot.move(0x20_0000),
       () => touch(0x20_0000),
@@ -160,11 +160,11 @@ describe('entries from events', () => {
   test('a zap of everything empties it; what its thread then tells the end of are the old tables', () => {
     const before = [change(10, gone, leaf(0x5000n)), event('zap-all')]
     expect(seen(...before)).toEqual([])
-    // A vCPU on another thread was faster than the end of the old entry, of the same frame.
+    // A vCPU on another thread set the same frame again before the old entry's end was reported.
     const refault = change(10, gone, leaf(0x5000n), { thread: 2 })
     expect(seen(...before, refault, change(10, leaf(0x5000n), gone))).toEqual([[0xa000, 0x5000, 1]])
     expect(seen(...before, refault, change(10, leaf(0x5000n), gone), change(10, leaf(0x5000n), gone))).toEqual([])
-    // Where old tables end unseen (a kernel worker's work), the next thing that the thread does is about the new.
+    // If a kernel worker ends the old tables unseen, the next event of the thread is about the new ones.
     expect(seen(...before, refault, event('notifier-unmap', { gpas: [] }), change(10, leaf(0x5000n), gone))).toEqual([])
   })
   test('pages that the kernel took back by itself are dropped by the range that its threads tell', () => {

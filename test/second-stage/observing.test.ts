@@ -1,5 +1,5 @@
-// Does to guest memory what can be done to it, and checks what KVM tells. With NODE_KVM_OBSERVATIONS=FOLDER what was seen is written there:
-// docs/observations holds such files, from which scripts/observing.mjs makes docs/observing.md.
+// Does to guest memory everything that stimuli.ts lists, and checks what KVM reports. With NODE_KVM_OBSERVATIONS=FOLDER it writes its observations
+// there: docs/observations holds such files, from which scripts/observing.mjs makes docs/observing.md.
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -9,7 +9,8 @@ import { Guest } from 'node-kvm/testing'
 import { afterAll, describe, expect, type TestContext, test } from 'vitest'
 import { needsKvm, needsRoot } from '../support/needs.js'
 import { inLab, skip } from '../support/skip.js'
-import { base, defaultMemory, Impossible, makeFolder, type Place, removeFolder, type Stimulus, stimuli, tally } from '../support/stimuli.js'
+import { base, defaultMemory, Impossible, makeFolder, type Place, removeFolder, type Stimulus, stimuli } from '../support/stimuli.js'
+import { tally } from '../support/tally.js'
 import { needsTracing, ofKind, tellsViolations } from '../support/tracing.js'
 
 type Counts = Record<string, number>
@@ -31,7 +32,10 @@ function nameOf(pid: number): string {
   }
 }
 
-/** Violations, and what they set, belong together; and what was taken away comes back by one. */
+/**
+ * Events come in the order of time, a violation is the cause of each entry that is set, and a notifier call names the range of each entry that it
+ * drops.
+ */
 function checkInvariants(events: readonly TraceEvent[]): void {
   const times = events.map(({ time }) => time)
   expect(times).toEqual(times.slice().sort((one, other) => one - other))
@@ -61,14 +65,14 @@ async function observe(stimulus: Stimulus, context: TestContext): Promise<void> 
   const mapping = memory(size, folder)
   const slot = vm.memslots.create({ gpa: base, mapping, ...options })
   const place: Place = { vm, guest, mapping, slot, gpa: base, path: join(folder, 'memory') }
-  // The guest's own pages, so that they are not counted.
+  // The guest touches its own pages now, so that they are not counted.
   guest.read(0x4000_0000)
   if (before) guest.touch(base, pages, before, 1)
   stimulus.prepare?.(place)
   using recording = trace(vm)
   await act(place)
   const first = recording.drain()
-  // Where the slot went, or where it was.
+  // The address to which the slot moved, or the one at which it was.
   const at = [...vm.memslots].find((one) => one === slot)?.gpa ?? base
   if (after) guest.touch(at, pages, after, 2)
   const second = recording.drain()

@@ -73,7 +73,7 @@ describe('the events of a trace', () => {
     guest.read(0x4000_0000)
     const events = recording.drain()
     expect(events.length).toBeGreaterThan(0)
-    // KVM_EXIT_IO is 2: the guest says that it is done by a port write.
+    // KVM_EXIT_IO is 2: the guest ends with a port write.
     expect(events.at(-1)).toMatchObject({ kind: 'raw', tracepoint: 'kvm/kvm_userspace_exit', raw: { reason: 2 } })
     expect(String(events.at(-1))).toContain('kvm/kvm_userspace_exit reason 0x2')
   })
@@ -110,7 +110,7 @@ describe('the events of a trace', () => {
 
 describe('what was missed is counted', () => {
   const pages = 2048
-  /** Touches that many pages for the first time; how many were seen set. */
+  /** Touches that many pages for the first time, and returns how many entries were seen set. */
   function round(recording: Trace, memory: Mapping): number {
     memory.advise('dontneed')
     guest.touch(0x100_0000, pages, 'read')
@@ -129,7 +129,7 @@ describe('what was missed is counted', () => {
     let seen = 0
     // The reader may keep up with some dozens of records for a while, but not for long.
     for (; recording.lost === 0 && rounds < (inLab ? 20 : 100); rounds++) seen += round(recording, memory)
-    // An emulated processor may touch pages more slowly than they are read about.
+    // An emulated processor may touch pages more slowly than the reader reads the events.
     if (recording.lost === 0 && inLab) skip(context, `the reader kept up with ${seen} events`)
     expect(recording.lost).toBeGreaterThan(0)
     expect(seen).toBeLessThanOrEqual(rounds * pages)
@@ -158,7 +158,7 @@ describe('what was missed is counted', () => {
 })
 
 describe('the storm', () => {
-  // In Bochs 262,144 take too long for a suite: `NODE_KVM_STORM=262144` asks for them.
+  // In Bochs 262,144 pages take too long for a suite: `NODE_KVM_STORM=262144` asks for them.
   const pages = Number(process.env['NODE_KVM_STORM'] ?? (inLab?.startsWith('ept') ? 16_384 : 262_144))
   test(`every one of ${pages} first touches is seen, and none is lost`, () => {
     const big = Mapping.anonymous(pages * 4 * KiB, { hugePages: false })
@@ -167,7 +167,7 @@ describe('the storm', () => {
     const taken = () => guest.vcpu.stats.read('pf_taken') as number | undefined
     const before = taken()
     using recording = trace(vm, { kinds: [tellsViolations ? 'violation' : 'spte-set'] })
-    // A read maps the page of zeros: a gigabyte of guest memory costs the host nothing.
+    // A read maps the page of zeros, so a gigabyte of guest memory costs the host nothing.
     for (let page = 0; page < pages; page += 8192) guest.touch(0x5000_0000 + page * 4 * KiB, Math.min(8192, pages - page), 'read')
     const events = recording.drain()
     const after = taken()

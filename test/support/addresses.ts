@@ -1,4 +1,4 @@
-/** Addresses of one space are none of another: what tsc must accept, and what it must refuse. */
+/** An address of one space is not an address of another: tsc must accept some of these calls, and refuse the others. */
 import { type Gpa, type Hpa, type Hva, KiB, Mapping, type MemslotOptions, type Vm } from 'node-kvm'
 import { hpaToGpa, hvaToGpa, readPagemap, rowOf, type Tables, translate } from 'node-kvm/observe'
 

@@ -3,8 +3,8 @@ import { assemble } from 'node-kvm/testing'
 /** Where the guest's program writes one byte in each page. */
 export const touched = { gpa: 0x40_0000, pages: 2048 }
 
-// Straight from real mode to long mode (Intel SDM volume 3, 10.8.5), whose tables map the first GiB as it is; then to CPL 3, where even a
-// host without VT-x and SVM lets it run natively, so that the second stage is what it goes through.
+// The program goes straight from real mode to long mode (Intel SDM volume 3, 10.8.5), whose tables map the first GiB to itself; then to CPL 3, where
+// even a host without VT-x and SVM runs it natively, so that its accesses go through the second stage.
 const source = `
 .code16
   cli
@@ -36,7 +36,7 @@ gdt: .quad 0, 0x00209a0000000000, 0x0000f20000000000, 0x0020fa0000000000
 gdtr: .word 31; .long gdt
 `
 
-/** A disk whose only program writes to {@link touched} and says + on the firmware's debug port. */
+/** A disk whose only program writes to {@link touched} and writes + to the firmware's debug port. */
 export function bootSector(): Uint8Array {
   const sector = new Uint8Array(512)
   sector.set(assemble(source, { mode: 'long', at: 0x7c00 }))

@@ -1,10 +1,10 @@
-/** What tsc made of the sources, for child processes and Workers: vitest does not transform what they load. */
+/** The files that tsc made of the sources, for child processes and Workers: vitest does not transform the files that these load. */
 import { fileURLToPath, pathToFileURL } from 'node:url'
 
 /** The path of a file in dist, such as 'bench/main.js'. */
 export const built = (path: string) => fileURLToPath(new URL(`../../dist/${path}`, import.meta.url))
 
-/** The same as a literal for the text of a program, which imports it. */
+/** The same path as a literal, for the text of a program that imports the file. */
 export const importable = (path: string) => JSON.stringify(pathToFileURL(built(path)).href)
 
 /** The library's doors as such literals. */

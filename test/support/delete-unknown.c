@@ -1,5 +1,5 @@
-// Asks the kernel itself to delete a memslot that does not exist, in a VM of its own (api.rst 4.35), and prints the errno: the library's
-// own table refuses it before.
+// Asks the kernel itself, in a VM made for this, to delete a memslot that does not exist (api.rst 4.35), and prints the errno. The
+// library's own table would refuse the deletion earlier.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>

@@ -1,6 +1,6 @@
 import { closeSync, openSync } from 'node:fs'
 
-/** Calls with that many descriptors free, and no more to be had. */
+/** Makes a call with that many descriptors free, while no more can be had. */
 export function withDescriptors<T>(free: number, call: () => T): T {
   const filler: number[] = []
   try {

@@ -1,4 +1,4 @@
-/** All that the package exports, by each of its doors. */
+/** Everything that the package exports, by each of its doors. */
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import * as core from 'node-kvm'
@@ -6,7 +6,7 @@ import * as observe from 'node-kvm/observe'
 import * as testing from 'node-kvm/testing'
 import * as walkthrough from 'node-kvm/walkthrough'
 
-/** What each door gives, by its name in package.json. */
+/** The exports of each door, by its name in package.json. */
 export const doors: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   '.': core,
   './observe': observe,
@@ -14,7 +14,7 @@ export const doors: Readonly<Record<string, Readonly<Record<string, unknown>>>> 
   './walkthrough': walkthrough
 }
 
-/** By name; no two doors give the same. */
+/** All exports by name; no two doors export the same name. */
 export const everything = { ...core, ...observe, ...testing, ...walkthrough }
 
 const root = new URL('../../', import.meta.url)

@@ -1,7 +1,7 @@
 import { KvmError, type KvmErrorCode } from 'node-kvm'
 import { expect } from 'vitest'
 
-/** Runs what must fail, and hands back the error for a closer look. */
+/** Runs an action that must fail, and returns the error for a closer look. */
 export function checkedError(action: () => unknown, code: KvmErrorCode): KvmError & Record<string, unknown> {
   let caught: unknown
   try {

@@ -1,4 +1,4 @@
-/** The doctor looks at the host once, before the first file; what it found is handed to all (test/support/needs.ts). */
+/** The doctor examines the host once, before the first file; its findings are handed to all files (test/support/needs.ts). */
 import { type Diagnosis, diagnose } from 'node-kvm/observe'
 import type { TestProject } from 'vitest/node'
 

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { patience } from './patience.js'
 
-/** How a program of test/faults ended, and what it said. A program that hangs is killed, and `signal` says so. */
+/** How a program of test/faults ended, and its output. A program that hangs is killed, and `signal` says so. */
 export interface Outcome {
   status: number | null
   signal: NodeJS.Signals | null
@@ -11,7 +11,7 @@ export interface Outcome {
   stderr: string
 }
 
-/** Runs a program of test/faults in a process of its own: what once crashed or hung must not take the suite with it. */
+/** Runs a program of test/faults in a separate process: a program that once crashed or hung must not take the suite with it. */
 export async function runFault(
   name: string,
   args: string[] = [],

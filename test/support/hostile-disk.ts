@@ -11,7 +11,7 @@ export interface Entry {
 const blockSize = 4096
 const mostUsed = 32 * 2 ** 20
 
-/** Blocks of a folder as ext4 stores them, whatever the names: filesystems/ext4/directory in the kernel's documentation. */
+/** The blocks of a folder as ext4 stores them, with any names: filesystems/ext4/directory in the kernel's documentation. */
 export function folderBlocks(entries: readonly Entry[]): Buffer {
   const blocks: Buffer[][] = []
   let room = 0
@@ -39,7 +39,7 @@ export function folderBlocks(entries: readonly Entry[]): Buffer {
   )
 }
 
-/** A disk as the lab makes it, filled from a folder, and then changed as a guest can change it: byte by byte. */
+/** A disk as the lab makes it, filled from a folder, and then changed byte by byte as a guest can change it. */
 export class HostileDisk {
   readonly image: string
 
@@ -58,7 +58,7 @@ export class HostileDisk {
     return new HostileDisk(image)
   }
 
-  /** What debugfs answers; it changes the disk. */
+  /** Runs debugfs, which changes the disk, and returns its answer. */
   debugfs(...requests: string[]): string {
     const env = { ...process.env, PATH: `${process.env['PATH']}:/usr/sbin:/sbin` }
     return execFileSync('debugfs', ['-w', '-f', '-', this.image], { input: `${requests.join('\n')}\n`, encoding: 'utf8', env, stdio: 'pipe' })
@@ -88,7 +88,7 @@ export class HostileDisk {
     for (const index of indices) this.write(Number(blocks[index]) * blockSize, data.subarray(index * blockSize, (index + 1) * blockSize))
   }
 
-  /** Makes a folder of a file, with these entries, and has its size follow; the file must have as many blocks as they need. */
+  /** Turns a file into a folder with these entries, and adapts its size. The file must have as many blocks as the entries need. */
   makeFolder(path: string, entries: readonly Entry[]): void {
     const blocks = folderBlocks(entries)
     this.patchContent(path, blocks)
@@ -105,7 +105,7 @@ export class HostileDisk {
   }
 }
 
-/** A file of that many blocks, to be made into something else. */
+/** Makes a file of that many blocks, which is turned into something else later. */
 export function placeholder(path: string, blocks = 1): void {
   mkdirSync(dirname(path), { recursive: true })
   writeFileSync(path, Buffer.alloc(blocks * blockSize, 'placeholder'))

@@ -1,4 +1,4 @@
-/** For command lines that ask for no lane: asking for one all the same is a fault. */
+/** For command lines that need no lane: if one asks for a lane all the same, that is a fault. */
 export const noLane = (lane: string): never => {
-  throw new Error(`this command line asks for no lane, but ${lane} was to run it`)
+  throw new Error(`this command line needs no lane, but asked for ${lane}`)
 }

@@ -4,7 +4,7 @@ import { recordLength } from '../../lib/memory/memslot-words.js'
 
 const { ESTALE, EEXIST, EINVAL, ENOSPC } = constants.errno
 
-/** A slot as the table has it; of an id without one `created` is 0. */
+/** A slot in the table. An id without a slot has a `created` of 0. */
 export interface TableRow {
   readonly id: number
   readonly created: number
@@ -20,7 +20,7 @@ const meet = (one: TableRow, other: TableRow) => one.gpa < other.gpa + other.siz
 const inPlace = (before: TableRow, after: TableRow) =>
   before.region === after.region && before.offset === after.offset && before.size === after.size && ((before.flags ^ after.flags) & ~1) === 0
 
-/** What native/core/memslots.h says, without a kernel: each method is one step. */
+/** A model of native/core/memslots.h without a kernel: each method is one step. */
 export class Table {
   generation = 0
   #rows: readonly TableRow[] = []
@@ -43,7 +43,7 @@ export class Table {
     return this.#rows.filter(({ created }) => created !== 0)
   }
 
-  /** One change by the kernel's one ioctl, or all, or none. The answer is in the records. */
+  /** Makes one change by the kernel's one ioctl, or all changes together, or none. The answer is in the records. */
   change(records: Float64Array, regions: readonly (NativeRegion | null)[], alone: boolean): number {
     const free = [...this.#free]
     const known = [...this.#rows]

@@ -5,7 +5,7 @@ import { refused } from './tables.js'
 
 const rowsOf = (vm: Vm) => [...vm.memslots].map(({ id, gpa, size, hva, flags }) => ({ id, gpa, size, hva, flags }))
 
-/** The tables of all these environments are what one that begins now sees, and, where it can be read, what the kernel has. */
+/** Expects that the tables of all these environments equal the table of one that begins now and, where it can be read, the kernel's table. */
 export function expectOneTable(...vms: [Vm, ...Vm[]]): void {
   const fresh = Vm.attach(vms[0].share())
   const truth = rowsOf(fresh)

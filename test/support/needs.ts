@@ -1,4 +1,4 @@
-/** What a test needs of the host: where it is not there, the test is skipped, and the reason is doctor's. */
+/** What a test needs of the host: if the host lacks it, the test is skipped with the doctor's reason. */
 import type { Finding } from 'node-kvm/observe'
 import { inject, type TestContext } from 'vitest'
 import './examine.js'
@@ -6,7 +6,7 @@ import { skip } from './skip.js'
 
 const { findings, ok } = inject('diagnosis')
 
-/** For what a file prepares for all its tests: a hook cannot skip them. */
+/** Whether VMs can be run. A file asks this when it prepares something for all its tests, because a hook cannot skip them. */
 export const canRunVms = ok
 
 export const isOk = (name: string) => finding(name).ok
@@ -14,7 +14,7 @@ export const isOk = (name: string) => finding(name).ok
 function finding(name: string): Finding {
   const one = findings.find((each) => each.name === name)
   const addon = findings.find((each) => each.name === 'add-on')
-  // Without the add-on some things are not looked at.
+  // Without the add-on the doctor does not look at some things.
   const why = one ?? (addon?.ok === false ? addon : undefined)
   if (why === undefined) throw new Error(`the doctor has no finding '${name}'`)
   return why
@@ -27,18 +27,18 @@ function need(context: TestContext, ...names: string[]): void {
   }
 }
 
-/** To create VMs and run them. */
+/** For tests that create VMs and run them. */
 export const needsKvm = (context: TestContext) => need(context, '/dev/kvm', 'guests')
-/** To read the memslots that are in the kernel's memory. */
+/** For tests that read the memslots in the kernel's memory. */
 export const needsBpf = (context: TestContext) => need(context, 'BPF')
-/** To see the frames behind this process's pages. */
+/** For tests that see the frames behind this process's pages. */
 export const needsFrames = (context: TestContext) => need(context, 'pagemap frames')
-/** To serve faults that KVM takes for a guest. */
+/** For tests that serve faults which KVM takes on behalf of a guest. */
 export const needsPaging = (context: TestContext) => need(context, 'userfaultfd')
-/** To trace. */
+/** For tests that trace. */
 export const needsTracepoints = (context: TestContext) => need(context, 'tracefs', 'tracepoints by perf')
 
-/** To become another user, mount, or write to /proc/sys. */
+/** For tests that become another user, mount, or write to /proc/sys. */
 export function needsRoot(context: TestContext, what: string): void {
   if (process.getuid?.() !== 0) skip(context, `needs root, to ${what}`)
 }

@@ -1,7 +1,7 @@
 import { type FaultHandler, KiB } from 'node-kvm'
 
 export const pageSize = 4 * KiB
-/** Where the tests of demand paging have it. */
+/** The address at which the tests of demand paging have their memory. */
 export const gpa = 0x20_0000
 
 /** The pattern of a page: its number in every word. */

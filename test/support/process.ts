@@ -1,11 +1,11 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 
-/** Names of what this process holds open that KVM or a mapping could have leaked. */
+/** Counts the descriptors of this process, some of which KVM or a mapping could have leaked. */
 export function descriptors(): number {
   return readdirSync('/proc/self/fd').length
 }
 
-/** How many of them are VMs and vCPUs, tracepoints, or sockets: what is the library's, whatever the runtime opens for itself. */
+/** Counts the descriptors that are VMs and vCPUs, tracepoints, or sockets: these are the library's, whatever the runtime opens for itself. */
 export function ownDescriptors(): number {
   return readdirSync('/proc/self/fd').filter((fd) => {
     try {
@@ -16,7 +16,7 @@ export function ownDescriptors(): number {
   }).length
 }
 
-/** A file of each thread of this process; one that ends meanwhile is not told. */
+/** Reads a file of each thread of this process. A thread that ends meanwhile is left out. */
 export function threadFiles(name: 'comm' | 'sched'): string[] {
   return readdirSync('/proc/self/task').flatMap((id) => {
     try {
@@ -27,10 +27,10 @@ export function threadFiles(name: 'comm' | 'sched'): string[] {
   })
 }
 
-/** The name of each. */
+/** The name of each thread. */
 export const threads = (): string[] => threadFiles('comm')
 
-/** Resident bytes. */
+/** The resident memory in bytes. */
 export function resident(): number {
   return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]) * 1024
 }

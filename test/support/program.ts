@@ -3,7 +3,7 @@ import { expect } from 'vitest'
 import { library, observe, testing } from './built.js'
 import { patience } from './patience.js'
 
-/** What a program prints, a line each, that runs after `shell` did something to its process, or that `shell` starts itself as `"$0" "$@"`. */
+/** The output lines of a program. It runs after `shell` did something to its process, or `shell` itself starts it as `"$0" "$@"`. */
 export function outputOf(program: string, { shell = ':', flags = [] as string[] } = {}): string[] {
   const whole = `
     import { execFileSync } from 'node:child_process'

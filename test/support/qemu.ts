@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { unpackedProgram } from '../../lab/packages.js'
 import { bootSector } from './boot-sector.js'
 
-/** Debian's QEMU, unpacked by the lab, with -accel kvm: a machine whose firmware runs and boots a program that touches memory. */
+/** Debian's QEMU, which the lab unpacked, with -accel kvm: a machine whose firmware runs and boots a program that touches memory. */
 export class Qemu {
   readonly pid: number
   readonly #child: ChildProcess
@@ -66,7 +66,7 @@ export class Qemu {
     }
   }
 
-  /** What the human monitor answers. */
+  /** Returns the answer of the human monitor. */
   async monitor(line: string): Promise<string> {
     return (await this.#execute('human-monitor-command', { 'command-line': line })) as string
   }
@@ -80,7 +80,7 @@ export class Qemu {
   }
 }
 
-/** The firmware's own words on its debug port, and at last the program's. */
+/** Waits until the firmware, and at last the program, wrote to the debug port. */
 async function booted(child: ChildProcess): Promise<void> {
   let said = ''
   let complaint = ''

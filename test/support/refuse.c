@@ -1,4 +1,5 @@
-// refuse NUMBER... -- COMMAND...: runs the command under a seccomp filter that answers these system calls with EPERM, as Docker's default one does.
+// refuse NUMBER... -- COMMAND... runs the command under a seccomp filter that refuses these system calls with EPERM, as Docker's default
+// filter does.
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>

@@ -1,4 +1,4 @@
-/** The doctor, and what really works, in children from which something was taken. */
+/** Compares the doctor's findings with what really works, in children that lack some right or resource. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { accessSync, constants, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -13,7 +13,7 @@ const here = (path: string) => fileURLToPath(new URL(path, import.meta.url))
 const trials = here('trials.mjs')
 export const doctorWords = [process.execPath, commandLine, 'doctor', '--json']
 
-/** Somebody without any right of their own. */
+/** A user without any rights. */
 export const nobody = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups']
 /** The same user, with one capability for each name. */
 export const nobodyWith = (...names: string[]) => {
@@ -24,7 +24,7 @@ export const nobodyWith = (...names: string[]) => {
 export function needsRestricting(context: TestContext): void {
   if (process.getuid?.() !== 0) skip(context, 'needs root, to become somebody else')
   if (process.env['ASAN_OPTIONS'])
-    skip(context, 'AddressSanitizer itself needs what is taken here: /proc, address space, LD_PRELOAD in what gains privileges')
+    skip(context, 'AddressSanitizer itself needs what these tests take away: /proc, address space, LD_PRELOAD in programs that gain privileges')
   const [program = '', ...words] = nobody
   const { status } = spawnSync(program, [...words, process.execPath, '-e', `fs.accessSync(${JSON.stringify(commandLine)})`])
   if (status !== 0) skip(context, 'another user may not read this folder, or that of the Node binary; or there is no setpriv')
@@ -39,7 +39,7 @@ export function needsDevice(context: TestContext): void {
   }
 }
 
-/** A mount namespace in which files may be hidden and replaced; what is done to mounts there ends with it. */
+/** A mount namespace in which files may be hidden and replaced; all changes to its mounts end with it. */
 export class MountNamespace implements Disposable {
   readonly folder = mkdtempSync(join(tmpdir(), 'node-kvm-doctor-'))
   readonly #holder: ChildProcess
@@ -48,11 +48,11 @@ export class MountNamespace implements Disposable {
     this.#holder = holder
   }
 
-  /** @param preparation run by root's shell, in the folder, which there is a file system of its own */
+  /** @param preparation root's shell runs this in the folder, which has a file system of its own there */
   static async with(preparation = ':'): Promise<MountNamespace> {
     const holder = spawn('unshare', ['-m', '--propagation', 'private', 'sh', '-c', 'echo; exec cat'], { stdio: ['pipe', 'pipe', 'inherit'] })
     const made = new MountNamespace(holder)
-    // The line comes once the namespace is there; the end of its input ends the holder, also when this process dies.
+    // The line comes once the namespace is there. The end of its input ends the holder, even when this process dies.
     await new Promise((resolve) => holder.stdout?.once('data', resolve))
     try {
       made.shell(`mount -t tmpfs -o mode=755,dev tmpfs ${made.folder} && cd ${made.folder}`)
@@ -66,7 +66,7 @@ export class MountNamespace implements Disposable {
     return made
   }
 
-  /** Runs words in it, which inherit no more than the environment. */
+  /** Runs words in the namespace, with no more than the environment given. */
   run(words: string[], env: NodeJS.ProcessEnv = {}) {
     return spawnSync('nsenter', ['--target', String(this.#holder.pid), '--mount', `--wd=${process.cwd()}`, '--', ...words], {
       encoding: 'utf8',
@@ -75,7 +75,7 @@ export class MountNamespace implements Disposable {
     })
   }
 
-  /** Root's shell in it, which must succeed. */
+  /** Runs a command by root's shell in the namespace; it must succeed. */
   shell(command: string): string {
     const { stdout, stderr, status } = this.run(['sh', '-c', command])
     expect({ command, stderr, status }).toEqual({ command, stderr: expect.anything(), status: 0 })
@@ -88,7 +88,7 @@ export class MountNamespace implements Disposable {
     return JSON.parse(stdout)
   }
 
-  /** What the doctor says of the restricted child is what really works there. */
+  /** Expects that the doctor's findings about the restricted child agree with what really works there. */
   truthful(who: string[] = nobody): Diagnosis {
     const diagnosis = this.doctor(who)
     const { stdout, stderr } = this.run([...who, process.execPath, trials])
@@ -99,14 +99,14 @@ export class MountNamespace implements Disposable {
     return diagnosis
   }
 
-  /** Pastes a remedy that opens a shell; the shell that it opens, which inherits what the remedy gave, is the doctor. */
+  /** Runs a remedy that opens a shell. The doctor takes the shell's place, and inherits what the remedy gave. */
   doctorInShellOf(command: string, who: string[] = []): Diagnosis {
     const { stdout, stderr } = this.run([...who, 'sh', '-c', command], this.#environment)
     expect({ command, stderr }).toEqual({ command, stderr: '' })
     return JSON.parse(stdout)
   }
 
-  /** SHELL is what remedies start in place of a shell: here the doctor. */
+  /** Remedies start SHELL as the shell; here it is the doctor. */
   get #environment() {
     return { SHELL: `${this.folder}/doctor-shell` }
   }
@@ -123,7 +123,7 @@ export function finding({ findings }: Diagnosis, name: string): Finding {
   return first ?? expect.fail(`the doctor says nothing of ${name}`)
 }
 
-/** The command that it prints, of a finding that is not ok. */
+/** The command that the doctor prints for a finding that is not ok. */
 export function remedyOf(diagnosis: Diagnosis, name: string): string {
   const { ok, remedy, detail } = finding(diagnosis, name)
   expect({ name, ok, detail }).toEqual({ name, ok: false, detail })

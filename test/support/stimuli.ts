@@ -1,42 +1,43 @@
-// What can be done to guest memory, and what KVM is then to tell: the rows of docs/observing.md, and what must hold for each.
+// The things that can be done to guest memory, and what KVM must then report: the rows of docs/observing.md, and what must hold for each.
 
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { KiB, KvmError, Mapping, type Memslot, type MemslotOptions, MiB, type Vm } from 'node-kvm'
-import type { TraceEvent } from 'node-kvm/observe'
 import type { Guest } from 'node-kvm/testing'
 import { patience } from './patience.js'
 
-/** A slot of the size that the stimulus needs; its guest touches `pages` of it. */
+/** A slot of the size that the stimulus needs; the guest touches `pages` of it. */
 export interface Place {
   vm: Vm
   guest: Guest
   mapping: Mapping
   slot: Memslot
   gpa: number
-  /** A file behind `mapping`, if it is one. */
+  /** The file behind `mapping`, if there is one. */
   path: string
 }
 
-/** Kinds, or kinds with what they did; see {@link tally}. */
+/** Kinds of events, or kinds with what they did; see {@link tally}. */
 type Expected = readonly string[]
 export interface Stimulus {
   name: string
-  /** Pages of the slot that the guest touches; 4 without it. */
+  /** The number of the slot's pages that the guest touches; 4 if absent. */
   pages?: number
   size?: number
   memory?(size: number, folder: string): Mapping
   slot?: Partial<MemslotOptions>
-  /** How the guest touched the pages before: not at all without it. */
+  /** How the guest touched the pages before; if absent, it did not. */
   before?: 'read' | 'write'
-  /** What else was done before. */
+  /** Does something else before. */
   prepare?(place: Place): void
   act(place: Place): void | Promise<void>
-  /** The guest's access after. */
+  /** The guest's access afterwards. */
   after?: 'read' | 'write'
-  /** What must be seen at once, and must not; then after the guest's access. `tdp`: where KVM tells of each entry. */
+  /**
+   * Events that must be seen at once, and that must not; then the same for the guest's access afterwards. `tdp`: only where KVM reports each entry.
+   */
   has?: Expected
   hasNot?: Expected
   tdp?: Expected
@@ -45,9 +46,9 @@ export interface Stimulus {
   nextTdp?: Expected
 }
 
-/** Clear of the guest's code; all that a stimulus does lies in the 256 MiB from here on. */
+/** This is clear of the guest's code. Everything that a stimulus does lies in the 256 MiB from here on. */
 export const base = 0x5000_0000
-const room = 256 * MiB
+export const room = 256 * MiB
 const huge = 2 * MiB
 const anonymous = (size: number) => Mapping.anonymous(size, { hugePages: false })
 const filled = (size: number) => {
@@ -62,7 +63,7 @@ const onTmpfs = (size: number, folder: string) => {
   return Mapping.file(path, size, { shared: true })
 }
 
-/** Sets files to values while `work` is done, and puts them back. */
+/** Sets files to values while `work` is done, and then restores them. */
 async function withSettings(settings: Record<string, string>, work: () => Promise<void>): Promise<void> {
   const before = Object.keys(settings).map((path): [string, string] => {
     if (!existsSync(path)) throw new Impossible(`this kernel has no ${path}`)
@@ -76,7 +77,7 @@ async function withSettings(settings: Record<string, string>, work: () => Promis
   }
 }
 
-/** Why this host cannot do it. */
+/** Says why this host cannot do it. */
 export class Impossible extends Error {}
 
 const ksm = '/sys/kernel/mm/ksm'
@@ -92,7 +93,7 @@ async function merge({ mapping }: Place): Promise<void> {
   })
 }
 
-/** MADV_COLLAPSE has its own mind about memory that is too scattered. */
+/** MADV_COLLAPSE may refuse memory that is too scattered. */
 function collapse({ mapping }: Place): void {
   mapping.advise('hugepage')
   try {
@@ -103,14 +104,14 @@ function collapse({ mapping }: Place): void {
   }
 }
 
-/** Holes everywhere, so that there is something to compact. */
+/** Makes holes everywhere, so that there is something to compact. */
 function compact({ mapping, guest, gpa }: Place): void {
   for (let offset = 0; offset < mapping.size; offset += 8 * KiB) mapping.advise('dontneed', offset, 4 * KiB)
   guest.touch(gpa + 4 * KiB, 1, 'read')
   writeFileSync('/proc/sys/vm/compact_memory', '1')
 }
 
-/** In the order of the document. */
+/** The stimuli, in the order of the document. */
 export const stimuli: readonly Stimulus[] = [
   {
     name: 'first read',
@@ -387,46 +388,7 @@ export const stimuli: readonly Stimulus[] = [
   }
 ]
 
-/** Counts of what concerns the place, by kind and what it did; with who did it, where that was not this process. */
-export function tally(events: readonly TraceEvent[], nameOf: (pid: number) => string): Record<string, number> {
-  const counts: Record<string, number> = {}
-  const inside = (address: number) => address >= base && address < base + room
-  const leaf = (level: number) => (level > 1 ? ` level ${level}` : '')
-  for (const event of events) {
-    const key = keyOf(event)
-    if (key === undefined) continue
-    const whole = event.process === process.pid ? key : `${key} by ${nameOf(event.process)}`
-    counts[whole] = (counts[whole] ?? 0) + 1
-  }
-  return counts
-
-  function keyOf(event: TraceEvent): string | undefined {
-    switch (event.kind) {
-      case 'violation':
-      case 'misconfig':
-        return event.gpa !== null && inside(event.gpa) ? event.kind : undefined
-      case 'spte-set':
-        if (!inside(event.gfn * 4096)) return undefined
-        return event.mmio ? 'spte-set MMIO' : `spte-set${leaf(event.level)}`
-      case 'spte-change':
-        if (!inside(event.gfn * 4096) || event.after.present || (event.level > 1 && !event.before.huge)) return undefined
-        return `spte-drop${leaf(event.level)}`
-      case 'notifier-unmap':
-        return event.gpas?.some((hit) => inside(hit.gpa)) ? event.kind : undefined
-      case 'mmio':
-        return inside(event.gpa) && event.access !== 'unsatisfied-read' ? `mmio ${event.access}` : undefined
-      case 'memslot':
-        return `memslot ${event.did}`
-      case 'zap-all':
-      case 'huge-split':
-        return event.kind
-      default:
-        return undefined
-    }
-  }
-}
-
-/** On tmpfs, where it can be: its pages can be given back. */
+/** The folder is on tmpfs if possible, because the pages of its files can be given back. */
 export const makeFolder = () => mkdtempSync(existsSync('/dev/shm') ? '/dev/shm/node-kvm-' : '/tmp/node-kvm-')
 export const removeFolder = (folder: string) => rmSync(folder, { recursive: true, force: true })
 export const defaultMemory = anonymous

@@ -1,5 +1,5 @@
-// A VM in a process of its own. It does what its standard input says, a JSON object a line, and answers each with the truth about itself:
-// what tests of other processes' VMs compare with.
+// A VM in a separate process. The process does what its standard input says, a JSON object a line, and answers each line with the truth about itself.
+// Tests of other processes' VMs compare with these answers.
 import { createInterface } from 'node:readline'
 import { KiB, Kvm, Mapping, MiB } from '../../dist/lib/index.js'
 import { readPagemap } from '../../dist/lib/observe/index.js'
@@ -19,7 +19,7 @@ const truthOf = (gpa) => {
 }
 
 const actions = {
-  /** A new VM in the place of the old. */
+  /** Makes a new VM in the place of the old one. */
   reset() {
     vm.close()
     for (const { mapping } of slots) mapping.close()
@@ -27,7 +27,7 @@ const actions = {
     slots = []
     return {}
   },
-  /** `count` slots of `size` bytes, whose GPAs are not those of their order. */
+  /** Makes `count` slots of `size` bytes, whose GPAs are not in the order of their creation. */
   slots({ count, size, gpa = 0x100_0000, gap = 64 * KiB, hugePages = false, dirty = false }) {
     for (let index = 0; index < count; index++) {
       const mapping = Mapping.anonymous(size, { hugePages })
@@ -56,7 +56,7 @@ const actions = {
       return { error: error.message }
     }
   },
-  /** KVM's own counters, of the VM and its vCPU. */
+  /** KVM's own counters for the VM and its vCPU. */
   statistics() {
     return { vm: vm.stats.read(), vcpu: guest.vcpu.stats.read() }
   },

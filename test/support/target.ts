@@ -7,7 +7,7 @@ import { canRunVms, needsKvm } from './needs.js'
 
 const script = fileURLToPath(new URL('target.mjs', import.meta.url))
 
-/** Another process's VM, which does what it is told and tells the truth about itself. */
+/** The VM of another process, which does what it is told and tells the truth about itself. */
 export class Target {
   readonly pid: number
   readonly #child: ChildProcess
@@ -19,7 +19,10 @@ export class Target {
     this.pid = child.pid as number
   }
 
-  /** `before` is a command that runs it: `['unshare', '--pid', '--fork']`; `after` stands on its command line, and says nothing to it. */
+  /**
+   * `before` is a command that runs the target: `['unshare', '--pid', '--fork']`. `after` stands on the target's command line, and means nothing to
+   * it.
+   */
   static async start(before: string[] = [], after: string[] = []): Promise<Target> {
     const [command = '', ...args] = [...before, process.execPath, script, ...after]
     const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
@@ -35,7 +38,7 @@ export class Target {
   }
 
   tell(what: string, rest: object = {}): void {
-    // A line for readline, which ends one at U+2028, too.
+    // This is a line for readline, which ends a line at U+2028, too.
     this.#child.stdin?.write(`${json({ do: what, ...rest })}\n`)
   }
 
@@ -44,7 +47,7 @@ export class Target {
     return this.answer()
   }
 
-  /** Ends it, and waits until it is gone. */
+  /** Ends the target, and waits until it is gone. */
   async end(): Promise<void> {
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return
     const gone = new Promise((resolve) => this.#child.once('exit', resolve))
@@ -53,7 +56,7 @@ export class Target {
   }
 }
 
-/** The hooks of a file whose tests share one target, which has neither memslots nor a guest when a test begins. */
+/** The hooks of a file whose tests share one target. When a test begins, the target has neither memslots nor a guest. */
 export function shareTarget(receive: (target: Target) => void): void {
   let target: Target | undefined
   beforeAll(async () => {

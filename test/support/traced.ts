@@ -8,7 +8,7 @@ import { needsTracing, ofKind } from './tracing.js'
 export const gpa = 0x10_0000
 export const hits = (events: readonly TraceEvent[], at: number) =>
   ofKind(events, 'notifier-unmap').filter(({ gpas }) => gpas?.some((hit) => at >= hit.gpa && at < hit.gpa + hit.size))
-/** The causes of an event, first its own. */
+/** The causes of an event; its own kind comes first. */
 export function causes(event: TraceEvent): TraceKind[] {
   return event.cause ? [event.cause.kind, ...causes(event.cause)] : []
 }
@@ -16,7 +16,7 @@ export function causes(event: TraceEvent): TraceKind[] {
 export let guest: Guest
 export let ram: Mapping
 let vm: Vm
-/** To be called by each file: hooks are a file's own, and this module is evaluated once for several where they share a process. */
+/** Each file must call this: hooks belong to a file, but this module is evaluated once for several files that share a process. */
 export function prepareEachTest(vmOfTest: () => Vm): void {
   beforeEach((context) => {
     vm = vmOfTest()
@@ -25,7 +25,7 @@ export function prepareEachTest(vmOfTest: () => Vm): void {
     ram = Mapping.anonymous(64 * KiB, { hugePages: false })
   })
 }
-/** A memslot over `ram` that the guest touched. */
+/** Makes a memslot over `ram`, which the guest touches. */
 export function touched() {
   const slot = vm.memslots.create({ gpa, mapping: ram })
   guest.touch(gpa, 16, 'write', 1)

@@ -3,7 +3,7 @@ import { describeHost, type TraceEvent, type TraceKind, trace } from 'node-kvm/o
 import type { TestContext } from 'vitest'
 import { skip } from './skip.js'
 
-/** Skips where tracepoints may not be used, with the library's own reason. */
+/** Skips the test where tracepoints may not be used, with the library's own reason. */
 export function needsTracing(context: TestContext, vm: Vm): void {
   try {
     trace(vm, { kinds: [] }).close()
@@ -14,7 +14,7 @@ export function needsTracing(context: TestContext, vm: Vm): void {
 }
 
 const { mmu, tdpMmu } = describeHost()
-/** Whether KVM tells of violations and of each entry's change here: not where it shadows page tables. */
+/** Whether KVM reports violations and each entry's change here: it does not where it shadows page tables. */
 export const tellsViolations = tdpMmu && (mmu === 'ept' || mmu === 'npt')
 
 export type Kind<K extends TraceKind> = Extract<TraceEvent, { kind: K }>

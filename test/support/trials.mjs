@@ -1,4 +1,4 @@
-// What really works in this process, each tried through the library's public API: one JSON object, whose names are the doctor's.
+// Tries through the library's public API what really works in this process, and prints one JSON object whose names are the doctor's.
 import { Kvm, Mapping } from '../../dist/lib/index.js'
 import { hostVms, readPagemap, Trace } from '../../dist/lib/observe/index.js'
 
@@ -32,7 +32,7 @@ console.log(
     '/dev/kvm': opens,
     guests: await works(() => withGuest(({ vcpu }) => vcpu.run({ timeoutMs: 10_000 }).reason === 'hlt')),
     'tracepoints by perf': await works(() => Trace.of({ spteFormat: 'x86', processes: [process.pid] }).close()),
-    // Read from outside, the VM of this process: what its own process knows does not count.
+    // The VM of this process is read from outside: what its own process knows does not count.
     ...(opens && { BPF: await works(() => withGuest(() => hostVms().some(({ evidence }) => evidence.source === 'bpf'))) }),
     'pagemap frames': await works(() => {
       const page = Mapping.anonymous(4096, { populate: true })

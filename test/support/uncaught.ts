@@ -1,4 +1,4 @@
-/** What is thrown where nobody catches it, until disposed: vitest's own listeners are put aside for so long. */
+/** Collects the errors that nobody catches, until it is disposed; meanwhile vitest's own listeners are put aside. */
 export class Uncaught implements Disposable {
   readonly messages: string[] = []
   readonly #others = process.listeners('uncaughtException')

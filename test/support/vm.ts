@@ -4,7 +4,10 @@ import { afterEach, beforeEach, expect } from 'vitest'
 import { needsKvm } from './needs.js'
 import { inLab } from './skip.js'
 
-/** A VM for each test of the file that imports this, closed after it. What files share does not import this, but is given the VM: see vitest.config.ts. */
+/**
+ * A VM for each test of the file that imports this; it is closed after the test. Modules that files share do not import this, but are given the VM:
+ * see vitest.config.ts.
+ */
 export let kvm: Kvm
 export let vm: Vm
 

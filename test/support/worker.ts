@@ -4,7 +4,7 @@ import { Mapping, MiB, type Vcpu, type Vm } from 'node-kvm'
 import { assemble } from 'node-kvm/testing'
 import { library } from './built.js'
 
-/** What a Worker runs that attaches the VM it is posted and does `source` with `vm`, `library` and `parentPort`. */
+/** The source of a Worker that attaches the VM posted to it and then runs `source` with `vm`, `library` and `parentPort`. */
 export const sourceOf = (source: string) => `
   const { parentPort } = require('node:worker_threads')
   const attached = import(${library})
@@ -16,10 +16,10 @@ export const sourceOf = (source: string) => `
     } catch (error) { parentPort.postMessage({ error: error.code ?? String(error) }) }
   })`
 
-/** Such a Worker. */
+/** Starts such a Worker. */
 export const worker = (source: string) => new Worker(sourceOf(source), { eval: true })
 
-/** Its next message. */
+/** The Worker's next message. */
 export async function answer(from: Worker): Promise<any> {
   return Promise.race([once(from, 'message').then(([message]) => message), once(from, 'error').then(([error]) => Promise.reject(error))])
 }

@@ -1,11 +1,11 @@
 import { KiB, longModeTablesSize, Mapping, type Vcpu, type Vm } from 'node-kvm'
 import { assemble } from 'node-kvm/testing'
 
-// Clear of Guest's.
+// This is clear of the addresses that Guest uses.
 const base = 0x5000_0000
 const pageSize = 4 * KiB
 
-/** A guest at CPL 3 that writes 1, 2, 3, ... to the first word of pages chosen at random. */
+/** A guest at CPL 3 that writes 1, 2, 3, ... to the first word of pages that it chooses at random. */
 export class Writer {
   readonly vcpu: Vcpu
   readonly gpa: number
@@ -25,12 +25,12 @@ export class Writer {
     this.vcpu.registers.set({ rdi: BigInt(gpa), r8: 0x9e37_79b9_7f4a_7c15n, r9: BigInt(pages), r10: 0n })
   }
 
-  /** What was written last. */
+  /** The number that was written last. */
   get counter(): number {
     return Number(this.vcpu.registers.get().r10)
   }
 
-  /** Lets it write so many times; says why it came back: `io-out` when it did. */
+  /** Lets the guest write so many times, and returns why it came back: `io-out` if it did all. */
   run(writes: number, timeoutMs = 60_000): string {
     this.vcpu.registers.set({ rcx: BigInt(writes) })
     return this.vcpu.run({ timeoutMs }).reason

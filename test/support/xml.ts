@@ -1,9 +1,11 @@
-// Of XML 1.0, production 2 (Char).
+// XML 1.0, production 2 (Char), lists the characters that are allowed.
 const forbidden = /[^\t\n\r\u{20}-\u{d7ff}\u{e000}-\u{fffd}\u{10000}-\u{10ffff}]/u
 const reference = /&(?:amp|lt|gt|quot|apos|#\d+|#x[0-9a-fA-F]+);/g
 const tag = /^<(\/?)([a-zA-Z][\w:-]*)((?:\s+[\w:-]+="[^"<]*")*)\s*(\/?)>/
 
-/** Why a document is not well-formed: one element with elements and text in it, as this library writes them; null when it is. */
+/**
+ * Says why a document is not well-formed; null if it is. The document must be one element with elements and text in it, as this library writes them.
+ */
 export function malformed(document: string): string | null {
   const bad = forbidden.exec(document)
   if (bad) return `U+${bad[0].codePointAt(0)?.toString(16)} at ${bad.index}`

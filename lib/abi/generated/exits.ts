@@ -1,5 +1,5 @@
 // Made by npm run generate:abi from linux-libc-dev 7.3.4-1~bpo13+1 and linux-headers-7.3.4+deb13-common 7.3.4-1~bpo13+1. Do not edit.
-// Generator: sha256 a11b71ecba2ad839af777a3f879ef9433f2c3a8bba0bfeb4b25ce485cd7d0703
+// Generator: sha256 63bdc1efdcbbbd16f2d3dd8d71e08978759be12a73f0a9e403baec1ca21c2395
 // Below: sha256 0c43dfe51ea6084d41b5aec7fd905cd82e97f9e9b9d092fe2f40aaa218a78132
 /** KVM_EXIT_ numbers by name. */
 export const exitReasons = {

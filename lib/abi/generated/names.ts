@@ -1,5 +1,5 @@
 // Made by npm run generate:abi from linux-libc-dev 7.3.4-1~bpo13+1 and linux-headers-7.3.4+deb13-common 7.3.4-1~bpo13+1. Do not edit.
-// Generator: sha256 a11b71ecba2ad839af777a3f879ef9433f2c3a8bba0bfeb4b25ce485cd7d0703
+// Generator: sha256 63bdc1efdcbbbd16f2d3dd8d71e08978759be12a73f0a9e403baec1ca21c2395
 // Below: sha256 30183414a5b9fcb8d3bc35e84f9e98847367001da6e1a43009d1d54851ec9a19
 /** Numbers of MSRs by the kernel's names (arch/x86/include/asm/msr-index.h). */
 export const msrs = {

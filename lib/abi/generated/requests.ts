@@ -1,5 +1,5 @@
 // Made by npm run generate:abi from linux-libc-dev 7.3.4-1~bpo13+1 and linux-headers-7.3.4+deb13-common 7.3.4-1~bpo13+1. Do not edit.
-// Generator: sha256 a11b71ecba2ad839af777a3f879ef9433f2c3a8bba0bfeb4b25ce485cd7d0703
+// Generator: sha256 63bdc1efdcbbbd16f2d3dd8d71e08978759be12a73f0a9e403baec1ca21c2395
 // Below: sha256 0e3446518e42d51c4ba780f219db26b67ebee34155631d005abe5c4148911f1a
 import type { Ioctl } from '../ioctl.js'
 

@@ -1,7 +1,8 @@
 // Made by npm run generate:abi from linux-libc-dev 7.3.4-1~bpo13+1 and linux-headers-7.3.4+deb13-common 7.3.4-1~bpo13+1. Do not edit.
-// Generator: sha256 a11b71ecba2ad839af777a3f879ef9433f2c3a8bba0bfeb4b25ce485cd7d0703
-// Below: sha256 1cc169c69d0b5f3271359825fa90c44dbf1a40f4ec398f10d47f7e631b485acd
-import { address, array, bits, bytes, i16, i32, i64, struct, type StructOf, u16, u32, u64, u8 } from '../struct.js'
+// Generator: sha256 63bdc1efdcbbbd16f2d3dd8d71e08978759be12a73f0a9e403baec1ca21c2395
+// Below: sha256 8ebfe2ebc51f2872fdbd0754759c8042a8f89b51d6025abda4eec87f519c62ec
+import { address, array, bits, bytes, i16, i32, i64, u16, u32, u64, u8 } from '../fields.js'
+import { struct, type StructOf } from '../struct.js'
 
 export const kvm_arm_device_addr = struct('kvm_arm_device_addr', 16, () => ({ id: [0, u64], addr: [8, u64] }))
 export type kvm_arm_device_addr = StructOf<typeof kvm_arm_device_addr>

@@ -1,4 +1,5 @@
 /** The answers of a vCPU's CPUID instruction. */
+import { inspect } from 'node:util'
 import { checkList } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
 import { KVM_GET_CPUID2, KVM_SET_CPUID2 } from '../../abi/generated/requests.js'
@@ -73,5 +74,10 @@ export class VcpuCpuid {
           `${name} ran without a CPUID, and the kernel accepts none any more; call cpuid.set(), or enter(), before the first run`
         )
     }
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return this.#handle.shown('VcpuCpuid')
   }
 }

@@ -1,5 +1,5 @@
 /** A debugger's view of a vCPU. */
-
+import { inspect } from 'node:util'
 import { KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, KVM_SET_GUEST_DEBUG, KVM_TRANSLATE } from '../../abi/generated/requests.js'
 import { kvm_guest_debug, kvm_translation } from '../../abi/generated/structures.js'
 import { checkOurs, ours } from '../../abi/internal.js'
@@ -47,5 +47,10 @@ export class VcpuDebug {
     value.linear_address = linear
     this.#handle.plain(KVM_TRANSLATE, 'translating a linear address', value.bytes)
     return value
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return this.#handle.shown('VcpuDebug')
   }
 }

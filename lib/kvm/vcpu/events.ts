@@ -1,4 +1,5 @@
 /** The events of a vCPU: those that wait to be delivered, and calls that deliver one. */
+import { inspect } from 'node:util'
 import { checkBoolean, checkInteger } from '../../abi/arguments.js'
 import {
   KVM_MP_STATE_RUNNABLE,
@@ -91,5 +92,10 @@ export class VcpuEvents {
   /** Makes run() return with `irq-window-open` as soon as the guest takes interrupts, until it is set to false. */
   requestInterruptWindow(wanted: boolean): void {
     this.#runs.requestInterruptWindow(checkBoolean('wanted', wanted))
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return this.#handle.shown('VcpuEvents')
   }
 }

@@ -271,25 +271,25 @@ export interface NotifyExit {
 /** An SEV-SNP guest asked for a report with the host's certificates (KVM_SEV_SNP_ENABLE_REQ_CERTS). */
 export interface SnpCertificatesExit {
   readonly reason: 'snp-req-certs'
-  /** Where the certificates are to be written. */
+  /** The guest-physical address at which the certificates must be written. */
   readonly gpa: Gpa
-  /** Pages that the guest has for them; with result ENOSPC those that are needed. */
+  /** How many pages the guest has for them. With the result ENOSPC, assign how many are needed. */
   pages: bigint
-  /** 0n unless assigned: the certificates are there; else an errno, as a positive number. */
+  /** 0n, the default, means that the certificates are there; any other value is an errno, as a positive number. */
   result: bigint
 }
 /**
- * A TDX guest called its host (TDG.VP.VMCALL), and KVM hands the call to user space (KVM_EXIT_TDX of api.rst 5). Which words of `data` are the
- * guest's question and which its answer, the Guest-Host-Communication Interface says for each number.
+ * A TDX guest called its host (TDG.VP.VMCALL), and KVM passes the call to user space (KVM_EXIT_TDX of api.rst 5). For each number of a call, the
+ * Guest-Host-Communication Interface defines which words of `data` are the guest's question and which are the answer.
  */
 export interface TdxExit {
   readonly reason: 'tdx'
-  /** The number of the call: R11. */
+  /** The number of the call, from R11. */
   readonly number: bigint
   readonly flags: bigint
-  /** Five words behind the result. They are answered as a whole. */
+  /** The five words after the result. Assign all of them at once. */
   data: readonly bigint[]
-  /** The status that the guest gets in R10: that the host lacks the call, unless it is assigned. */
+  /** The status that the guest gets in R10. By default it says that the host lacks the call. */
   result: bigint
 }
 /** The time limit of run() passed. The vCPU is as it was and can run again. */

@@ -1,4 +1,5 @@
 /** The local APIC of a vCPU. */
+import { inspect } from 'node:util'
 import { argumentError, checkBytes } from '../../abi/arguments.js'
 import { KVM_GET_LAPIC, KVM_SET_LAPIC } from '../../abi/generated/requests.js'
 import { kvm_lapic_state } from '../../abi/generated/structures.js'
@@ -37,10 +38,15 @@ export class VcpuLapic {
   }
   /** Writes all 1024 bytes: KVM_SET_LAPIC. */
   set(regs: Uint8Array): void {
-    if (checkBytes('regs', regs).byteLength !== kvm_lapic_state.size) throw argumentError('regs', regs.byteLength, `${kvm_lapic_state.size} bytes`)
+    if (checkBytes('regs', regs).byteLength !== kvm_lapic_state.size) throw argumentError('regs', regs, `${kvm_lapic_state.size} bytes`)
     const hasLapic = () => this.#handle.send(KVM_GET_LAPIC, new kvm_lapic_state().bytes) >= 0
     this.#handle.set(KVM_SET_LAPIC, kvm_lapic_state, 'writing its local APIC', { regs }, undefined, {
       EINVAL: () => (hasLapic() ? undefined : withoutLapic)
     })
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return this.#handle.shown('VcpuLapic')
   }
 }

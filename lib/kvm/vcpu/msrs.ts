@@ -1,4 +1,5 @@
 /** The model-specific registers of a vCPU. */
+import { inspect } from 'node:util'
 import { argumentError, checkList, hex } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
 import { KVM_GET_MSRS, KVM_SET_MSRS } from '../../abi/generated/requests.js'
@@ -61,5 +62,10 @@ export class VcpuMsrs {
         { ioctl: ioctl.name, done, index: refused.index }
       )
     return answered
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return this.#handle.shown('VcpuMsrs')
   }
 }

@@ -1,10 +1,10 @@
 /** All exits except those of devices. Each is an object of its own, read by the generated schema of kvm_run. */
 import { inspect } from 'node:util'
 import { checkBoolean } from '../../abi/arguments.js'
+import { array, u64 } from '../../abi/fields.js'
 import * as constants from '../../abi/generated/constants.js'
 import { exitReasons } from '../../abi/generated/exits.js'
 import type { kvm_hyperv_exit, kvm_run } from '../../abi/generated/structures.js'
-import { array, u64 } from '../../abi/struct.js'
 import type { Exit, HypervExit, InternalErrorExit } from './exits.js'
 
 // Exits that the reader of device exits makes, and exits that have no reason of KVM.

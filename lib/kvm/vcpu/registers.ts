@@ -1,5 +1,5 @@
 /** The registers of a vCPU, through ioctls. */
-
+import { inspect } from 'node:util'
 import { KVM_GET_FPU, KVM_GET_REGS, KVM_GET_SREGS, KVM_SET_FPU, KVM_SET_REGS, KVM_SET_SREGS } from '../../abi/generated/requests.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import type { VcpuHandle } from '../../abi/ioctls.js'
@@ -61,5 +61,10 @@ export class VcpuRegisters {
   /** Writes some or all fields of the x87 and SSE units: KVM_SET_FPU. */
   setFpu(values: Some<typeof Fpu.fields>): void {
     this.#handle.set(KVM_SET_FPU, Fpu, 'writing its FPU', values, () => this.getFpu())
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return this.#handle.shown('VcpuRegisters')
   }
 }

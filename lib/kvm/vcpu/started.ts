@@ -1,5 +1,5 @@
 /** Keeps whether a vCPU has a thread of its own, and decides which calls are allowed then. */
-import { checkOptions } from '../../abi/arguments.js'
+import { checkOptions, checkSignal } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
 import type { VcpuHandle } from '../../abi/ioctls.js'
 import type { NativeVcpu } from '../../abi/native.js'
@@ -24,8 +24,9 @@ export class Started {
   begin(handlers: ExitHandlers, options: StartOptions): Promise<RunEnd> {
     this.#handle.checkOpen()
     this.checkStopped('start()')
-    checkOptions('options', options, ['signal', 'queued'])
-    if (options.signal?.aborted) return Promise.reject(options.signal.reason)
+    const { signal } = checkOptions('options', options, ['signal', 'queued'])
+    if (signal !== undefined) checkSignal('signal', signal)
+    if (signal?.aborted) return Promise.reject(signal.reason)
     if (this.#native.running) throw new KvmError('busy', `${this.#handle.name} runs on another thread`)
     this.#thread = new VcpuThread(this.#id, this.#runs, handlers, options, this.#native)
     return this.#thread.ended

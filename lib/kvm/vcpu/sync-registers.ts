@@ -1,4 +1,5 @@
 /** The registers in the run page: KVM_CAP_SYNC_REGS (api.rst, "kvm_valid_regs" and "kvm_dirty_regs"). */
+import { inspect } from 'node:util'
 import { argumentError, checkInteger } from '../../abi/arguments.js'
 import { errnoName, KvmError } from '../../abi/errors.js'
 import { KVM_SYNC_X86_EVENTS, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS } from '../../abi/generated/constants.js'
@@ -86,5 +87,10 @@ export class SyncRegisters {
   set specialRegisters(value: SpecialRegisters) {
     if (!(value instanceof SpecialRegisters)) throw argumentError('specialRegisters', value, 'an instance of SpecialRegisters')
     this.#write(offsetOf('sregs'), new SpecialRegisters(value))
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return this.#handle.shown('SyncRegisters')
   }
 }

@@ -70,7 +70,8 @@ const rangeWords = (ranges: readonly QueuedRange[]): (boolean | number)[] =>
     if (typeof range !== 'object' || range === null) throw argumentError('queued', range, 'objects with port or gpa, and size')
     if ('port' in range) {
       checkOptions('queued', range, ['port', 'size'])
-      return [true, checkInteger('port', range.port, 0, 0xffff), checkInteger('size', range.size ?? 1, 1, 0x1_0000)]
+      const { port, size = 1 } = range
+      return [true, checkInteger('port', port, 0, 0xffff), checkInteger('size', size, 1, 0x1_0000)]
     }
     checkOptions('queued', range, ['gpa', 'size'])
     return [false, checkAddress('gpa', range.gpa), checkInteger('size', range.size, 1)]
@@ -124,7 +125,6 @@ export class VcpuThread {
     native: { startThread(number: number, ranges: (boolean | number)[], notify: () => void): NativeVcpuRunner | number }
   ) {
     this.#handlers = handlersIn(handlers)
-    if (signal !== undefined && typeof signal?.throwIfAborted !== 'function') throw argumentError('signal', signal, 'an AbortSignal')
     signal?.throwIfAborted()
     // Binds to the async context of start(). A thread-safe function keeps that context for itself only before Node 24.
     const arrived = AsyncResource.bind(() => this.#arrived(), 'KvmVcpuThread')

@@ -1,8 +1,10 @@
 /** A virtual processor. */
+import { inspect } from 'node:util'
 import { takeEach } from '../../abi/errors.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import { VcpuHandle } from '../../abi/ioctls.js'
 import type { NativeVcpu } from '../../abi/native.js'
+import type { CpuidEntry } from '../../x86/cpuid.js'
 import { makeStatistics, type Statistics } from '../statistics.js'
 import { makeCpuid, prepareCpuid, type VcpuCpuid } from './cpuid.js'
 import { makeDebug, type VcpuDebug } from './debug.js'
@@ -171,20 +173,12 @@ export class Vcpu implements Disposable {
    */
   enter<M extends Mode>(mode: M, options: ModeOptions[M]): this {
     this.#handle.checkOpen()
-    const { registers, vm } = this
-    enterMode(
-      {
-        settle: () => {
-          this.#runs.complete('enter()')
-          dropEvents(this.events)
-        },
-        prepareCpuid: (entries) => prepareCpuid(this.cpuid, entries, mode === 'long'),
-        registers,
-        memory: vm.memory
-      },
-      mode,
-      options
-    )
+    const settle = () => {
+      this.#runs.complete('enter()')
+      dropEvents(this.events)
+    }
+    const prepare = (entries: readonly CpuidEntry[]) => prepareCpuid(this.cpuid, entries, mode === 'long')
+    enterMode({ settle, prepareCpuid: prepare, registers: this.registers, memory: this.vm.memory }, mode, options)
     return this
   }
 
@@ -195,5 +189,10 @@ export class Vcpu implements Disposable {
   /** Calls close() at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return this.#handle.shown('Vcpu', { id: this.id, state: this.state })
   }
 }

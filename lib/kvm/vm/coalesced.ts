@@ -1,5 +1,6 @@
 /** Writes that KVM queues, so that the guest need not leave for each: KVM_REGISTER_COALESCED_MMIO (api.rst 4.116). */
 import { AsyncResource } from 'node:async_hooks'
+import { inspect } from 'node:util'
 import type { Gpa } from '../../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOptions, checkSize, hexRange, pageSize } from '../../abi/arguments.js'
 import { errnoName, KvmError, throwLater } from '../../abi/errors.js'
@@ -8,6 +9,7 @@ import { kvm_coalesced_mmio, kvm_coalesced_mmio_ring, kvm_coalesced_mmio_zone } 
 import { checkOurs, ours } from '../../abi/internal.js'
 import type { Causes, Handle } from '../../abi/ioctls.js'
 import type { NativeVm } from '../../abi/native.js'
+import { type ShownParts, shown } from '../../abi/text.js'
 
 /** A range for {@link Vm.coalesce}, of ports or of guest-physical addresses. */
 export interface CoalescedRange {
@@ -33,19 +35,21 @@ export interface CoalescedWrite {
  */
 export type CoalescedHandler = (writes: readonly CoalescedWrite[]) => void
 
-let makeZone: (table: Coalescing) => CoalescedZone
+let makeZone: (table: Coalescing, range: ShownParts) => CoalescedZone
 
 /** A registered range. {@link Vm.coalesce} makes it. */
 export class CoalescedZone implements Disposable {
   readonly #table: Coalescing
+  readonly #range: ShownParts
 
   static {
-    makeZone = (table) => new CoalescedZone(ours, table)
+    makeZone = (...given) => new CoalescedZone(ours, ...given)
   }
 
-  private constructor(key: symbol, table: Coalescing) {
+  private constructor(key: symbol, table: Coalescing, range: ShownParts) {
     checkOurs(key, 'a CoalescedZone', 'coalesce() of a Vm')
     this.#table = table
+    this.#range = range
   }
 
   /** Delivers now the writes that wait, for every range that this Worker has of the VM. Use it for a guest that runs long without an exit. */
@@ -60,6 +64,11 @@ export class CoalescedZone implements Disposable {
   /** Calls close() at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('CoalescedZone', this.#range)
   }
 }
 
@@ -97,17 +106,18 @@ export class Coalescing {
   add(range: CoalescedRange, handler: CoalescedHandler): CoalescedZone {
     const { port, gpa, size } = checkOptions('range', range, ['port', 'gpa', 'size'])
     if ((port === undefined) === (gpa === undefined)) throw argumentError('port', port, 'given, or else gpa')
-    if (typeof handler !== 'function') throw argumentError('handler', typeof handler, 'a function')
+    if (typeof handler !== 'function') throw argumentError('handler', handler, 'a function')
     const addr = port === undefined ? checkAddress('gpa', gpa) : checkInteger('port', port, 0, 0xffff)
     const request = new kvm_coalesced_mmio_zone({ addr, size: checkSize('size', size), pio: port === undefined ? 0 : 1 })
     // Comes before KVM is asked, because bind() reads properties of the function.
     const bound = AsyncResource.bind(handler, 'KvmCoalescedZone')
-    const asked = `coalescing ${port === undefined ? 'gpa' : 'port'} ${hexRange(addr, size)}`
+    const bus = port === undefined ? 'gpa' : 'port'
+    const asked = `coalescing ${bus} ${hexRange(addr, size)}`
     const result = this.#vm.coalesce(request.bytes)
     if (errnoName(result) === 'EEXIST')
       throw new KvmError('overlap', `${asked}: the range overlaps a coalesced range of this VM, in this thread or another`)
     if (result < 0) throw this.#handle.refused(KVM_REGISTER_COALESCED_MMIO, result, asked, causes)
-    const zone = makeZone(this)
+    const zone = makeZone(this, { [bus]: hexRange(addr, size) })
     this.#zones.push({ zone, request, handler: bound })
     return zone
   }

@@ -1,4 +1,5 @@
 /** The memory of a VM, by the addresses that its guest uses. */
+import { inspect } from 'node:util'
 import type { Gpa } from '../../abi/addresses.js'
 import { checkAddress, checkBytes, checkInteger, hex } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
@@ -64,5 +65,10 @@ export class GuestMemory {
       visit(slot, slot.offset + within, done, size)
       done += size
     }
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return this.#handle.shown('GuestMemory')
   }
 }

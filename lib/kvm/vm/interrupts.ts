@@ -1,4 +1,5 @@
 /** Interrupts that a VMM's devices raise, with the interrupt controllers in the kernel (api.rst 4.24 to 4.26, 4.52, 4.70). */
+import { inspect } from 'node:util'
 import { checkBoolean, checkInteger, checkList, checkOneOf, checkOptions } from '../../abi/arguments.js'
 import {
   KVM_IRQ_ROUTING_IRQCHIP,
@@ -132,6 +133,11 @@ export class VmInterrupts {
     const most = this.#parts.capabilities.check('IRQ_ROUTING')
     const wrong = gsis.find((gsi) => gsi >= most)
     return wrong === undefined ? undefined : `GSI ${wrong} is too high; this host has GSIs below ${most}`
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return this.#parts.handle.shown('VmInterrupts')
   }
 }
 

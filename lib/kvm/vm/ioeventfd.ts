@@ -1,4 +1,5 @@
 /** Guest writes that become events instead of exits: KVM_IOEVENTFD (api.rst 4.59). */
+import { inspect } from 'node:util'
 import type { Gpa } from '../../abi/addresses.js'
 import { argumentError, checkAddress, checkInteger, checkOptions, hex } from '../../abi/arguments.js'
 import { making } from '../../abi/exhausted.js'
@@ -8,6 +9,7 @@ import { kvm_ioeventfd } from '../../abi/generated/structures.js'
 import { fixParent, ours } from '../../abi/internal.js'
 import type { Causes, Handle } from '../../abi/ioctls.js'
 import type { NativeRegistration, NativeVm } from '../../abi/native.js'
+import { shown } from '../../abi/text.js'
 import { createEventfd, Eventfd, listen, unlisten } from '../eventfd.js'
 
 /** The options of {@link Vm.ioeventfd}: a port or a GPA, and the width of the write. */
@@ -57,6 +59,8 @@ export let makeIoEventfd: (vm: NativeVm, handle: Handle, options: IoEventfdOptio
  */
 export class IoEventfd extends Eventfd {
   readonly #registration: NativeRegistration
+  /** The port, or the GPA. */
+  readonly #at: string
 
   static {
     fixParent(IoEventfd)
@@ -68,6 +72,7 @@ export class IoEventfd extends Eventfd {
     const eventfd = createEventfd()
     try {
       const request = requestOf(options, eventfd.fd)
+      this.#at = hex(request.addr)
       listen(this, eventfd)
       // This step comes last: from here on the guest's writes are no exits.
       const made = making(() => vm.ioeventfd(request.bytes))
@@ -91,5 +96,10 @@ export class IoEventfd extends Eventfd {
     if (this.closed) return
     this.#registration.close()
     super.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('IoEventfd', { at: this.#at, closed: this.closed })
   }
 }

@@ -1,4 +1,5 @@
 /** A device's interrupt line that any thread can raise: KVM_IRQFD (api.rst 4.75). */
+import { inspect } from 'node:util'
 import { checkBoolean, checkInteger, checkOptions } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
 import { KVM_IRQFD_FLAG_DEASSIGN, KVM_IRQFD_FLAG_RESAMPLE } from '../../abi/generated/constants.js'
@@ -7,6 +8,7 @@ import { kvm_irqfd } from '../../abi/generated/structures.js'
 import { fixParent, ours } from '../../abi/internal.js'
 import type { Causes, Handle } from '../../abi/ioctls.js'
 import type { NativeDescriptor } from '../../abi/native.js'
+import { shown } from '../../abi/text.js'
 import { createEventfd, Eventfd, listen, signalEventfd, unlisten } from '../eventfd.js'
 
 /** The options of {@link VmInterrupts.irqfd}. */
@@ -89,5 +91,10 @@ export class Irqfd extends Eventfd {
     this.#eventfd.close()
     this.#resample?.close()
     super.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return shown('Irqfd', { gsi: this.gsi, closed: this.closed })
   }
 }

@@ -1,4 +1,5 @@
 /** The limits that the host sets for a VM. */
+import { inspect } from 'node:util'
 import { guestPhysicalLimit } from '../../memory/guest-physical.js'
 import type { Capabilities } from '../capabilities.js'
 
@@ -20,7 +21,7 @@ let guestPhysical: number | undefined
 /** @internal */
 export function limitsOf(capabilities: Capabilities, runPageSize: number): VmLimits {
   // If KVM reports no maximum, it is 4 (api.rst 4.7).
-  return {
+  const limits: VmLimits = {
     memslots: capabilities.check('NR_MEMSLOTS'),
     vcpus: capabilities.check('MAX_VCPUS') || 4,
     vcpuIds: capabilities.check('MAX_VCPU_ID') || 4,
@@ -29,4 +30,5 @@ export function limitsOf(capabilities: Capabilities, runPageSize: number): VmLim
       return (guestPhysical ??= guestPhysicalLimit())
     }
   }
+  return Object.defineProperty(limits, inspect.custom, { value: () => ({ ...limits }) })
 }

@@ -1,4 +1,5 @@
 /** A virtual machine. */
+import { inspect } from 'node:util'
 import { KvmError, takeEach } from '../../abi/errors.js'
 import { checkOurs, ours } from '../../abi/internal.js'
 import { Handle } from '../../abi/ioctls.js'
@@ -23,12 +24,7 @@ import { Vcpus } from './vcpus.js'
 /** @internal Makes a VM from a native one that no Vm has yet. */
 export let makeVm: (vm: NativeVm) => Vm
 
-/**
- * Returns what an observer of a VM needs beyond the public members: its descriptor, and whether its end has begun. Returns undefined for a value
- * that is no Vm.
- * @internal
- * @throws KvmError `closed`
- */
+/** @internal Returns what an observer of a VM needs beyond its public members. Returns undefined for a value that is no Vm, and throws `closed`. */
 export let observedOf: (vm: unknown) => { fd: number; isClosing: () => boolean } | undefined
 
 /**
@@ -36,7 +32,6 @@ export let observedOf: (vm: unknown) => { fd: number; isClosing: () => boolean }
  * @example
  * using vm = kvm.createVm()
  * vm.memslots.create({ gpa: 0, mapping: Mapping.anonymous(2 * MiB) })
- * vm.memory.write(0x1000, code)
  */
 export class Vm implements VcpuHost, Disposable {
   readonly memslots: Memslots
@@ -110,12 +105,8 @@ export class Vm implements VcpuHost, Disposable {
   }
 
   /**
-   * Returns a token: post it to another Worker of this process, which passes it to attach(). One token serves one attach(). The token keeps the VM
-   * open, even if nothing else does, until it is attached, or the environment that created the VM closes it, or the environment that called share()
-   * ends.
-   * @example
-   * const { port1 } = new MessageChannel()
-   * port1.postMessage(vm.share())
+   * Returns a token: post it to another Worker of this process, which passes it to attach(), once. The token keeps the VM open, even if nothing
+   * else does, until it is attached, the environment that created the VM closes it, or the environment that called share() ends.
    */
   share(): VmToken {
     this.#handle.checkOpen()
@@ -195,5 +186,10 @@ export class Vm implements VcpuHost, Disposable {
   /** Calls close() at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](): string {
+    return this.#handle.shown('Vm', { vcpus: this.vcpus.size, memslots: this.memslots.length })
   }
 }

@@ -1,4 +1,4 @@
-/** /dev/kvm that is there and says EACCES: whose it is, who this is, and what brings them together. */
+/** Explains why opening /dev/kvm gives EACCES: who owns the device, who this user is, and what gives the user access. */
 
 import type { Stats } from 'node:fs'
 import { userInfo } from 'node:os'
@@ -15,7 +15,7 @@ interface Group {
   members: string[]
 }
 
-/** The groups of group(5). A name service may have more, which only the program getent would say. */
+/** Reads the groups of group(5). A name service may have more groups, which only the program getent would list. */
 const groups = (): Group[] =>
   (readOptional('/etc/group') ?? '').split('\n').map((line) => {
     const [name = '', , gid, members = ''] = line.split(':')
@@ -32,7 +32,7 @@ function userName(uid: number): string {
 
 const octal = (mode: number) => (mode & 0o777).toString(8).padStart(4, '0')
 
-/** What the mode alone would decide (path_resolution(7), "Permissions"). */
+/** Whether the mode alone would allow access (path_resolution(7), "Permissions"). */
 function modeAllows({ uid, gid, mode }: Stats, self: number, own: readonly number[]): boolean {
   const bits = self === uid ? mode >> 6 : own.includes(gid) ? mode >> 3 : mode
   return (bits & 6) === 6 || hasCapability('dac_override')
@@ -52,10 +52,10 @@ export function checkDenied(device: Stats): Finding {
   const groupMay = (device.mode & 0o060) === 0o060 && device.gid !== 0
   if (groupMay && group) return joining(what, group, userName(self))
   if (groupMay && containerKind() !== null)
-    return lacking(path, `${what}, a group that this container has no name for and that its user is not in`, {
+    return lacking(path, `${what}, a group that has no name in this container and does not contain its user`, {
       advice: `start the container with --group-add ${device.gid}, as in: docker run --device ${path} --group-add ${device.gid} ...`
     })
-  const unjoinable = device.gid === 0 ? 'the group root is not one to join' : 'its group may not use it, so that joining would not help'
+  const unjoinable = device.gid === 0 ? 'nobody should join the group root' : 'its group may not use it, so joining the group would not help'
   return giving(groupMay ? what : `${what}: ${unjoinable}`, self, own, database)
 }
 
@@ -64,20 +64,20 @@ const joined = 'newgrp opens a shell that has the group; a new login has it ever
 function joining(what: string, { name, members }: Group, user: string): Finding {
   if (!members.includes(user))
     return lacking(path, `${what}, and ${user} is not in that group`, withShell(byRoot(`usermod -aG ${quoted(name)} ${quoted(user)}`, joined), name))
-  const before = `${what}; ${user} is in that group, but this session began before that`
+  const before = `${what}; ${user} is in that group, but this session began before that membership`
   return lacking(path, before, gainsNothing() ? { advice: 'log in again' } : { remedy: `newgrp ${quoted(name)}`, price: joined })
 }
 
-/** Membership counts from the next login on, and in a shell of newgrp(1). */
+/** Adds the shell of newgrp(1) to the command, because a membership counts only in that shell and from the next login on. */
 const withShell = ({ remedy, ...other }: ReturnType<typeof byRoot>, group: string) => ({
   ...other,
   ...(remedy === undefined ? {} : { remedy: `${remedy} && newgrp ${quoted(group)}` })
 })
 
 const lasting =
-  'until the device is made anew, at the latest at the next boot; a rule for udev lasts, in /etc/udev/rules.d/65-kvm.rules: KERNEL=="kvm", GROUP="kvm", MODE="0660"'
+  'until the device is made anew, at the latest at the next boot; for a lasting change, add a udev rule in /etc/udev/rules.d/65-kvm.rules: KERNEL=="kvm", GROUP="kvm", MODE="0660"'
 
-/** A device that no group which one could join may use. */
+/** For a device whose group this user cannot join, or whose group may not use it. */
 function giving(what: string, self: number, own: readonly number[], database: readonly Group[]): Finding {
   const kvm = database.find(({ name }) => name === 'kvm')
   const command =
@@ -89,13 +89,13 @@ function giving(what: string, self: number, own: readonly number[], database: re
   return lacking(path, what, byRoot(command, lasting))
 }
 
-/** The mode would let us in: then it is the mount, or a security module. */
+/** The mode allows access, so the mount or a security module refuses it. */
 function allowedByMode(what: string): Finding {
   const mounts = (readOptional('/proc/self/mountinfo') ?? '').split('\n').map((line) => {
     const [, , , , point = '', options = ''] = line.split(' ')
     return { point, options: options.split(',') }
   })
-  // The last of the longest is the one on top.
+  // Among the longest mount points, the last one is on top.
   const mount = mounts
     .filter(({ point }) => path === point || path.startsWith(point.endsWith('/') ? point : `${point}/`))
     .reduce<(typeof mounts)[number] | undefined>((best, next) => (best && best.point.length > next.point.length ? best : next), undefined)

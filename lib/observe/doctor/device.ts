@@ -1,4 +1,4 @@
-/** /dev/kvm: whether this process may open it, and if not, which of the many reasons it is. */
+/** Checks whether this process may open /dev/kvm, and finds the reason if it may not. */
 
 import { closeSync, existsSync, openSync, type Stats, statSync } from 'node:fs'
 import { release } from 'node:os'
@@ -14,7 +14,7 @@ const name = path
 const kvmNumber = (10 << 8) | 232
 const passOn = `start the container with --device ${path}, as in: docker run --device ${path} ...`
 
-/** Looked at by Node alone, without the add-on. */
+/** Checks the device with Node alone, without the add-on. */
 export function checkDevice(_: Situation): Finding {
   let device: Stats | null
   try {
@@ -42,7 +42,7 @@ function explain(errno: string, device: Stats): Finding {
     : checkUnserved(`opening ${path} gives ${errno}`)
 }
 
-/** Whether the kernel has KVM, wherever its device is. */
+/** Whether the kernel has KVM, wherever the device is. */
 const isServed = () => /^\s*232 kvm$/m.test(readOptional('/proc/misc') ?? '') || existsSync('/sys/class/misc/kvm')
 
 function notPassedOn(how: string): Finding {
@@ -56,13 +56,16 @@ function notPassedOn(how: string): Finding {
   return lacking(
     name,
     `${path} ${how}, though the kernel has KVM`,
-    byRoot(`rm -rf ${path} && mknod -m 600 ${path} c 10 232`, 'its owner and mode then are root, 0600; udev would have given it to the group kvm')
+    byRoot(
+      `rm -rf ${path} && mknod -m 600 ${path} c 10 232`,
+      'the device then belongs to root, with mode 0600; udev would have given it to the group kvm'
+    )
   )
 }
 
 const flagsOf = () => new Set(/^flags\s*:(.*)$/m.exec(readOptional('/proc/cpuinfo') ?? '')?.[1]?.match(/\S+/g) ?? [])
 
-/** No KVM in this kernel: no module, or no processor for one. */
+/** For a kernel without KVM: the module is missing, or the processor lacks virtualization. */
 function checkUnserved(what: string): Finding {
   const flags = flagsOf()
   const [feature, module] = flags.has('vmx') ? ['VT-x', 'kvm_intel'] : flags.has('svm') ? ['SVM', 'kvm_amd'] : [null, null]
@@ -84,7 +87,8 @@ function checkUnserved(what: string): Finding {
 }
 
 function withoutProcessor(what: string, flags: Set<string>): Finding {
-  if (flags.size === 0) return lacking(name, `${what}, and /proc/cpuinfo does not say what the processor can`, byRoot('mount -t proc proc /proc'))
+  if (flags.size === 0)
+    return lacking(name, `${what}, and /proc/cpuinfo does not say what the processor supports`, byRoot('mount -t proc proc /proc'))
   if (flags.has('hypervisor'))
     return lacking(name, `${what}: this is a VM, and its hypervisor hides VT-x and SVM from it`, {
       advice:
@@ -100,7 +104,10 @@ function hasModule(file: string): boolean {
   return ['modules.dep', 'modules.builtin'].some((list) => readOptional(`${folder}/${list}`)?.includes(`/${file}.ko`))
 }
 
-/** open(2) says EPERM where the mode would let us in: the device cgroup (admin-guide/cgroup-v1/devices.rst), or in v2 a BPF program. */
+/**
+ * open(2) gives EPERM although the mode allows access: the device cgroup (admin-guide/cgroup-v1/devices.rst), or in version 2 a BPF program, refuses
+ * it.
+ */
 function refusedByCgroup(): Finding {
   const detail = 'EPERM: the device cgroup of this container or service refuses it, whatever the mode'
   const groups = readOptional('/proc/self/cgroup') ?? ''

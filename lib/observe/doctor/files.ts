@@ -1,7 +1,7 @@
-/** Folders of /proc and /sys, in which the kernel shows what there is. */
+/** Lists folders of /proc and /sys. */
 import { readdirSync } from 'node:fs'
 
-/** The names in a folder, in order; none where it is not there or cannot be read. */
+/** Returns the sorted names in a folder, or none if it does not exist or cannot be read. */
 export function namesIn(path: string): string[] {
   try {
     return readdirSync(path).sort()

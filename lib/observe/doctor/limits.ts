@@ -1,4 +1,4 @@
-/** The limits that this process inherited: open files, threads, address space, locked memory. */
+/** Checks the limits that this process inherited: open files, threads, address space, locked memory. */
 
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -9,38 +9,43 @@ import { containerKind, hasCapability, inOwnNamespace, isInstalled, mayGainCapab
 import { namesIn } from './files.js'
 import { byRoot, type Finding, found, lacking, type Situation } from './finding.js'
 
-/** Raises a limit by prlimit(1), as not every shell's ulimit has every limit. `$$` is the process id of the shell that the command is pasted into. */
+/**
+ * Raises a limit by prlimit(1), since not every shell's ulimit has every limit. `$$` is the process id of the shell into which the user pastes it.
+ */
 function raising(option: string, hard: number, enough: number): Pick<Finding, 'remedy' | 'price' | 'advice'> {
-  const price = 'for this shell, and what is started from it'
+  const price = 'for this shell and the programs started from it'
   const value = enough === Infinity ? 'unlimited' : String(enough)
-  // Up to the hard limit is everybody's to raise, beyond it root's, unless whoever started this session withheld that.
+  // Everybody may raise a limit up to the hard limit. Only root may raise it further, unless the session was started without that right.
   if (hard >= enough) return { remedy: `prlimit --pid $$ --${option}=${value}:`, price }
   if (!mayGainCapability('sys_resource') || inOwnNamespace('user'))
     return {
-      advice: `whatever started this session limits it: docker run --ulimit ${option}=${enough === Infinity ? -1 : value} ..., or systemd's Limit${option.toUpperCase()}=`
+      advice: `the program that started this session limits it: docker run --ulimit ${option}=${enough === Infinity ? -1 : value} ..., or systemd's Limit${option.toUpperCase()}=`
     }
   const command = `prlimit --pid $$ --${option}=${value}:${value}`
   if (process.getuid?.() === 0) return { remedy: command, price }
   return { remedy: isInstalled('sudo') ? `sudo ${command}` : `su -p -s /bin/sh -c "${command}"`, price }
 }
 
-/** Descriptors: a trace takes one for each event on each CPU, a VM one and one for each vCPU. Node has raised its own limit to the hard one. */
+/**
+ * Checks the descriptors: a trace takes one for each event on each CPU, a VM takes one and one more per vCPU. Node raises its own limit to the hard
+ * one.
+ */
 export function checkOpenFiles(): Finding | null {
   const files = limitOf('Max open files')
   if (!files) return null
   const free = files.soft - namesIn('/proc/self/fd').length
   const enough = 128 + 16 * availableParallelism()
-  const detail = `${free} more may be opened; a trace takes some ${16 * availableParallelism()} here`
+  const detail = `${free} more may be opened; a trace here takes about ${16 * availableParallelism()}`
   return free >= enough ? found('open files', detail) : lacking('open files', detail, raising('nofile', files.hard, 2 * enough))
 }
 
-/** Threads are limited for the user (RLIMIT_NPROC in getrlimit(2)) and for the cgroup (pids.max). */
+/** Checks the limit of threads, for the user (RLIMIT_NPROC in getrlimit(2)) and for the cgroup (pids.max). */
 export function checkThreads(): Finding | null {
   const name = 'threads'
   const needed = 64
   const group = pidsOf(readOptional('/proc/self/cgroup') ?? '')
   if (group && group.most - group.current < needed)
-    return lacking(name, `the cgroup ${group.folder} may make ${group.most - group.current} more; each started vCPU, and each Worker, is one`, {
+    return lacking(name, `the cgroup ${group.folder} may make ${group.most - group.current} more; each started vCPU and each Worker takes one`, {
       ...byRoot(`echo ${group.current + 4096} > ${quoted(`${group.folder}/pids.max`)}`, 'for every process of that cgroup'),
       ...(containerKind() === null ? {} : { advice: 'or start the container with --pids-limit' })
     })
@@ -51,11 +56,13 @@ export function checkThreads(): Finding | null {
   if (isExempt || processes.soft === Infinity) return found(name, 'not limited for this user')
   const used = threadsOf(uid)
   const free = processes.soft - used
-  const detail = `this user may make ${Math.max(0, free)} more (${used} of ${processes.soft}); each started vCPU, and each Worker, is one`
+  const detail = `this user may make ${Math.max(0, free)} more (${used} of ${processes.soft}); each started vCPU and each Worker takes one`
   return free >= needed ? found(name, detail) : lacking(name, detail, raising('nproc', processes.hard, used + 4096))
 }
 
-/** The tightest limit of this process's cgroup, of version 1 or 2, and of those above it, which count as well; null where there is none. */
+/**
+ * Returns the tightest limit of this process's cgroup, of version 1 or 2, and of the cgroups above it, which count as well; null if there is none.
+ */
 function pidsOf(groups: string): { folder: string; most: number; current: number } | null {
   const [, first] = /^\d+:pids:(.*)$/m.exec(groups) ?? []
   const root = first === undefined ? '/sys/fs/cgroup' : '/sys/fs/cgroup/pids'
@@ -79,7 +86,7 @@ function threadsOf(uid: number): number {
   return counts.reduce((sum, count) => sum + count, 0)
 }
 
-/** The address space holds guest memory as well, and V8 reserves gigabytes of it. */
+/** Checks the address space, which also holds guest memory. V8 reserves gigabytes of it. */
 export async function checkAddressSpace({ probes }: Situation): Promise<Finding | null> {
   const space = limitOf('Max address space')
   if (!space) return null
@@ -87,20 +94,20 @@ export async function checkAddressSpace({ probes }: Situation): Promise<Finding 
   const used = Number(/^VmSize:\s+(\d+)/m.exec(readOptional('/proc/self/status') ?? '')?.[1] ?? 0) * KiB
   const free = Math.floor((space.soft - used) / MiB)
   const mapped = probes ? (await probes.mapMemory(GiB)) === null : free >= 1024
-  const detail = `${free} MiB are left below the limit (ulimit -v), of which guest memory and threads take theirs`
+  const detail = `${free} MiB are left below the limit (ulimit -v), which guest memory and threads share`
   return mapped ? found('address space', detail) : lacking('address space', detail, raising('as', space.hard, Infinity))
 }
 
-/** A memfd is a file, and its size is the mapping's (setrlimit(2), RLIMIT_FSIZE). */
+/** Checks the size of files. A memfd is a file, and its size is that of the mapping (setrlimit(2), RLIMIT_FSIZE). */
 export function checkFileSize(): Finding | null {
   const files = limitOf('Max file size')
   if (!files) return null
   if (files.soft === Infinity) return found('file size', 'not limited')
-  const detail = `files may have ${Math.floor(files.soft / MiB)} MiB (ulimit -f), and so may Mapping.memfd()`
+  const detail = `files may have ${Math.floor(files.soft / MiB)} MiB (ulimit -f); the limit holds for Mapping.memfd(), too`
   return files.soft >= GiB ? found('file size', detail) : lacking('file size', detail, raising('fsize', files.hard, Infinity))
 }
 
-/** What rings of trace events take: beyond perf_event_mlock_kb for each CPU it counts against RLIMIT_MEMLOCK (perf_event_open(2)). */
+/** Checks the memory for rings of trace events: beyond perf_event_mlock_kb for each CPU, it counts against RLIMIT_MEMLOCK (perf_event_open(2)). */
 export function checkLockedMemory(): Finding | null {
   const locked = limitOf('Max locked memory')
   if (!locked) return null

@@ -1,4 +1,4 @@
-/** What KVM here can do: run guests, translate by EPT or NPT, and each capability that the library uses. */
+/** Checks what KVM can do here: run guests, translate by EPT or NPT, and each capability that the library uses. */
 import { release } from 'node:os'
 import type { CapabilityName } from '../../abi/generated/capabilities.js'
 import { KVM_X86_QUIRK_SLOT_ZAP_ALL } from '../../abi/generated/constants.js'
@@ -10,18 +10,18 @@ export async function checkGuest({ probes }: Situation): Promise<Finding | null>
   if (refusal === undefined) return null
   if (refusal === null) return found('guests', 'a VM was made, and its guest ran')
   if (refusal.message.startsWith('opening /dev/kvm')) return lacking('guests', whatHappened(refusal), { advice: 'see /dev/kvm above' })
-  const busy = refusal.errno === 'EBUSY' ? 'another hypervisor (VirtualBox, VMware) has the processor: end its VMs, or unload its modules' : null
+  const busy = refusal.errno === 'EBUSY' ? 'another hypervisor (VirtualBox, VMware) uses the processor: end its VMs, or unload its modules' : null
   return lacking('guests', whatHappened(refusal), { advice: busy ?? itsAdvice(refusal) })
 }
 
-/** Whether the kernel can be asked what is loaded: where /sys is not mounted, nothing is seen there, though it is there. */
+/** Checks whether /sys is mounted. Without it nobody sees what the kernel has loaded, although it is loaded. */
 export function checkSysfs(): Finding {
   const name = '/sys'
-  if (hasSysfs()) return found(name, 'says what the kernel has loaded')
-  return lacking(name, 'not mounted: what the kernel has loaded cannot be seen, nor read by BPF', byRoot('mount -t sysfs sysfs /sys'))
+  if (hasSysfs()) return found(name, 'shows what the kernel has loaded')
+  return lacking(name, 'not mounted: what the kernel has loaded can neither be seen nor be read by BPF', byRoot('mount -t sysfs sysfs /sys'))
 }
 
-/** The parameter by which a module was told not to use its second stage. */
+/** For each module, the parameter that turns its second stage off. */
 const parameters: Record<string, string> = { kvm_intel: 'ept', kvm_amd: 'npt' }
 
 export function checkSecondStage({ host: { mmu, module, tdpMmu } }: Situation): Finding {
@@ -33,7 +33,7 @@ export function checkSecondStage({ host: { mmu, module, tdpMmu } }: Situation): 
     return lacking(
       name,
       `${detail}: the module was loaded with ${parameter}=0, or the processor lacks it`,
-      byRoot(`modprobe -r ${module} && modprobe ${module} ${parameter}=1`, 'every VM of this host must have ended before')
+      byRoot(`modprobe -r ${module} && modprobe ${module} ${parameter}=1`, 'every VM of this host must end first')
     )
   if (!hasSysfs()) return lacking(name, 'cannot be seen without /sys', { advice: 'see /sys above' })
   if (mmu === 'unknown') return lacking(name, detail, { advice: 'see /dev/kvm above' })
@@ -42,7 +42,7 @@ export function checkSecondStage({ host: { mmu, module, tdpMmu } }: Situation): 
   })
 }
 
-/** What each needs, beside a kernel of that version (Documentation/virt/kvm/api.rst). */
+/** What each capability needs besides a kernel of that version (Documentation/virt/kvm/api.rst). */
 const wanted: Partial<Record<CapabilityName, { since: [major: number, minor: number]; tdp?: true; option?: string }>> = {
   SYNC_MMU: { since: [2, 6] },
   IMMEDIATE_EXIT: { since: [4, 12] },
@@ -68,9 +68,12 @@ function isOlderThan([major, minor]: readonly [number, number]): boolean {
 function whyMissing(name: CapabilityName, { mmu }: Host): { why: string; advice: string } {
   const { since, tdp, option } = wanted[name] as NonNullable<(typeof wanted)[CapabilityName]>
   if (isOlderThan(since)) return { why: `${name} came with Linux ${since.join('.')}`, advice: `Linux ${since.join('.')} has ${name}` }
-  if (tdp && mmu === 'unknown') return { why: `${name} needs EPT or NPT`, advice: `whether the second stage here is one of them: see second stage` }
+  if (tdp && mmu === 'unknown') return { why: `${name} needs EPT or NPT`, advice: `see second stage for whether this host has one of them` }
   if (tdp && mmu !== 'ept' && mmu !== 'npt')
-    return { why: `${name} needs EPT or NPT, and the second stage here is ${mmu}`, advice: `no other kernel helps for ${name}: see second stage` }
+    return {
+      why: `${name} needs EPT or NPT, and the second stage here is ${mmu}`,
+      advice: `no other kernel helps for ${name}: see second stage`
+    }
   return option
     ? { why: `${name} is not in this kernel`, advice: `${name} needs a kernel with ${option}` }
     : { why: `${name} is not in this module`, advice: `${name} is in Linux's own kvm_intel and kvm_amd` }
@@ -91,5 +94,5 @@ export function checkCapabilities({ host, capabilities: values }: Situation): Fi
 function checkZapQuirk({ DISABLE_QUIRKS2 }: Record<CapabilityName, number>): Finding {
   const name = 'slot zap quirk'
   if (DISABLE_QUIRKS2 & KVM_X86_QUIRK_SLOT_ZAP_ALL) return found(name, 'can be turned off (KVM_X86_QUIRK_SLOT_ZAP_ALL)')
-  return lacking(name, 'a slot moved or deleted drops the entries of every slot', { advice: 'Linux 6.12 and later let it be turned off' })
+  return lacking(name, 'moving or deleting a slot drops the entries of every slot', { advice: 'Linux 6.12 and later can turn it off' })
 }

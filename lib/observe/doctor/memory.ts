@@ -1,4 +1,4 @@
-/** Guest memory: pages on demand, and huge ones. */
+/** Checks guest memory: pages on demand, and huge pages. */
 import { closeSync, openSync } from 'node:fs'
 import { KiB, MiB } from '../../abi/arguments.js'
 import { isFiltered, readOptional } from '../../abi/procfs.js'
@@ -18,7 +18,7 @@ function openError(path: string): string | null {
   }
 }
 
-/** Looks at each of the three ways to a userfaultfd that serves faults of the kernel (admin-guide/mm/userfaultfd.rst). */
+/** Checks the three ways to a userfaultfd that serves faults in the kernel (admin-guide/mm/userfaultfd.rst). */
 export async function checkUserfaultfd({ probes }: Situation): Promise<Finding | null> {
   const name = 'userfaultfd'
   const refusal = await probes?.servePageFaults()
@@ -39,7 +39,8 @@ export async function checkUserfaultfd({ probes }: Situation): Promise<Finding |
   if (device === 'EACCES') return lacking(name, detail, byRoot(`chown ${process.geteuid?.() ?? 0} ${pagingDevice}`, pagingPrice))
   return lacking(name, detail, gaining('sys_ptrace'))
 }
-const pagingPrice = 'this user can then stop the kernel in the middle of an access to user memory, which exploits of races use; until the next boot'
+const pagingPrice =
+  'this user can then stop the kernel in the middle of an access to user memory, which helps to exploit race conditions; until the next boot'
 
 const pools = '/sys/kernel/mm/hugepages'
 
@@ -50,7 +51,7 @@ interface Pool {
   file: string
 }
 
-/** The pools of huge pages (admin-guide/mm/hugetlbpage.rst), the smallest pages first. */
+/** Returns the pools of huge pages (admin-guide/mm/hugetlbpage.rst), those of the smallest pages first. */
 const poolsOf = (): Pool[] =>
   namesIn(pools)
     .map((folder) => {
@@ -60,7 +61,7 @@ const poolsOf = (): Pool[] =>
     })
     .sort((a, b) => a.bytes - b.bytes)
 
-/** Whether a huge page can be had, not only whether one is free: a cgroup may refuse it. */
+/** Checks whether this process can get a huge page, not only whether one is free: a cgroup may refuse it. */
 export async function checkHugetlb({ probes }: Situation): Promise<Finding | null> {
   const name = 'hugetlb'
   const all = poolsOf()
@@ -70,7 +71,7 @@ export async function checkHugetlb({ probes }: Situation): Promise<Finding | nul
   const usable = all.find(({ free }) => free > 0)
   if (!usable) {
     const more = Math.max(1, Math.ceil((128 * MiB) / smallest.bytes))
-    const price = `${(more * smallest.bytes) / MiB} MiB are taken from ordinary memory until it is set back to ${smallest.pages}, or the next boot`
+    const price = `${(more * smallest.bytes) / MiB} MiB are taken from ordinary memory until the pool is set back to ${smallest.pages} pages, or until the next boot`
     return lacking(name, text, byRoot(`echo ${smallest.pages + more} > ${smallest.file}`, price))
   }
   const refusal = (await probes?.mapHugePage(usable.bytes)) ?? null

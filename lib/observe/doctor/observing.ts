@@ -1,4 +1,4 @@
-/** What this process may observe: tracepoints, the second stage by BPF, frames, and what stands in the way of each. */
+/** Checks what this process may observe: tracepoints, the second stage by BPF, and frames. If it may not, the check finds the obstacle. */
 
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { pageSize } from '../../abi/arguments.js'
@@ -20,33 +20,33 @@ import { missingOnHost, readingHost } from '../tables/refusal.js'
 import { byRoot, exhaustedAdvice, type Finding, found, hasSysfs, lacking, type Situation, whatHappened } from './finding.js'
 import type { Refusal } from './probes.js'
 
-/** How this process comes by capabilities of the kernel's first user namespace: each place that can withhold them has its own way. */
+/** How this process gets capabilities in the kernel's first user namespace. Each place that can withhold them has its own way. */
 export function gaining(...capabilities: LinuxCapability[]): Pick<Finding, 'remedy' | 'advice' | 'price'> {
   const flags = capabilities.map((name) => `--cap-add ${name.toUpperCase()}`).join(' ')
-  if (inOwnNamespace('user')) return { advice: 'capabilities of a user namespace do not count for this: run it outside, as root' }
-  if (gainsNothing()) return { advice: 'this session can gain no privileges (no_new_privs): run it in another one, as root' }
+  if (inOwnNamespace('user')) return { advice: 'capabilities of a user namespace do not count here: run it outside of the namespace, as root' }
+  if (gainsNothing()) return { advice: 'this session cannot gain privileges (no_new_privs): run it in another one, as root' }
   if (capabilities.every((name) => mayGainCapability(name))) return { remedy: shellWith(...capabilities), price: priceOf(...capabilities) }
   return {
     advice:
       containerKind() === null
-        ? `whatever started this session lowered its bounding set of capabilities (systemd: CapabilityBoundingSet=); ${capabilities.map((name) => `CAP_${name.toUpperCase()}`).join(' and ')} must be in it`
+        ? `the program that started this session lowered its bounding set of capabilities (systemd: CapabilityBoundingSet=); ${capabilities.map((name) => `CAP_${name.toUpperCase()}`).join(' and ')} must be in it`
         : `start the container with ${flags}, as in: docker run ${flags} ...`
   }
 }
 
-/** Where a capability is held and the kernel still says EPERM: a seccomp filter answers for it, as Docker's default one does. */
+/** For a process that has the capability and still gets EPERM: a seccomp filter refuses the call, as Docker's default filter does. */
 const unfiltered = (calls: string): Pick<Finding, 'advice'> => ({
   advice:
     containerKind() === null
-      ? `a seccomp filter refuses ${calls}: start this outside of the sandbox that set it (systemd: SystemCallFilter=)`
-      : `a seccomp filter refuses ${calls}: docker run --security-opt seccomp=FILE, with a FILE that allows it, or seccomp=unconfined`
+      ? `a seccomp filter refuses ${calls}: start this outside of the sandbox that set the filter (systemd: SystemCallFilter=)`
+      : `a seccomp filter refuses ${calls}: docker run --security-opt seccomp=FILE, with a FILE that allows the call, or seccomp=unconfined`
 })
 
-/** A process that is not dumpable owns nothing of its /proc/self (proc(5), prctl(2) PR_SET_DUMPABLE). */
+/** Checks /proc/self. A process that is not dumpable owns nothing in it (proc(5), prctl(2) PR_SET_DUMPABLE). */
 export function checkOwnProc(): Finding {
   const name = '/proc/self'
   if (!existsSync('/proc/self/status'))
-    return lacking(name, 'no /proc: what cannot be read there is not known below', byRoot('mount -t proc proc /proc'))
+    return lacking(name, 'there is no /proc, so the checks below that need it know nothing', byRoot('mount -t proc proc /proc'))
   try {
     readFileSync('/proc/self/auxv')
     return found(name, "this process's own files can be read")
@@ -55,22 +55,22 @@ export function checkOwnProc(): Finding {
   }
 }
 
-/** The kernel has two reasons: a program that its user may not read, and one that gains capabilities (begin_new_exec() and commit_creds()). */
+/** The kernel has two reasons: a program file that the user may not read, or one that gains capabilities (begin_new_exec() and commit_creds()). */
 function notDumpable(name: string, errno: string): Finding {
   const node = quoted(process.execPath)
-  const what = `${errno}: this process is not dumpable, and its /proc/self is root's: pagemap and descriptors cannot be looked at`
+  const what = `${errno}: this process is not dumpable, and its /proc/self belongs to root: pagemap and descriptors cannot be read`
   if (!isReadable(process.execPath))
     return lacking(
       name,
       `${what}; the node binary may be run, but not read, by this user`,
-      byRoot(`chmod a+r ${node}`, 'everybody can read the file')
+      byRoot(`chmod a+r ${node}`, 'everybody can then read the file')
     )
   return lacking(
     name,
     `${what}; node has capabilities from its file (setcap)`,
     byRoot(
       `setcap -r ${node}`,
-      'node then has no capabilities of its own; the shells named below give them to programs of your choice, not to every script'
+      'node then has no capabilities of its own; the shells that are named below give them to programs of your choice, not to every script'
     )
   )
 }
@@ -93,13 +93,16 @@ export async function checkTracefs({ probes }: Situation): Promise<Finding | nul
   const refusal = probes ? await probes.readTracepoint() : readFormat()
   if (refusal === undefined) return null
   if (refusal === null)
-    return found(name, mounted === undefined ? 'not mounted; a trace mounts it for itself' : `${mounted}: the formats of kvm's events can be read`)
+    return found(
+      name,
+      mounted === undefined ? 'not mounted; a trace mounts it for its own use' : `${mounted}: the formats of kvm's events can be read`
+    )
   const exhausted = exhaustedAdvice(refusal)
   if (exhausted) return lacking(name, whatHappened(refusal), exhausted)
   const group = process.getegid?.() ?? 0
-  const outside = 'tracefs belongs to the host: run this outside of the user namespace'
-  const price = `group ${group} can then see which events the kernel has, and read and set what others trace by tracefs`
-  if (refusal.errno === 'ENOENT') return lacking(name, 'it is there, without events of KVM: kvm is not loaded', { advice: 'see /dev/kvm above' })
+  const outside = 'tracefs belongs to the host: run node-kvm outside of the user namespace'
+  const price = `group ${group} can then see which events the kernel has, and can read and change what others trace through tracefs`
+  if (refusal.errno === 'ENOENT') return lacking(name, 'it is mounted, but has no events of KVM: kvm is not loaded', { advice: 'see /dev/kvm above' })
   const detail = mounted && refusal.errno === 'EPERM' ? `${mounted} is mounted, and this user may not enter it` : whatHappened(refusal)
   if (inOwnNamespace('user')) return lacking(name, detail, { advice: outside })
   const command =
@@ -107,7 +110,7 @@ export async function checkTracefs({ probes }: Situation): Promise<Finding | nul
   return lacking(name, detail, byRoot(command, price))
 }
 
-/** Reads a format without the add-on, where tracefs is mounted; undefined where only the add-on could mount it. */
+/** Reads a format without the add-on if tracefs is mounted. Returns undefined if only the add-on could mount it. */
 function readFormat(): Refusal | undefined {
   for (const place of places)
     try {
@@ -144,7 +147,7 @@ export async function checkBpf({ probes }: Situation): Promise<Finding | null> {
   const name = 'BPF'
   const host = readingHost()
   const known = missingOnHost(host)
-  if (!host.kvmLoaded && !hasSysfs()) return lacking(name, 'what it needs to know of the kernel is in /sys', { advice: 'see /sys above' })
+  if (!host.kvmLoaded && !hasSysfs()) return lacking(name, 'the facts about the kernel that it needs are in /sys', { advice: 'see /sys above' })
   if (known === null && probes === null) return null
   const refusal = known === null && probes ? await probes.loadReader() : null
   const exhausted = refusal && exhaustedAdvice(refusal)
@@ -154,12 +157,14 @@ export async function checkBpf({ probes }: Situation): Promise<Finding | null> {
   const withPrivileges = { ...host, userNamespace: false, capabilities: { sysAdmin: true, bpf: true, perfmon: true } }
   if (known && missingOnHost(withPrivileges) === null) return lacking(name, why, gaining('perfmon', 'bpf'))
   if (isFiltered() && /EPERM|EACCES/.test(why)) return lacking(name, why, unfiltered('bpf'))
-  return lacking(name, why, { advice: known?.remedy ?? 'this kernel is not known to node-kvm: tell the maintainers which it is' })
+  return lacking(name, why, { advice: known?.remedy ?? 'node-kvm does not know this kernel: tell the maintainers its version' })
 }
 
 const looked = 16
 
-/** Where this process has pages: at the stack's upper end, where the kernel puts arguments and environment. Null without /proc. */
+/**
+ * Returns an address where this process has pages: the upper end of the stack, where the kernel puts arguments and environment. Null without /proc.
+ */
 function residentAddress(): number | null {
   const stack = /^[0-9a-f]+-([0-9a-f]+) .*\[stack\]$/m.exec(readOptional('/proc/self/maps') ?? '')
   return stack ? Number.parseInt(stack[1] as string, 16) - looked * pageSize : null
@@ -172,7 +177,7 @@ export function checkFrames(): Finding {
   try {
     if (readPagemap(address, looked).some(({ hpa }) => hpa !== undefined)) return found(name, 'pagemap shows HPAs')
     if (hasCapability('sys_admin'))
-      return lacking(name, 'pagemap hides HPAs, although CAP_SYS_ADMIN is held', { advice: 'another kernel: this is no plain Linux' })
+      return lacking(name, 'pagemap hides HPAs, although CAP_SYS_ADMIN is held', { advice: 'use another kernel: this one is no plain Linux' })
     return lacking(name, 'pagemap hides HPAs from processes without CAP_SYS_ADMIN', gaining('sys_admin'))
   } catch (error) {
     if (!(error instanceof KvmError)) throw error
@@ -182,8 +187,8 @@ export function checkFrames(): Finding {
 
 export function checkPidNamespace(): Finding {
   const name = 'processes'
-  if (!inOwnNamespace('pid')) return found(name, "all of the host's can be named")
-  return lacking(name, 'this is a PID namespace: VMs of processes outside of it have no process here', {
+  if (!inOwnNamespace('pid')) return found(name, 'all processes of the host can be named')
+  return lacking(name, 'this is a PID namespace: the VMs of processes outside of it have no process here', {
     advice: containerKind() === null ? 'run it outside of that namespace' : 'start the container with --pid=host'
   })
 }

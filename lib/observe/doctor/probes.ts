@@ -1,4 +1,4 @@
-/** Each thing that the library does, tried once as the library does it. Imported only where the add-on loads. */
+/** Tries each thing that the library does, once and in the way the library does it. This module is imported only if the add-on loads. */
 import { KvmError } from '../../abi/errors.js'
 import { type CapabilityName, capabilities } from '../../abi/generated/capabilities.js'
 import { Kvm } from '../../kvm/kvm.js'
@@ -7,7 +7,7 @@ import { tryReading } from '../tables/reader.js'
 import { Trace } from '../trace/trace.js'
 import { Tracefs } from '../trace/tracefs.js'
 
-/** Why a trial failed; null when it worked. */
+/** Why a trial failed; null if it worked. */
 export type Refusal = Pick<KvmError, 'code' | 'errno' | 'message'> | null
 
 async function tried(trial: () => unknown): Promise<Refusal> {
@@ -16,13 +16,13 @@ async function tried(trial: () => unknown): Promise<Refusal> {
     return null
   } catch (error) {
     if (error instanceof KvmError) return error
-    // Node's own, of a file that the library reads.
+    // This is Node's own error, for a file that the library reads.
     const { code, message } = error as NodeJS.ErrnoException
     return { code: 'unavailable', message, ...(code === undefined ? {} : { errno: code }) }
   }
 }
 
-/** A machine of one page, whose guest halts at its first instruction: on this thread, then on one of its own. */
+/** Runs a machine of one page, whose guest halts at its first instruction: once on this thread, and once on a thread of its own. */
 export function runGuest(): Promise<Refusal> {
   return tried(async () => {
     using kvm = Kvm.open()
@@ -32,13 +32,13 @@ export function runGuest(): Promise<Refusal> {
     vm.memslots.create({ gpa: 0, mapping: page })
     using vcpu = vm.createVcpu().enter('real', { ip: 0 })
     const { reason } = vcpu.run({ timeoutMs: 10_000 })
-    if (reason !== 'hlt') throw new KvmError('unavailable', `a guest that should halt left with '${reason}'; see dmesg | tail`)
+    if (reason !== 'hlt') throw new KvmError('unavailable', `a guest should halt, but left with '${reason}'; see dmesg | tail`)
     const end = await vcpu.start({})
-    if (end.reason !== 'hlt') throw new KvmError('unavailable', `a guest on a thread of its own should halt, and ended with '${end.reason}'`)
+    if (end.reason !== 'hlt') throw new KvmError('unavailable', `a guest on a thread of its own should halt, but ended with '${end.reason}'`)
   })
 }
 
-/** KVM_CHECK_EXTENSION for each; null when /dev/kvm cannot be opened. */
+/** Returns the value of KVM_CHECK_EXTENSION for each capability, or null if /dev/kvm cannot be opened. */
 export function checkExtensions(): Record<CapabilityName, number> | null {
   try {
     using kvm = Kvm.open()
@@ -53,7 +53,7 @@ export function checkExtensions(): Record<CapabilityName, number> | null {
   }
 }
 
-/** The description of KVM's tracepoints, wherever the library would find them. */
+/** Reads the description of a tracepoint of KVM, wherever the library would find it. */
 export function readTracepoint(): Promise<Refusal> {
   return tried(() => {
     using tracefs = new Tracefs()
@@ -62,11 +62,11 @@ export function readTracepoint(): Promise<Refusal> {
   })
 }
 
-/** A trace of this process, as `trace(vm)` opens it. */
+/** Opens a trace of this process, as `trace(vm)` does. */
 export const openTrace = (ringSize?: number): Promise<Refusal> =>
   tried(() => Trace.of({ spteFormat: 'x86', processes: [process.pid] }, ringSize === undefined ? {} : { ringSize })[Symbol.dispose]())
 
-/** The BPF program, loaded; or why not. */
+/** Loads the BPF program, or returns why it does not load. */
 export const loadReader = (): Promise<Refusal> =>
   tried(() => {
     const why = tryReading()

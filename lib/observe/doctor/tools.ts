@@ -1,15 +1,15 @@
-/** Programs of the host: GNU binutils for assemble(), and what the lab's machines are made with. */
+/** Checks the programs of the host: GNU binutils for assemble(), and the programs that make the lab's machines. */
 import { spawnSync } from 'node:child_process'
 import { exhaustion } from '../../abi/errors.js'
 import { exhaustedAdvice, type Finding, found, itsAdvice, lacking, whatHappened } from './finding.js'
 import { installing, missingOf } from './install.js'
 
-/** By which ./limits.ts and exhaustion() know it: no process is made where there is no more room for a thread. */
+/** Returns the code by which ./limits.ts and exhaustion() know the error: a process cannot be made if there is no room for another thread. */
 function codeOf(error: NodeJS.ErrnoException): string {
   return error.code === 'EAGAIN' ? 'threads' : (error.code ?? 'EIO')
 }
 
-/** Runs each program: one may be installed and yet not start. */
+/** Runs each program, since an installed program may still not start. */
 export function checkBinutils(): Finding {
   const runs = ['as', 'ld'].map((program) => ({ program, ...spawnSync(program, ['--version'], { stdio: 'ignore' }) }))
   const exhausted = runs.map(({ error }) => error && exhaustion('running as and ld', codeOf(error))).find(Boolean)
@@ -20,7 +20,7 @@ export function checkBinutils(): Finding {
     : lacking('binutils', `${failing.join(' and ')} cannot be run, which assemble() needs`, installing(['binutils']))
 }
 
-/** The programs that lab/ starts, each with the Debian package that has it. */
+/** The programs that lab/ starts, each with its Debian package. */
 const ofLab: Record<string, string> = {
   'apt-get': 'apt',
   dpkg: 'dpkg',
@@ -35,8 +35,8 @@ const ofLab: Record<string, string> = {
 export function checkLab(): Finding {
   const missing = missingOf(Object.keys(ofLab))
   if (missing.length === 0) return found('lab', `${Object.keys(ofLab).join(', ')} are here`)
-  const detail = `without ${missing.join(', ')} there are no emulated machines (node-kvm lab)`
+  const detail = `without ${missing.join(', ')} emulated machines cannot be made (node-kvm lab)`
   return missing.includes('apt-get')
-    ? lacking('lab', `${detail}: their kernels and emulators come by apt`, { advice: 'a Debian or Ubuntu, or a container of one' })
+    ? lacking('lab', `${detail}: apt installs their kernels and emulators`, { advice: 'use Debian or Ubuntu, or a container of one of them' })
     : lacking('lab', detail, installing(missing.map((program) => ofLab[program] as string)))
 }

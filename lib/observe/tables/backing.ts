@@ -1,10 +1,10 @@
-/** What stands behind a memslot: the mappings of /proc/PID/maps (proc(5)) at its HVAs. */
+/** Finds what is behind a memslot: the mappings of /proc/PID/maps (proc(5)) at its HVAs. */
 import { readFileSync } from 'node:fs'
 import type { Hva } from '../../abi/addresses.js'
 import { openingOr } from '../../abi/exhausted.js'
 import { folderOf } from './process-folder.js'
 
-/** What kind of memory. `mixed` is more than one kind in one slot, `unmapped` none at all. */
+/** A kind of memory. `mixed` means more than one kind in one slot, `unmapped` means none at all. */
 export type Backing = 'anonymous' | 'memfd' | 'hugetlb' | 'file' | 'shared' | 'guest_memfd' | 'mixed' | 'unmapped' | 'unknown'
 
 /** One line of /proc/PID/maps. */
@@ -12,7 +12,7 @@ export interface HostMapping {
   start: number
   end: number
   backing: Backing
-  /** The file's name, where there is one: with any character in it but newlines, which the kernel writes as `\\012`. */
+  /** The file's name, if there is one. It may contain any character except newlines, which the kernel writes as `\\012`. */
   path: string
 }
 
@@ -25,14 +25,14 @@ function kindOf(path: string): Backing {
   return 'file'
 }
 
-// The kernel escapes no more than newlines in a path: a carriage return or U+2028, at which `^` and `.` would end a line, are part of it.
+// The kernel escapes only newlines in a path. A carriage return or U+2028, at which `^` and `.` would end a line, is part of the path.
 function mappingOf(line: string): HostMapping[] {
   const [, start, end, path] = /^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ *(.*)$/s.exec(line) ?? []
   if (start === undefined || end === undefined || path === undefined) return []
   return [{ start: Number.parseInt(start, 16), end: Number.parseInt(end, 16), backing: kindOf(path), path }]
 }
 
-/** The mappings of a process by ascending address; empty where they may not be read. */
+/** Returns the mappings of a process by ascending address, or none if they may not be read. */
 export function hostMappings(pid: number | 'self'): HostMapping[] {
   const folder = folderOf(pid)
   if (folder === null) return []
@@ -42,12 +42,12 @@ export function hostMappings(pid: number | 'self'): HostMapping[] {
     .flatMap(mappingOf)
 }
 
-/** What is mapped at addresses from `hva` on, and the first file's name. */
+/** Returns the kind of memory at addresses from `hva` on, and the name of the first file. */
 export function backingOf(mappings: readonly HostMapping[], hva: Hva, size: number): Pick<HostMapping, 'backing' | 'path'> {
   if (mappings.length === 0) return { backing: 'unknown', path: '' }
   const first = firstUpTo(mappings, hva)
   const next = mappings[first]
-  // Most slots lie within one mapping.
+  // Most slots are inside one mapping.
   if (next && next.start <= hva && hva + size <= next.end) return next
   const found: HostMapping[] = []
   for (let index = first; index < mappings.length && (mappings[index] as HostMapping).start < hva + size; index++)
@@ -57,7 +57,7 @@ export function backingOf(mappings: readonly HostMapping[], hva: Hva, size: numb
   return { backing, path: found.find(({ path }) => path !== '')?.path ?? '' }
 }
 
-/** The first mapping that ends above `hva`. */
+/** Returns the index of the first mapping that ends above `hva`. */
 function firstUpTo(mappings: readonly HostMapping[], hva: Hva): number {
   let low = 0
   for (let high = mappings.length; low < high; ) {

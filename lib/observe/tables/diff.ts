@@ -1,18 +1,18 @@
-/** What changed between two moments. */
+/** Finds what changed between two readings. */
 import type { Gpa, Hpa } from '../../abi/addresses.js'
 import { levelSize } from '../../x86/spte.js'
 import { addressSpaceOf, checkTables, type Tables } from './tables.js'
 
-/** What became of a page's entry in the second stage; `host` is for a page that only the host's side changed. */
+/** What happened to a page's entry in the second stage. `host` means that only the host's side changed. */
 export type ChangeKind = 'appeared' | 'vanished' | 'moved' | 'split' | 'merged' | 'permission' | 'host'
 
-/** One change, of the pages from `gpa` on that changed alike. */
+/** A change that consecutive pages from `gpa` on have in common. */
 export interface Change {
   kind: ChangeKind
   gpa: Gpa
   size: number
   addressSpace: number
-  /** Of the first page; an `hpa` of 0 is unknown or none, a `level` of 0 no entry. */
+  /** The first page's entry. An `hpa` of 0 is unknown or absent; a `level` of 0 means no entry. */
   before: { hpa: Hpa; level: number }
   after: { hpa: Hpa; level: number }
 }
@@ -25,7 +25,7 @@ interface Side {
 }
 
 const none: Side = { hpa: 0, level: 0, permission: 0n, host: 0 }
-// Read, write, execute of either format, without what the processor sets by itself (accessed, dirty).
+// The bits for read, write and execute in each format, without the bits that the processor sets by itself (accessed, dirty).
 const permissions = { ept: 7n, x86: (1n << 63n) | 7n }
 
 function sideOf(table: Tables, row: number): Side {
@@ -49,7 +49,7 @@ function kindOf(before: Side, after: Side): ChangeKind | null {
   return before.host !== after.host ? 'host' : null
 }
 
-/** Which of the two rows comes first by address space and GPA. */
+/** Compares two rows by address space and GPA. */
 function order(before: Tables, left: number, after: Tables, right: number): number {
   if (left >= before.gpa.length) return right >= after.gpa.length ? 0 : 1
   if (right >= after.gpa.length) return -1
@@ -84,7 +84,7 @@ function continues(last: Change | undefined, next: Change): last is Change {
 }
 
 /**
- * What happened to a VM's pages between two readings: neighbours that changed alike are one change.
+ * Returns what happened to a VM's pages between two readings. Neighbouring pages that changed alike make one change.
  * @example
  * const before = tables(vm)
  * page.advise('dontneed', 0, 4096)

@@ -1,22 +1,25 @@
-/** What an observation rests on. */
+/** What an observation is based on. */
 
-/** Says where an observation comes from, and what it missed. */
+/** Says where the parts of an observation come from, and what it lacks. */
 export interface Evidence {
-  /** Of the memslots: read in the kernel by BPF, this library's own table of its own VM, or only the process's descriptors. */
+  /** The source of the memslots: BPF in the kernel, this library's own table of its own VM, or only the process's descriptors. */
   source: 'bpf' | 'memslots' | 'procfs'
-  /** Of the host page tables. */
+  /** The source of the host page tables. */
   host: 'pagemap' | null
-  /** Of the second stage: its tables themselves, or a mirror of them kept up from trace events. */
+  /** The source of the second stage: its tables themselves, or a mirror that trace events keep up to date. */
   secondStage: 'bpf' | 'events' | null
-  /** The memslots changed while they were read, each time they were read: what is shown never was the whole at any moment. */
+  /** Whether the memslots changed during every attempt to read them. The result then never was the whole table at any moment. */
   torn: boolean
-  /** Page tables of the second stage that could not be copied whole; of a mirror, events that found no room. */
+  /** How many page tables of the second stage could not be copied whole; for a mirror, how many events found no room. */
   lost: number
-  /** How often it was read before it was consistent, or given up. */
+  /** How often it was read until it was consistent, or the reader gave up. */
   attempts: number
-  /** How often the MMU notifier took pages back meanwhile (of a mirror, how many entries changed): with 0, the second and the third table are of one moment. */
+  /**
+   * How often the MMU notifier dropped pages meanwhile (for a mirror, how many entries changed). If it is 0, the second and the third table are of
+   * one moment.
+   */
   invalidations: number
-  /** What could not be seen, and what would make it seen. */
+  /** What could not be seen, and how to make it visible. */
   missing: string[]
 }
 

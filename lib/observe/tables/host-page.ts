@@ -1,27 +1,27 @@
-/** One page of the host, in more detail than its page table entry has: /proc/kpageflags (Documentation/admin-guide/mm/pagemap.rst). */
+/** Describes a page of the host in more detail than its page-table entry does: /proc/kpageflags (Documentation/admin-guide/mm/pagemap.rst). */
 import { closeSync, openSync, readSync } from 'node:fs'
 import type { Hpa } from '../../abi/addresses.js'
 import { pageSize } from '../../abi/arguments.js'
 import { openingOr } from '../../abi/exhausted.js'
 
-/** Bits of {@link PageColumns.host}, which the add-on sets (native/observe/page_rows.h). */
+/** The bits of {@link PageColumns.host}, which the add-on sets (native/observe/page_rows.h). */
 export const hostBits = { present: 1, swapped: 2, fileOrShared: 4, exclusive: 8, softDirty: 16, huge: 32, zeroPage: 64 } as const
 
-/** What the kernel does with a frame; null where /proc/kpageflags is not readable, which needs root. */
+/** How the kernel uses a frame. */
 export interface FrameFlags {
   anonymous: boolean
-  /** Part of a transparent huge page, or of one of the hugetlb pool; it may be mapped in small pieces all the same. */
+  /** The frame is part of a transparent huge page, or of a page of the hugetlb pool. It may still be mapped in small pieces. */
   transparentHuge: boolean
   hugetlb: boolean
-  /** Merged with other processes' equal pages. */
+  /** KSM merged the page with equal pages of other processes. */
   ksm: boolean
   zeroPage: boolean
 }
 
-// KPF_ bits of <linux/kernel-page-flags.h>.
+// The KPF_ bits of <linux/kernel-page-flags.h>.
 const bits = { anonymous: 12n, hugetlb: 17n, ksm: 21n, transparentHuge: 22n, zeroPage: 24n }
 
-/** @internal */
+/** @internal Returns the flags of a frame, or null if /proc/kpageflags cannot be read, which needs root. */
 export function frameFlags(hpa: Hpa): FrameFlags | null {
   const word = new BigUint64Array(1)
   const count = openingOr(0, 'reading /proc/kpageflags', () => {
@@ -43,15 +43,15 @@ export function frameFlags(hpa: Hpa): FrameFlags | null {
   }
 }
 
-/** How the host's page tables have a page. */
+/** A page as the host's page tables have it. */
 export interface HostView extends Partial<FrameFlags> {
   present: boolean
   swapped: boolean
   fileOrShared: boolean
-  /** Mapped by this process alone. */
+  /** Whether only this process maps the page. */
   exclusive: boolean
   softDirty: boolean
-  /** By one entry of an upper level; null where the kernel has no PAGEMAP_SCAN (before 6.7) to say so. */
+  /** Whether one entry of an upper level maps the page; null if the kernel lacks PAGEMAP_SCAN (before 6.7), which tells it. */
   huge: boolean | null
 }
 

@@ -1,4 +1,4 @@
-/** Every VM on the host, whoever runs it. */
+/** Lists every VM on the host, whichever program runs it. */
 
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { inspect } from 'node:util'
@@ -18,16 +18,16 @@ import { readTables, type Subject } from './tables.js'
 
 let makeHostVm: (subject: Subject, command: string, vcpus: number, memslots: ListedSlot[], how: Evidence) => HostVm
 
-/** @internal where it is found again; undefined for what is no HostVm */
+/** @internal Returns where the VM is found again, or undefined for a value that is no HostVm. */
 export let subjectOfHostVm: (vm: unknown) => Subject | undefined
 
-/** A VM that some process of this host runs: see {@link hostVms}. Its tables are had by {@link tables} and {@link translate}. */
+/** A VM that some process of this host runs: see {@link hostVms}. {@link tables} and {@link translate} read its tables. */
 export class HostVm {
   readonly pid: number
-  /** The process's command line, as that process has it: control characters and all. */
+  /** The command line of the process, unchanged: it may contain control characters. */
   readonly command: string
   readonly vcpus: number
-  /** Ordered by address space and GPA. Empty when BPF could not read them: `evidence` says why. */
+  /** The memslots by address space and GPA. The list is empty if BPF could not read them; `evidence` then says why. */
   readonly memslots: ListedSlot[]
   readonly evidence: Evidence
   readonly #subject: Subject
@@ -47,23 +47,23 @@ export class HostVm {
     this.#subject = subject
   }
 
-  /** The descriptor by which the process holds it. */
+  /** The descriptor through which the process holds the VM. */
   get fd(): number {
     return this.#subject.fd
   }
-  /** Bytes in memslots of address space 0. */
+  /** The bytes in memslots of address space 0. */
   get memory(): number {
     return this.memslots.filter(({ addressSpace }) => addressSpace === 0).reduce((sum, { size }) => sum + size, 0)
   }
 
   /**
-   * Its tables in numbers, as {@link summarize} counts them.
-   * @throws KvmError `closed` when it is gone, `unavailable` where it cannot be read
+   * Counts the VM's pages as {@link summarize} does.
+   * @throws KvmError `closed` if the VM is gone, `unavailable` if it cannot be read
    */
   summary(): Summary {
     return summarize(readTables(this.#subject))
   }
-  /** A plain object: `slots` with addresses as numbers. */
+  /** Returns a plain object, with the slots' addresses as numbers. */
   toJSON() {
     const { pid, command, vcpus, evidence: how } = this
     const slots = this.memslots.map(({ id, addressSpace, gpa, size, hva, flags, backing, path }) => ({
@@ -79,7 +79,7 @@ export class HostVm {
     return { pid, command, vcpus, slots, evidence: how }
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     const { pid, command, vcpus, memslots, memory, evidence: how } = this
     const known = how.source === 'bpf' ? { memslots: memslots.length, memory: hex(memory) } : {}
@@ -87,9 +87,9 @@ export class HostVm {
   }
 }
 
-/** What {@link hostVms} found. */
+/** The result of {@link hostVms}. */
 export type HostVms = HostVm[] & {
-  /** Where VMs may run that it could not see, and why; empty where it saw all. An empty list is no news of these. */
+  /** Where VMs may run that could not be seen, and why. If it is empty, every VM was seen; otherwise even an empty list of VMs proves nothing. */
   readonly unseen: readonly string[]
 }
 
@@ -104,13 +104,13 @@ function hostVmOf(read: ReadVm): HostVm {
   const { pid, fd, kvm, vcpus, torn, attempts, command, ended } = read
   const missing = [
     ...(ended ? ['it ended while it was read'] : []),
-    ...(folderOf(pid) === null ? [`what is behind its memslots was not read: ${foreignProc}`] : [])
+    ...(folderOf(pid) === null ? [`the memory behind its memslots was not read: ${foreignProc}`] : [])
   ]
   const how = evidence({ source: 'bpf', torn, attempts, missing })
   return makeHostVm({ pid, fd, kvm }, commandOf(pid, command), vcpus, slotList(read.slots, pid), how)
 }
 
-/** null of a process that is another user's; empty of one that ended. */
+/** Returns null for a process of another user, and an empty list for a process that ended. */
 function descriptorsOf(pid: number): [fd: number, target: string][] | null {
   const folder = `${folderOf(pid)}/fd`
   try {
@@ -124,7 +124,7 @@ function descriptorsOf(pid: number): [fd: number, target: string][] | null {
   }
 }
 
-/** null of one that was closed meanwhile. */
+/** Returns null for a descriptor that was closed meanwhile. */
 function linkOf(path: string): string | null {
   try {
     return readlinkSync(path)
@@ -133,15 +133,15 @@ function linkOf(path: string): string | null {
   }
 }
 
-/** Of VMs, and where others may be. */
+/** The VMs that were found, and where others may be. */
 interface Found {
   vms: HostVm[]
   unseen: string[]
-  /** Processes whose descriptors are hidden. */
+  /** The processes whose descriptors are hidden. */
   hidden: number[]
 }
 
-/** Without BPF: who holds a VM, and how many vCPUs, by the names of open files. */
+/** Lists VMs without BPF. The names of open files tell which process holds a VM, and how many vCPUs it has. */
 function byDescriptors(pids: number[], why: string): Found {
   const hidden: number[] = []
   const vms = pids.flatMap((pid) => {
@@ -163,7 +163,7 @@ function allPids(): number[] {
     .map(Number)
 }
 
-/** Of processes that neither BPF nor /proc shows here. */
+/** Says which processes neither BPF nor /proc shows here. */
 function unseenProcesses(withoutBpf: boolean): string[] {
   return [
     ...(inOwnNamespace('pid')
@@ -173,7 +173,7 @@ function unseenProcesses(withoutBpf: boolean): string[] {
   ]
 }
 
-/** kill(2) with no signal: also of processes that /proc does not show. */
+/** Whether a process exists, even if /proc does not show it: kill(2) with signal 0. */
 function exists(pid: number): boolean {
   try {
     return process.kill(pid, 0)
@@ -182,7 +182,7 @@ function exists(pid: number): boolean {
   }
 }
 
-/** Why a process has no VM to show; `unread` says why VMs cannot be read in the kernel, where its descriptors cannot be seen either. */
+/** Explains why a process has no VM to show. `unread` says why VMs cannot be read in the kernel; then its descriptors decide, if they can be seen. */
 function noVm(pid: number, foreign: boolean, unread: string | null): KvmError {
   if (!exists(pid))
     return new KvmError(
@@ -195,15 +195,18 @@ function noVm(pid: number, foreign: boolean, unread: string | null): KvmError {
   const name = visible((folder && readOptional(`${folder}/comm`)) ?? 'ended meanwhile')
   if (unread) return new KvmError('permission', `whether process ${pid} (${name}) runs a VM is hidden: it is another user's, and ${unread}`, { pid })
   if (foreign)
-    return new KvmError('argument', `process ${pid} (${name}) holds a descriptor of a VM whose memory is another process's`, { argument: 'pid', pid })
+    return new KvmError('argument', `process ${pid} (${name}) holds a descriptor of a VM whose memory belongs to another process`, {
+      argument: 'pid',
+      pid
+    })
   return new KvmError('argument', `process ${pid} (${name}) runs no VM`, { argument: 'pid', pid })
 }
 
 /**
- * Every VM on this host, of QEMU, Firecracker, this process or any other, as far as the pid namespace reaches; it is read without the VM's
- * noticing. One that ends meanwhile is a row whose evidence says so. What could not be looked at is told in `unseen`.
- * @param options `pid` for one process's VMs only
- * @throws KvmError `argument` when process `pid` is none, or runs no VM
+ * Finds every VM on this host, of QEMU, Firecracker, this process or any other, as far as the pid namespace reaches. Reading does not disturb a VM.
+ * If a VM ends meanwhile, the evidence in its row says so. `unseen` says what could not be examined.
+ * @param options `pid` limits the search to the VMs of one process
+ * @throws KvmError `argument` if `pid` is no process, or runs no VM
  * @example
  * const found = hostVms()
  * for (const vm of found) console.log(vm.pid, vm.command, vm.memslots.length)

@@ -1,4 +1,4 @@
-/** Addresses of KVM's variables, from /proc/kallsyms, where they may be read. Nothing fails without them. */
+/** Reads the addresses of KVM's variables from /proc/kallsyms, if it may be read. Nothing fails without them. */
 import { readFileSync, statSync } from 'node:fs'
 import { openingOr } from '../../abi/exhausted.js'
 import type { TableRequest } from '../../abi/native.js'
@@ -12,7 +12,7 @@ const symbols: Record<string, keyof Addresses> = {
 }
 let known: { module: number; addresses: Addresses } | undefined
 
-/** A module that was loaded again lies elsewhere; its folder is then another. */
+/** Identifies the loaded module: a module that was loaded again has other addresses and another folder. */
 function moduleFolder(): number {
   return statSync('/sys/module/kvm', { throwIfNoEntry: false })?.ino ?? 0
 }
@@ -20,7 +20,7 @@ function moduleFolder(): number {
 function read(): Addresses {
   const addresses = { pageOffsetBase: 0n, mmioMaskAddress: 0n, mmioValueAddress: 0n, meMaskAddress: 0n }
   const text = openingOr('', 'reading /proc/kallsyms', () => readFileSync('/proc/kallsyms', 'latin1'))
-  // With kptr_restrict every address reads as zeros, which is "unknown" here too.
+  // With kptr_restrict every address reads as zero, which means "unknown" here, too.
   for (const [, address, name] of text.matchAll(/^([0-9a-f]{16}) \w (shadow_mmio_mask|shadow_mmio_value|shadow_me_mask)\b/gm))
     addresses[symbols[name as string] as keyof Addresses] = BigInt(`0x${address}`)
   return addresses

@@ -1,4 +1,4 @@
-/** The third table without BPF: mirrored from trace events, where that is exact. */
+/** The third table without BPF: a mirror made from trace events, where these are exact. */
 
 import { readdirSync, readlinkSync } from 'node:fs'
 import { inspect } from 'node:util'
@@ -13,15 +13,15 @@ import { MirroredEntries } from './mirrored-entries.js'
 import { whyNoMirror } from './refusal.js'
 import type { MirrorReading, Subject } from './tables.js'
 
-/** What is mirrored. */
+/** The VM to mirror. */
 interface MirrorSubject {
   fd: number
   memslots: Memslots
-  /** Entries that KVM says there are; undefined where its statistics do not say. */
+  /** Returns how many entries KVM says there are, or undefined if its statistics do not say. */
   mapped(): number | undefined
 }
 
-/** VMs of this process, by its descriptors. */
+/** Returns how many VMs this process has, by its descriptors. */
 function vmsHere(): number {
   return opening('reading /proc/self/fd', () => readdirSync('/proc/self/fd')).filter((name) => {
     try {
@@ -35,22 +35,22 @@ function vmsHere(): number {
 /** @internal */
 export let makeMirror: (subject: MirrorSubject) => Mirror
 
-/** @internal what it shows; undefined for what is no Mirror */
+/** @internal Returns what the mirror shows, or undefined for a value that is no Mirror. */
 export let subjectOfMirror: (mirror: unknown) => Subject | undefined
 
 /**
- * A VM's second stage, kept up from the events of its changes. Made by {@link mirror}, for hosts where BPF cannot read the tables
- * themselves; {@link tables} and {@link translate} show what it knows, and their `evidence.secondStage` is `events`.
+ * A copy of a VM's second stage that trace events keep up to date. {@link mirror} makes it, for hosts where BPF cannot read the tables themselves.
+ * {@link tables} and {@link translate} show what it knows, and their `evidence.secondStage` is `events`.
  *
- * Exact are which pages are mapped, by what size of entry, and where to. Not seen: the accessed and dirty bits, which the processor sets by
- * itself; a write permission that KVM gives back on its fast path (dirty logging); what another process does to this one's memory
- * (process_madvise(2)). What was lost, or cannot be known, stands in `evidence`.
+ * The mirror is exact about which pages are mapped, by which size of entry, and where to. It does not see the accessed and dirty bits, which the
+ * processor sets by itself; a write permission that KVM gives back on its fast path (dirty logging); and what another process does to the memory of
+ * this one (process_madvise(2)). `evidence` says what was lost or cannot be known.
  */
 export class Mirror implements Disposable {
   readonly #trace: Trace
   readonly #entries = new MirroredEntries(spteFormat(), process.pid)
   readonly #subject: Subject
-  /** Entries were there when it began, and nothing has dropped them all since. */
+  /** Whether there were entries when the mirror began, and nothing has dropped them all since. */
   #older: boolean
   #others = 1
 
@@ -74,7 +74,7 @@ export class Mirror implements Disposable {
     )
     if (this.#trace.unavailable.includes('spte-change')) {
       this.#trace.close()
-      throw new KvmError('unavailable', 'the second stage cannot be mirrored: this kernel has no event kvmmmu:kvm_tdp_mmu_spte_changed')
+      throw new KvmError('unavailable', 'the second stage cannot be mirrored: this kernel lacks the event kvmmmu:kvm_tdp_mmu_spte_changed')
     }
     try {
       this.#older = mapped() !== 0
@@ -85,7 +85,7 @@ export class Mirror implements Disposable {
     this.#subject = { pid: process.pid, fd, own: memslots, mirror: () => this.#read() }
   }
 
-  /** Events that found no room: with more than 0, entries may be missing or stale from then on. */
+  /** How many events found no room. If it is above 0, entries may be missing or out of date from then on. */
   get lost(): number {
     return this.#trace.lost
   }
@@ -98,23 +98,23 @@ export class Mirror implements Disposable {
     }
     this.#others = Math.max(this.#others, vmsHere())
     const missing = [
-      ...(this.#older ? ['the second stage is known only as far as it changed since the mirror began: entries were there already'] : []),
-      ...(this.#others > 1 ? [`the second stage is that of ${this.#others} VMs: events do not say which VM of a process they are of`] : []),
+      ...(this.#older ? ['the second stage is known only as far as it changed since the mirror began: there were entries before'] : []),
+      ...(this.#others > 1 ? [`the second stage is that of ${this.#others} VMs: events do not say which VM of a process they belong to`] : []),
       ...(this.lost > 0 ? [`the second stage may differ: ${this.lost} events were lost (read more often, or trace with a larger ring)`] : [])
     ]
     return { leaves: () => this.#entries.columns(), changes: this.#entries.changes, lost: this.lost, missing }
   }
 
-  /** Ends the trace behind it. A second call does nothing. */
+  /** Ends the trace behind the mirror. A second call does nothing. */
   close(): void {
     this.#trace.close()
   }
-  /** close(), at the end of a `using` block. */
+  /** Calls close() at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     return shown('Mirror', { changes: this.#entries.changes, lost: this.lost, closed: this.#trace.closed })
   }

@@ -1,4 +1,4 @@
-/** The second stage as trace events tell it: what the TDP MMU wrote and dropped, one entry at a time (arch/x86/kvm/mmu/tdp_mmu.c). */
+/** The second stage according to trace events: what the TDP MMU wrote and dropped, entry by entry (arch/x86/kvm/mmu/tdp_mmu.c). */
 import type { LeafColumns } from '../../abi/columns.js'
 import { decodeSpte, levelSize, type Spte, type SpteFormat } from '../../x86/spte.js'
 import type { HitRange, SpteChangeEvent, TraceEvent } from '../trace/events.js'
@@ -14,22 +14,22 @@ const addressBits = 0x000f_ffff_ffff_f000n
 const hugeBit = 1n << 7n
 const childrenOf = 512
 
-/** Address space, level and gfn (of at most 40 bits) in one number. */
+/** Packs address space, level and gfn (of at most 40 bits) into one number. */
 const keyOf = (addressSpace: number, level: number, gfn: number) => (addressSpace * 8 + level) * 2 ** 40 + gfn
 const isLeaf = (entry: Spte, level: number) => entry.present && (level === 1 || entry.huge)
 const sameAddress = (one: bigint, other: bigint) => ((one ^ other) & addressBits) === 0n
 
-/** Last-level entries, kept by applying events in their order. */
+/** The last-level entries, which are updated by applying events in their order. */
 export class MirroredEntries {
-  /** Grows with each change: equal numbers, equal entries. */
+  /** A number that grows with each change: while it stays equal, the entries are equal. */
   changes = 0
   readonly #format: SpteFormat
   readonly #process: number
   #entries = new Map<number, Entry>()
-  /** After a zap of everything: what that thread is still going to tell the end of, of tables that the guest can no longer reach. */
+  /** After a zap of everything: the entries of unreachable old tables, whose end the thread has yet to report. */
   #dying: { thread: number; entries: Map<number, Entry> } | undefined
 
-  /** @param process whose entries they are: the events of its threads tell of each one, those of the kernel's threads do not */
+  /** @param process the process whose entries these are: the events of its threads report each entry, those of kernel threads do not */
   constructor(format: SpteFormat, process: number) {
     this.#format = format
     this.#process = process
@@ -72,11 +72,11 @@ export class MirroredEntries {
     this.changes++
     if (isLeaf(after, level)) this.#entries.set(key, { addressSpace, level, gfn, spte: event.new })
     else if (isLeaf(before, level)) this.#entries.delete(key)
-    // A table that takes a huge entry's place comes filled with the same pages (tdp_mmu_split_huge_page()).
+    // A table that replaces a huge entry comes filled with the same pages (tdp_mmu_split_huge_page()).
     if (isLeaf(before, level) && after.present && !isLeaf(after, level)) this.#split({ addressSpace, level, gfn, spte: event.old })
   }
 
-  /** Whether an old table's entry is what ended. */
+  /** Whether the entry that ended belongs to an old table. */
   #endsDying(key: number, spte: bigint): boolean {
     const entry = this.#dying?.entries.get(key)
     if (!entry || !sameAddress(entry.spte, spte)) return false
@@ -98,7 +98,9 @@ export class MirroredEntries {
     }
   }
 
-  /** A thread of the kernel's took pages back: every entry that maps part of them goes. Memslots of address space 1 are not known here. */
+  /**
+   * For a kernel thread that took pages back: every entry that maps a part of them is dropped. The memslots of address space 1 are not known here.
+   */
   #unmap(ranges: readonly HitRange[]): void {
     for (const { gpa, size } of ranges)
       for (const [key, { gfn, level }] of this.#entries)
@@ -108,7 +110,7 @@ export class MirroredEntries {
         }
   }
 
-  /** In the order in which the tables are read: address space, GPA, level. */
+  /** Returns the entries in the order in which the tables are read: address space, GPA, level. */
   columns(): LeafColumns {
     const list = [...this.#entries.values()].sort(
       (one, other) => one.addressSpace - other.addressSpace || one.gfn - other.gfn || one.level - other.level

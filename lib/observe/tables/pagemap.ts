@@ -1,4 +1,4 @@
-/** The second table, HVA -> HPA: /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst). */
+/** The second table, from HVA to HPA: /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst). */
 import { closeSync, openSync, readSync } from 'node:fs'
 import type { Hpa, Hva } from '../../abi/addresses.js'
 import { checkAddress, checkInteger, pageSize } from '../../abi/arguments.js'
@@ -11,9 +11,9 @@ export interface HostPage {
   hva: Hva
   present: boolean
   swapped: boolean
-  /** A file's page, or shared anonymous memory. */
+  /** Whether the page belongs to a file or to shared anonymous memory. */
   fileOrShared: boolean
-  /** The physical address; absent without CAP_SYS_ADMIN, or when not present. */
+  /** The physical address. It is absent without CAP_SYS_ADMIN, or if the page is not present. */
   hpa?: Hpa
 }
 
@@ -21,9 +21,9 @@ const bit = { fileOrShared: 1n << 61n, swapped: 1n << 62n, present: 1n << 63n }
 const frameMask = (1n << 55n) - 1n
 
 /**
- * What backs `pages` pages from `hva` on.
- * @param pid a process, or this one
- * @throws KvmError `argument` when there is no such process, `permission` when it is not ours to look into, `limit` when this process can open no file
+ * Reads which host pages are behind `pages` pages from `hva` on.
+ * @param pid the process; the default is this one
+ * @throws KvmError `argument` if there is no such process, `permission` if this process may not examine it, `limit` if it can open no file
  * @example
  * readPagemap(mapping.address)[0]?.hpa
  */
@@ -39,7 +39,7 @@ export function readPagemap(hva: Hva, pages = 1, pid: number | 'self' = 'self'):
   try {
     const file = opening(`opening ${path}`, () => openSync(path, 'r'))
     try {
-      // Past the end of the address space the file ends: those pages are absent.
+      // The file ends at the end of the address space. Pages beyond it are absent.
       readSync(file, new Uint8Array(entries.buffer), 0, pages * 8, first * 8)
     } finally {
       closeSync(file)
@@ -53,7 +53,7 @@ export function readPagemap(hva: Hva, pages = 1, pid: number | 'self' = 'self'):
 function refusal(path: string, errno: string): KvmError {
   const asked = `reading ${path}: ${errno}`
   if (errno === 'ENOENT' || errno === 'ESRCH') return new KvmError('argument', `${asked}; there is no such process here`, { argument: 'pid', errno })
-  const advice = errno === 'EACCES' || errno === 'EPERM' ? '; only root, and whoever may trace the process (CAP_SYS_PTRACE), may look into it' : ''
+  const advice = errno === 'EACCES' || errno === 'EPERM' ? '; only root, and users who may trace the process (CAP_SYS_PTRACE), may read it' : ''
   return new KvmError(advice ? 'permission' : 'unavailable', asked + advice, { errno })
 }
 

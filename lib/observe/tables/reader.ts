@@ -1,16 +1,16 @@
-/** Reading VMs with BPF: once more where the memslots changed meanwhile, and a reason where it cannot be done. */
+/** Reads VMs with BPF. If the memslots changed meanwhile, it reads again; if reading is not possible, it returns the reason. */
 import { exhaustion } from '../../abi/errors.js'
 import { making } from '../../abi/exhausted.js'
 import { type NativeMachine, native, type TableFailure } from '../../abi/native.js'
 import { kernelSymbols } from './kernel-symbols.js'
 import { explainRefusal, missingOnHost, readingHost } from './refusal.js'
 
-/** How often to read before it is said that the memslots never kept still. */
+/** How often to read before giving up because the memslots kept changing. */
 const mostAttempts = 20
-/** Bit 63 of kvm_memslots.generation: an update is going on (KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS). */
+/** Bit 63 of kvm_memslots.generation: an update is in progress (KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS). */
 const updateInProgress = 1n << 63n
 
-/** Which VMs. */
+/** The VMs to read. */
 export interface Which {
   pid?: number
   fd?: number
@@ -18,18 +18,18 @@ export interface Which {
   tables: boolean
 }
 
-/** One VM, as read. */
+/** One VM, as it was read. */
 export interface ReadVm extends NativeMachine {
   torn: boolean
   attempts: number
-  /** It was closed, or its process ended, while it was read: what is there may be of no one moment. */
+  /** Whether it was closed, or its process ended, during the reading: its parts may then be of different moments. */
   ended: boolean
 }
 
 const isFailure = (result: NativeMachine[] | TableFailure): result is TableFailure => !Array.isArray(result)
 
 function changedMeanwhile({ generations, setSwapped, addressSpaces, failedReads }: NativeMachine): boolean {
-  // A pointer that led nowhere is the trace of a change, too.
+  // A pointer that led nowhere also shows that something changed.
   if (setSwapped !== 0 || failedReads !== 0) return true
   const spaces = generations.length / 2
   return Array.from({ length: Math.min(addressSpaces, spaces) }, (_, space) => [
@@ -39,7 +39,7 @@ function changedMeanwhile({ generations, setSwapped, addressSpaces, failedReads 
 }
 
 function ask({ pid = 0, fd = -1, tables }: Which): NativeMachine[] | string {
-  // What is known to be refused is not asked for: the kernel's answer would say less.
+  // A reading that is known to be refused is not tried, because the kernel's answer would say less.
   const host = readingHost()
   const known = missingOnHost(host)
   if (known) return `${known.why}; ${known.remedy}`
@@ -53,7 +53,7 @@ function ask({ pid = 0, fd = -1, tables }: Which): NativeMachine[] | string {
 }
 
 /**
- * The VMs whose memory belongs to the process that holds them, and the descriptors of others; or why they cannot be read.
+ * Returns the VMs whose memory belongs to the process that holds them, and other descriptors of VMs; or the reason why they cannot be read.
  * @internal
  */
 export function readVms(which: Which): ReadVm[] | string {
@@ -75,8 +75,8 @@ function settle(first: NativeMachine, { tables }: Which): ReadVm {
 }
 
 /**
- * Loads the program if that was not done; null, or why it is refused.
- * @throws KvmError `limit` or `memory` where this process has no more of what that takes
+ * Loads the program if it is not loaded yet. Returns null, or the reason why it was refused.
+ * @throws KvmError `limit` or `memory` if this process lacks the resources for it
  */
 export function tryReading(): string | null {
   const host = readingHost()

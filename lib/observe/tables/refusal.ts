@@ -1,4 +1,4 @@
-/** Why VMs cannot be read from outside here, in words: which permission, kernel option or field is missing. */
+/** Explains why VMs cannot be read from outside here: which permission, kernel option or field is missing. */
 import { existsSync } from 'node:fs'
 import { errnoName } from '../../abi/errors.js'
 import type { TableFailure } from '../../abi/native.js'
@@ -6,7 +6,7 @@ import { readOptional } from '../../abi/procfs.js'
 import type { Host } from '../host.js'
 import { hasCapability, inOwnNamespace, shellWith } from '../privileges.js'
 
-/** In the order of field_bit in native/observe/bpf/layout.h. */
+/** The fields in the order of field_bit in native/observe/bpf/layout.h. */
 const fields = [
   'kvm.memslots',
   'kvm.mm',
@@ -29,15 +29,15 @@ const fields = [
   'kvm_mmu_page.shadowed_translation'
 ]
 
-/** What of the host decides whether it can be read. */
+/** The properties of the host that decide whether VMs can be read. */
 export interface ReadingHost {
   kvmLoaded: boolean
-  /** BTF of the kernel, and of the kvm module where it is one. */
+  /** Whether the kernel has BTF, and `moduleBtf` whether the kvm module has it if it is one. */
   btf: boolean
   moduleBtf: boolean
   lockdown: string | null
   capabilities: { sysAdmin: boolean; bpf: boolean; perfmon: boolean }
-  /** Whether those are of a user namespace, where they open no door to the kernel's memory. */
+  /** Whether these capabilities belong to a user namespace, where they give no access to the kernel's memory. */
   userNamespace: boolean
 }
 
@@ -52,7 +52,7 @@ export function readingHost(): ReadingHost {
   }
 }
 
-/** What is missing, known without asking; null when nothing is. */
+/** Returns what is missing, as far as it is known without asking the kernel, or null. */
 export function missingOnHost({
   kvmLoaded,
   btf,
@@ -71,8 +71,8 @@ export function missingOnHost({
     }
   if (userNamespace)
     return {
-      why: 'this process is in a user namespace, whose CAP_BPF and CAP_PERFMON the kernel does not take for its own',
-      remedy: 'run outside it, as root'
+      why: 'this process is in a user namespace, and the kernel does not accept the CAP_BPF and CAP_PERFMON of one',
+      remedy: 'run outside of it, as root'
     }
   const lacking = [...(capabilities.bpf ? [] : ['CAP_BPF']), ...(capabilities.perfmon ? [] : ['CAP_PERFMON'])]
   if (lacking.length > 0 && !capabilities.sysAdmin)
@@ -80,24 +80,24 @@ export function missingOnHost({
   return null
 }
 
-/** The names behind {@link TableFailure.missingFields}. */
+/** Returns the names of the fields in {@link TableFailure.missingFields}. */
 export const missingFieldNames = (bits: number): string[] => fields.filter((_, index) => (bits >> index) & 1)
 
-/** One sentence on a refusal, ended by what to do about it. */
+/** Explains a refusal in one sentence that ends with what to do. */
 export function explainRefusal({ step, error, missingFields, log }: TableFailure, host: ReadingHost): string {
   if (step === 'fields' && missingFields !== 0)
-    return `this kernel's KVM has no ${missingFieldNames(missingFields).join(', no ')}: node-kvm does not know its tables; tell the maintainers which kernel this is`
+    return `this kernel's KVM has no ${missingFieldNames(missingFields).join(', no ')}: node-kvm does not know its tables; tell the maintainers the version of this kernel`
   const known = missingOnHost(host)
   if (known) return `${known.why}; ${known.remedy}`
   const last = log.trim().split('\n').at(-1)
   return `the kernel refused the BPF program at '${step}' with ${errnoName(error)}${last ? ` (${last})` : ''}`
 }
 
-/** Why a mirror made of events would not be exact here; null where it is. */
+/** Returns why a mirror made from events would not be exact here, or null if it is exact. */
 export function whyNoMirror({ mmu, tdpMmu }: Pick<Host, 'mmu' | 'tdpMmu'>): string | null {
   if (mmu === 'shadow')
-    return 'under shadow paging no event tells that a single entry ended, so that a mirror would go on showing entries that are gone; node-kvm lab has machines with EPT and NPT'
+    return 'under shadow paging no event tells that a single entry ended, so a mirror would go on showing entries that are gone; node-kvm lab has machines with EPT and NPT'
   if (!tdpMmu)
-    return "KVM's TDP MMU is off (/sys/module/kvm/parameters/tdp_mmu), and only its entries are told of one by one; sudo modprobe kvm tdp_mmu=1"
+    return "KVM's TDP MMU is off (/sys/module/kvm/parameters/tdp_mmu), and KVM reports changes entry by entry only for that MMU; sudo modprobe kvm tdp_mmu=1"
   return null
 }

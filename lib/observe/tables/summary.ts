@@ -1,29 +1,29 @@
-/** A VM's tables in numbers. */
+/** Summarizes a VM's tables in numbers. */
 import { argumentError } from '../../abi/arguments.js'
 import { levelSize } from '../../x86/spte.js'
 import { hostBits } from './host-page.js'
 import { checkTables, type Tables } from './tables.js'
 import { whySmall } from './translate.js'
 
-/** Bytes, of guest memory in memslots. */
+/** Sizes in bytes of guest memory in memslots. */
 export interface Summary {
   slots: number
-  /** In slots of address space 0. */
+  /** The memory in slots of address space 0. */
   memory: number
   resident: number
   swapped: number
-  /** By one entry of an upper level of the host's page tables; null where that cannot be told. */
+  /** The memory that entries of an upper level of the host's page tables map, or null if that is not known. */
   hostHuge: number | null
-  /** In the second stage, by the size of its entries. */
+  /** The memory that the second stage maps, by the size of its entries. */
   mapped: { total: number; small: number; huge2M: number; huge1G: number }
-  /** Huge on the host but in small entries here, and the other way round. */
+  /** The memory that is huge on the host but small in the second stage; the next field is the opposite. */
   hugeOnHostOnly: number
   hugeInSecondStageOnly: number
-  /** Why, for the first: bytes by reason. */
+  /** The reasons for `hugeOnHostOnly`, with the bytes for each. */
   whySmall: Record<string, number>
-  /** Mapped in the second stage, absent on the host: only ever a moment between two readings. */
+  /** The memory that the second stage maps but the host lacks. Such a state can only exist for a moment between two readings. */
   mappedNotResident: number
-  /** Pages whose address both sides know, and of those, where they differ. */
+  /** The number of pages whose address both sides know; `disagreeing` is how many of them differ. */
   compared: number
   disagreeing: number
 }
@@ -69,7 +69,7 @@ function count(summary: Summary, table: Tables, row: number): void {
 }
 
 /**
- * Counts of a VM's pages by size and state: among others the answer to "why is my EPT not huge?".
+ * Counts a VM's pages by size and state. Among other things this answers the question "why is my EPT not huge?".
  * @example
  * summarize(tables(vm)).mapped.huge2M
  */

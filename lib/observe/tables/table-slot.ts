@@ -1,4 +1,4 @@
-/** Memslots as they were read from the kernel. */
+/** The memslots as they were read from the kernel. */
 import { inspect } from 'node:util'
 import type { Gpa, Hva } from '../../abi/addresses.js'
 import type { SlotColumns } from '../../abi/columns.js'
@@ -7,21 +7,21 @@ import { type Backing, backingOf, type HostMapping, hostMappings } from './backi
 /** A memslot as the kernel has it. */
 export interface TableSlot {
   id: number
-  /** 1 is system management mode's. */
+  /** The address space; 1 is the one of system management mode. */
   addressSpace: number
   gpa: Gpa
   size: number
   hva: Hva
-  /** KVM_MEM_ flags. */
+  /** The KVM_MEM_ flags. */
   flags: number
   logDirty: boolean
   readonly: boolean
   backing: Backing
-  /** The file behind it, where there is one. */
+  /** The file behind the slot, if there is one. */
   path: string
 }
 
-/** @internal of one row */
+/** @internal Makes the slot of one row. */
 export function slotOf(columns: SlotColumns, row: number, mappings: readonly HostMapping[]): TableSlot {
   const flags = columns.flags[row] as number
   const hva = columns.hva[row] as number
@@ -47,8 +47,8 @@ interface Reading {
 }
 
 /**
- * A slot of a list, which may have 32,764. It holds little: its fields are read where they are asked for. What copies objects by their own
- * properties (spread, structuredClone(), postMessage()) finds none; give it what toJSON() returns.
+ * A slot of a list that may have 32,764 slots. It holds little: its fields are read on demand. Code that copies objects by their own properties
+ * (spread, structuredClone(), postMessage()) finds none; give it the result of toJSON().
  * @example
  * console.table(hostVms().flatMap(({ memslots }) => memslots.map((slot) => slot.toJSON())))
  */
@@ -66,7 +66,7 @@ export class ListedSlot implements TableSlot {
   get id(): number {
     return this.#reading.columns.id[this.#row] as number
   }
-  /** 1 is system management mode's. */
+  /** The address space; 1 is the one of system management mode. */
   get addressSpace(): number {
     return this.#reading.columns.addressSpace[this.#row] as number
   }
@@ -74,7 +74,7 @@ export class ListedSlot implements TableSlot {
   get gpa(): Gpa {
     return this.#reading.columns.gpa[this.#row] as number
   }
-  /** Bytes, whole pages. */
+  /** The size in bytes, whole pages. */
   get size(): number {
     return this.#reading.columns.size[this.#row] as number
   }
@@ -82,7 +82,7 @@ export class ListedSlot implements TableSlot {
   get hva(): Hva {
     return this.#reading.columns.hva[this.#row] as number
   }
-  /** KVM_MEM_ flags. */
+  /** The KVM_MEM_ flags. */
   get flags(): number {
     return this.#reading.columns.flags[this.#row] as number
   }
@@ -94,20 +94,20 @@ export class ListedSlot implements TableSlot {
   get readonly(): boolean {
     return (this.flags & 2) !== 0
   }
-  /** What is mapped at its HVAs. */
+  /** The kind of memory at its HVAs. */
   get backing(): Backing {
     return this.toJSON().backing
   }
-  /** The file behind it, where there is one. */
+  /** The file behind the slot, if there is one. */
   get path(): string {
     return this.toJSON().path
   }
 
-  /** All of it, as a plain object. */
+  /** Returns all fields as a plain object. */
   toJSON(): TableSlot {
     return slotOf(this.#reading.columns, this.#row, this.#reading.mappings)
   }
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): TableSlot {
     return this.toJSON()
   }

@@ -1,4 +1,4 @@
-/** The three tables of a VM, all of them at once, as columns. */
+/** Reads the three tables of a VM together, as columns. */
 import { inspect } from 'node:util'
 import { isBigUint64Array, isFloat64Array, isUint8Array, isUint16Array, isUint32Array } from 'node:util/types'
 import type { Gpa } from '../../abi/addresses.js'
@@ -20,17 +20,17 @@ import { type ListedSlot, slotList } from './table-slot.js'
 export type { LeafColumns, PageColumns } from '../../abi/columns.js'
 
 /**
- * The three tables: a row for each 4 KiB page that the host has or the second stage maps, ordered by address space and GPA. An `hpa` of 0 is
- * unknown or absent, a `level` of 0 no entry in the second stage. Where several entries map one page (shadow paging does), the row shows one
- * and `leaves` has them all.
+ * The three tables. There is one row for each 4 KiB page that the host has or the second stage maps, ordered by address space and GPA. An `hpa` of 0
+ * is unknown or absent; a `level` of 0 means that the second stage has no entry. If several entries map one page (under shadow paging), the row shows
+ * one of them, and `leaves` has all.
  */
 export interface Tables extends Omit<PageColumns, 'framesHidden' | 'passedOver' | 'scanned' | 'impossibleSlots'> {
-  /** What copies tables by their properties (structuredClone()) finds nothing in these: {@link ListedSlot}. */
+  /** The memslots. Code that copies objects by their properties (structuredClone()) finds none in these: see {@link ListedSlot}. */
   slots: ListedSlot[]
-  /** The second stage's last-level entries. */
+  /** The last-level entries of the second stage. */
   leaves: LeafColumns
   format: SpteFormat
-  /** Whether the host's huge pages could be told. */
+  /** Whether the host's huge pages are known. */
   hugeKnown: boolean
   evidence: Evidence
 }
@@ -40,22 +40,22 @@ export interface Subject {
   pid: number
   fd: number
   kvm?: bigint
-  /** For a VM of this process: its memslots as this library keeps them, should the kernel's not be readable. */
+  /** For a VM of this process: its memslots as this library keeps them, in case the kernel's cannot be read. */
   own?: Memslots
-  /** For a VM of this process: the second stage as it is known from elsewhere than the kernel's tables. */
+  /** For a VM of this process: returns the second stage from another source than the kernel's tables. */
   mirror?: () => MirrorReading
 }
 
-/** @internal the second stage from elsewhere, at one moment */
+/** @internal The second stage from such a source, at one moment. */
 export interface MirrorReading {
   leaves: () => LeafColumns
-  /** Equal numbers, equal entries. */
+  /** While this number stays equal, the entries are equal. */
   changes: number
   lost: number
   missing: string[]
 }
 
-/** How often to read again when pages were taken back between the second and the third table. */
+/** How often to read again if pages were taken back between reading the second and the third table. */
 const mostRounds = 5
 const noSlots = (): SlotColumns => ({
   gpa: new Float64Array(),
@@ -91,7 +91,7 @@ function ownSlots(memslots: Memslots): SlotColumns {
   }
 }
 
-/** @internal what one look at a VM brings */
+/** @internal The result of reading a VM once. */
 export interface Look {
   slots: SlotColumns
   leaves: LeafColumns
@@ -115,7 +115,7 @@ export function look(subject: Subject, tables: boolean): Look {
       vm: null,
       evidence: evidence({
         source: 'memslots',
-        missing: [`the second stage was not read: ${found}${whyNoMirror(describeHost()) ? '' : '; mirror(vm) keeps it up from trace events'}`]
+        missing: [`the second stage was not read: ${found}${whyNoMirror(describeHost()) ? '' : '; mirror(vm) follows it by trace events'}`]
       })
     }
   }
@@ -123,7 +123,7 @@ export function look(subject: Subject, tables: boolean): Look {
   if (!vm) throw gone(subject)
   const missing =
     vm.flags & 4
-      ? ['the second stage was not read: where the kernel maps memory is not known without a running vCPU or a readable /proc/kallsyms']
+      ? ['the second stage was not read: without a running vCPU or a readable /proc/kallsyms nobody knows where the kernel maps memory']
       : []
   return {
     slots: vm.slots,
@@ -140,7 +140,7 @@ export function look(subject: Subject, tables: boolean): Look {
   }
 }
 
-/** The host's side of it; without the permission to read it, rows of the second stage alone. */
+/** Adds the host's side. Without the permission to read it, the rows contain only the second stage. */
 function join({ pid }: Subject, seen: Look, from: number, to: number): PageColumns {
   const path = folderOf(pid)
   if (path === null) {
@@ -152,9 +152,7 @@ function join({ pid }: Subject, seen: Look, from: number, to: number): PageColum
     seen.evidence.host = 'pagemap'
     if (rows.impossibleSlots > 0) seen.evidence.torn = true
     if (rows.passedOver)
-      seen.evidence.missing.push(
-        'pages of zeros in mappings of more than 4 GiB: to find them takes Linux 6.7 (PAGEMAP_SCAN), or a look at a smaller range'
-      )
+      seen.evidence.missing.push('pages of zeros in mappings of more than 4 GiB: finding them needs Linux 6.7 (PAGEMAP_SCAN), or a smaller range')
     if (rows.framesHidden) seen.evidence.missing.push('HPAs of the host page tables are hidden: frame numbers need CAP_SYS_ADMIN (run with sudo)')
     return rows
   }
@@ -166,7 +164,7 @@ function join({ pid }: Subject, seen: Look, from: number, to: number): PageColum
   return native.joinTables(null, seen.slots, seen.leaves, from, to) as PageColumns
 }
 
-/** With the second stage of a mirror, until nothing changed in it while the host's tables were read. */
+/** Reads with the second stage of a mirror, until nothing changed in it while the host's tables were read. */
 function lookAtMirror(subject: Subject, own: Memslots, read: () => MirrorReading, from: number, to: number): Look & { rows: PageColumns } {
   for (let round = 1; ; round++) {
     const { leaves, changes, lost, missing } = read()
@@ -185,7 +183,7 @@ function lookAtMirror(subject: Subject, own: Memslots, read: () => MirrorReading
 const generationOf = (vm: ReadVm) => vm.generations.slice(vm.generations.length / 2).join()
 
 /**
- * Looks at all three tables until nothing was taken back between the second and the third.
+ * Reads all three tables until nothing was taken back between reading the second and the third.
  * @internal
  */
 export function lookAtAll(subject: Subject, from: number, to: number): Look & { rows: PageColumns } {
@@ -195,7 +193,7 @@ export function lookAtAll(subject: Subject, from: number, to: number): Look & { 
     const rows = join(subject, seen, from, to)
     if (!seen.vm) return { ...seen, rows }
     const after = look({ ...subject, kvm: seen.vm.kvm }, false).vm
-    // Refused all at once, after it was not: nothing says what happened meanwhile.
+    // The first reading was allowed and this one was refused, so nothing tells what happened meanwhile.
     if (!after) return { ...seen, rows, evidence: { ...seen.evidence, torn: true } }
     const invalidations = after.invalidationsAfter - seen.vm.invalidationsBefore
     const moved = generationOf(after) !== generationOf(seen.vm)
@@ -206,7 +204,7 @@ export function lookAtAll(subject: Subject, from: number, to: number): Look & { 
   }
 }
 
-/** Which GPAs to read: from `gpa` on, `size` bytes; everything if absent. */
+/** The GPAs to read: `size` bytes from `gpa` on. The default is everything. */
 export interface TableRange {
   gpa?: Gpa
   size?: number
@@ -222,11 +220,11 @@ export function readTables(subject: Subject, range: TableRange = {}): Tables {
   const { rows, slots, leaves, evidence: how } = lookAtAll(subject, gpa, Math.min(gpa + size, gpaEnd))
   const { framesHidden: _, impossibleSlots: __, passedOver: ___, scanned, ...columns } = rows
   const tables = { ...columns, slots: slotList(slots, subject.pid), leaves, format: spteFormat(), hugeKnown: scanned, evidence: how }
-  // Not enumerable: copies are plain data.
+  // The property is not enumerable, so that copies are plain data.
   return Object.defineProperty(tables, inspect.custom, { value: () => showTables(tables) })
 }
 
-/** What console.log() shows of columns that have a row for each page. */
+/** Returns what console.log() shows for columns that have a row for each page. */
 function showTables({ gpa, slots, leaves, format, evidence: { source, host, secondStage, torn } }: Tables): string {
   return shown('Tables', {
     rows: gpa.length,
@@ -240,7 +238,7 @@ function showTables({ gpa, slots, leaves, format, evidence: { source, host, seco
   })
 }
 
-/** @internal what a caller hands back must be what tables() gave, as far as it is used */
+/** @internal Checks that a caller gives back what tables() returned, as far as it is used. */
 export function checkTables<T extends Partial<Tables>>(argument: string, table: T, parts: readonly (keyof T & keyof typeof isPart)[]): T {
   const fits = (part: keyof T & keyof typeof isPart) =>
     isPart[part](table[part]) && (!isView(table[part]) || lengthOf(table[part]) === lengthOf(table.gpa))
@@ -248,7 +246,7 @@ export function checkTables<T extends Partial<Tables>>(argument: string, table: 
   return table
 }
 const isObject = (value: unknown) => typeof value === 'object' && value !== null
-/** What the parts of {@link Tables} are that functions are handed back. */
+/** How to recognize the parts of {@link Tables} that functions take back. */
 const isPart = {
   gpa: isFloat64Array,
   hpa: isFloat64Array,
@@ -264,10 +262,10 @@ const isPart = {
 const { isView } = ArrayBuffer
 const lengthOf = (column: unknown) => (column as ArrayLike<unknown> | undefined)?.length
 
-/** @internal of a row; -1 where the row's slot is none of the table's */
+/** @internal Returns the address space of a row, or -1 if the row's slot is not in the table. */
 export const addressSpaceOf = ({ slots, slot }: Pick<Tables, 'slots' | 'slot'>, row: number): number => slots[slot[row] as number]?.addressSpace ?? -1
 
-/** The row of a GPA, or -1. */
+/** Returns the row of a GPA, or -1. */
 export function rowOf(table: Tables, wanted: Gpa, addressSpace = 0): number {
   const { gpa } = checkTables('table', table, ['gpa', 'slot'])
   if (!Array.isArray(table.slots)) throw argumentError('table', table, 'what tables() returned')

@@ -1,4 +1,4 @@
-/** One address through the three tables. */
+/** Translates one address by the three tables. */
 import type { Gpa, Hpa, Hva } from '../../abi/addresses.js'
 import { checkAddress, hex, pageSize } from '../../abi/arguments.js'
 import type { LeafColumns, PageColumns } from '../../abi/columns.js'
@@ -10,43 +10,43 @@ import { type HostView, hostView } from './host-page.js'
 import { slotOf, type TableSlot } from './table-slot.js'
 import { addressSpaceOf, checkTables, lookAtAll, type Subject, type Tables } from './tables.js'
 
-/** The second stage's entry for a GPA, or why none is known. */
+/** The second stage's entry for a GPA, or the reason why none is known. */
 export type SecondStage =
   | {
       present: true
       hpa: Hpa
       level: number
-      /** Bytes that the entry maps. */
+      /** The bytes that the entry maps. */
       size: number
       access: string
       format: SpteFormat
       spte: Spte
-      /** Every entry for this page; shadow paging has one for each guest-virtual address. */
+      /** How many entries map this page; shadow paging has one for each guest-virtual address. */
       entries: number
-      /** Why the entry is not a huge one although the host's is. */
+      /** Why the entry is small although the host's page is huge. */
       whySmall?: string
     }
   | { present: false; reason: string }
 
-/** Of one GPA. */
+/** The translation of one GPA. */
 export interface Translation {
   gpa: Gpa
   slot: TableSlot | null
-  /** null outside every memslot: an access is MMIO. */
+  /** The HVA, or null outside of every memslot, where an access is MMIO. */
   hva: Hva | null
-  /** null when the host has no page there now, or hides its address. */
+  /** The HPA, or null if the host has no page there now or hides its address. */
   hpa: Hpa | null
   host: HostView | null
   secondStage: SecondStage
-  /** Whether GPA -> HVA -> HPA and GPA -> HPA come to the same; null where one of them is absent or hidden. */
+  /** Whether both ways lead to the same page: GPA to HVA to HPA, and GPA to HPA. It is null if one of them is absent or hidden. */
   agrees: boolean | null
   evidence: Evidence
 }
 
-/** Rows of the leaves that map a page, whichever level. */
+/** Returns the rows of the leaves that map a page, at any level. */
 function leavesAt(leaves: LeafColumns, gpa: Gpa, addressSpace: number): number[] {
   const found: number[] = []
-  // Entries begin on a border of their own size, and are ordered by where they begin.
+  // An entry begins at a multiple of its size, and the entries are ordered by their beginning.
   for (const level of [1, 2, 3]) {
     const begin = gpa - (gpa % levelSize(level))
     let low = 0
@@ -61,24 +61,24 @@ function leavesAt(leaves: LeafColumns, gpa: Gpa, addressSpace: number): number[]
   return found
 }
 
-/** Why KVM maps in small pages what the host has in a large one (kvm_mmu_max_mapping_level(), __kvm_mmu_max_mapping_level()). */
+/** Explains why KVM maps in small pages what the host has in a large one (kvm_mmu_max_mapping_level(), __kvm_mmu_max_mapping_level()). */
 export function whySmall(slot: Pick<TableSlot, 'gpa' | 'hva' | 'size' | 'logDirty'>, gpa: Gpa): string {
   const huge = levelSize(2)
   const begin = gpa - (gpa % huge)
-  if (slot.logDirty) return 'the slot is dirty-logged, and each 4 KiB page is told apart'
-  if (slot.gpa % huge !== slot.hva % huge) return 'GPA and HVA of the slot lie differently within 2 MiB'
+  if (slot.logDirty) return 'the slot is dirty-logged, so KVM tracks each 4 KiB page'
+  if (slot.gpa % huge !== slot.hva % huge) return 'GPA and HVA of the slot have different offsets within 2 MiB'
   if (begin < slot.gpa || begin + huge > slot.gpa + slot.size) return 'the 2 MiB around it reach beyond the slot'
   return 'the guest maps it in small pages, or KVM split it (nx_huge_pages, a shadowed page table, an access before the host had the huge page)'
 }
 
 function noEntry(gpa: Gpa, how: Evidence, isMmio: boolean, hasSlot: boolean): SecondStage {
   if (how.secondStage === null) return { present: false, reason: how.missing.find((text) => text.startsWith('the second stage')) ?? 'not read' }
-  if (isMmio) return { present: false, reason: `KVM keeps a note that ${hex(gpa)} is MMIO` }
+  if (isMmio) return { present: false, reason: `KVM has recorded that ${hex(gpa)} is MMIO` }
   return {
     present: false,
     reason: hasSlot
       ? 'no entry: the guest has not touched it since the last change; its next access faults'
-      : 'no memslot, so there is nothing to map: an access is MMIO'
+      : 'no memslot, so there is no memory to map: an access is MMIO'
   }
 }
 
@@ -122,14 +122,14 @@ export function translateIn(subject: Subject, gpa: Gpa): Translation {
   return { gpa, slot, hva: slot && slot.hva + (gpa - slot.gpa), hpa, host, secondStage, agrees, evidence }
 }
 
-/** The first table backwards: every GPA of an HVA, as one page may stand in several slots. Address space 0. */
+/** Translates backwards by the first table: returns every GPA of an HVA, since one page may be in several slots. It uses address space 0. */
 export function hvaToGpa(table: Pick<Tables, 'slots'>, hva: Hva): Gpa[] {
   const { slots } = checkTables('table', table, ['slots'])
   checkAddress('hva', hva)
   return slots.filter((slot) => slot.addressSpace === 0 && hva >= slot.hva && hva < slot.hva + slot.size).map((slot) => slot.gpa + (hva - slot.hva))
 }
 
-/** Every GPA that leads to an HPA, by the host page tables or by the second stage. Address space 0. */
+/** Returns every GPA that leads to an HPA, by the host page tables or by the second stage. It uses address space 0. */
 export function hpaToGpa(table: Pick<Tables, 'slots'> & Pick<PageColumns, 'gpa' | 'hpa' | 'secondHpa' | 'slot'>, wanted: Hpa): Gpa[] {
   const { gpa, hpa, secondHpa } = checkTables('table', table, ['gpa', 'hpa', 'secondHpa', 'slot', 'slots'])
   checkAddress('hpa', wanted)

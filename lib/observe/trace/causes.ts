@@ -1,4 +1,4 @@
-/** Which event made which happen: from order, thread and range alone, and only where these leave no doubt. */
+/** Finds which event caused which. It uses only order, thread and range, and only where these leave no doubt. */
 import type { Gpa, Hva } from '../../abi/addresses.js'
 import { levelSize } from '../../x86/spte.js'
 import type {
@@ -20,7 +20,7 @@ const remembered = 64
 const mostThreads = 4096
 type Call = MemslotEvent | MappingEvent
 type Fault = ViolationEvent | MisconfigEvent
-/** What takes entries of many pages at once, without an event for each where KVM shadows page tables. */
+/** An event that drops the entries of many pages at once. Under shadow paging KVM reports no event for each entry. */
 type Sweep = NotifierUnmapEvent | ZapAllEvent | MemslotEvent
 
 const within = (address: number, start: number, size: number) => address >= start && address < start + size
@@ -29,32 +29,32 @@ function detached<T extends TraceEvent>(event: T): T {
   if (event instanceof Recorded) event.detach()
   return event
 }
-/** Of a notifier call; where no memslots are known none is sure. */
+/** Whether a notifier call hits a page. If the memslots are not known, no hit is certain. */
 const hits = (gpas: readonly HitRange[] | null, gpa: Gpa, size: number) => gpas?.some((hit) => meet(gpa, size, hit.gpa, hit.size)) ?? false
 
 /** Follows the events of a trace in order of time. */
 export class Causes {
-  /** The library's own call that is going on. Calls of one environment do not overlap: one thread makes them. */
+  /** The library's own call in progress. Calls of one environment do not overlap, since one thread makes them. */
   #call: Call | undefined
-  /** The fault that each thread is in. */
+  /** For each thread, the fault that it is handling. */
   readonly #faults = new Map<number, Fault>()
-  /** What each thread is dropping entries for. */
+  /** For each thread, the event for which it is dropping entries. */
   readonly #drops = new Map<number, NotifierUnmapEvent | ZapAllEvent>()
   #sweeps: Sweep[] = []
-  /** When the last happened that is not among them any more. */
+  /** The time of the newest event that was forgotten. */
   #forgotten = 0
-  /** By gfn: what dropped its entry, where KVM told of it; and when it was set, where it tells of no drop. */
+  /** By gfn: the event that dropped the entry, if KVM reports drops (`#dropped`); otherwise the time at which the entry was set (`#set`). */
   readonly #dropped = new Recent<TraceEvent>()
   readonly #set = new Recent<number>()
   #tellsDrops = false
 
-  /** Gives the event its cause, and remembers what it may cause itself. */
+  /** Gives the event its cause, and remembers the event as a possible cause of later ones. */
   follow(event: TraceEvent): void {
     const cause = this.#judge(event)
     if (cause) event.cause = cause
-    // Threads that ended in the middle of something are not waited for.
+    // Threads that ended in the middle of something do not stay here for ever.
     if (this.#faults.size > mostThreads) this.#faults.clear()
-    // A thread's notifier call, or its zap of all, is over when the thread does something else.
+    // A thread's notifier call, or its zap of all entries, is over when the thread does something else.
     if (event.kind === 'notifier-unmap' || event.kind === 'zap-all') this.#drops.set(event.thread, detached(event))
     else if (event.kind !== 'spte-change' && event.kind !== 'zap-page') this.#drops.delete(event.thread)
   }
@@ -104,7 +104,7 @@ export class Causes {
     const fault = this.#faultOf(event, (gpa) => within(gpa, start, size))
     if (isPresent) return fault
     const cause = this.#callOf(event) ?? this.#dropOf(event, start, size) ?? fault
-    // What a violation itself led to is no reason for the next one.
+    // A change that a violation led to is no cause of the next violation.
     const ownDoing = cause?.kind === 'violation' || cause?.cause?.kind === 'violation'
     if (wasPresent && event.addressSpace === 0 && (event.level === 1 || event.before.huge))
       if (ownDoing) this.#dropped.take(event.gfn)
@@ -112,7 +112,7 @@ export class Causes {
     return cause
   }
 
-  // Shadow paging tells of no violation: there an entry comes back because of what took it.
+  // Shadow paging reports no violations: there, an entry comes back because something had dropped it.
   #isSet(event: SpteSetEvent): TraceEvent | undefined {
     const start = event.gfn * 4096
     const fault = this.#faultOf(event, (gpa) => within(gpa, start, levelSize(event.level)))
@@ -123,7 +123,7 @@ export class Causes {
     return cause
   }
 
-  /** The call of this environment that the event fell into: by time, thread and, where it has any, HVAs. */
+  /** Finds the call of this environment during which the event happened: by time, by thread and, if the event has any, by HVAs. */
   #callOf(event: TraceEvent, hva?: Hva, size = 0): Call | undefined {
     const call = this.#call
     if (!call || event.thread !== call.thread || event.time < call.time || event.time > call.time + call.duration) return undefined
@@ -149,13 +149,13 @@ export class Causes {
     this.#sweeps = this.#sweeps.slice(-remembered)
   }
 
-  /** What took away the entry of a GPA, if one was there. */
+  /** Finds the event that dropped the entry of a GPA, if there was an entry. */
   #takenAt(gpa: Gpa): TraceEvent | undefined {
     const gfn = Math.floor(gpa / 4096)
     if (this.#sweeps.length === 0 && !this.#tellsDrops) return undefined
     if (this.#tellsDrops) return this.#dropped.take(gfn) ?? this.#dropped.take(gfn - (gfn % 512)) ?? this.#dropped.take(gfn - (gfn % 512 ** 2))
     const set = this.#set.get(gfn)
-    // The first since then took it, unless that one is forgotten.
+    // The first event since then dropped it, unless that event is forgotten.
     if (set === undefined || set < this.#forgotten) return undefined
     return this.#sweeps.find((event) => event.time > set && sweeps(event, gpa))
   }

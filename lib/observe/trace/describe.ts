@@ -1,4 +1,4 @@
-/** Events as people read them. */
+/** Describes events for people. */
 import type { Gpa, Hva } from '../../abi/addresses.js'
 import { argumentError, hex, hexRange } from '../../abi/arguments.js'
 import { accessText, type Spte } from '../../x86/spte.js'
@@ -20,13 +20,13 @@ const gpaText = (gpas: readonly HitRange[] | null) =>
 const growthText = (change: number | number[]) =>
   Array.isArray(change) ? `[${change.filter((value) => value !== 0).length} buckets]` : `${change < 0 ? '' : '+'}${change}`
 
-/** What happened, without when: `violation gpa 0xa000 read (not present) at rip 0x1004`. */
+/** Describes what happened, without the time: `violation gpa 0xa000 read (not present) at rip 0x1004`. */
 export function describeEvent(event: TraceEvent): string {
   try {
     return textOf(event)
   } catch (error) {
-    // One that was made by hand may lack any of its fields.
-    if (error instanceof TypeError) throw argumentError('event', event, 'what a trace told')
+    // An event that was made by hand may lack any field.
+    if (error instanceof TypeError) throw argumentError('event', event, 'an event of a trace')
     throw error
   }
 }
@@ -78,6 +78,6 @@ function textOf(event: TraceEvent): string {
         .map(([name, value]) => `${name} ${hex(value)}`)
         .join(', ')}`
     default:
-      throw argumentError('event', event, 'what a trace told')
+      throw argumentError('event', event, 'an event of a trace')
   }
 }

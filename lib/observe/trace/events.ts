@@ -1,56 +1,56 @@
-/** What happened, by what it means. Guest-virtual addresses, RIP, and values of the processor's are bigints; all other addresses are numbers. */
+/** Events by their meaning. Guest-virtual addresses, RIP and other values of the processor are bigints; all other addresses are numbers. */
 
 import type { Gpa, Hva } from '../../abi/addresses.js'
 import type { MappingChanged, MemslotChanged, MemslotRow } from '../../memory/changes.js'
 import type { EptQualification, NestedPageFault } from '../../x86/qualification.js'
 import type { Spte } from '../../x86/spte.js'
 
-/** What every event has. */
+/** The fields that every event has. */
 export interface Happening {
-  /** Nanoseconds of CLOCK_MONOTONIC, the clock of process.hrtime(). */
+  /** The time in nanoseconds of CLOCK_MONOTONIC, the clock of process.hrtime(). */
   time: number
-  /** Milliseconds since the trace began. */
+  /** The time in milliseconds since the trace began. */
   elapsed: number
   process: number
   thread: number
   cpu: number
-  /** What made it happen, where that is known. */
+  /** The event that caused this one, if it is known. */
   cause?: TraceEvent
-  /** The tracepoint's own fields, those of 8 bytes as bigints; empty for the library's own calls. Keeps the drained memory alive. */
+  /** The tracepoint's own fields, with those of 8 bytes as bigints; empty for the library's own calls. It keeps the drained memory alive. */
   readonly raw: Record<string, number | bigint>
 }
 
-/** What the guest tried. */
+/** The kind of the guest's access. */
 export type AccessKind = 'read' | 'write' | 'fetch'
 
-/** The guest touched a GPA that the second stage does not map so: an EPT violation, or a nested page fault. */
+/** The guest touched a GPA in a way that the second stage does not allow: an EPT violation, or a nested page fault. */
 export interface ViolationEvent extends Happening {
   kind: 'violation'
   vcpu: number
   gpa: Gpa
   access: AccessKind
-  /** An entry was there, but forbade the access. */
+  /** Whether an entry was present, but forbade the access. */
   present: boolean
   rip: bigint
   qualification: EptQualification | NestedPageFault
 }
-/** A fault of the guest's own page tables, seen where KVM shadows them. */
+/** A fault in the guest's own page tables, which is seen only if KVM shadows them. */
 export interface GuestFaultEvent extends Happening {
   kind: 'guest-fault'
   vcpu: number
-  /** Guest-virtual. */
+  /** The guest-virtual address of the access. */
   address: bigint
   errorCode: bigint
   rip: bigint
 }
-/** An entry made to fault on purpose, for MMIO, did: EPT_MISCONFIG. */
+/** The guest touched an entry that faults on purpose, for MMIO: EPT_MISCONFIG. */
 export interface MisconfigEvent extends Happening {
   kind: 'misconfig'
   vcpu: number
   gpa: Gpa | null
   rip: bigint
 }
-/** KVM wrote an entry; `mmio` entries make later accesses fault fast. */
+/** KVM wrote an entry. An `mmio` entry makes later accesses fault fast. */
 export interface SpteSetEvent extends Happening {
   kind: 'spte-set'
   gfn: number
@@ -70,42 +70,42 @@ export interface SpteChangeEvent extends Happening {
   after: Spte
   addressSpace: number
 }
-/** Every entry of the VM is obsolete at once. */
+/** Every entry of the VM became obsolete at once. */
 export interface ZapAllEvent extends Happening {
   kind: 'zap-all'
 }
-/** A table page goes, with all its entries. */
+/** KVM dropped a table page with all its entries. */
 export interface ZapPageEvent extends Happening {
   kind: 'zap-page'
   gfn: number
   level: number
 }
-/** A huge entry is split into small ones. */
+/** KVM split a huge entry into small ones. */
 export interface HugeSplitEvent extends Happening {
   kind: 'huge-split'
   gfn: number
   level: number
 }
-/** Guest-physical addresses that a range of host-virtual ones stands behind. */
+/** The guest-physical addresses in one slot that belong to a range of host-virtual addresses. */
 export interface HitRange {
   slot: number
   gpa: Gpa
   size: number
 }
-/** The host is about to change what lies under HVAs, and KVM drops the entries there. */
+/** The host is about to change the memory at these HVAs, and KVM drops the entries for it. */
 export interface NotifierUnmapEvent extends Happening {
   kind: 'notifier-unmap'
   hva: Hva
   size: number
-  /** null where the memslots are another process's and not known. */
+  /** The GPAs that the call hits, or null if the memslots are another process's and not known. */
   gpas: HitRange[] | null
 }
-/** The host asks whether pages were used lately. */
+/** The host asked whether pages were used recently. */
 export interface NotifierAgeEvent extends Happening {
   kind: 'notifier-age'
   hva: Hva
   size: number
-  /** null where the memslots are another process's and not known. */
+  /** The GPAs that the call hits, or null if the memslots are another process's and not known. */
   gpas: HitRange[] | null
 }
 /** The processor left the guest. */
@@ -121,7 +121,7 @@ export interface EntryEvent extends Happening {
   vcpu: number
   rip: bigint
 }
-/** KVM emulated an access to a device's memory. */
+/** KVM emulated an access to the memory of a device. */
 export interface MmioEvent extends Happening {
   kind: 'mmio'
   access: 'read' | 'write' | 'unsatisfied-read'
@@ -143,7 +143,7 @@ export interface EmulateEvent extends Happening {
   rip: bigint
   failed: boolean
 }
-/** The dirty ring took a page, was reset, or was full. */
+/** The dirty ring got a page, was reset, or was full. */
 export interface DirtyRingEvent extends Happening {
   kind: 'dirty-ring'
   did: 'push' | 'reset' | 'full'
@@ -156,7 +156,7 @@ export interface MemslotEvent extends Happening {
   after: MemslotRow | null
   duration: number
 }
-/** This library changed what lies under HVAs. */
+/** This library changed the memory at HVAs. */
 export interface MappingEvent extends Happening {
   kind: 'mapping'
   did: MappingChanged['did']
@@ -165,24 +165,24 @@ export interface MappingEvent extends Happening {
   duration: number
 }
 
-/** KVM's own counters grew or fell between two drains: what was to be seen, whether or not the events of it were lost. */
+/** KVM's own counters grew or fell between two drains. This shows how much happened, even if the events of it were lost. */
 export interface StatisticsEvent extends Happening {
   kind: 'statistics'
-  /** Whose: `kvm-1234`, `kvm-1234/vcpu-0`. */
+  /** The owner of the counters: `kvm-1234`, `kvm-1234/vcpu-0`. */
   of: string
-  /** The time of the earlier reading; `time` is that of the later. */
+  /** The time of the earlier reading; `time` is the time of the later one. */
   since: number
-  /** By how much, of those that changed; of a histogram each bucket. */
+  /** The difference of each counter that changed; for a histogram, the difference of each bucket. */
   changes: Record<string, number | number[]>
 }
-/** A tracepoint that was asked for by name: its fields are in `raw`. */
+/** A record of a tracepoint that was asked for by name. Its fields are in `raw`. */
 export interface RawEvent extends Happening {
   kind: 'raw'
-  /** `kvm/kvm_userspace_exit` */
+  /** The name of the tracepoint: `kvm/kvm_userspace_exit`. */
   tracepoint: string
 }
 
-/** One event; `kind` tells which. */
+/** One event. Its `kind` tells which it is. */
 export type TraceEvent =
   | ViolationEvent
   | GuestFaultEvent

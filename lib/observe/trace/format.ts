@@ -1,4 +1,4 @@
-/** A tracepoint's fields, as its `format` file gives them: they differ by kernel, so nothing is known beforehand. */
+/** Reads a tracepoint's fields by its `format` file. They differ between kernels, so nothing about them is known beforehand. */
 
 interface FormatField {
   name: string
@@ -7,9 +7,9 @@ interface FormatField {
   signed: boolean
 }
 
-/** One tracepoint: its number in samples, and where its fields lie. */
+/** The format of one tracepoint: its number in samples, and the places of its fields. */
 export interface Format {
-  /** `kvmmmu/kvm_mmu_set_spte` */
+  /** The name of the tracepoint: `kvmmmu/kvm_mmu_set_spte`. */
   event: string
   id: number
   fields: ReadonlyMap<string, FormatField>
@@ -20,7 +20,7 @@ export type Read<T> = (view: DataView, at: number) => T
 
 const fieldLine = /field:[^;]*?(\w+)(?:\[\d*\])?;\s*offset:(\d+);\s*size:(\d+);\s*signed:(\d)/g
 
-/** @param text a `format` file */
+/** @param text the content of a `format` file */
 export function parseFormat(event: string, text: string): Format {
   const fields = new Map<string, FormatField>()
   for (const [, name, offset, size, signed] of text.matchAll(fieldLine))
@@ -32,8 +32,8 @@ const absent: Read<number> = () => 0
 const absentWide: Read<bigint> = () => 0n
 
 /**
- * A field as a number, exact below 2^53: for counts, and for guest-physical and host-virtual addresses. What may use all 64 bits, as guest-virtual
- * addresses do, is read by {@link wideField}. 0 where this kernel's event has no such field.
+ * Reads a field as a number, exact below 2^53: for counts, and for guest-physical and host-virtual addresses. {@link wideField} reads values that may
+ * use all 64 bits, such as guest-virtual addresses. The value is 0 if this kernel's event lacks the field.
  */
 export function numberField({ fields }: Format, name: string): Read<number> {
   const field = fields.get(name)
@@ -45,13 +45,13 @@ export function numberField({ fields }: Format, name: string): Read<number> {
   return signed ? (view, at) => view.getInt8(at + offset) : (view, at) => view.getUint8(at + offset)
 }
 
-/** The low 32 bits of a field: for flags in a value of 64 bits, which a number would round. */
+/** Reads the low 32 bits of a field: for flags in a 64-bit value, which a number would round. */
 export function lowField(format: Format, name: string): Read<number> {
   const field = format.fields.get(name)
   return field?.size === 8 ? (view, at) => view.getUint32(at + field.offset, true) : numberField(format, name)
 }
 
-/** A field with all 64 bits: a guest-virtual address, an SPTE, a qualification. */
+/** Reads all 64 bits of a field: a guest-virtual address, an SPTE, a qualification. */
 export function wideField(format: Format, name: string): Read<bigint> {
   const field = format.fields.get(name)
   if (!field) return absentWide
@@ -60,7 +60,7 @@ export function wideField(format: Format, name: string): Read<bigint> {
   return (view, at) => BigInt(narrow(view, at))
 }
 
-/** All fields of one record by name: those of 8 bytes as bigints whatever their value, smaller ones as numbers; longer ones are left out. */
+/** Returns all fields of a record by name: those of 8 bytes always as bigints, smaller ones as numbers. Longer ones are left out. */
 export function rawFields(format: Format, view: DataView, at: number): Record<string, number | bigint> {
   const values: Record<string, number | bigint> = {}
   for (const { name, offset, size, signed } of format.fields.values()) {

@@ -1,12 +1,12 @@
-/** KVM's counters between the drains of a trace: the cross-check of what was lost. */
+/** Reads KVM's counters between the drains of a trace, to check how much was lost. */
 import { argumentError } from '../../abi/arguments.js'
 import { KvmError } from '../../abi/errors.js'
 
 /** Counters that can be read, such as `vm.stats`. */
 export interface Counters {
-  /** Whose they are. */
+  /** Names the owner of the counters. */
   describe(): { id: string }
-  /** All values by name. */
+  /** Returns all values by name. */
   read(): Record<string, number | number[]>
 }
 type Values = Record<string, number | number[]>
@@ -24,7 +24,7 @@ function checkValues(argument: string, values: Values): void {
 }
 
 /**
- * By how much counters differ between two readings: those that changed, of a histogram each bucket.
+ * Returns the differences between two readings of counters: only of those that changed, and of each bucket of a histogram.
  * @example
  * const before = vm.stats.read()
  * vm.memslots.create({ gpa: 0xa000, mapping: page })
@@ -40,12 +40,12 @@ export function statisticsGrowth(before: Values, after: Values): Values {
   )
 }
 
-/** Reads counters again and again, and tells by how much they grew since. */
+/** Reads counters again and again, and reports their differences since the last reading. */
 export class Growth {
   readonly #sources: () => Iterable<Counters>
-  /** By source; null of one that could not be read when this began, so that its first values are no growth. */
+  /** The last reading of each source. It is null if the source could not be read when the trace began, so that its first values are no growth. */
   readonly #last = new WeakMap<Counters, { values: Values; time: number } | null>()
-  /** Why some were not read when this began. */
+  /** Why some sources could not be read when the trace began. */
   readonly missing: string[] = []
 
   constructor(sources: () => Iterable<Counters>, time: number) {
@@ -53,11 +53,11 @@ export class Growth {
     for (const source of sources()) {
       const { values, busy } = readingOf(source)
       this.#last.set(source, values ? { values, time } : null)
-      if (busy) this.missing.push(`what it counts is told from the first drain on that finds it at rest: ${busy.message}`)
+      if (busy) this.missing.push(`its counters are reported from the first drain on that finds it stopped: ${busy.message}`)
     }
   }
 
-  /** Whose changed since the last call; a vCPU made since then began at 0. One that cannot be read now is told of later. */
+  /** Returns the changes since the last call. A vCPU made since then began at 0. A source that cannot be read now is reported later. */
   take(time: number): { of: string; since: number; changes: Values }[] {
     return [...this.#sources()].flatMap((source) => {
       const { values } = readingOf(source)
@@ -70,7 +70,7 @@ export class Growth {
   }
 }
 
-/** While a vCPU runs KVM opens no statistics of it, and reads those that were opened before. */
+/** Reads a source. While a vCPU runs, KVM opens no statistics of it, but reads those that were opened before. */
 function readingOf(source: Counters): { values?: Values; busy?: KvmError } {
   try {
     return { values: source.read() }

@@ -1,10 +1,10 @@
-/** What the library itself did while a trace ran: its calls, and how KVM's counters grew. */
+/** Records what the library itself did while a trace ran: its calls, and how KVM's counters grew. */
 import { type MemslotRow, type OwnChange, watchChanges } from '../../memory/changes.js'
 import { type Memslots, tableOf } from '../../memory/memslots.js'
 import type { SlotTable } from '../../memory/slot-table.js'
 import { PrintableEvent } from './recorded.js'
 
-// So that a trace that was dropped without close() can be collected, and its thread and rings with it.
+// With this, a trace that was dropped without close() can be collected, together with its thread and rings.
 const unwatchers = new FinalizationRegistry((unwatch: () => void) => unwatch())
 function watchWeakly(calls: OwnCalls): () => void {
   const reference = new WeakRef(calls)
@@ -13,9 +13,9 @@ function watchWeakly(calls: OwnCalls): () => void {
   return unwatch
 }
 
-/** Calls since the last drain, no more than fit. */
+/** The calls since the last drain, up to a limit. */
 export class OwnCalls {
-  /** Those that did not fit. */
+  /** How many calls were lost because of the limit. */
   lost = 0
   readonly #table: SlotTable | undefined
   readonly #limit: number
@@ -23,7 +23,7 @@ export class OwnCalls {
   readonly #unwatch: () => void
   #changes: OwnChange[] = []
 
-  /** @param arrived called at each */
+  /** @param arrived called after each change */
   constructor(table: Memslots | undefined, limit: number, arrived: (change: OwnChange) => void) {
     this.#table = table && tableOf(table)
     this.#limit = limit
@@ -45,7 +45,7 @@ export class OwnCalls {
     return changes
   }
 
-  /** The memslots as they are now. */
+  /** Returns the memslots as they are now. */
   *rows(): Generator<MemslotRow> {
     for (const { id, gpa, size, hva } of this.#table ?? []) yield { id, gpa, size, hva }
   }
@@ -57,6 +57,6 @@ export class OwnCalls {
   }
 }
 
-/** An event of the library's own: no CPU, no record. */
+/** Makes an event of the library itself, which has no CPU and no record. */
 export const ownEvent = (start: number, time: number, fields: object): PrintableEvent =>
   Object.assign(new PrintableEvent(), { time, elapsed: (time - start) / 1e6, cpu: -1, raw: {}, ...fields })

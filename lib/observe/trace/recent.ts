@@ -1,6 +1,6 @@
 const half = 32_768
 
-/** A map that forgets the oldest: two generations, of which the older goes when the younger is full. */
+/** A map that forgets its oldest entries. It has two generations; when the younger one is full, the older one is dropped. */
 export class Recent<T> {
   #young = new Map<number, T>()
   #old = new Map<number, T>()

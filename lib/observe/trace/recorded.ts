@@ -1,4 +1,4 @@
-/** Events as objects: what all can do, and those that come as samples, whose costly parts are decoded only when somebody looks. */
+/** Events as objects. Events that come as samples decode their costly parts only when somebody reads them. */
 import { inspect } from 'node:util'
 import { hex } from '../../abi/arguments.js'
 import { decodeEptQualification, decodeNestedPageFault, type EptQualification, type NestedPageFault } from '../../x86/qualification.js'
@@ -8,7 +8,7 @@ import type { TraceEvent } from './events.js'
 import { type Format, rawFields, wideField } from './format.js'
 import { cpuOf, dataOf, processOf, sizeOf, threadOf } from './records.js'
 
-/** For JSON: 64-bit values as hexadecimal text, the cause by kind and time. */
+/** A value for JSON: 64-bit values become hexadecimal text, a cause its kind and time. */
 function plain(name: string, value: unknown): unknown {
   if (name === 'cause') return { kind: (value as TraceEvent).kind, time: (value as TraceEvent).time }
   if (typeof value === 'bigint') return hex(value)
@@ -17,15 +17,15 @@ function plain(name: string, value: unknown): unknown {
   return value
 }
 
-/** What all events can do. */
+/** The methods that all events have. */
 export class PrintableEvent {
-  /** `+0.003 spte gfn 0xa level 1: rwx hpa 0x1c000 -> none` */
+  /** Returns one line: `+0.003 spte gfn 0xa level 1: rwx hpa 0x1c000 -> none`. */
   toString(): string {
     const event = this as unknown as TraceEvent
     return `+${event.elapsed.toFixed(3)} ${describeEvent(event)}`
   }
 
-  /** The names of fields that are decoded at each look. */
+  /** The names of the fields that are decoded each time they are read. */
   protected get lazy(): readonly string[] {
     return []
   }
@@ -45,17 +45,17 @@ export class PrintableEvent {
   }
 }
 
-/** What the samples of one tracepoint share. */
+/** The data that all samples of one tracepoint share. */
 export interface Origin {
   format: Format
   spteFormat: SpteFormat
-  /** Of the trace, in nanoseconds. */
+  /** The time at which the trace began, in nanoseconds. */
   start: number
 }
 
 /**
- * An event that came as a sample. There are a million a second, so it holds little: what most programs never look at is read from the record
- * when they do.
+ * An event that came as a sample. There may be a million per second, so the object holds little: fields that most programs never read are decoded
+ * from the record on demand.
  */
 export class Recorded extends PrintableEvent {
   readonly time: number
@@ -71,7 +71,7 @@ export class Recorded extends PrintableEvent {
     this.#at = at
   }
 
-  /** Copies the record, so that whoever remembers the event does not hold all that was drained with it. */
+  /** Copies the record, so that an event that is kept does not keep everything that was drained with it. */
   detach(): void {
     const { buffer, byteOffset } = this.#view
     const start = byteOffset + this.#at
@@ -97,7 +97,7 @@ export class Recorded extends PrintableEvent {
   protected get spteFormat(): SpteFormat {
     return this.#origin.spteFormat
   }
-  /** A field of 64 bits; 0 where the tracepoint has none of that name. */
+  /** Returns a field of 64 bits, or 0 if the tracepoint has no field of that name. */
   protected wide(name: string): bigint {
     return wideField(this.#origin.format, name)(this.#view, dataOf(this.#at))
   }
@@ -106,7 +106,7 @@ export class Recorded extends PrintableEvent {
   }
 }
 
-/** `spte-set` */
+/** An event of kind `spte-set`. */
 export class RecordedSet extends Recorded {
   declare level: number
   get spte(): bigint {
@@ -120,7 +120,7 @@ export class RecordedSet extends Recorded {
   }
 }
 
-/** `spte-change` */
+/** An event of kind `spte-change`. */
 export class RecordedChange extends Recorded {
   declare level: number
   #wasPresent = false
@@ -137,7 +137,7 @@ export class RecordedChange extends Recorded {
   get after(): Spte {
     return decodeSpte(this.spteFormat, this.new, this.level)
   }
-  /** The present bits alone: for who has no time to decode. */
+  /** Whether the entry was present before the change. This and `isPresent` save the cost of decoding the entry. */
   get wasPresent(): boolean {
     return this.#wasPresent
   }
@@ -153,7 +153,7 @@ export class RecordedChange extends Recorded {
   }
 }
 
-/** `violation`, and `guest-fault`, which has no qualification. */
+/** An event of kind `violation`, or of kind `guest-fault`, which has no qualification. */
 export class RecordedFault extends Recorded {
   declare kind: 'violation' | 'guest-fault'
   get qualification(): EptQualification | NestedPageFault | undefined {
@@ -166,7 +166,7 @@ export class RecordedFault extends Recorded {
   }
 }
 
-/** `raw`: a tracepoint that was asked for by name. */
+/** An event of kind `raw`, for a tracepoint that was asked for by name. */
 export class RecordedRaw extends Recorded {
   protected override get lazy() {
     return [...super.lazy, 'raw']

@@ -1,6 +1,6 @@
-/** Samples as perf_event_open(2) lays them out, and their order in time across CPUs. */
+/** Reads samples in the layout of perf_event_open(2), and orders them in time across CPUs. */
 
-// struct perf_event_header; then TID, TIME, CPU, RAW, as native/observe/trace_ring.cc asks for them.
+// The layout is struct perf_event_header, then TID, TIME, CPU, RAW, as native/observe/trace_ring.cc requests them.
 const sizeAt = 6
 const processAt = 8
 const threadAt = 12
@@ -14,11 +14,11 @@ export const threadOf = (view: DataView, at: number) => view.getInt32(at + threa
 export const cpuOf = (view: DataView, at: number) => view.getUint32(at + cpuAt, true)
 const timeOf = (view: DataView, at: number) => view.getUint32(at + timeAt, true) + view.getUint32(at + timeAt + 4, true) * 2 ** 32
 
-/** The number of the tracepoint, which begins its data. */
+/** Returns the number of the tracepoint, with which its data begin. */
 export const idOf = (view: DataView, at: number) => view.getUint16(at + dataAt, true)
 export const dataOf = (at: number) => at + dataAt
 
-/** One CPU's samples, oldest first, and how far they are read. */
+/** The samples of one CPU, oldest first, and how far they were read. */
 export class Cursor {
   readonly view: DataView
   at = 0
@@ -40,8 +40,8 @@ export class Cursor {
 }
 
 /**
- * Calls `visit` for each sample up to `until`, in order of time. What is later stays for the next call: another CPU may still have
- * something in between.
+ * Calls `visit` for each sample up to `until`, in order of time. Later samples stay for the next call, since another CPU may still deliver one from
+ * in between.
  */
 export function merge(cursors: readonly Cursor[], until: number, visit: (view: DataView, at: number, time: number) => void): void {
   for (;;) {

@@ -1,4 +1,4 @@
-/** The first table as it was at a moment of the past: rows follow the events, not the present. */
+/** The first table as it was when an event happened: the rows follow the events, not the present. */
 import type { Hva } from '../../abi/addresses.js'
 import type { MemslotRow } from '../../memory/changes.js'
 import type { HitRange } from './events.js'
@@ -14,7 +14,7 @@ export class Rows {
     this.#sorted = undefined
   }
 
-  /** Forgets all, and begins anew; the rows may be of several VMs, whose ids repeat. */
+  /** Replaces all rows. They may belong to several VMs, so their ids may repeat. */
   replace(rows: Iterable<MemslotRow>): void {
     this.#byId.clear()
     let key = 0
@@ -22,7 +22,7 @@ export class Rows {
     this.#sorted = undefined
   }
 
-  /** The GPAs that [hva, hva + size) stands behind, of all slots. */
+  /** Returns the GPAs of all slots that belong to [hva, hva + size). */
   hits(hva: Hva, size: number): HitRange[] {
     const rows = (this.#sorted ??= this.#sort())
     const end = hva + size
@@ -43,7 +43,7 @@ export class Rows {
   }
 }
 
-/** The first row whose HVA is at or above `hva`. */
+/** Returns the index of the first row whose HVA is at or above `hva`. */
 function firstFrom(rows: MemslotRow[], hva: Hva): number {
   let low = 0
   let high = rows.length
@@ -55,7 +55,7 @@ function firstFrom(rows: MemslotRow[], hva: Hva): number {
   return low
 }
 
-/** Disjoint ranges of HVAs, which only grow: what the reader thread lets through; the exact judgement is {@link Rows}'. */
+/** Disjoint ranges of HVAs, which only grow. The reader thread lets through what is in them; {@link Rows} then decides exactly. */
 export class Coverage {
   #bounds: [start: number, end: number][] = []
 
@@ -69,7 +69,7 @@ export class Coverage {
     return true
   }
 
-  /** Flat pairs, or null (everywhere) where they are too many to compare with each event. */
+  /** The ranges as flat pairs, or null (everywhere) if they are too many to compare with each event. */
   get bounds(): number[] | null {
     return this.#bounds.length > 256 ? null : this.#bounds.flat()
   }

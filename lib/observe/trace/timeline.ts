@@ -1,4 +1,4 @@
-/** A trace as a story. */
+/** Tells a trace as a story. */
 import { argumentError, checkList } from '../../abi/arguments.js'
 import { describeEvent } from './describe.js'
 import type { TraceEvent } from './events.js'
@@ -13,7 +13,7 @@ const span = (nanoseconds: number) => {
 }
 const address = /0x[0-9a-f]+/g
 
-/** The guest's next access, after something took the entry away: a story of its own, though it has a cause. */
+/** Whether this is the guest's next access after something dropped the entry. It begins a story of its own, although it has a cause. */
 const isReturn = (event: TraceEvent) =>
   event.kind === 'violation' || (event.kind === 'spte-set' && event.cause?.kind !== 'violation' && event.cause?.kind !== 'misconfig')
 
@@ -31,7 +31,7 @@ function nameOf(event: TraceEvent): string {
 
 const because = (event: TraceEvent) => (isReturn(event) && event.cause ? `, after ${nameOf(origin(event))}` : '')
 
-/** One line, or several that differ in addresses alone. */
+/** One line, or several lines that differ only in addresses. */
 interface Line {
   when: string
   indent: string
@@ -40,7 +40,7 @@ interface Line {
   alike: string
   count: number
 }
-/** Something that began of itself, or as the guest's next access, and what it led to at once. */
+/** An event without a cause, or the guest's next access, together with the events that it led to at once. */
 interface Block {
   lines: Line[]
   count: number
@@ -67,7 +67,7 @@ function add(lines: Line[], line: Line): void {
 const sameBlock = (one: Block, other: Line[]) =>
   one.lines.length === other.length && one.lines.every(({ alike, count }, index) => alike === other[index]?.alike && count === other[index]?.count)
 
-/** `gpa 0x1000 … 0x4000`: the first and the last where they differ. */
+/** Formats the first and the last address: `gpa 0x1000 … 0x4000`. */
 function rangeText(first: string, last: string): string {
   const ends = last.match(address) ?? []
   let index = 0
@@ -98,13 +98,13 @@ const printBlock = ({ lines, count }: Block) => lines.map((line, index) => print
 
 function checkEvent(event: TraceEvent): TraceEvent {
   const { time, elapsed } = (event ?? {}) as Partial<TraceEvent>
-  if (typeof time !== 'number' || typeof elapsed !== 'number') throw argumentError('events', event, 'what a trace told')
+  if (typeof time !== 'number' || typeof elapsed !== 'number') throw argumentError('events', event, 'events of a trace')
   return event
 }
 
 /**
- * The story of a trace: each thing that began of itself, and each access of the guest to what was taken away, with what it led to and how
- * long after. Stories in a row that differ in addresses alone are told once, with their number.
+ * Tells the story of a trace. Each event without a cause, and each access of the guest to a dropped page, begins a paragraph: what it led to, and how
+ * long after. Consecutive paragraphs that differ only in addresses are told once, with their number.
  * @example
  * using recording = trace(vm)
  * vm.memslots.create({ gpa: 0xa000, mapping: page }).move(0xe000)

@@ -1,4 +1,4 @@
-/** KVM's translation, watched: typed events out of tracepoints and the library's own calls, in one order. */
+/** Watches KVM's translation: it turns tracepoints and the library's own calls into typed events in one order. */
 
 import { readlinkSync } from 'node:fs'
 import { inspect } from 'node:util'
@@ -24,30 +24,30 @@ import { Coverage, Rows } from './rows.js'
 import { Tracefs } from './tracefs.js'
 import { allKinds, type DecodeContext, defaultKinds, type Fill, ownKinds, rawTracepoint, type Tracepoint, tracepoints } from './tracepoints.js'
 
-/** What to trace, and how much memory that may take: for {@link trace} and {@link Trace.of}. */
+/** What to trace, and how much memory that may take, for {@link trace} and {@link Trace.of}. */
 export interface TraceOptions {
-  /** Which kinds of event; those of the three tables if absent, without each exit, entry and emulated instruction. */
+  /** The kinds of event. The default is the events of the three tables, without each exit, entry and emulated instruction. */
   kinds?: readonly TraceKind[]
-  /** Tracepoints by name, such as `kvm/kvm_userspace_exit`, whose records come undecoded, as kind `raw`, beside the kinds. */
+  /** Further tracepoints by name, such as `kvm/kvm_userspace_exit`. Their records come undecoded, as kind `raw`. */
   tracepoints?: readonly string[]
-  /** Notifier calls for any memory of the process, not only for memory behind memslots. */
+  /** Whether to report notifier calls for any memory of the process. By default only memory behind memslots counts. */
   everywhere?: boolean
-  /** Bytes of each CPU's ring: a power of two, at least 4 KiB. 4 MiB if absent. */
+  /** The size of each CPU's ring in bytes: a power of two, at least 4 KiB. The default is 4 MiB. */
   ringSize?: number
-  /** Bytes held between two drains; what comes beyond is lost, and counted. 256 MiB if absent. */
+  /** How many bytes are held between two drains. Later events are lost, and counted. The default is 256 MiB. */
   heldLimit?: number
 }
 
-/** What is traced. */
+/** The processes to trace, and what the library knows of their VMs. */
 export interface TraceSubject {
-  /** The VM's own table, where it is this process's. */
+  /** The VM's own table, if the VM belongs to this process. */
   memslots?: Memslots
   spteFormat: SpteFormat
-  /** Process ids; none means every process of the host. */
+  /** The process ids. An empty list means every process of the host. */
   processes: readonly number[]
-  /** And what those fork from now on. */
+  /** Whether to trace also the processes that these fork from now on. */
   children?: boolean
-  /** Counters whose growth is told as kind `statistics`: those that are open at the moment. */
+  /** Returns the counters that are open at the moment. Their growth is reported as kind `statistics`. */
   counters?: () => Iterable<Counters>
 }
 
@@ -104,7 +104,7 @@ function checkedSubject(subject: TraceSubject): TraceSubject {
 }
 
 /**
- * A running trace. It holds what happened until it is drained; `using` or close() ends it.
+ * A running trace. It holds the events until they are drained. close() or the end of a `using` block ends it.
  * @example
  * using recording = trace(vm)
  * vm.memslots.create({ gpa: 0xa000, mapping: page }).move(0xe000)
@@ -112,9 +112,9 @@ function checkedSubject(subject: TraceSubject): TraceSubject {
  * recording.lost   // 0
  */
 export class Trace implements Disposable, AsyncIterable<TraceEvent> {
-  /** Kinds that were asked for and that this kernel has no event for. */
+  /** The requested kinds for which this kernel has no event. */
   readonly unavailable: readonly TraceKind[]
-  /** When it began: nanoseconds of CLOCK_MONOTONIC. */
+  /** When the trace began, in nanoseconds of CLOCK_MONOTONIC. */
   readonly start = now()
   readonly #tracer: NativeTracer
   readonly #sources = new Map<number, Source>()
@@ -126,7 +126,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
   readonly #growth: Growth | undefined
   readonly #self = { process: process.pid, thread: Number(readlinkSync('/proc/thread-self').split('/').pop()) }
   #cursors: Cursor[] = []
-  // What an iterator has decoded ahead, from #next on: a loop that is left has taken what it was given, and no more.
+  // The events that an iterator decoded ahead, from #next on: a loop that is left has taken only the events that it was given.
   #ahead: TraceEvent[] = []
   #next = 0
   #iterated = false
@@ -137,9 +137,8 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
   #closed = false
 
   /**
-   * Begins.
-   * @throws KvmError `permission` without CAP_PERFMON (or root), `unavailable` without tracefs or for a tracepoint that this kernel has
-   * not, `argument`
+   * Begins a trace.
+   * @throws KvmError `permission` without CAP_PERFMON (or root), `unavailable` without tracefs or for a tracepoint that this kernel lacks, `argument`
    */
   static of(subject: TraceSubject, options: TraceOptions = {}): Trace {
     return new Trace(ours, checkedSubject(subject), checkedSettings(options))
@@ -171,9 +170,14 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     for (const point of points) this.#addSource(tracefs, point, spteFormat)
     for (const name of named) {
       const used = points.find(({ event }) => event === name)
-      if (used) throw argumentError('tracepoints', name, `another: '${used.kinds.join("', '")}' are made of it, whose \`raw\` has its fields`)
+      if (used)
+        throw argumentError(
+          'tracepoints',
+          name,
+          `another one: this one already gives the kind '${used.kinds.join("', '")}', whose \`raw\` has its fields`
+        )
       if (!this.#addSource(tracefs, rawTracepoint(name), spteFormat))
-        throw new KvmError('unavailable', `this kernel has no tracepoint ${name}; those it has: ls /sys/kernel/tracing/events/kvm`, {
+        throw new KvmError('unavailable', `this kernel lacks the tracepoint ${name}; to list those it has: ls /sys/kernel/tracing/events/kvm`, {
           tracepoint: name
         })
     }
@@ -211,7 +215,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     this.#reach()
   }
 
-  /** Lets the notifier calls through that may hit a memslot, from now on. */
+  /** From now on lets those notifier calls through that may hit a memslot. */
   #reach(): void {
     if (!this.#everywhere) this.#tracer.setRanges(this.#coverage.bounds)
   }
@@ -222,8 +226,8 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
   }
 
   /**
-   * Tells the memslots of another process's VMs, as {@link hostVms} reads them: what notifier calls are matched with from the next drain on,
-   * until told anew. Before the first time all of them are shown, with `gpas` null.
+   * Sets the memslots of another process's VMs, as {@link hostVms} reads them. From the next drain on, notifier calls are matched with these, until
+   * the next call. Before the first call all notifier calls are shown, with `gpas` null.
    */
   tellMemslots(rows: Iterable<MemslotRow>): void {
     const list = checkList('rows', rows).map(checkRow)
@@ -232,22 +236,22 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     if (grew.includes(true)) this.#reach()
   }
 
-  /** Statistics that are asked for and could not be read from the beginning on, and why: those of a vCPU that ran, for example. */
+  /** Why requested statistics could not be read from the beginning on, for example because the vCPU was running. */
   get missing(): readonly string[] {
     return this.#growth?.missing ?? []
   }
 
-  /** After close() only what was drained before is left. */
+  /** Whether close() was called. Only events that were already drained are left then. */
   get closed(): boolean {
     return this.#closed
   }
 
-  /** Events that found no room, until now or the close. Raise `ringSize` or `heldLimit`, or drain more often. */
+  /** How many events found no room, until now or until close(). Raise `ringSize` or `heldLimit`, or drain more often. */
   get lost(): number {
     return this.#closed ? this.#lost : this.#tracer.lost() + this.#calls.lost
   }
 
-  /** What happened since the last call, by time across CPUs, and what a loop that was left had not come to. Nothing once closed. */
+  /** Returns the events since the last call, by time across CPUs, and those that a loop left behind. After close() there are none. */
   drain(): TraceEvent[] {
     const events = this.#decoded()
     const ahead = this.#ahead.slice(this.#next)
@@ -258,7 +262,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
   #decoded(): TraceEvent[] {
     if (this.#closed) return []
     const until = now()
-    // First, since counters may fail to be read: nothing was taken then.
+    // This comes first, since reading the counters may fail. In that case nothing was taken.
     const grown = this.#grown(until)
     this.#cursors = [...this.#cursors.filter((cursor) => cursor.time !== Infinity), ...this.#tracer.drain().map((records) => new Cursor(records))]
     const changes = this.#calls.drain()
@@ -274,7 +278,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
       this.#decode(view, at, time, events)
     })
     while (next < changes.length) this.#tell(changes[next++]!, events)
-    // After a gap in what was told the rows are those of now.
+    // After a gap in the reported changes, the rows are those of now.
     if (missed !== this.#missed) this.#seed()
     this.#missed = missed
     return grown.length === 0 ? events : events.concat(grown)
@@ -314,13 +318,13 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
   }
 
   /**
-   * Events as they come, until close(). It takes them, as drain() does, so that there is one loop at a time: another one gets the error `in-use`
-   * at its first step. Leaving the loop does not close; the next one, or drain(), goes on where it was.
+   * Yields events as they come, until close(). It takes them as drain() does, so only one loop can run at a time: a second one throws `in-use` at its
+   * first step. Leaving the loop does not close the trace; the next loop, or drain(), goes on where it was.
    */
   async *[Symbol.asyncIterator](): AsyncGenerator<TraceEvent> {
     if (this.#closed) return
     if (this.#iterated)
-      throw new KvmError('in-use', 'this trace is in a loop already, and tells each event once: leave that first, or open another trace')
+      throw new KvmError('in-use', 'a loop already reads this trace, which gives each event once: leave that loop first, or open another trace')
     this.#iterated = true
     try {
       while (!this.#closed) {
@@ -333,10 +337,10 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     }
   }
 
-  // The reader thread rings when it holds something new; this environment's calls wake by themselves.
+  // The reader thread rings when it holds something new. Calls of this environment wake the loop by themselves.
   #arrival(): Promise<void> {
     const doorbell = (this.#doorbell ??= this.#subscribe())
-    // Only who waits keeps the process alive.
+    // Only a loop that waits keeps the process alive.
     doorbell.ref()
     return new Promise((resolve) => {
       this.#wake = () => {
@@ -347,7 +351,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     })
   }
 
-  // The doorbell lives as long as the rings do, and must not hold the trace, so that one dropped without close() can be collected.
+  // The doorbell lives as long as the rings. It must not hold the trace, so that a trace that was dropped without close() can be collected.
   #subscribe(): Doorbell {
     const reference = new WeakRef(this)
     return new Doorbell(
@@ -359,7 +363,7 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     )
   }
 
-  /** Ends the trace; what was not drained is gone. A second call does nothing. */
+  /** Ends the trace. Events that were not drained are lost. A second call does nothing. */
   close(): void {
     if (this.#closed) return
     this.#lost = this.lost
@@ -371,12 +375,12 @@ export class Trace implements Disposable, AsyncIterable<TraceEvent> {
     this.#cursors = []
     this.#tracer.close()
   }
-  /** close(), at the end of a `using` block. */
+  /** Calls close() at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close()
   }
 
-  /** What console.log() shows. */
+  /** Returns what console.log() shows. */
   [inspect.custom](): string {
     const { closed, lost } = this
     return shown('Trace', { kinds: [...this.#context.wanted].join(' '), everywhere: this.#everywhere, lost, closed })

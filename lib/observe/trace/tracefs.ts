@@ -1,4 +1,4 @@
-/** tracefs: where the kernel describes its tracepoints (Documentation/trace/events.rst). */
+/** tracefs, in which the kernel describes its tracepoints (Documentation/trace/events.rst). */
 import { existsSync, readFileSync } from 'node:fs'
 import { errnoName, exhaustion, KvmError } from '../../abi/errors.js'
 import { making, opening } from '../../abi/exhausted.js'
@@ -6,7 +6,7 @@ import { type NativeDescriptor, native } from '../../abi/native.js'
 
 const usualPlaces = ['/sys/kernel/tracing', '/sys/kernel/debug/tracing']
 
-/** The tree of tracepoints; mounted for this process alone, in no namespace, where the host has it not mounted. */
+/** The tree of tracepoints. If the host has not mounted it, it is mounted for this process alone, in no namespace. */
 export class Tracefs implements Disposable {
   readonly #root: string
   readonly #mount: NativeDescriptor | undefined
@@ -25,7 +25,7 @@ export class Tracefs implements Disposable {
       const errno = errnoName(mount)
       throw new KvmError(
         errno === 'EPERM' ? 'permission' : 'unavailable',
-        `this process can enter no mounted tracefs, and mounting one privately gave ${errno}; tracing needs root, or what node-kvm doctor says of tracefs`,
+        `this process can enter no mounted tracefs, and mounting one privately gave ${errno}; tracing needs root, or the permission that node-kvm doctor names under tracefs`,
         { errno }
       )
     }
@@ -33,7 +33,7 @@ export class Tracefs implements Disposable {
     this.#root = `/proc/self/fd/${mount.fd}`
   }
 
-  /** The text of an event's file, or null where this kernel has no such event. */
+  /** Returns the text of an event's file, or null if this kernel lacks the event. */
   read(event: string, file: 'format' | 'id'): string | null {
     try {
       return opening(`reading the format of ${event}`, () => readFileSync(`${this.#root}/events/${event}/${file}`, 'utf8'))

@@ -1,32 +1,32 @@
-/** From KVM's tracepoints to events: which there are, which kinds each gives, and how its records are read. */
+/** Turns KVM's tracepoints into events: which tracepoints there are, which kinds each gives, and how its records are read. */
 import { processorExits } from '../../abi/generated/names.js'
 import type { AccessKind, MisconfigEvent, TraceEvent, TraceKind } from './events.js'
 import { type Format, lowField, numberField, type Read, wideField } from './format.js'
 import { type Recorded, RecordedChange, RecordedFault, RecordedRaw, RecordedSet } from './recorded.js'
 import type { Rows } from './rows.js'
 
-/** What decoders share: the exit each thread is in, and the memslots of the moment. */
+/** What decoders share: for each thread its last exit, and the memslots of the moment. */
 export interface DecodeContext {
   wanted: ReadonlySet<TraceKind>
-  /** null: another process's, and not told yet. */
+  /** The memslots, or null if they belong to another process and were not given yet. */
   rows: Rows | null
-  /** Keep notifier calls that hit no memslot. */
+  /** Whether to keep notifier calls that hit no memslot. */
   everywhere: boolean
   faulting: Map<number, { isa: number; rip: bigint; vcpu: number }>
   misconfigs: Map<number, MisconfigEvent>
 }
 
-/** Fills the event with its kind's fields; false drops it. */
+/** Fills an event with the fields of its kind. If it returns false, the event is dropped. */
 export type Fill = (event: any, view: DataView, at: number) => boolean
 
 export interface Tracepoint {
   event: string
   kinds: readonly TraceKind[]
-  /** In the kernel's filter language: what is not worth a record. */
+  /** Returns a filter, in the kernel's filter language, for events that are worth a record. */
   filter?: (wanted: ReadonlySet<TraceKind>) => string
-  /** Fields that hold an HVA range. */
+  /** The fields that hold an HVA range. */
   range?: readonly [start: string, end: string]
-  /** The class of its events, where it is not {@link Recorded}. */
+  /** The class of the events, unless it is {@link Recorded}. */
   record?: typeof Recorded
   decoder(format: Format, context: DecodeContext): Fill
 }
@@ -154,7 +154,7 @@ const spteChanges: Tracepoint = {
   event: 'kvmmmu/kvm_tdp_mmu_spte_changed',
   kinds: ['spte-change'],
   record: RecordedChange,
-  // A table page that goes freezes its empty entries too: thousands of changes from nothing to nothing.
+  // When a table page goes, KVM freezes its empty entries, too, which makes thousands of changes from nothing to nothing.
   filter: () => spteFilter,
   decoder(format) {
     const [gfn, level, space] = [numberField(format, 'gfn'), numberField(format, 'level'), numberField(format, 'as_id')]
@@ -218,11 +218,11 @@ function notifier(event: string, kind: 'notifier-unmap' | 'notifier-age', [start
   }
 }
 
-/** How an event's fields are read, by the names that they have in it. */
+/** How the fields of an event are read, by their names in the event. */
 type Reads = Record<string, (format: Format) => Read<unknown>>
 const number = (field: string) => (format: Format) => numberField(format, field)
 const wide = (field: string) => (format: Format) => wideField(format, field)
-/** One of two, by a field that is 0 or not. */
+/** Chooses one of two readers by whether a field is 0. */
 function either<T>(field: string, whenZero: T, otherwise: T) {
   return (format: Format): Read<T> => {
     const read = numberField(format, field)
@@ -230,7 +230,7 @@ function either<T>(field: string, whenZero: T, otherwise: T) {
   }
 }
 
-/** An event that needs no more than its name and some fields. */
+/** Makes a tracepoint whose events need only its name and some fields. */
 function simple(event: string, kind: TraceKind, fields: Reads = {}, more: object = {}): Tracepoint {
   return {
     event,
@@ -263,7 +263,7 @@ const mmio: Tracepoint = {
   }
 }
 
-/** All that are used, in no order. */
+/** All tracepoints that are used, in no order. */
 export const tracepoints: readonly Tracepoint[] = [
   exits,
   pageFaults,
@@ -286,7 +286,7 @@ export const tracepoints: readonly Tracepoint[] = [
   simple('kvm/kvm_dirty_ring_exit', 'dirty-ring', {}, { did: 'full' })
 ]
 
-/** A tracepoint by name, `kvm/kvm_userspace_exit`: its records as they are. */
+/** Makes a tracepoint by its name, `kvm/kvm_userspace_exit`, whose records stay undecoded. */
 export const rawTracepoint = (event: string): Tracepoint => ({
   event,
   kinds: ['raw'],
@@ -298,9 +298,9 @@ export const rawTracepoint = (event: string): Tracepoint => ({
   }
 })
 
-/** The library's own, which need no tracepoint. */
+/** The kinds that the library makes itself, without a tracepoint. */
 export const ownKinds: readonly TraceKind[] = ['memslot', 'mapping', 'statistics']
-/** What a trace shows unless told: what the three tables do, and not each entry, exit and emulated instruction. */
+/** The kinds that a trace shows by default: the events of the three tables, without each entry, exit and emulated instruction. */
 export const defaultKinds: readonly TraceKind[] = [
   'violation',
   'guest-fault',
@@ -315,8 +315,8 @@ export const defaultKinds: readonly TraceKind[] = [
   'memslot',
   'mapping'
 ]
-/** Every kind there is. */
+/** Every kind of event. */
 export const allKinds: readonly TraceKind[] = [...new Set([...tracepoints.flatMap(({ kinds }) => kinds), ...ownKinds])]
 
-/** For the event type of one kind. */
+/** The event type of one kind. */
 export type EventOf<K extends TraceKind> = Extract<TraceEvent, { kind: K }>

@@ -39,9 +39,11 @@ const unbuildable = ['g++', 'make'].some((program) => spawnSync(program, ['--ver
     ? undefined
     : 'node-gyp has not built the add-on of this checkout, whose objects are used again'
 
-const folder = mkdtempSync(join(tmpdir(), 'node-kvm-contributing-'))
-const copy = join(folder, 'checkout')
+let folder: string
+let copy: string
 beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'node-kvm-contributing-'))
+  copy = join(folder, 'checkout')
   if (unbuildable === undefined) copyCheckout()
 })
 afterAll(() => rmSync(folder, { recursive: true, force: true }))

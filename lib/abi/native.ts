@@ -46,8 +46,8 @@ export interface NativeVm extends NativeDescriptor {
   /** Sends KVM_SET_USER_MEMORY_REGION or its second form, if the slot is still as it was when the change was computed; else the result is -ESTALE
    * (native/core/memslots.h). The VM holds the region as long as the slot exists. Without a region the slot keeps its own. */
   changeMemslot(region?: NativeRegion): void
-  /** Makes all changes or none, while no vCPU is in the guest. The results are in the records; a refusal is in the first. EIO means that the kernel
-   * refused to undo the changes it had already made. */
+  /** Makes all changes or none, while no vCPU is in the guest. The results are in the records; a refusal is in the first. The result
+   * -4098 (native/core/memslots.h, kNotUndone) means that the kernel refused to undo the changes it had already made. */
   changeMemslots(records: Float64Array, regions: (NativeRegion | null)[]): number
   /** The number of the last change of the memslots by any environment, or -1 after close(). */
   readonly generation: number

@@ -61,10 +61,19 @@ export interface RefusedChange extends Omit<Asked, 'after'> {
   limit: number
 }
 
+/** The add-on's result for a transaction that it could not undo (native/core/memslots.h, kNotUndone). The kernel has a use of its own for EIO. */
+const notUndone = -4098
+
 /** Makes the error for a table that is open. */
 export function refusedError(change: RefusedChange, { result, errno, present }: Refusal): KvmError {
   const { handle, slot, after, limit } = change
   if (present && after) return overlapError(after, present)
+  if (result === notUndone)
+    return new KvmError(
+      'ioctl',
+      `${handle.name}: the kernel refused a part of the transaction, and then refused to undo the rest: the table shows what the kernel has now`,
+      { ioctl: KVM_SET_USER_MEMORY_REGION.name }
+    )
   if (errno === 'ENOSPC') return new KvmError('limit', `this host allows ${limit} memslots, and all are in use`, { limit })
   const which = slot.id < 0 ? 'a slot' : `slot ${slot.id}`
   return handle.refused(
@@ -77,7 +86,6 @@ export function refusedError(change: RefusedChange, { result, errno, present }: 
 
 function whyRefused(change: RefusedChange, errno: string): string | undefined {
   const { after } = change
-  if (errno === 'EIO') return 'the kernel refused a part of the transaction, and then refused to undo the rest: the table shows what it has now'
   if (errno === 'ENOTTY' && after?.guestMemfd) return 'this kernel has no memslots with a guest_memfd: they need Linux 6.8 (KVM_CAP_USER_MEMORY2)'
   return after && (errno === 'EINVAL' || errno === 'EEXIST') ? brokenRule({ ...change, after }) : undefined
 }

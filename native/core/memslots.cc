@@ -265,7 +265,7 @@ int Memslots::Perform(std::vector<Change>* changes, const std::vector<Step>& ste
     if (now[index]->region == nullptr && before[index].region == nullptr) now[index] = &before[index], ReturnId((*changes)[index].id);
   for (size_t index = 0; index < changes->size(); ++index) {
     if (now[index] == &before[index]) continue;
-    if (error != 0) error = -EIO;
+    if (error != 0) error = kNotUndone;
     Record(&(*changes)[index], *now[index]);
   }
   return error;

@@ -72,8 +72,10 @@ class Memslots {
 
   // The functions below return zero, or a negative errno and the refusal. They store the id and number into the change.
   int Apply(Change* change, Refusal* refusal);
+  // This is no errno, since KVM has a use of its own for EIO.
+  static constexpr int kNotUndone = -4098;
   // Several changes together: Prepare() compares them and puts them in order; then, while no vCPU is in the guest, all of them or none are
-  // made. EIO says that the kernel did not restore a slot that it had taken away; the table then records the kernel's state.
+  // made. kNotUndone says that the kernel did not restore a slot that it had taken away; the table then records the kernel's state.
   int Prepare(std::vector<Change>* changes, std::vector<Step>* steps, Refusal* refusal);
   int Perform(std::vector<Change>* changes, const std::vector<Step>& steps, Refusal* refusal);
   // Deletes each slot. Once the kernel took a slot away, no vCPU uses its memory (KVM waits for the vCPUs that might, and drops their

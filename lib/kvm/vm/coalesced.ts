@@ -108,7 +108,9 @@ export class Coalescing {
     if ((port === undefined) === (gpa === undefined)) throw argumentError('port', port, 'given, or else gpa')
     if (typeof handler !== 'function') throw argumentError('handler', handler, 'a function')
     const addr = port === undefined ? checkAddress('gpa', gpa) : checkInteger('port', port, 0, 0xffff)
-    const request = new kvm_coalesced_mmio_zone({ addr, size: checkSize('size', size), pio: port === undefined ? 0 : 1 })
+    checkSize('size', size)
+    if (port !== undefined && port + size > 0x1_0000) throw argumentError('size', size, `at most ${0x1_0000 - port}: there are 65536 ports`)
+    const request = new kvm_coalesced_mmio_zone({ addr, size, pio: port === undefined ? 0 : 1 })
     // Comes before KVM is asked, because bind() reads properties of the function.
     const bound = AsyncResource.bind(handler, 'KvmCoalescedZone')
     const bus = port === undefined ? 'gpa' : 'port'

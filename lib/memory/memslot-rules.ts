@@ -46,7 +46,7 @@ function ofGuestMemfd({ after, others, ownsGuestMemfd }: Asked): string | undefi
 /** Describes the first rule that the change breaks. Returns undefined if it breaks no known rule. */
 export function brokenRule(asked: Asked): string | undefined {
   const { before, after, allowsReadonly } = asked
-  const limit = guestPhysicalLimit(undefined, glance)
+  const limit = guestPhysicalLimit(undefined, (path) => glance(path).trim() || null)
   const unknown = after.flags & ~(KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY | KVM_MEM_GUEST_MEMFD)
   if (before) {
     const why = ofLiveSlot(before, after)

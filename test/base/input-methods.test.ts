@@ -28,7 +28,7 @@ function methodsOf(prototype: object): string[] {
 const withParents = (type: any): string[] =>
   Object.hasOwn(core, type.name) ? [...methodsOf(type.prototype), ...withParents(Object.getPrototypeOf(type))] : []
 const isStructure = (type: any) => type.prototype instanceof Struct
-/** Their fields are the test of test/base/input-structures.test.ts; errors and what only has heirs take nothing of a caller. */
+/** Their fields are the test of test/host/input-structures.test.ts; errors and what only has heirs take nothing of a caller. */
 const elsewhere = ['KvmError', 'Eventfd', 'longModeTablesSize']
 const classes = Object.entries(core as Record<string, any>).filter(
   ([name, type]) => typeof type === 'function' && type.prototype && !isStructure(type) && !elsewhere.includes(name)

@@ -11,7 +11,7 @@ import { expect, test } from 'vitest'
 import { Struct } from '../../lib/abi/struct.js'
 import { visible } from '../../lib/abi/text.js'
 import { closeMachine, type Machine, makeMachine, table } from '../support/methods.js'
-import { needsKvm } from '../support/needs.js'
+import { needsKvm, needsPaging } from '../support/needs.js'
 import { skipInLab } from '../support/skip.js'
 import { everyKind } from '../support/wrong.js'
 
@@ -110,6 +110,7 @@ const calls = Object.entries(table).flatMap(([name, row]) => Object.keys(row.tak
 
 test.for(calls)('%s refuses each argument that is wrong, and leaves the machine as it was', async ([name, row, method], context) => {
   needsKvm(context)
+  if (name.startsWith('DemandPaging.')) needsPaging(context)
   skipInLab(context)
   const machine = makeMachine(row)
   const on = row.of(machine)

@@ -4,7 +4,7 @@
  */
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative, resolve } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -32,18 +32,24 @@ function recipe(name: string): { steps: Step[]; commands: string[]; blocks: numb
 // The recipes follow one another in one copy: the commands of the last one build and lint all of them.
 const recipes = ['an exit', 'a trace event', 'an ioctl']
 
+// The Makefile of node-gyp has relative paths to Node's headers, so the copy lies as deep below the root as the checkout does.
+const deeper = process.cwd().split('/').length - join(tmpdir(), 'node-kvm').split('/').length
+
 /** Why the copy cannot be built; undefined if it can. */
 const unbuildable = ['g++', 'make'].some((program) => spawnSync(program, ['--version']).error)
   ? 'there is no g++ or no make here, to build the add-on'
   : existsSync('build/Makefile')
-    ? undefined
+    ? deeper < 0
+      ? 'the checkout lies nearer to the root than any copy would, and its Makefile has relative paths'
+      : undefined
     : 'node-gyp has not built the add-on of this checkout, whose objects are used again'
 
 let folder: string
 let copy: string
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'node-kvm-contributing-'))
-  copy = join(folder, 'checkout')
+  copy = join(folder, ...Array.from({ length: deeper }, () => 'checkout'))
+  mkdirSync(copy, { recursive: true })
   if (unbuildable === undefined) copyCheckout()
 })
 afterAll(() => rmSync(folder, { recursive: true, force: true }))

@@ -8,10 +8,10 @@ import { fileURLToPath, pathToFileURL } from 'node:url'
 const rounds = 21
 const here = fileURLToPath(new URL('../..', import.meta.url))
 const others = process.argv.slice(2).map((path) => resolve(path))
-const doors = ['index', 'observe/index', 'testing/index', 'walkthrough/index']
+const doors = ['index', 'observe', 'testing', 'walkthrough']
 const modules = [
   ...others.map((path) => ({ name: path, file: join(path, 'dist/lib/index.js') })),
-  ...doors.map((door) => ({ name: `here, lib/${door}.ts`, file: join(here, `dist/lib/${door}.js`) }))
+  ...doors.map((door) => ({ name: `here, the door ${door}`, file: join(here, `dist/doors/${door}.js`) }))
 ]
 
 /** Milliseconds by the clock, and of the processor: other work on this machine lengthens the first. */

@@ -25,9 +25,8 @@ function encodeBig(data: Uint8Array, size: number, value: bigint): void {
   for (let index = 0; index < size; index++) data[index] = Number((value >> BigInt(8 * index)) & 0xffn)
 }
 
-/** @internal A port write. */
-export class PortWrite implements IoOutExit {
-  readonly reason = 'io-out'
+/** The fields that both directions of a port access have. */
+class PortAccess {
   port: number
   size: number
   count: number
@@ -39,25 +38,19 @@ export class PortWrite implements IoOutExit {
     this.count = count
     this.data = data
   }
+}
+
+/** @internal A port write. */
+export class PortWrite extends PortAccess implements IoOutExit {
+  readonly reason = 'io-out'
   get value(): number {
     return decode(this.data, this.size)
   }
 }
 
 /** @internal A port read. */
-export class PortRead implements IoInExit {
+export class PortRead extends PortAccess implements IoInExit {
   readonly reason = 'io-in'
-  port: number
-  size: number
-  count: number
-  data: Uint8Array
-
-  constructor(port: number, size: number, count: number, data: Uint8Array) {
-    this.port = port
-    this.size = size
-    this.count = count
-    this.data = data
-  }
   get value(): number {
     return decode(this.data, this.size)
   }

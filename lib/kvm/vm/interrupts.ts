@@ -117,8 +117,8 @@ export class VmInterrupts {
 
   /** Makes an interrupt line that any thread can raise without stopping the guest: KVM_IRQFD. */
   irqfd(options: IrqfdOptions): Irqfd {
-    const causes = { EINVAL: () => this.#missing() ?? this.#tooHigh([options.gsi]) }
-    return this.#parts.belongings.keep((onClose) => makeIrqfd(this.#parts.handle, options, causes, onClose))
+    const causesFor = (gsi: number): Causes => ({ EINVAL: () => this.#missing() ?? this.#tooHigh([gsi]) })
+    return this.#parts.belongings.keep((onClose) => makeIrqfd(this.#parts.handle, options, causesFor, onClose))
   }
 
   // Reading a controller changes nothing, and fails with ENXIO if there is none (api.rst 4.26).

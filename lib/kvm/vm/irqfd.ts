@@ -22,7 +22,7 @@ export interface IrqfdOptions {
 }
 
 /** @internal */
-export let makeIrqfd: (handle: Handle, options: IrqfdOptions, causes: Causes, onClose: () => void) => Irqfd
+export let makeIrqfd: (handle: Handle, options: IrqfdOptions, causesFor: (gsi: number) => Causes, onClose: () => void) => Irqfd
 
 /**
  * A device's interrupt line. Any thread of the process can raise it without making a vCPU leave the guest: KVM_IRQFD. {@link VmInterrupts.irqfd}
@@ -45,7 +45,7 @@ export class Irqfd extends Eventfd {
     makeIrqfd = (...given) => new Irqfd(ours, ...given)
   }
 
-  private constructor(key: symbol, handle: Handle, options: IrqfdOptions, causes: Causes, onClose: () => void) {
+  private constructor(key: symbol, handle: Handle, options: IrqfdOptions, causesFor: (gsi: number) => Causes, onClose: () => void) {
     super(key, onClose)
     const { gsi, resample = false } = checkOptions('options', options, ['gsi', 'resample'])
     checkBoolean('resample', resample)
@@ -62,7 +62,7 @@ export class Irqfd extends Eventfd {
         resamplefd: this.#resample?.fd ?? 0
       })
       // This step comes last: from here on the line can be raised.
-      handle.plain(KVM_IRQFD, `making an irqfd for GSI ${gsi}`, this.#assignment.bytes, causes)
+      handle.plain(KVM_IRQFD, `making an irqfd for GSI ${gsi}`, this.#assignment.bytes, causesFor(gsi))
     } catch (error) {
       unlisten(this)
       this.#eventfd.close()
